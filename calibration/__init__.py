@@ -1,0 +1,1 @@
+"""From footage to a target, and from data to weights."""

@@ -1,0 +1,1 @@
+"""Training of the universal models that ship."""

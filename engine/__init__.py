@@ -1,0 +1,1 @@
+"""What runs per chunk of audio."""

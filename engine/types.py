@@ -1,0 +1,93 @@
+"""The values that flow through the engine.
+
+All are immutable. Every array states its dtype, shape and unit beside it; the letters are
+those of the glossary in docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+I32 = NDArray[np.int32]
+
+SAMPLE_RATE_HZ: Final = 16_000
+STEP_SAMPLES: Final = 320  # 20 ms: one encoder step, one WebRTC packet
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """Mono speech at 16 kHz."""
+
+    samples: F32  # f32 [samples], full scale is 1.0
+    start_sample: int  # index of samples[0] on the session's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Lips:
+    """Three measures of the lips that any viewer understands, over the inter-ocular distance."""
+
+    opening: float  # gap between the inner lips, 0 when they meet
+    width: float  # mouth corner to mouth corner
+    protrusion: float  # forward of the rest pose
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What the lips do at one moment."""
+
+    coefficients: F32  # f32 [K], expression basis; 0 is the rest pose with lips closed
+    lips: Lips
+    speech: bool
+    sample: int  # the moment of the audio it belongs to, samples at 16 kHz
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedFrame:
+    """Which footage to show, and what its lips are to do."""
+
+    frame_index: int  # of the output
+    background: int  # track frame
+    expression: Expression  # at the frame's presentation time
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEnd:
+    """Marks the end of a turn in the stream; what follows starts from rest."""
+
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One painted frame and the sound of exactly its own time."""
+
+    i420: U8  # u8 [h*3/2, w], limited range; planes Y, U, V
+    frame_index: int
+    fps: Fraction
+    audio: AudioChunk
+    background: int  # track frame it was painted on
+    speech: bool
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.i420.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.i420.shape[0] * 2 // 3
+
+    @property
+    def image(self) -> U8:
+        """The picture as u8 [h, w, 3] RGB, converted on each call."""
+        from lipstream.kernels.color import i420_to_rgb
+
+        return i420_to_rgb(self.i420)

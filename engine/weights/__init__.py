@@ -1,0 +1,1 @@
+"""Weights that ship, each with the command and seed that made it."""

@@ -1,0 +1,1 @@
+"""A real-time streaming lip-sync engine."""

@@ -1,0 +1,1 @@
+"""Sessions, devices, files and networks."""
