@@ -1,0 +1,49 @@
+# make demo    virtual environment, install, demo.mp4
+# make test    what the tests need as well, then the tests
+# make lint    ruff (format and rules) and mypy
+#
+# The environment lies in .venv; stamps in it say what is installed, so a second run starts at once.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+
+# What decides whether an install is out of date.
+INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h)
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: demo.mp4
+
+demo.mp4: $(VENV)/.base FORCE
+	$(BIN)/lipstream demo -o $@
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo.mp4
+
+.PHONY: FORCE
+FORCE:
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python found: install python3.11 (3.11 or newer)" >&2; exit 1; }
+	@.ci/system-packages base $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python $(INPUTS)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@.ci/system-packages test $(PYTHON)
+	$(PIP) -e '.[dev]'
+	@touch $@
