@@ -1,0 +1,81 @@
+"""How the kernels are compiled. Standard library only: setup.py runs this before installation.
+
+    python kernels/build.py            the CPU library, beside this file
+    python kernels/build.py --gpu      lipstream.fatbin, with nvcc
+
+setup.py declares the same sources and flags as an optional extension named EXTENSION_NAME, so a
+machine without a compiler installs too and runs the NumPy twins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+EXTENSION_NAME = "lipstream.kernels._cpu"
+SOURCES = ["kernels/cpu.cpp"]  # relative to the root of the project, as setuptools wants them
+HEADERS = [
+    "kernels/cuda/common.cuh",
+    "kernels/cuda/color.cuh",
+    "kernels/cuda/dynamic.cuh",
+    "kernels/cuda/mesh.cuh",
+    "kernels/cuda/composite.cuh",
+]
+# No -march=native (wheels travel; the hot loops choose their instruction set at run time) and no
+# -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse.
+COMPILE_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+
+FATBIN = "lipstream.fatbin"
+# Turing, Ampere, Hopper as machine code; the PTX serves what comes later.
+GPU_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "--fmad=false",
+    "-fatbin",
+    "-gencode=arch=compute_75,code=sm_75",
+    "-gencode=arch=compute_80,code=sm_80",
+    "-gencode=arch=compute_90,code=[sm_90,compute_90]",
+]
+
+
+def compile_cpu() -> Path:
+    """Compile the CPU library beside this file with $CXX (g++ if unset); returns its path."""
+    output = HERE / "_cpu.so"
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise SystemExit(f"{compiler} is not on the path; install a C++ compiler (Debian: g++)")
+    sources = [str(HERE.parent / source) for source in SOURCES]
+    part = HERE / f"_cpu.{os.getpid()}.tmp"
+    subprocess.run(
+        [compiler, *COMPILE_FLAGS, "-shared", "-fPIC", "-o", str(part), *sources], check=True
+    )
+    part.replace(output)  # a running process keeps the old one
+    return output
+
+
+def compile_gpu() -> Path:
+    """Compile the fat binary beside this file with nvcc; returns its path."""
+    output = HERE / FATBIN
+    if shutil.which("nvcc") is None:
+        raise SystemExit("nvcc is not on the path; the fat binary in the repository needs none")
+    source = str(HERE / "cuda" / "lipstream.cu")
+    subprocess.run(["nvcc", *GPU_FLAGS, "-o", str(output), source], check=True)
+    return output
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--gpu", action="store_true", help="the fat binary instead")
+    path = compile_gpu() if parser.parse_args().gpu else compile_cpu()
+    sys.stdout.write(f"{path} {path.stat().st_size} bytes\n")
+
+
+if __name__ == "__main__":
+    main()

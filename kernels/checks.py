@@ -1,0 +1,45 @@
+"""Shape and type checks shared by the kernel wrappers: what reaches compiled code is sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from lipstream.engine.errors import UsageError
+
+
+def require(
+    name: str, array: NDArray[Any], dtype: DTypeLike, shape: tuple[int | None, ...]
+) -> None:
+    """Raise UsageError unless `array` has this dtype and shape; None stands for any size."""
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype != dtype
+        or array.ndim != len(shape)
+        or any(
+            want is not None and got != want for got, want in zip(array.shape, shape, strict=True)
+        )
+    ):
+        got = (
+            f"{array.dtype} {list(array.shape)}"
+            if isinstance(array, np.ndarray)
+            else type(array).__name__
+        )
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise UsageError(f"{name} is {got}; expected {np.dtype(dtype)} [{sizes}]")
+
+
+def require_i420(name: str, i420: NDArray[np.uint8]) -> tuple[int, int]:
+    """Raise UsageError unless this is an I420 picture with even sides; returns (h, w)."""
+    require(name, i420, np.uint8, (None, None))
+    rows, w = i420.shape
+    h = rows * 2 // 3
+    if rows % 3 or h % 2 or w % 2 or rows == 0 or w == 0:
+        raise UsageError(
+            f"{name} is u8 [{rows}, {w}]; expected u8 [h*3/2, w] with even h and w (I420)"
+        )
+    if not i420.flags.c_contiguous:
+        raise UsageError(f"{name} is not contiguous; pass numpy.ascontiguousarray({name})")
+    return h, w

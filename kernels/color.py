@@ -1,0 +1,77 @@
+"""I420 <-> RGB, BT.709 limited range: whole pictures and even-aligned rectangles.
+
+A chroma sample serves its 2x2 pixels unchanged, and is made as their mean: simple, fast and
+exact. Bit for bit the same in every implementation (integers only).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.errors import UsageError
+from lipstream.kernels import compiled, reference
+from lipstream.kernels.checks import require, require_i420
+from lipstream.kernels.choice import use_compiled
+
+U8 = NDArray[np.uint8]
+
+
+def i420_to_rgb(i420: U8) -> U8:
+    """u8 [h*3/2, w] to RGB u8 [h, w, 3]."""
+    h, w = require_i420("i420", i420)
+    return i420_region_to_rgb(i420, 0, 0, w, h)
+
+
+def rgb_to_i420(rgb: U8) -> U8:
+    """RGB u8 [h, w, 3], even sides, to u8 [h*3/2, w]."""
+    require("rgb", rgb, np.uint8, (None, None, 3))
+    h, w = rgb.shape[:2]
+    if h % 2 or w % 2 or not h or not w:
+        raise UsageError(f"rgb is {w}x{h} pixels; expected even sides (crop or pad one pixel)")
+    i420 = np.empty((h * 3 // 2, w), np.uint8)
+    _write(rgb, i420, 0, 0, None)
+    return i420
+
+
+def i420_region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:
+    """The rectangle with its top-left pixel at (x, y) as RGB u8 [h, w, 3]; all four are even."""
+    height, width = require_i420("i420", i420)
+    _require_region(x, y, w, h, width, height)
+    if use_compiled():
+        return compiled.i420_region_to_rgb(i420, x, y, w, h)
+    return reference.i420_region_to_rgb(i420, x, y, w, h)
+
+
+def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None = None) -> None:
+    """Write RGB u8 [h, w, 3] into `i420` **in place**, its top-left pixel at (x, y).
+
+    Only pixels whose `mask` (u8 [h, w]) is above 0 change; no mask means all. A chroma sample
+    changes when any of its four pixels is masked in, and is then the mean of all four. x, y, w
+    and h are even.
+    """
+    height, width = require_i420("i420", i420)
+    require("rgb", rgb, np.uint8, (None, None, 3))
+    h, w = rgb.shape[:2]
+    _require_region(x, y, w, h, width, height)
+    if mask is not None:
+        require("mask", mask, np.uint8, (h, w))
+    if not i420.flags.writeable:
+        raise UsageError("i420 is read-only; pass a writable copy, it is changed in place")
+    _write(rgb, i420, x, y, mask)
+
+
+def _write(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> None:
+    if use_compiled():
+        compiled.rgb_region_into_i420(rgb, i420, x, y, mask)
+    else:
+        reference.rgb_region_into_i420(rgb, i420, x, y, mask)
+
+
+def _require_region(x: int, y: int, w: int, h: int, width: int, height: int) -> None:
+    if x % 2 or y % 2 or w % 2 or h % 2:
+        raise UsageError(f"region x={x} y={y} w={w} h={h}; expected even numbers")
+    if x < 0 or y < 0 or w <= 0 or h <= 0 or x + w > width or y + h > height:
+        raise UsageError(
+            f"region x={x} y={y} w={w} h={h}; expected it to lie inside {width}x{height}"
+        )

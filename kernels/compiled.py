@@ -1,0 +1,206 @@
+"""The compiled kernels behind ctypes: array in, array out. Checks belong to the wrappers."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.errors import BackendUnavailable
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+U8 = NDArray[np.uint8]
+
+ABI_VERSION = 1  # the same number stands in cpu.cpp; both change with any signature
+
+_REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
+
+_POINTER = ctypes.c_void_p
+_INT = ctypes.c_int32
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The shared library.
+
+    Raises:
+        BackendUnavailable: it was not built, does not load, or is of another version.
+    """
+    # setuptools writes _cpu.<platform>.so, build.py writes _cpu.so; the newest is meant.
+    found = [p for p in Path(__file__).parent.glob("_cpu*") if p.suffix in (".so", ".pyd")]
+    if not found:
+        raise BackendUnavailable(f"compiled kernels were not built; {_REMEDY}")
+    path = max(found, key=lambda candidate: candidate.stat().st_mtime)
+    try:
+        loaded = ctypes.CDLL(str(path))
+        version = loaded.ls_abi_version()
+    except (OSError, AttributeError) as error:
+        raise BackendUnavailable(f"{path.name} does not load ({error}); {_REMEDY}") from error
+    if version != ABI_VERSION:
+        raise BackendUnavailable(
+            f"{path.name} has interface {version}, expected {ABI_VERSION}; {_REMEDY}"
+        )
+    signatures: dict[str, list[Any]] = {
+        "ls_i420_region_to_rgb": [_POINTER] + [_INT] * 6 + [_POINTER],
+        "ls_rgb_region_into_i420": [_POINTER, _POINTER] + [_INT] * 6 + [_POINTER],
+        "ls_min_plus": [_INT, _INT] + [_POINTER] * 6,
+        "ls_trace_back": [_INT, _INT] + [_POINTER] * 3,
+        "ls_feature_distance": [_INT, _INT] + [_POINTER] * 4,
+        "ls_mesh_map": [_POINTER, _POINTER, _POINTER] + [_INT] * 5 + [_POINTER] * 2,
+        "ls_remap": [_POINTER] + [_INT] * 3 + [_POINTER, _POINTER] + [_INT] + [_POINTER],
+        "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
+    }
+    for name, arguments in signatures.items():
+        function = getattr(loaded, name)
+        function.argtypes = arguments
+        function.restype = None
+    return loaded
+
+
+def _pointer(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def i420_region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:
+    """See `color.i420_region_to_rgb`."""
+    rgb = np.empty((h, w, 3), np.uint8)
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    library().ls_i420_region_to_rgb(_pointer(i420), width, height, x, y, w, h, _pointer(rgb))
+    return rgb
+
+
+def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> None:
+    """See `color.rgb_region_into_i420`."""
+    rgb = np.ascontiguousarray(rgb)
+    mask = None if mask is None else np.ascontiguousarray(mask)
+    h, w = rgb.shape[:2]
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    library().ls_rgb_region_into_i420(
+        _pointer(rgb), _pointer(mask), width, height, x, y, w, h, _pointer(i420)
+    )
+
+
+def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32) -> tuple[F32, I32]:
+    """See `dynamic.min_plus`."""
+    score, emission = np.ascontiguousarray(score), np.ascontiguousarray(emission)
+    predecessors = np.ascontiguousarray(predecessors)
+    transition_cost = np.ascontiguousarray(transition_cost)
+    slots, states = predecessors.shape
+    best = np.empty(states, np.float32)
+    back = np.empty(states, np.int32)
+    library().ls_min_plus(
+        states,
+        slots,
+        _pointer(score),
+        _pointer(predecessors),
+        _pointer(transition_cost),
+        _pointer(emission),
+        _pointer(best),
+        _pointer(back),
+    )
+    return best, back
+
+
+def trace_back(backs: list[I32], states: I32) -> I32:
+    """See `dynamic.trace_back`."""
+    states = np.ascontiguousarray(states)
+    rows = [np.ascontiguousarray(back) for back in backs]
+    pointers = (ctypes.c_void_p * max(len(rows), 1))(*(row.ctypes.data for row in rows))
+    ancestors = np.empty_like(states)
+    library().ls_trace_back(len(states), len(rows), pointers, _pointer(states), _pointer(ancestors))
+    return ancestors
+
+
+def feature_distance(features: F32, wanted: F32, base: F32) -> F32:
+    """See `dynamic.feature_distance`."""
+    features, wanted = np.ascontiguousarray(features), np.ascontiguousarray(wanted)
+    base = np.ascontiguousarray(base)
+    total = np.empty_like(base)
+    k, n = features.shape
+    library().ls_feature_distance(
+        n, k, _pointer(features), _pointer(wanted), _pointer(base), _pointer(total)
+    )
+    return total
+
+
+def mesh_map(
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int],
+) -> tuple[F32, U8]:
+    """See `mesh.mesh_map`."""
+    h, w = out_shape
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    triangles = np.ascontiguousarray(triangles)
+    mapped = np.zeros((h, w, 2), np.float32)
+    coverage = np.zeros((h, w), np.uint8)
+    library().ls_mesh_map(
+        _pointer(source_xy),
+        _pointer(target_xy),
+        _pointer(triangles),
+        len(triangles),
+        h,
+        w,
+        origin[0],
+        origin[1],
+        _pointer(mapped),
+        _pointer(coverage),
+    )
+    return mapped, coverage
+
+
+def remap(image: U8, mapped: F32, coverage: U8 | None = None) -> U8:
+    """See `mesh.remap`; with `coverage` (u8 [h, w]) only pixels above 0 are sampled, others 0."""
+    image, mapped = np.ascontiguousarray(image), np.ascontiguousarray(mapped)
+    h, w = mapped.shape[:2]
+    height, width, channels = image.shape
+    out = np.empty((h, w, channels), np.uint8)
+    library().ls_remap(
+        _pointer(image),
+        height,
+        width,
+        channels,
+        _pointer(mapped),
+        _pointer(coverage),
+        h * w,
+        _pointer(out),
+    )
+    return out
+
+
+def warp_mesh(
+    source: U8,
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int],
+) -> tuple[U8, U8]:
+    """See `mesh.warp_mesh`."""
+    mapped, coverage = mesh_map(source_xy, target_xy, triangles, out_shape, origin)
+    return remap(source, mapped, coverage), coverage
+
+
+def blend(background: U8, layer: U8, alpha: U8 | F32, match: tuple[F32, F32] | None) -> U8:
+    """See `composite.blend`; `match` is (gain, bias), f32 [3] each."""
+    background, layer = np.ascontiguousarray(background), np.ascontiguousarray(layer)
+    alpha = np.ascontiguousarray(alpha)
+    gain_bias = None if match is None else np.ascontiguousarray(np.concatenate(match))
+    out = np.empty_like(background)
+    library().ls_blend(
+        alpha.size,
+        _pointer(background),
+        _pointer(layer),
+        _pointer(alpha),
+        int(alpha.dtype == np.uint8),
+        _pointer(gain_bias),
+        _pointer(out),
+    )
+    return out

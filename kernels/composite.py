@@ -1,0 +1,47 @@
+"""Layer over background by alpha, with an optional colour match; exact at both ends of alpha."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.errors import UsageError
+from lipstream.kernels import compiled, reference
+from lipstream.kernels.checks import require
+from lipstream.kernels.choice import use_compiled
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+
+def blend(background: U8, layer: U8, alpha: U8 | F32) -> U8:
+    """Layer over background, both u8 [h, w, 3], by alpha [h, w]: u8 0..255 or f32 0..1.
+
+    Alpha 0 returns the background's bits, full alpha the layer's. Float alpha counts in steps of
+    1/4096. Returns a new u8 [h, w, 3].
+    """
+    _require_layers(background, layer, alpha)
+    if use_compiled():
+        return compiled.blend(background, layer, alpha, None)
+    return reference.blend(background, layer, alpha)
+
+
+def blend_matched(background: U8, layer: U8, alpha: U8 | F32, gain: F32, bias: F32) -> U8:
+    """`blend` of round(layer * gain + bias), clipped; gain and bias f32 [3], levels of 0..255."""
+    _require_layers(background, layer, alpha)
+    require("gain", gain, np.float32, (3,))
+    require("bias", bias, np.float32, (3,))
+    if not (np.isfinite(gain).all() and np.isfinite(bias).all()):
+        raise UsageError(f"gain {gain} and bias {bias}; expected finite numbers")
+    if use_compiled():
+        return compiled.blend(background, layer, alpha, (gain, bias))
+    return reference.blend_matched(background, layer, alpha, gain, bias)
+
+
+def _require_layers(background: U8, layer: U8, alpha: U8 | F32) -> None:
+    require("background", background, np.uint8, (None, None, 3))
+    require("layer", layer, np.uint8, background.shape)
+    if not isinstance(alpha, np.ndarray) or alpha.dtype != np.uint8:
+        require("alpha", alpha, np.float32, background.shape[:2])
+    else:
+        require("alpha", alpha, np.uint8, background.shape[:2])

@@ -1,0 +1,108 @@
+"""Mesh warp: rasterise triangles into a map of source coordinates, and sample through it.
+
+Coordinates are continuous: the origin is the top-left corner of the top-left pixel, and pixel
+(row r, column c) has its centre at (x, y) = (c + 0.5, r + 0.5). Vertices are rounded to 1/256 px
+before rasterising, so that edge tests are exact and neighbours neither share nor miss a pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.errors import UsageError
+from lipstream.kernels import compiled, reference
+from lipstream.kernels.checks import require
+from lipstream.kernels.choice import use_compiled
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+U8 = NDArray[np.uint8]
+
+COORDINATE_LIMIT_PX = 65536.0  # beyond it the exact edge tests would not be exact
+
+
+def mesh_map(
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int] = (0, 0),
+) -> tuple[F32, U8]:
+    """Where each output pixel comes from.
+
+    Args:
+        source_xy: f32 [V, 2], (x, y) px, where the vertices lie in the source image.
+        target_xy: f32 [V, 2], (x, y) px, where they are to be painted.
+        triangles: i32 [T, 3], vertex indices; either winding; without area they draw nothing.
+            Where triangles overlap, the one that comes last in the list wins.
+        out_shape: (h, w) of the output.
+        origin: (x, y) of the output's top-left pixel in target coordinates, whole pixels.
+
+    Returns:
+        map f32 [h, w, 2], source (x, y) px, 0 where uncovered; coverage u8 [h, w], 0 or 255.
+    """
+    _require_mesh(source_xy, target_xy, triangles, out_shape)
+    if use_compiled():
+        return compiled.mesh_map(source_xy, target_xy, triangles, out_shape, origin)
+    return reference.mesh_map(source_xy, target_xy, triangles, out_shape, origin)
+
+
+def remap(image: U8, mapped: F32) -> U8:
+    """Bilinear samples of u8 [H, W, C] at f32 [h, w, 2] (x, y) px; the border repeats.
+
+    A map that points at pixel centres copies pixels exactly. Returns u8 [h, w, C].
+    """
+    _require_image("image", image)
+    require("mapped", mapped, np.float32, (None, None, 2))
+    if use_compiled():
+        return compiled.remap(image, mapped)
+    return reference.remap(image, mapped)
+
+
+def warp_mesh(
+    source: U8,
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int] = (0, 0),
+) -> tuple[U8, U8]:
+    """`remap` of `source` (u8 [H, W, C]) through `mesh_map`, with the same arguments.
+
+    Returns:
+        warped u8 [h, w, C], 0 where uncovered; coverage u8 [h, w], 0 or 255.
+    """
+    _require_image("source", source)
+    _require_mesh(source_xy, target_xy, triangles, out_shape)
+    if use_compiled():
+        return compiled.warp_mesh(source, source_xy, target_xy, triangles, out_shape, origin)
+    return reference.warp_mesh(source, source_xy, target_xy, triangles, out_shape, origin)
+
+
+def _require_image(name: str, image: U8) -> None:
+    require(name, image, np.uint8, (None, None, None))
+    if 0 in image.shape:
+        raise UsageError(f"{name} is u8 {list(image.shape)}; expected at least one pixel")
+
+
+def _require_mesh(
+    source_xy: F32, target_xy: F32, triangles: I32, out_shape: tuple[int, int]
+) -> None:
+    require("source_xy", source_xy, np.float32, (None, 2))
+    vertices = len(source_xy)
+    require("target_xy", target_xy, np.float32, (vertices, 2))
+    require("triangles", triangles, np.int32, (None, 3))
+    if min(out_shape) <= 0:
+        raise UsageError(f"out_shape is {out_shape}; expected (h, w) above 0")
+    if len(triangles) and not 0 <= triangles.min() <= triangles.max() < vertices:
+        raise UsageError(
+            f"triangles name vertices {triangles.min()}..{triangles.max()}; "
+            f"expected 0..{vertices - 1}"
+        )
+    for name, xy in (("source_xy", source_xy), ("target_xy", target_xy)):
+        if not (np.abs(xy) < COORDINATE_LIMIT_PX).all():  # also false for NaN
+            raise UsageError(
+                f"{name} has a coordinate that is NaN or beyond {COORDINATE_LIMIT_PX:.0f} px; "
+                "expected pixels near the image"
+            )

@@ -1,0 +1,275 @@
+"""The NumPy twin of every kernel: what the compiled code must compute, written to be read.
+
+These functions are the truth. They check nothing (the wrappers do), and they are also what runs
+where no compiler was at hand. Integer kernels and the min-plus step agree with the compiled code
+bit for bit; so do the float ones, because both sides use the same operations in the same order
+and the compilers are told not to fuse multiply and add.
+
+Colour: BT.709, limited range. Coordinates: the image plane is continuous, its origin is the
+top-left corner of the top-left pixel, so pixel (row r, column c) has its centre at
+(x, y) = (c + 0.5, r + 0.5).
+
+Source: ours; the fill rule is the top-left rule of the Direct3D and Vulkan specifications.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+U8 = NDArray[np.uint8]
+
+SUBPIXELS = 256  # vertex positions are rounded to 1/256 px, so that the edge tests are exact
+
+# ---------------------------------------------------------------------------- colour
+
+# 16.16 fixed point. Each row of chroma weights sums to zero, so greys stay exactly grey.
+_Y_FROM_RGB = (11966, 40254, 4064)
+_U_FROM_RGB = (-6596, -22189, 28785)
+_V_FROM_RGB = (28784, -26145, -2639)
+_RGB_FROM_Y = 76309
+_R_FROM_V = 117489
+_G_FROM_U, _G_FROM_V = -13975, -34925
+_B_FROM_U = 138438
+_HALF = 1 << 15
+
+
+def i420_planes(i420: U8) -> tuple[U8, U8, U8]:
+    """Views on the planes Y u8 [h, w], U and V u8 [h/2, w/2] of u8 [h*3/2, w]."""
+    h, w = i420.shape[0] * 2 // 3, i420.shape[1]
+    flat = i420.reshape(-1)
+    quarter = (h // 2) * (w // 2)
+    y = flat[: h * w].reshape(h, w)
+    u = flat[h * w : h * w + quarter].reshape(h // 2, w // 2)
+    v = flat[h * w + quarter :].reshape(h // 2, w // 2)
+    return y, u, v
+
+
+def i420_region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:
+    """Rectangle of an I420 picture as u8 [h, w, 3]; each chroma sample serves its 2x2 pixels."""
+    luma, u_plane, v_plane = i420_planes(i420)
+    rows, columns = slice(y // 2, (y + h) // 2), slice(x // 2, (x + w) // 2)
+    c = (luma[y : y + h, x : x + w].astype(np.int32) - 16) * _RGB_FROM_Y + _HALF
+    u = (u_plane[rows, columns].astype(np.int32) - 128).repeat(2, axis=0).repeat(2, axis=1)
+    v = (v_plane[rows, columns].astype(np.int32) - 128).repeat(2, axis=0).repeat(2, axis=1)
+    r = (c + _R_FROM_V * v) >> 16
+    g = (c + _G_FROM_U * u + _G_FROM_V * v) >> 16
+    b = (c + _B_FROM_U * u) >> 16
+    return np.clip(np.stack([r, g, b], axis=-1), 0, 255).astype(np.uint8)
+
+
+def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> None:
+    """Write u8 [h, w, 3] into `i420` in place, at (x, y), where `mask` (u8 [h, w]) is above 0.
+
+    A chroma sample is the mean of its four pixels; it is written when any of them is masked in.
+    No mask means everywhere.
+    """
+    h, w = rgb.shape[:2]
+    luma, u_plane, v_plane = i420_planes(i420)
+    pixels = rgb.astype(np.int32)
+    quads = pixels.reshape(h // 2, 2, w // 2, 2, 3).sum(axis=(1, 3))  # of 4 pixels: 0..1020
+    new_y = ((pixels @ np.array(_Y_FROM_RGB, np.int32) + _HALF) >> 16) + 16
+    bias = (128 << 18) + (1 << 17)
+    new_u = (quads @ np.array(_U_FROM_RGB, np.int32) + bias) >> 18
+    new_v = (quads @ np.array(_V_FROM_RGB, np.int32) + bias) >> 18
+    if mask is None:
+        change = np.ones((h, w), bool)
+    else:
+        change = mask > 0
+    change_chroma = change.reshape(h // 2, 2, w // 2, 2).any(axis=(1, 3))
+    rows, columns = slice(y // 2, (y + h) // 2), slice(x // 2, (x + w) // 2)
+    np.copyto(luma[y : y + h, x : x + w], new_y.astype(np.uint8), where=change)
+    np.copyto(u_plane[rows, columns], new_u.astype(np.uint8), where=change_chroma)
+    np.copyto(v_plane[rows, columns], new_v.astype(np.uint8), where=change_chroma)
+
+
+# ------------------------------------------------------------------ dynamic programming
+
+
+def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32) -> tuple[F32, I32]:
+    """One step of Viterbi in pull form, ties to the lowest slot.
+
+    score f32 [N], predecessors i32 [P, N] and transition_cost f32 [P, N] (slot-major),
+    emission f32 [N] -> new score f32 [N] and back pointer i32 [N], which is the chosen
+    predecessor, or -1 where every way in costs infinity (the new score is then infinite).
+    """
+    candidates = score[predecessors] + transition_cost  # f32 [P, N]
+    slot = candidates.argmin(axis=0)
+    states = np.arange(score.size)
+    best = candidates[slot, states]
+    back = np.where(np.isinf(best), np.int32(-1), predecessors[slot, states])
+    return best + emission, back
+
+
+def trace_back(backs: list[I32], states: I32) -> I32:
+    """Follow back pointers: ancestor i32 [S] of each of `states`, through `backs` newest first.
+
+    A state of -1 stays -1.
+    """
+    ancestors = states
+    for back in backs:
+        ancestors = np.where(ancestors >= 0, back[ancestors], np.int32(-1))
+    return ancestors
+
+
+def feature_distance(features: F32, wanted: F32, base: F32) -> F32:
+    """base[n] + sum over k of (features[k, n] - wanted[k])^2, summed in the order of k: f32 [N]."""
+    total = base.copy()
+    for row, value in zip(features, wanted, strict=True):
+        difference = row - value
+        total += difference * difference
+    return total
+
+
+# ---------------------------------------------------------------------------- mesh
+
+
+def _edge(ax: F64, ay: F64, bx: F64, by: F64, px: F64, py: F64) -> F64:
+    """Twice the signed area of (a, b, p), in subpixels squared; exact, all are integers."""
+    return (bx - ax) * (py - ay) - (by - ay) * (px - ax)
+
+
+def _is_top_left(ax: F64, ay: F64, bx: F64, by: F64) -> NDArray[np.bool_]:
+    """Whether edge a -> b of a clockwise (on screen) triangle owns the pixels exactly on it."""
+    return (by < ay) | ((by == ay) & (bx > ax))
+
+
+def mesh_map(
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int],
+) -> tuple[F32, U8]:
+    """Where each output pixel comes from: map f32 [h, w, 2] (x, y) and coverage u8 [h, w] (0, 255).
+
+    Output pixel (r, c) is the image pixel (origin_y + r, origin_x + c). A pixel on an edge that
+    two triangles share belongs to exactly one of them (top-left rule); where triangles overlap,
+    the one that comes last in the list wins. Either winding is drawn; triangles without area
+    draw nothing. Uncovered pixels have map 0.
+    """
+    h, w = out_shape
+    shift = np.array(origin, np.float64) * SUBPIXELS
+    fixed = np.floor(target_xy.astype(np.float64) * SUBPIXELS + 0.5) - shift
+    corners = fixed[triangles]  # f64 [T, 3, 2]
+    ids = triangles.copy()
+    area = _edge(*(corners[:, i, j] for i in range(3) for j in range(2)))
+    flip = area < 0
+    ids[flip] = ids[flip][:, [0, 2, 1]]
+    keep = area != 0
+    ids, area = ids[keep], np.abs(area[keep])
+    corners = fixed[ids]
+
+    # Bounding boxes in whole pixels, clipped to the output.
+    half = SUBPIXELS // 2
+    first = np.ceil((corners.min(axis=1) - half) / SUBPIXELS).astype(np.int64)
+    last = np.floor((corners.max(axis=1) - half) / SUBPIXELS).astype(np.int64)
+    first = np.maximum(first, 0)
+    last = np.minimum(last, np.array([w - 1, h - 1]))
+    size = np.maximum(last - first + 1, 0)
+    count = size[:, 0] * size[:, 1]
+
+    # Every (triangle, pixel of its box) pair, in the order of the triangles.
+    triangle = np.repeat(np.arange(len(ids)), count)
+    within = np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)
+    box_w = np.maximum(size[triangle, 0], 1)
+    column = first[triangle, 0] + within % box_w
+    row = first[triangle, 1] + within // box_w
+    px = (column * SUBPIXELS + half).astype(np.float64)
+    py = (row * SUBPIXELS + half).astype(np.float64)
+
+    inside = np.ones(len(triangle), bool)
+    edges = []
+    for i in range(3):
+        a, b = corners[:, (i + 1) % 3], corners[:, (i + 2) % 3]  # the edge opposite to vertex i
+        owns = _is_top_left(a[:, 0], a[:, 1], b[:, 0], b[:, 1])
+        a, b, owns = a[triangle], b[triangle], owns[triangle]
+        e = _edge(a[:, 0], a[:, 1], b[:, 0], b[:, 1], px, py)
+        inside &= (e > 0) | ((e == 0) & owns)
+        edges.append(e)
+
+    e0, e1, e2 = (e[inside] for e in edges)
+    row, column, triangle = row[inside], column[inside], triangle[inside]
+    source = source_xy.astype(np.float64)[ids[triangle]]  # f64 [hits, 3, 2]
+    weight = 1.0 / area[triangle]
+    mapped = np.zeros((h, w, 2), np.float32)
+    coverage = np.zeros((h, w), np.uint8)
+    for axis in range(2):
+        s = source[:, :, axis]
+        value = (e0 * s[:, 0] + e1 * s[:, 1] + e2 * s[:, 2]) * weight
+        mapped[row, column, axis] = value.astype(np.float32)  # repeated pixels keep the last value
+    coverage[row, column] = 255
+    return mapped, coverage
+
+
+def remap(image: U8, mapped: F32) -> U8:
+    """Bilinear samples of u8 [H, W, C] at f32 [h, w, 2]; the border repeats. u8 [h, w, C].
+
+    Fractions are rounded to 1/256 px; a map that points at pixel centres copies pixels exactly.
+    """
+    height, width = image.shape[:2]
+    x, y = mapped[..., 0], mapped[..., 1]
+    fx = _fixed_coordinate(x, width)
+    fy = _fixed_coordinate(y, height)
+    x0, y0 = fx >> 8, fy >> 8
+    x1, y1 = np.minimum(x0 + 1, width - 1), np.minimum(y0 + 1, height - 1)
+    wx, wy = (fx & 255)[..., None], (fy & 255)[..., None]
+    pixels = image.astype(np.int32)
+    top = pixels[y0, x0] * (256 - wx) + pixels[y0, x1] * wx
+    bottom = pixels[y1, x0] * (256 - wx) + pixels[y1, x1] * wx
+    return ((top * (256 - wy) + bottom * wy + (1 << 15)) >> 16).astype(np.uint8)
+
+
+def _fixed_coordinate(position: F32, size: int) -> I32:
+    """Position in 1/256 px from the first pixel's centre, clamped to the image; NaN becomes 0."""
+    scaled = position * np.float32(SUBPIXELS) - np.float32(SUBPIXELS / 2 - 0.5)
+    bounded = np.where(scaled > 0, np.minimum(scaled, np.float32((size - 1) * SUBPIXELS)), 0)
+    return np.floor(bounded).astype(np.int32)
+
+
+def warp_mesh(
+    source: U8,
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int],
+) -> tuple[U8, U8]:
+    """`remap` through `mesh_map`: warped u8 [h, w, C] (0 where uncovered), coverage u8 [h, w]."""
+    mapped, coverage = mesh_map(source_xy, target_xy, triangles, out_shape, origin)
+    warped = remap(source, mapped)
+    warped[coverage == 0] = 0
+    return warped, coverage
+
+
+# ------------------------------------------------------------------------- composite
+
+
+def blend(background: U8, layer: U8, alpha: U8 | F32) -> U8:
+    """Layer over background, u8 [h, w, 3], by alpha [h, w]: u8 0..255 or f32 0..1.
+
+    Alpha 0 returns the background's bits and full alpha the layer's. Float alpha is rounded to
+    1/4096; NaN counts as 0.
+    """
+    back, front = background.astype(np.int32), layer.astype(np.int32)
+    if alpha.dtype == np.uint8:
+        a = alpha.astype(np.int32)[..., None]
+        total = back * (255 - a) + front * a + 128
+        return ((total + (total >> 8)) >> 8).astype(np.uint8)  # = round(total / 255), exactly
+    scaled = np.where(alpha > 0, np.minimum(alpha, np.float32(1)), 0).astype(np.float32)
+    a = np.floor(scaled * np.float32(4096) + np.float32(0.5)).astype(np.int32)[..., None]
+    return ((back * (4096 - a) + front * a + 2048) >> 12).astype(np.uint8)
+
+
+def match_color(layer: U8, gain: F32, bias: F32) -> U8:
+    """round(layer * gain + bias), clipped to u8; gain and bias f32 [3]."""
+    value = layer.astype(np.float32) * gain + bias
+    return np.clip(np.floor(value + np.float32(0.5)), 0, 255).astype(np.uint8)
+
+
+def blend_matched(background: U8, layer: U8, alpha: U8 | F32, gain: F32, bias: F32) -> U8:
+    """`blend` of the layer after `match_color`."""
+    return blend(background, match_color(layer, gain, bias), alpha)
