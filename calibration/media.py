@@ -1,0 +1,251 @@
+"""Opening media files: what the headers say, what is true, and errors in one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+
+from lipstream.engine.errors import MediaError
+
+MAX_FPS: Final = 60
+STANDARD_RATES: Final = (
+    Fraction(24000, 1001),
+    Fraction(24),
+    Fraction(25),
+    Fraction(30000, 1001),
+    Fraction(30),
+    Fraction(48),
+    Fraction(50),
+    Fraction(60000, 1001),
+    Fraction(60),
+)
+_PROBE_PACKETS: Final = 3000  # two minutes at 25 fps: enough to tell 29.97 from 30 in ms stamps
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the headers and the first packets say."""
+
+    origin_s: float  # presentation time of grid frame 0, on the file's own clock
+    end_s: float | None  # presentation time to stop at, on the file's own clock
+    fps: Fraction
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Turn what FFmpeg and the file system raise into one line of ours."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise MediaError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise MediaError(f"{path}: is a folder; expected a video or a photo") from None
+    except PermissionError:
+        raise MediaError(f"{path}: may not be read; check its permissions") from None
+    except av.error.FFmpegError as error:
+        raise MediaError(
+            f"{path}: is not a video or photo that can be read ({error.strerror or error}); "
+            "it may be cut short, or of another kind than its name says"
+        ) from None
+
+
+def open_media(path: Path) -> av.container.InputContainer:
+    """A local media file, opened for reading; raises MediaError."""
+    if path.is_dir():
+        raise MediaError(f"{path}: is a folder; expected a video or a photo")
+    if not path.exists():
+        raise MediaError(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path}: is empty")
+    with media_errors(path):
+        # A playlist must not make us fetch anything: only local files are opened.
+        container = av.open(str(path), "r", container_options={"protocol_whitelist": "file"})
+    if container.format.name in ("tty", "hls"):
+        container.close()
+        raise MediaError(f"{path}: is a text file, not a video or a photo")
+    return container
+
+
+def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    """The largest picture stream that is not cover art; raises MediaError."""
+    # Cover art in a music file is a video stream too.
+    streams = [
+        s
+        for s in container.streams.video
+        if not s.disposition & av.stream.Disposition.attached_pic and s.codec_context is not None
+    ]
+    if not streams:
+        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+        container.close()
+        raise MediaError(f"{path}: has no picture (found: {', '.join(kinds)}); expected a video")
+    stream = max(streams, key=lambda s: s.width * s.height)
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _packet_times_s(path: Path, start_s: float) -> list[float]:
+    """Presentation times of the first packets from `start_s` (file clock) on, sorted."""
+    times: list[float] = []
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        base = stream.time_base or Fraction(1, 1000)
+        if start_s > 0:
+            container.seek(int(start_s / base), stream=stream, backward=True)
+        with media_errors(path):
+            for packet in container.demux(stream):
+                ticks = packet.pts if packet.pts is not None else packet.dts
+                if ticks is not None and packet.size:
+                    times.append(float(ticks * base))
+                if len(times) >= _PROBE_PACKETS:
+                    break
+    times.sort()
+    return times
+
+
+def _first_time_s(stream: av.VideoStream, times: list[float]) -> float:
+    if stream.start_time is not None and stream.time_base is not None:
+        return float(stream.start_time * stream.time_base)
+    return times[0] if times else 0.0
+
+
+def probe(path: Path, start_s: float | None, end_s: float | None) -> Source:
+    """Rate and origin, from presentation times (headers lie about both)."""
+    for name, value in (("start", start_s), ("end", end_s)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise MediaError(f"--{name} is {value}; expected seconds from the beginning, 0 or more")
+    if start_s is not None and end_s is not None and end_s <= start_s:
+        raise MediaError(f"--end {end_s:g} lies before --start {start_s:g}")
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        times = _packet_times_s(path, 0.0)
+        if not times and not stream.average_rate:
+            raise MediaError(f"{path}: has a video stream without a single frame")
+        # Decode for the origin: with an edit list the first packets are not shown at all.
+        window = Source(-math.inf, None, Fraction(25), ())
+        first_s = next((t for t, _ in decoded(container, stream, path, window)), None)
+        if first_s is None:
+            raise MediaError(f"{path}: no frame could be decoded; is the file whole?")
+        fps, rate_note = constant_rate([t for t in times if t >= first_s], stream.average_rate)
+    origin_s = first_s
+    if start_s:
+        origin_s = _time_at(path, first_s + start_s - 0.5 / float(fps))
+    notes = (rate_note,) if rate_note else ()
+    return Source(origin_s, None if end_s is None else first_s + end_s, fps, notes)
+
+
+def _time_at(path: Path, wanted_s: float) -> float:
+    """Presentation time of the first frame at or after `wanted_s`, on the file's clock."""
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        window = Source(wanted_s, None, Fraction(25), ())
+        last_s = -math.inf
+        for time_s, _ in decoded(container, stream, path, window):
+            last_s = time_s
+            if time_s >= wanted_s:
+                return time_s
+    raise MediaError(f"{path}: ends at {last_s:.1f} s, before --start {wanted_s:.1f}")
+
+
+def constant_rate(times_s: list[float], declared: Fraction | None) -> tuple[Fraction, str]:
+    """Rate of the target for footage with these presentation times, and a note when it differs.
+
+    A rate within 0.5 % of a broadcast rate is that rate. Slower than 24 or faster than 60 is
+    multiplied or divided by a whole number; an odd or variable rate goes up to the next broadcast
+    rate, so that no frame of the footage is lost to rounding.
+    """
+    steps = np.diff(np.asarray(times_s, np.float64))
+    steps = steps[steps > 1e-6]
+    if steps.size:
+        typical = float(np.median(steps))
+        steady = float(np.mean(np.abs(steps - typical) < max(0.2 * typical, 0.0015))) > 0.9
+        usual = steps[np.abs(steps - typical) < 0.5 * typical] if steady else steps
+        rate = 1.0 / float(np.mean(usual))
+    elif declared:
+        rate, steady = float(declared), True
+    else:
+        rate, steady = 25.0, True
+    whole = rate
+    if whole < float(STANDARD_RATES[0]) * 0.995:
+        whole *= math.ceil(float(STANDARD_RATES[0]) * 0.995 / whole)
+    if whole > MAX_FPS * 1.005:
+        whole /= math.ceil(whole / (MAX_FPS * 1.005))
+    nearest = min(STANDARD_RATES, key=lambda r: abs(float(r) - whole))
+    if abs(float(nearest) - whole) / whole > 0.005:
+        nearest = next((r for r in STANDARD_RATES if float(r) >= whole), STANDARD_RATES[-1])
+    kind = "" if steady else "variable rate, "
+    if steady and abs(float(nearest) - rate) / rate <= 0.005:
+        return nearest, ""
+    return nearest, f"{kind}{rate:.2f} frames a second brought to {float(nearest):.2f}"
+
+
+def decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path, window: Source
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """(presentation time on the file's clock, frame) from the window's origin on."""
+    base = stream.time_base or Fraction(1, 1000)
+    step_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
+    with media_errors(path):
+        beginning = stream.start_time * base if stream.start_time is not None else Fraction(0)
+        wanted_s = max(window.origin_s, float(beginning))
+        # Back to the key frame; formats without an index may refuse, and begin at the start.
+        container.seek(int((wanted_s - 1e-3) / base), stream=stream, backward=True)
+        stream.codec_context.flush_buffers()
+        time_s = float(beginning) - step_s
+        bad_packets = 0
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                # One damaged packet costs a picture; a file of them is no video.
+                bad_packets += 1
+                if bad_packets > 50:
+                    raise
+                continue
+            for frame in frames:
+                if not isinstance(frame, av.VideoFrame):
+                    continue
+                ticks = frame.pts if frame.pts is not None else frame.dts
+                frame_base = frame.time_base or base
+                time_s = float(ticks * frame_base) if ticks is not None else time_s + step_s
+                if time_s < window.origin_s - 1e-6:
+                    continue
+                if window.end_s is not None and time_s > window.end_s + 1.0:
+                    return
+                yield time_s, frame
+
+
+def declared_end_s(stream: av.VideoStream) -> float | None:
+    """When the header says that the picture ends, on the file's clock."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    tag = stream.metadata.get("DURATION")  # Matroska: "00:00:20.040000000"
+    if tag and tag.count(":") == 2:
+        hours, minutes, seconds = tag.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return None
+
+
+def refuse_truncated(stream: av.VideoStream, path: Path, end_s: float | None) -> None:
+    """The index of an MP4 names the place of each packet: it must lie within the file."""
+    size = path.stat().st_size
+    base = stream.time_base or Fraction(1, 1000)
+    entries = stream.index_entries
+    for k in range(len(entries)):
+        entry = entries[k]
+        at_s = float(entry.timestamp * base)
+        if end_s is not None and at_s > end_s + 1.0:
+            return
+        if entry.pos + entry.size > size:
+            raise MediaError(
+                f"{path}: is cut short, the picture stops at {max(0.0, at_s):.1f} s; copy the file "
+                f"again" + (f", or use --end {at_s - 1.2:.1f}" if at_s > 2.2 else "")
+            )
