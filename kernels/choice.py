@@ -38,7 +38,10 @@ def implementation() -> Implementation:
     except BackendUnavailable as missing:
         if wanted == "compiled":
             raise
-        logger.warning("kernels chosen", extra={"kernels": "numpy", "reason": str(missing)})
+        logger.warning(
+            "no compiled kernels: the NumPy twins run, slower (`lipstream doctor` says why)",
+            extra={"kernels": "numpy", "reason": str(missing)},
+        )
         return "numpy"
     logger.info("kernels chosen", extra={"kernels": "compiled", "reason": wanted or "present"})
     return "compiled"

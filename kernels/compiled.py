@@ -32,7 +32,7 @@ def library() -> ctypes.CDLL:
         BackendUnavailable: it was not built, does not load, or is of another version.
     """
     # setuptools writes _cpu.<platform>.so, build.py writes _cpu.so; the newest is meant.
-    found = [p for p in Path(__file__).parent.glob("_cpu*") if p.suffix in (".so", ".pyd")]
+    found = [p for p in Path(__file__).parent.glob("_cpu*") if p.suffix in (".so", ".dll")]
     if not found:
         raise BackendUnavailable(f"compiled kernels were not built; {_REMEDY}")
     path = max(found, key=lambda candidate: candidate.stat().st_mtime)

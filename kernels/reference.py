@@ -75,10 +75,7 @@ def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> 
     bias = (128 << 18) + (1 << 17)
     new_u = (quads @ np.array(_U_FROM_RGB, np.int32) + bias) >> 18
     new_v = (quads @ np.array(_V_FROM_RGB, np.int32) + bias) >> 18
-    if mask is None:
-        change = np.ones((h, w), bool)
-    else:
-        change = mask > 0
+    change = np.ones((h, w), bool) if mask is None else mask > 0
     change_chroma = change.reshape(h // 2, 2, w // 2, 2).any(axis=(1, 3))
     rows, columns = slice(y // 2, (y + h) // 2), slice(x // 2, (x + w) // 2)
     np.copyto(luma[y : y + h, x : x + w], new_y.astype(np.uint8), where=change)

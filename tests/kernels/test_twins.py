@@ -1,0 +1,149 @@
+"""Compiled kernels equal their NumPy twins bit for bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lipstream.kernels import compiled, reference
+
+pytestmark = pytest.mark.usefixtures("library")
+
+SEEDS = st.integers(0, 2**32 - 1)
+EVEN = st.integers(1, 20).map(lambda half: 2 * half)
+FEW = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@FEW
+@given(SEEDS, EVEN, EVEN, EVEN, EVEN)
+def test_i420_regions_to_rgb(seed, w, h, x, y):
+    i420 = np.random.default_rng(seed).integers(
+        0, 256, ((y + h + 2) * 3 // 2, x + w + 4), dtype=np.uint8
+    )
+    expected = reference.i420_region_to_rgb(i420, x, y, w, h)
+    np.testing.assert_array_equal(compiled.i420_region_to_rgb(i420, x, y, w, h), expected)
+
+
+@FEW
+@given(SEEDS, EVEN, EVEN, EVEN, EVEN, st.booleans())
+def test_rgb_regions_into_i420(seed, w, h, x, y, masked):
+    random = np.random.default_rng(seed)
+    i420 = random.integers(0, 256, ((y + h + 2) * 3 // 2, x + w + 4), dtype=np.uint8)
+    rgb = random.integers(0, 256, (h, w, 3), dtype=np.uint8)
+    mask = random.integers(0, 2, (h, w), dtype=np.uint8) if masked else None
+    expected, got = i420.copy(), i420.copy()
+    reference.rgb_region_into_i420(rgb, expected, x, y, mask)
+    compiled.rgb_region_into_i420(rgb, got, x, y, mask)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_every_rgb_colour_on_a_grid():
+    levels = np.append(np.arange(0, 255, 5), 255).astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 52 * 2, 3)
+    rgb = np.ascontiguousarray(colours.repeat(2, axis=0))
+    h, w = rgb.shape[:2]
+    expected, got = np.zeros((2, h * 3 // 2, w), np.uint8)
+    reference.rgb_region_into_i420(rgb, expected, 0, 0, None)
+    compiled.rgb_region_into_i420(rgb, got, 0, 0, None)
+    np.testing.assert_array_equal(got, expected)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 1200), st.integers(1, 23), st.integers(1, 6))
+def test_min_plus_with_ties_and_infinities(seed, states, slots, levels):
+    random = np.random.default_rng(seed)
+
+    def costs(shape):
+        values = random.integers(0, levels, shape).astype(np.float32)
+        values[random.random(shape) < 0.2] = np.inf
+        return values
+
+    score, emission = costs(states), costs(states)
+    predecessors = random.integers(0, states, (slots, states), dtype=np.int32)
+    cost = costs((slots, states))
+    expected, expected_back = reference.min_plus(score, predecessors, cost, emission)
+    got, back = compiled.min_plus(score, predecessors, cost, emission)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(back, expected_back)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 500), st.integers(0, 6))
+def test_trace_back(seed, states, depth):
+    random = np.random.default_rng(seed)
+    backs = [random.integers(-1, states, states, dtype=np.int32) for _ in range(depth)]
+    start = np.arange(states, dtype=np.int32)
+    np.testing.assert_array_equal(
+        compiled.trace_back(backs, start), reference.trace_back(backs, start)
+    )
+
+
+@FEW
+@given(SEEDS, st.integers(1, 5000), st.integers(0, 24))
+def test_feature_distance(seed, states, features):
+    random = np.random.default_rng(seed)
+    table = random.normal(size=(features, states)).astype(np.float32)
+    wanted = random.normal(size=features).astype(np.float32)
+    base = random.random(states, dtype=np.float32)
+    base[random.random(states) < 0.1] = np.inf
+    np.testing.assert_array_equal(
+        compiled.feature_distance(table, wanted, base),
+        reference.feature_distance(table, wanted, base),
+    )
+
+
+@FEW
+@given(SEEDS, st.integers(3, 30), st.integers(1, 40), st.integers(1, 4), st.booleans())
+def test_warp_mesh_of_any_triangle_soup(seed, vertices, triangles, channels, on_grid):
+    random = np.random.default_rng(seed)
+    source = random.integers(0, 256, (23, 31, channels), dtype=np.uint8)
+    source_xy, target_xy = random.uniform(-10, 45, (2, vertices, 2)).astype(np.float32)
+    if on_grid:  # vertices and edges that run through pixel centres: the fill rule decides
+        target_xy = np.floor(target_xy) + np.float32(0.5)
+    ids = random.integers(0, vertices, (triangles, 3), dtype=np.int32)
+    arguments = (source_xy, target_xy, ids, (29, 37), (-3, 5))
+    for name in ("mesh_map", "warp_mesh"):
+        image = (source,) if name == "warp_mesh" else ()
+        expected = getattr(reference, name)(*image, *arguments)
+        got = getattr(compiled, name)(*image, *arguments)
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])
+
+
+@FEW
+@given(SEEDS, st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
+def test_remap_anywhere(seed, w, h, channels):
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 256, (h, w, channels), dtype=np.uint8)
+    mapped = random.uniform(-3, 12, (11, 13, 2)).astype(np.float32)
+    mapped[0, :3, 0] = np.nan, np.inf, -np.inf
+    np.testing.assert_array_equal(compiled.remap(image, mapped), reference.remap(image, mapped))
+
+
+@FEW
+@given(SEEDS, st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans())
+def test_blend(seed, w, h, as_float, matched):
+    random = np.random.default_rng(seed)
+    background, layer = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
+    alpha = random.integers(0, 256, (h, w), dtype=np.uint8)
+    if as_float:
+        alpha = random.uniform(-0.2, 1.2, (h, w)).astype(np.float32)
+        alpha[0, 0] = np.nan
+    gain = random.uniform(-1, 3, 3).astype(np.float32)
+    bias = random.uniform(-90, 90, 3).astype(np.float32)
+    if matched:
+        expected = reference.blend_matched(background, layer, alpha, gain, bias)
+    else:
+        expected = reference.blend(background, layer, alpha)
+    got = compiled.blend(background, layer, alpha, (gain, bias) if matched else None)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_arrays_that_are_not_contiguous_are_read_as_they_look():
+    random = np.random.default_rng(0)
+    wide = random.integers(0, 256, (8, 24, 3), dtype=np.uint8)
+    view = wide[:, ::2]
+    alpha = random.integers(0, 256, (24, 8), dtype=np.uint8).T[:, ::2]
+    np.testing.assert_array_equal(
+        compiled.blend(view, view[::-1], alpha, None), reference.blend(view, view[::-1], alpha)
+    )
