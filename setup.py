@@ -6,7 +6,9 @@ subpackage must be named here: tests/packaging/test_layout.py fails when one is 
 
 from __future__ import annotations
 
+import runpy
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -33,8 +35,12 @@ FOLDERS = {
 }
 
 
+# What to compile and how: the same file that `python kernels/build.py` runs.
+KERNELS = runpy.run_path(str(Path(__file__).parent / "kernels" / "build.py"))
+
+
 class BuildKernels(build_ext):
-    """Builds kernels/cpu.cpp as a plain shared library that ctypes loads: no Python headers.
+    """Builds the kernels as a plain shared library that ctypes loads: no Python headers.
 
     Without a C++ compiler the install goes on and the NumPy twins run; `lipstream doctor`
     says which of the two a machine has.
@@ -51,16 +57,17 @@ setup(
     package_data={
         "lipstream": ["py.typed"],
         "lipstream.engine.weights": ["*.safetensors", "*.onnx", "*.json", "*.npz"],
-        "lipstream.kernels": ["*.cpp", "*.h", "*.cu"],
+        "lipstream.kernels": ["*.cpp", "cuda/*", "*.fatbin"],
         "lipstream.calibration": ["*.flac", "*.safetensors", "*.npz", "*.html", "*.json", "data/*"],
         "lipstream.streaming": ["*.flac"],
     },
     ext_modules=[
         Extension(
-            "lipstream.kernels._cpu",
-            sources=["kernels/cpu.cpp"],
+            KERNELS["EXTENSION_NAME"],
+            sources=KERNELS["SOURCES"],
+            depends=KERNELS["HEADERS"],
+            extra_compile_args=KERNELS["COMPILE_FLAGS"],
             language="c++",
-            extra_compile_args=["-O3", "-std=c++17", "-fno-math-errno", "-ffp-contract=off"],
             optional=True,
         )
     ],
