@@ -90,7 +90,7 @@ def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32)
     score, emission = np.ascontiguousarray(score), np.ascontiguousarray(emission)
     predecessors = np.ascontiguousarray(predecessors)
     transition_cost = np.ascontiguousarray(transition_cost)
-    slots, states = predecessors.shape
+    states, slots = predecessors.shape
     best = np.empty(states, np.float32)
     back = np.empty(states, np.int32)
     library().ls_min_plus(

@@ -27,12 +27,24 @@ LS_EXPORT int32_t ls_abi_version() { return 1; }
 
 // ---------------------------------------------------------------------------- colour
 
-LS_MULTIVERSION static void rgb_row(
+// Loops below go block by block through small planar arrays: interleaving three bytes is cheap,
+// arithmetic on interleaved bytes is not (measured: 0.30 against 0.16 ms for 512x512).
+static const int kBlock = 512;
+
+LS_MULTIVERSION static void rgb_block(
     const uint8_t *__restrict y, const uint8_t *__restrict u, const uint8_t *__restrict v, int w,
     uint8_t *__restrict rgb) {
-    for (int i = 0; i < w / 2; ++i) {
-        ls_rgb_from_yuv(y[2 * i], u[i], v[i], rgb + 6 * i);
-        ls_rgb_from_yuv(y[2 * i + 1], u[i], v[i], rgb + 6 * i + 3);
+    int16_t uu[kBlock], vv[kBlock];
+    uint8_t red[kBlock], green[kBlock], blue[kBlock];
+    for (int i = 0; i < w / 2; ++i) uu[2 * i] = uu[2 * i + 1] = u[i];
+    for (int i = 0; i < w / 2; ++i) vv[2 * i] = vv[2 * i + 1] = v[i];
+    for (int i = 0; i < w; ++i) {
+        uint8_t pixel[3];
+        ls_rgb_from_yuv(y[i], uu[i], vv[i], pixel);
+        red[i] = pixel[0], green[i] = pixel[1], blue[i] = pixel[2];
+    }
+    for (int i = 0; i < w; ++i) {
+        rgb[3 * i] = red[i], rgb[3 * i + 1] = green[i], rgb[3 * i + 2] = blue[i];
     }
 }
 
@@ -43,42 +55,60 @@ LS_EXPORT void ls_i420_region_to_rgb(
     const uint8_t *u = i420 + pixels, *v = u + pixels / 4;
     for (int r = 0; r < h; ++r) {
         const int64_t chroma = (int64_t)((y + r) / 2) * (width / 2) + x / 2;
-        rgb_row(
-            i420 + (int64_t)(y + r) * width + x, u + chroma, v + chroma, w,
-            rgb + (int64_t)r * w * 3);
+        const uint8_t *luma = i420 + (int64_t)(y + r) * width + x;
+        uint8_t *row = rgb + (int64_t)r * w * 3;
+        for (int first = 0; first < w; first += kBlock) {
+            rgb_block(
+                luma + first, u + chroma + first / 2, v + chroma + first / 2,
+                ls_min(kBlock, w - first), row + 3 * first);
+        }
     }
 }
 
-LS_MULTIVERSION static void luma_row(const uint8_t *__restrict rgb, int w, uint8_t *__restrict y) {
-    for (int i = 0; i < w; ++i) y[i] = ls_y_from_rgb(rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2]);
-}
-
-LS_MULTIVERSION static void chroma_row(
-    const uint8_t *__restrict top, const uint8_t *__restrict bottom, int w, uint8_t *__restrict u,
+// Two rows of up to kBlock pixels.
+LS_MULTIVERSION static void i420_block(
+    const uint8_t *__restrict top, const uint8_t *__restrict bottom, int w,
+    uint8_t *__restrict top_y, uint8_t *__restrict bottom_y, uint8_t *__restrict u,
     uint8_t *__restrict v) {
+    uint8_t plane[2][3][kBlock];
+    int16_t column[3][kBlock];
+    for (int i = 0; i < w; ++i) {
+        for (int c = 0; c < 3; ++c) plane[0][c][i] = top[3 * i + c];
+    }
+    for (int i = 0; i < w; ++i) {
+        for (int c = 0; c < 3; ++c) plane[1][c][i] = bottom[3 * i + c];
+    }
+    for (int i = 0; i < w; ++i) {
+        top_y[i] = ls_y_from_rgb(plane[0][0][i], plane[0][1][i], plane[0][2][i]);
+    }
+    for (int i = 0; i < w; ++i) {
+        bottom_y[i] = ls_y_from_rgb(plane[1][0][i], plane[1][1][i], plane[1][2][i]);
+    }
+    for (int c = 0; c < 3; ++c) {
+        for (int i = 0; i < w; ++i) column[c][i] = (int16_t)(plane[0][c][i] + plane[1][c][i]);
+    }
     for (int i = 0; i < w / 2; ++i) {
-        const uint8_t *a = top + 6 * i, *b = bottom + 6 * i;
-        const int red = a[0] + a[3] + b[0] + b[3];
-        const int green = a[1] + a[4] + b[1] + b[4];
-        const int blue = a[2] + a[5] + b[2] + b[5];
+        const int red = column[0][2 * i] + column[0][2 * i + 1];
+        const int green = column[1][2 * i] + column[1][2 * i + 1];
+        const int blue = column[2][2 * i] + column[2][2 * i + 1];
         u[i] = ls_u_from_quad(red, green, blue);
         v[i] = ls_v_from_quad(red, green, blue);
     }
 }
 
-static void masked_quads(
-    const uint8_t *top, const uint8_t *mask, int w, int width, uint8_t *y, uint8_t *u, uint8_t *v) {
-    const uint8_t *bottom = top + 3 * (int64_t)w;
-    for (int i = 0; i < w / 2; ++i) {
-        const uint8_t *m = mask + 2 * i;
-        if (!(m[0] | m[1] | m[w] | m[w + 1])) continue;
-        for (int k = 0; k < 4; ++k) {
-            const int column = 2 * i + k % 2, row = k / 2;
-            const uint8_t *p = (row ? bottom : top) + 3 * column;
-            if (m[row * w + k % 2]) y[(int64_t)row * width + column] = ls_y_from_rgb(p[0], p[1], p[2]);
-        }
-        chroma_row(top + 6 * i, bottom + 6 * i, 2, u + i, v + i);
-    }
+// The same, keeping what was there where the mask is 0; `mask` rows are mask_width apart.
+LS_MULTIVERSION static void masked_i420_block(
+    const uint8_t *__restrict top, const uint8_t *__restrict bottom,
+    const uint8_t *__restrict mask, int mask_width, int w, uint8_t *__restrict top_y,
+    uint8_t *__restrict bottom_y, uint8_t *__restrict u, uint8_t *__restrict v) {
+    uint8_t y[2][kBlock], new_u[kBlock / 2], new_v[kBlock / 2], any[kBlock];
+    i420_block(top, bottom, w, y[0], y[1], new_u, new_v);
+    const uint8_t *below = mask + mask_width;
+    for (int i = 0; i < w; ++i) any[i] = mask[i] | below[i];
+    for (int i = 0; i < w; ++i) top_y[i] = mask[i] ? y[0][i] : top_y[i];
+    for (int i = 0; i < w; ++i) bottom_y[i] = below[i] ? y[1][i] : bottom_y[i];
+    for (int i = 0; i < w / 2; ++i) u[i] = any[2 * i] | any[2 * i + 1] ? new_u[i] : u[i];
+    for (int i = 0; i < w / 2; ++i) v[i] = any[2 * i] | any[2 * i + 1] ? new_v[i] : v[i];
 }
 
 LS_EXPORT void ls_rgb_region_into_i420(
@@ -90,48 +120,40 @@ LS_EXPORT void ls_rgb_region_into_i420(
         const int64_t chroma = (int64_t)((y + r) / 2) * (width / 2) + x / 2;
         const uint8_t *top = rgb + (int64_t)r * w * 3;
         uint8_t *luma = i420 + (int64_t)(y + r) * width + x;
-        if (mask) {
-            masked_quads(top, mask + (int64_t)r * w, w, width, luma, u + chroma, v + chroma);
-        } else {
-            luma_row(top, w, luma);
-            luma_row(top + 3 * (int64_t)w, w, luma + width);
-            chroma_row(top, top + 3 * (int64_t)w, w, u + chroma, v + chroma);
+        for (int first = 0; first < w; first += kBlock) {
+            const int count = ls_min(kBlock, w - first);
+            const uint8_t *upper = top + 3 * first, *lower = upper + 3 * (int64_t)w;
+            uint8_t *y_out = luma + first;
+            uint8_t *u_out = u + chroma + first / 2, *v_out = v + chroma + first / 2;
+            if (mask) {
+                masked_i420_block(
+                    upper, lower, mask + (int64_t)r * w + first, w, count, y_out, y_out + width,
+                    u_out, v_out);
+            } else {
+                i420_block(upper, lower, count, y_out, y_out + width, u_out, v_out);
+            }
         }
     }
 }
 
 // ------------------------------------------------------------------ dynamic programming
 
-// Blocks of states keep best and back in the first-level cache while the slots stream by.
-static const int kBlock = 512;
-
-LS_MULTIVERSION static void min_plus_block(
-    int states, int slots, int64_t stride, const float *__restrict score,
-    const int32_t *__restrict predecessors, const float *__restrict cost, float *__restrict best,
-    int32_t *__restrict back) {
-    for (int n = 0; n < states; ++n) {
-        best[n] = std::numeric_limits<float>::infinity();
-        back[n] = -1;
-    }
-    for (int p = 0; p < slots; ++p) {
-        const int32_t *from = predecessors + p * stride;
-        const float *step = cost + p * stride;
-        for (int n = 0; n < states; ++n) {
-            ls_relax(score[from[n]] + step[n], from[n], best + n, back + n);
-        }
-    }
-}
-
+// One state after the other, scalar: hardware gathers over eight states at a time were three times
+// slower (0.6 against 0.18 ms for 15000 x 20, AMD EPYC, 2026), so this loop is not multiversioned.
 LS_EXPORT void ls_min_plus(
     int32_t states, int32_t slots, const float *score, const int32_t *predecessors,
     const float *cost, const float *emission, float *best, int32_t *back) {
-    for (int first = 0; first < states; first += kBlock) {
-        const int count = ls_min(kBlock, states - first);
-        min_plus_block(
-            count, slots, states, score, predecessors + first, cost + first, best + first,
-            back + first);
+    for (int n = 0; n < states; ++n) {
+        float lowest = std::numeric_limits<float>::infinity();
+        int chosen = -1;
+        for (int p = 0; p < slots; ++p) {
+            ls_relax(score[predecessors[p]] + cost[p], predecessors[p], &lowest, &chosen);
+        }
+        best[n] = lowest + emission[n];
+        back[n] = chosen;
+        predecessors += slots;
+        cost += slots;
     }
-    for (int n = 0; n < states; ++n) best[n] += emission[n];
 }
 
 LS_EXPORT void ls_trace_back(
@@ -206,25 +228,21 @@ LS_EXPORT void ls_remap(
 
 // ------------------------------------------------------------------------- composite
 
-LS_MULTIVERSION static void blend_pixels_u8(
+LS_MULTIVERSION static void blend_block_u8(
     int n, const uint8_t *__restrict background, const uint8_t *__restrict layer,
     const uint8_t *__restrict alpha, uint8_t *__restrict out) {
-    for (int i = 0; i < n; ++i) {
-        for (int c = 0; c < 3; ++c) {
-            out[3 * i + c] = ls_blend_u8(background[3 * i + c], layer[3 * i + c], alpha[i]);
-        }
-    }
+    uint8_t each[3 * kBlock];
+    for (int i = 0; i < n; ++i) each[3 * i] = each[3 * i + 1] = each[3 * i + 2] = alpha[i];
+    for (int i = 0; i < 3 * n; ++i) out[i] = ls_blend_u8(background[i], layer[i], each[i]);
 }
 
-LS_MULTIVERSION static void blend_pixels_f32(
+LS_MULTIVERSION static void blend_block_f32(
     int n, const uint8_t *__restrict background, const uint8_t *__restrict layer,
     const float *__restrict alpha, uint8_t *__restrict out) {
-    for (int i = 0; i < n; ++i) {
-        const int steps = ls_alpha_steps(alpha[i]);
-        for (int c = 0; c < 3; ++c) {
-            out[3 * i + c] = ls_blend_steps(background[3 * i + c], layer[3 * i + c], steps);
-        }
-    }
+    int16_t steps[kBlock], each[3 * kBlock];
+    for (int i = 0; i < n; ++i) steps[i] = (int16_t)ls_alpha_steps(alpha[i]);
+    for (int i = 0; i < n; ++i) each[3 * i] = each[3 * i + 1] = each[3 * i + 2] = steps[i];
+    for (int i = 0; i < 3 * n; ++i) out[i] = ls_blend_steps(background[i], layer[i], each[i]);
 }
 
 // gain_bias is f32 [2, 3] or null. A level has 256 values: the match is a table per channel.
@@ -252,9 +270,9 @@ LS_EXPORT void ls_blend(
         const uint8_t *back = background + 3 * (int64_t)first;
         uint8_t *result = out + 3 * (int64_t)first;
         if (alpha_is_u8) {
-            blend_pixels_u8(count, back, front, (const uint8_t *)alpha + first, result);
+            blend_block_u8(count, back, front, (const uint8_t *)alpha + first, result);
         } else {
-            blend_pixels_f32(count, back, front, (const float *)alpha + first, result);
+            blend_block_f32(count, back, front, (const float *)alpha + first, result);
         }
     }
 }

@@ -17,13 +17,13 @@ I32 = NDArray[np.int32]
 def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32) -> tuple[F32, I32]:
     """One step of Viterbi in pull form; ties go to the lowest slot.
 
-    new[n] = emission[n] + min over p of (score[predecessors[p, n]] + transition_cost[p, n])
+    new[n] = emission[n] + min over p of (score[predecessors[n, p]] + transition_cost[n, p])
 
     Args:
         score: f32 [N], infinite where dead.
-        predecessors: i32 [P, N], slot-major; every entry in 0..N-1 (`Transitions` checks this
+        predecessors: i32 [N, P]; every entry in 0..N-1 (`Transitions` checks this
             once; it is not checked here). Pad with any state and an infinite cost.
-        transition_cost: f32 [P, N], infinite where there is no way; never NaN.
+        transition_cost: f32 [N, P], infinite where there is no way; never NaN.
         emission: f32 [N].
 
     Returns:
@@ -32,7 +32,7 @@ def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32)
     n = score.shape[0]
     require("score", score, np.float32, (n,))
     require("emission", emission, np.float32, (n,))
-    require("predecessors", predecessors, np.int32, (None, n))
+    require("predecessors", predecessors, np.int32, (n, None))
     require("transition_cost", transition_cost, np.float32, predecessors.shape)
     if use_compiled():
         return compiled.min_plus(score, predecessors, transition_cost, emission)

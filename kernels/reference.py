@@ -89,15 +89,14 @@ def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> 
 def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32) -> tuple[F32, I32]:
     """One step of Viterbi in pull form, ties to the lowest slot.
 
-    score f32 [N], predecessors i32 [P, N] and transition_cost f32 [P, N] (slot-major),
-    emission f32 [N] -> new score f32 [N] and back pointer i32 [N], which is the chosen
+    score f32 [N], predecessors i32 [N, P], transition_cost f32 [N, P], emission f32 [N] -> new score f32 [N] and back pointer i32 [N], which is the chosen
     predecessor, or -1 where every way in costs infinity (the new score is then infinite).
     """
-    candidates = score[predecessors] + transition_cost  # f32 [P, N]
-    slot = candidates.argmin(axis=0)
+    candidates = score[predecessors] + transition_cost  # f32 [N, P]
+    slot = candidates.argmin(axis=1)
     states = np.arange(score.size)
-    best = candidates[slot, states]
-    back = np.where(np.isinf(best), np.int32(-1), predecessors[slot, states])
+    best = candidates[states, slot]
+    back = np.where(np.isinf(best), np.int32(-1), predecessors[states, slot])
     return best + emission, back
 
 

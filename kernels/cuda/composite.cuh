@@ -9,8 +9,9 @@ using std::floor;
 #endif
 
 LS_BODY uint8_t ls_blend_u8(int background, int layer, int alpha) {
-    const int total = background * (255 - alpha) + layer * alpha + 128;
-    return (uint8_t)((total + (total >> 8)) >> 8);  // round(total / 255), exact for this range
+    // round(x / 255), exact for this range; at most 65407, and 16 bits vectorise twice as wide.
+    const uint16_t total = (uint16_t)(background * (255 - alpha) + layer * alpha + 128);
+    return (uint8_t)((uint16_t)(total + (total >> 8)) >> 8);
 }
 
 LS_BODY int ls_alpha_steps(float alpha) {

@@ -59,8 +59,8 @@ def test_min_plus_with_ties_and_infinities(seed, states, slots, levels):
         return values
 
     score, emission = costs(states), costs(states)
-    predecessors = random.integers(0, states, (slots, states), dtype=np.int32)
-    cost = costs((slots, states))
+    predecessors = random.integers(0, states, (states, slots), dtype=np.int32)
+    cost = costs((states, slots))
     expected, expected_back = reference.min_plus(score, predecessors, cost, emission)
     got, back = compiled.min_plus(score, predecessors, cost, emission)
     np.testing.assert_array_equal(got, expected)
