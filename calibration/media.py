@@ -84,7 +84,7 @@ def video_stream(container: av.container.InputContainer, path: Path) -> av.Video
         if not s.disposition & av.stream.Disposition.attached_pic and s.codec_context is not None
     ]
     if not streams:
-        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+        kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
         container.close()
         raise MediaError(f"{path}: has no picture (found: {', '.join(kinds)}); expected a video")
     stream = max(streams, key=lambda s: s.width * s.height)
@@ -211,8 +211,6 @@ def decoded(
                     raise
                 continue
             for frame in frames:
-                if not isinstance(frame, av.VideoFrame):
-                    continue
                 ticks = frame.pts if frame.pts is not None else frame.dts
                 frame_base = frame.time_base or base
                 time_s = float(ticks * frame_base) if ticks is not None else time_s + step_s

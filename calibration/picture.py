@@ -34,7 +34,7 @@ class Shape:
 
 def _display_turn(frame: av.VideoFrame) -> tuple[Callable[[U8], U8] | None, bool, str]:
     """The display matrix as a turn of the planes; whether it swaps the sides; in words."""
-    side = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    side: Any = frame.side_data.get(str(SideDataType.DISPLAYMATRIX.name))
     if side is None:
         return None, False, ""
     # Fixed point 16.16, rows (a b u)(c d v)(x y w): shown = (a x + c y, b x + d y).
@@ -149,7 +149,7 @@ class Converter:
         even_w, even_h = shape.decoded_width // 2 * 2, shape.decoded_height // 2 * 2
         planes: list[U8] = []
         for plane, divisor in zip(yuv.planes, (1, 2, 2), strict=True):
-            rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
             part: U8 = rows[: even_h // divisor, : even_w // divisor]
             planes.append(shape.turn(part) if shape.turn else part)
         return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(

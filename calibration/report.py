@@ -232,7 +232,7 @@ def _header(data: ReportData, verdict: Verdict, title: str) -> str:
         ]
     facts += [
         ("Picture", f"{data.width} × {data.height}"),
-        ("Between the eyes", f"{data.iod_px:.0f} px"),
+        ("Eye distance", f"{data.iod_px:.0f} px"),
     ]
     if not data.is_photo:
         facts.append(("Mouth sources", str(int(data.source_frames.size))))
@@ -247,7 +247,8 @@ def _header(data: ReportData, verdict: Verdict, title: str) -> str:
     return (
         f'<header><p class="eyebrow">Calibration report</p><h1>{title}</h1>'
         f'<section class="verdict {verdict.grade}" aria-label="Verdict"><div class="grade">'
-        f'<span aria-hidden="true">{_MARKS[verdict.grade]}</span><strong>{verdict.grade}</strong>'
+        f'<span aria-hidden="true">{_MARKS[verdict.grade]}</span>'
+        f"<strong>{verdict.grade.capitalize()}</strong>"
         f"</div><div><h2>Why</h2><ul>{reasons}</ul></div>{advice}</section>"
         f"<dl>{cells}</dl></header>"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipstream.engine.types import F32, I32
 
@@ -81,7 +82,7 @@ def time_chart(
     return f'<div class="chart"><p class="legend">{legend}</p>{chart}</div>'
 
 
-def coverage_chart(opening: F32, width: F32, keep: np.ndarray, sources: I32) -> str:  # type: ignore[type-arg]
+def coverage_chart(opening: F32, width: F32, keep: NDArray[np.bool_], sources: I32) -> str:
     """Opening against mouth width; dots are frames, rings are sources."""
     shown = keep & np.isfinite(opening) & np.isfinite(width)
     if not shown.any():
@@ -147,7 +148,7 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(k * step, 6) for k in range(first, last + 1)]
 
 
-def _path(values: F32, x, y) -> str:  # type: ignore[no-untyped-def]
+def _path(values: F32, x: Callable[[float], float], y: Callable[[float], float]) -> str:
     """SVG path; long series keep the least and the most of each bin, so peaks survive."""
     index = np.arange(values.size)
     if values.size > 2 * _MOST_POINTS:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Final
+from fractions import Fraction
+from typing import Any, Final
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
 
 from lipstream.engine.types import F32, I32, U8
 
@@ -35,11 +37,11 @@ def data_uri(rgb: U8) -> str:
         dst_color_range=ColorRange.JPEG,
     )
     encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = picture.width, picture.height, "yuvj420p"  # type: ignore[attr-defined]
-    encoder.time_base = 1  # type: ignore[assignment]
+    encoder.width, encoder.height, encoder.pix_fmt = picture.width, picture.height, "yuvj420p"
+    encoder.time_base = Fraction(1)
     encoder.options = {"qmin": "4", "qmax": "4"}
     data = io.BytesIO()
-    for packet in [*encoder.encode(picture), *encoder.encode(None)]:  # type: ignore[attr-defined]
+    for packet in [*encoder.encode(picture), *encoder.encode(None)]:
         data.write(bytes(packet))
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
@@ -63,7 +65,7 @@ def face_crop(rgb: U8, landmarks: F32 | None) -> tuple[U8, F32 | None]:
     return crop, ((points - corner) * scale).astype(np.float32)
 
 
-def _resized(rgb: U8, corner: np.ndarray, side: float) -> U8:  # type: ignore[type-arg]
+def _resized(rgb: U8, corner: NDArray[np.float64], side: float) -> U8:
     """Square at `corner` (x, y) px, brought to 280: FFmpeg scales, edges are repeated."""
     height, width = rgb.shape[:2]
     whole = max(2, round(side))
@@ -81,17 +83,20 @@ def with_mesh(rgb: U8, points: F32, triangles: I32 | None) -> U8:
     if triangles is not None:
         pairs = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
         pairs = np.unique(np.sort(pairs, axis=1), axis=0)
-        _lines(out, points, pairs, _LINE, 0.34)
+        _lines(out, points, pairs, _LINE, 0.22)
     else:
         for x, y in points[:468]:
             _dot(out, float(x), float(y))
     for ring in (_LIPS_OUTER, _LIPS_INNER):
         loop = np.column_stack([ring, np.roll(ring, -1)])
         _lines(out, points, loop, _LIP_LINE, 0.9)
-    return np.clip(out + 0.5, 0, 255).astype(np.uint8)
+    drawn: U8 = np.clip(out + 0.5, 0, 255).astype(np.uint8)
+    return drawn
 
 
-def _lines(out: F32, points: F32, pairs: np.ndarray, colour: F32, alpha: float) -> None:  # type: ignore[type-arg]
+def _lines(
+    out: F32, points: F32, pairs: NDArray[np.integer[Any]], colour: F32, alpha: float
+) -> None:
     """Blend anti-aliased lines into f32 [h, w, 3]."""
     height, width = out.shape[:2]
     start, end = points[pairs[:, 0]].astype(np.float64), points[pairs[:, 1]].astype(np.float64)

@@ -9,6 +9,7 @@ against 0.75 for an undelayed copy). Smoothing without lag is reconstruct's work
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterable
@@ -212,7 +213,7 @@ class _Follower:
 
         def distance(face: _Face) -> float:
             fx, fy, fsize = face.box
-            return float(np.hypot(fx - x, fy - y)) / size + 2 * abs(np.log(fsize / size))
+            return math.hypot(fx - x, fy - y) / size + 2 * abs(math.log(fsize / size))
 
         nearest = min(faces, key=distance)
         return nearest if distance(nearest) < 0.7 else None
