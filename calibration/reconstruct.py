@@ -1,0 +1,121 @@
+"""From what the tracker saw to geometry, pose and expression.
+
+The factors of *Everybody's Talkin'* (arXiv 2001.05201, §III-A): who it is (geometry), where the
+head is (pose), what the face does (expression). Everything is smoothed with zero-phase filters,
+because a lag here would be an audio-video offset later.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import savgol_filter
+
+from lipstream.calibration.pretrain.basis import lip_opening, neutral_of
+from lipstream.engine.errors import CalibrationError
+from lipstream.engine.face_model import VERTICES, FaceModel, Pose, fit_pose
+from lipstream.engine.target import Track
+from lipstream.engine.types import F32
+
+_POSE_WINDOW = 9  # frames; heads turn slowly
+_SKIN_WINDOW = 7
+_MOUTH_WINDOW = 5  # quadratic over 5 frames keeps a closure of one frame
+_PASSES = 3
+
+
+def reconstruct(
+    landmarks: F32,
+    cuts: tuple[int, ...],
+    usable: NDArray[np.bool_],
+    model: FaceModel,
+) -> Track:
+    """Fit one person's footage.
+
+    landmarks f32 [N, ≥468, 3], px, NaN where no face was found; cuts: first frames of new shots;
+    usable bool [N].
+
+    Raises:
+        CalibrationError: no usable frame.
+    """
+    found = np.isfinite(landmarks[:, 0, 0])
+    good = usable & found
+    if not good.any():
+        raise CalibrationError(
+            "no frame can be used: expected a face seen from the front, at least 24 px between "
+            "the eyes, with nothing over the mouth; the report names the reason for each frame"
+        )
+    filled = _filled(landmarks[:, :VERTICES], found)
+    geometry = model.mean
+    for _ in range(_PASSES):  # the person's own shape gives the better pose, and so on
+        pose = fit_pose(filled, geometry, model.rigid)
+        free = pose.remove(filled)
+        geometry = neutral_of(free[good])
+    pose, free = _smoothed(pose, free, _segments(found, cuts), model)
+    placed = pose.apply(free)
+    expression = model.encode(free - geometry)
+    return Track(placed, pose, expression, geometry, good, _head_speed(pose, cuts))
+
+
+def openings(track: Track) -> F32:
+    """Lip opening of every frame over the inter-ocular distance, f32 [N]."""
+    return lip_opening(track.pose.remove(track.landmarks))
+
+
+def _filled(landmarks: F32, found: NDArray[np.bool_]) -> F32:
+    """Frames without a face borrow the nearest one, so that every array is finite."""
+    if found.all():
+        return landmarks
+    at = np.flatnonzero(found)
+    frames = np.arange(len(landmarks))
+    right = np.clip(np.searchsorted(at, frames), 0, len(at) - 1)
+    left = np.maximum(right - 1, 0)
+    nearer_left = np.abs(frames - at[left]) <= np.abs(at[right] - frames)
+    nearest = np.where(nearer_left, at[left], at[right])
+    return landmarks[nearest]
+
+
+def _segments(found: NDArray[np.bool_], cuts: tuple[int, ...]) -> list[slice]:
+    """Runs of frames across which motion is continuous."""
+    change = set(cuts) | {0, len(found)}
+    change |= set((np.flatnonzero(np.diff(found.astype(np.int8))) + 1).tolist())
+    edges = sorted(change)
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _smoothed(
+    pose: Pose, free: F32, segments: list[slice], model: FaceModel
+) -> tuple[Pose, F32]:
+    scale, rotation = pose.scale.copy(), pose.rotation.copy()
+    translation, still = pose.translation.copy(), free.copy()
+    mouth = (model.weight > 0.5)[None, :, None]
+    for part in segments:
+        scale[part] = _savgol(scale[part], _POSE_WINDOW)
+        translation[part] = _savgol(translation[part], _POSE_WINDOW)
+        u, _, vt = np.linalg.svd(_savgol(rotation[part], _POSE_WINDOW))
+        rotation[part] = u @ vt
+        lips, skin = _savgol(free[part], _MOUTH_WINDOW), _savgol(free[part], _SKIN_WINDOW)
+        still[part] = np.where(mouth, lips, skin)
+    return Pose(scale, rotation, translation), still
+
+
+def _savgol(x: F32, window: int) -> F32:
+    """Quadratic Savitzky-Golay along the first axis; shorter runs take a shorter window."""
+    window = min(window, len(x) - 1 + len(x) % 2)
+    if window < 5:
+        return x
+    smooth: F32 = savgol_filter(x, window, 2, axis=0).astype(np.float32)
+    return smooth
+
+
+def _head_speed(pose: Pose, cuts: tuple[int, ...]) -> F32:
+    """Motion of the head per frame, inter-ocular distances, f32 [N]."""
+    at = pose.translation[:, :2] / pose.scale[:, None]
+    turn = np.radians(pose.angles_deg())
+    step = np.zeros(len(at), np.float32)
+    moved = np.linalg.norm(np.diff(at, axis=0), axis=1) + np.linalg.norm(
+        np.diff(turn, axis=0), axis=1
+    )
+    step[1:] = moved
+    for cut in cuts:
+        step[cut] = 0.0
+    return step

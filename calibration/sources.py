@@ -1,0 +1,83 @@
+"""Chooses the mouths that are kept: few, and together they cover what this person's mouth does."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.compositor import MouthSource
+from lipstream.engine.face_model import FaceModel
+from lipstream.engine.target import MAX_SOURCES, Track
+from lipstream.engine.types import F32, I32, U8
+from lipstream.engine.warp import FaceMesh, Placement
+
+_MAX_BYTES = 96 << 20
+_MAX_SIDE_PX = 320
+_POSE_WEIGHT_PER_DEGREE = 0.012  # against expression in inter-ocular distances of lip motion
+_MARGIN_PX = 4
+
+
+def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -> I32:
+    """Frames of the mouths to keep, i32 [S], by greedy k-centre over expression × pose.
+
+    Each next one is the usable frame farthest from all chosen so far; of its near neighbours the
+    sharpest is taken. Source: Gonzalez 1985.
+    """
+    usable = np.flatnonzero(track.usable)
+    features = source_features(track, model)[usable]
+    sharp = np.nan_to_num(sharpness[usable], nan=0.0)
+    limit = min(limit, MAX_SOURCES, len(usable))
+    # The first is the most ordinary one; where the lips meet always has its own.
+    first = int(np.linalg.norm(features - np.median(features, axis=0), axis=1).argmin())
+    closed = int(np.abs(track.expression[usable] @ model.lip_rows()[0]).argmin())
+    distance = np.full(len(usable), np.inf, np.float32)
+    chosen: list[int] = []
+    for k in range(limit):
+        at = (first, closed)[k] if k < 2 else int(distance.argmax())
+        if k >= 2:
+            if distance[at] < 0.004:  # all that is left looks like something that is kept
+                break
+            spread = np.linalg.norm(features - features[at], axis=1)
+            alike = np.flatnonzero((spread < 0.25 * distance[at]) & (distance > 0))
+            at = int(alike[sharp[alike].argmax()])
+        chosen.append(at)
+        distance = np.minimum(distance, np.linalg.norm(features - features[at], axis=1))
+    return np.unique(usable[chosen]).astype(np.int32)
+
+
+def source_features(track: Track, model: FaceModel) -> F32:
+    """What makes two mouths alike, f32 [N, K + 3], inter-ocular distances of lip motion."""
+    lips = np.abs(model.basis[:, (13, 14, 0, 17, 61, 291)]).mean((1, 2))
+    angles = track.pose.angles_deg() * _POSE_WEIGHT_PER_DEGREE
+    return np.concatenate([track.expression * lips, angles], 1).astype(np.float32)
+
+
+def source_limit(track: Track, mesh: FaceMesh) -> int:
+    """How many crops fit the bundle's budget."""
+    one = cut_rectangle(track.placement(int(np.flatnonzero(track.usable)[0])), mesh)
+    zoom = min(1.0, _MAX_SIDE_PX / max(one[2] - one[0], one[3] - one[1], 1))
+    size = (one[2] - one[0]) * (one[3] - one[1]) * zoom * zoom * 3
+    return max(16, min(MAX_SOURCES, int(_MAX_BYTES / max(size, 1.0))))
+
+
+def cut_rectangle(placement: Placement, mesh: FaceMesh) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 px round the lip mesh, with a margin."""
+    points = placement.project(placement.free)[np.unique(mesh.lip_triangles)]
+    low = np.floor(points.min(0)).astype(int) - _MARGIN_PX
+    high = np.ceil(points.max(0)).astype(int) + _MARGIN_PX
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def cut_source(rgb: U8, placement: Placement, mesh: FaceMesh) -> MouthSource:
+    """Cut a mouth out of a frame u8 [h, w, 3]; very large ones are made smaller."""
+    x0, y0, x1, y1 = cut_rectangle(placement, mesh)
+    x0, y0 = max(x0, 0), max(y0, 0)
+    crop = rgb[y0 : max(y1, y0 + 4), x0 : max(x1, x0 + 4)]
+    zoom = min(1.0, _MAX_SIDE_PX / max(crop.shape[:2]))
+    if zoom < 1.0:
+        from skimage.transform import resize
+
+        size = (round(crop.shape[0] * zoom), round(crop.shape[1] * zoom))
+        small: NDArray[np.float64] = resize(crop, size, anti_aliasing=True, preserve_range=True)
+        crop = (small + 0.5).astype(np.uint8)
+    return MouthSource(np.ascontiguousarray(crop), (float(x0), float(y0)), zoom, placement)

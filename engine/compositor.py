@@ -1,0 +1,308 @@
+"""Paints one frame: the background's own jaw moved, the source's lips laid on it.
+
+Everything happens inside one rectangle round the lower face; outside the mask the frame keeps
+the background's very bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lipstream.engine.face_model import (
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    OUTER_LOWER_LIP,
+    OUTER_UPPER_LIP,
+    VERTICES,
+)
+from lipstream.engine.mouth import Mouth
+from lipstream.engine.types import F32, U8
+from lipstream.engine.warp import (
+    INNER_ROWS,
+    FaceMesh,
+    Placement,
+    drive,
+    gap_height,
+    inner_grid,
+    inner_source,
+    jaw_drop,
+    jaw_vertices,
+    lip_inset,
+)
+from lipstream.kernels import color, composite
+from lipstream.kernels.mesh import mesh_map, remap, warp_mesh
+
+_TEXTURE_PX = 128  # per inter-ocular distance, of the mask drawn on the canonical face
+_TEXTURE_ORIGIN = (-1.0, 0.3)
+_TEXTURE_SHAPE = (232, 256)
+_SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
+_MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
+
+
+@dataclass(frozen=True, slots=True)
+class MouthSource:
+    """Real pixels of one mouth."""
+
+    rgb: U8  # u8 [h, w, 3]
+    origin: tuple[float, float]  # x, y of the crop in the coordinates of `placement`, px
+    zoom: float  # crop pixels per pixel of `placement`
+    placement: Placement
+
+
+class Compositor:
+    """Immutable; one is shared by all sessions of a target."""
+
+    def __init__(self, mesh: FaceMesh, mouth: Mouth) -> None:
+        """Take the meshes and the target's teeth."""
+        self._mesh = mesh
+        self._mouth = mouth
+        self._texture = mask_texture(mesh)
+        self._seam = seam_texture(mesh)
+        model = mesh.model
+        self._canonical = model.mean[:, :2].astype(np.float32)
+        lips = np.concatenate([mesh.lip_triangles, mesh.inner_triangles + VERTICES])
+        self._lips = np.ascontiguousarray(lips, np.int32)
+        ring = self._sample_texture(self._canonical)
+        mouth_vertices = np.unique(mesh.lip_triangles)
+        self._skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
+
+    def paint(
+        self,
+        background: U8,
+        placement: Placement,
+        expression: F32,
+        sources: list[tuple[MouthSource, float]],
+    ) -> tuple[U8, tuple[int, int, int, int], U8]:
+        """One frame.
+
+        background u8 [h*3/2, w] I420 and its face; expression f32 [K] wanted; the sources and
+        their shares (summing to 1; more than one while one fades into the next).
+
+        Returns the frame (a new I420 array), and the mask as a rectangle (x, y, w, h) and
+        u8 [h, w]: the frame differs from the background only where it is above 0 (and in chroma
+        samples that such a pixel shares).
+        """
+        height, width = background.shape[0] * 2 // 3, background.shape[1]
+        vertices = drive(self._mesh, placement, expression)
+        before, after = placement.project(placement.free), placement.project(vertices)
+        start, moved = jaw_vertices(before, after, placement.scale)
+        x0, y0, x1, y1 = _rectangle(moved[np.unique(self._mesh.jaw_triangles)], width, height)
+        frame = background.copy()
+        box = (x0, y0, x1 - x0, y1 - y0)
+        if x1 <= x0 or y1 <= y0:
+            return frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8)
+        patch = color.i420_region_to_rgb(background, *box)
+        corner = np.array([x0, y0], np.float32)
+        painted, mask = warp_mesh(
+            patch, start - corner, moved - corner, self._mesh.jaw_triangles, patch.shape[:2], (0, 0)
+        )
+        painted = np.where(mask[..., None] > 0, painted, patch)
+        self._lay_lips(painted, mask, after - corner, vertices, placement, expression, sources)
+        color.rgb_region_into_i420(painted, frame, x0, y0, mask)
+        return frame, box, mask
+
+    def _lay_lips(
+        self,
+        painted: U8,
+        mask: U8,
+        after: F32,
+        vertices: F32,
+        placement: Placement,
+        expression: F32,
+        sources: list[tuple[MouthSource, float]],
+    ) -> None:
+        """Blend the source's lips and the inside of the mouth into `painted`, in place."""
+        grid = inner_grid(vertices)
+        corner = placement.project(vertices[:1]) - after[:1]
+        target = np.concatenate([after, placement.project(grid) - corner])
+        used = target[np.unique(self._lips)]
+        x0, y0, x1, y1 = _rectangle(used, painted.shape[1], painted.shape[0])
+        if x1 <= x0 or y1 <= y0:
+            return
+        shape, origin = (y1 - y0, x1 - x0), (x0, y0)
+        uv = self._canonical_uv()
+        place, covered = mesh_map(uv, target, self._lips, shape, origin)
+        alpha = remap(self._texture, place)[..., 0]
+        alpha[covered == 0] = 0
+        seam = remap(self._seam, place)[..., 0]
+
+        below = painted[y0:y1, x0:x1]
+        layer: U8 | None = None
+        share_so_far = 0.0
+        for source, share in sources:
+            one = self._lips_of(source, target, vertices, grid, expression, shape, origin)
+            one = self._match_color(one, below, after - np.array(origin, np.float32))
+            one = _darken(one, seam, _new_closure(source.placement.free, vertices))
+            share_so_far += share
+            if layer is None:
+                layer = one
+            else:
+                fade = np.full(shape, share / share_so_far, np.float32)
+                layer = composite.blend(layer, one, fade)
+        assert layer is not None
+        painted[y0:y1, x0:x1] = composite.blend(below, layer, alpha)
+        np.maximum(mask[y0:y1, x0:x1], alpha, out=mask[y0:y1, x0:x1])
+
+    def _lips_of(
+        self,
+        source: MouthSource,
+        target: F32,
+        vertices: F32,
+        grid: F32,
+        expression: F32,
+        shape: tuple[int, int],
+        origin: tuple[int, int],
+    ) -> U8:
+        """One source's lips and inner mouth on the target mesh, u8 [h, w, 3]."""
+        inner, trust = inner_source(grid, vertices, source.placement)
+        points = np.concatenate([lip_inset(source.placement, vertices), inner])
+        at = (source.placement.project(points) - np.array(source.origin)) * source.zoom
+        warped, _ = warp_mesh(
+            source.rgb, at.astype(np.float32), target, self._lips, shape, origin
+        )
+        if float(trust.min()) < 0.999:
+            self._paint_inside(warped, target[VERTICES:], grid, trust, expression, origin)
+        return warped
+
+    def _paint_inside(
+        self,
+        warped: U8,
+        target: F32,
+        grid: F32,
+        trust: F32,
+        expression: F32,
+        origin: tuple[int, int],
+    ) -> None:
+        """Where the source is not to be trusted, the drawn mouth takes over, in place."""
+        triangles = self._mesh.inner_triangles
+        x0, y0, x1, y1 = _rectangle(
+            target - np.array(origin, np.float32), warped.shape[1], warped.shape[0]
+        )
+        if x1 <= x0 or y1 <= y0:
+            return
+        shape, at = (y1 - y0, x1 - x0), (origin[0] + x0, origin[1] + y0)
+        columns = len(INNER_UPPER_LIP)
+        roof = np.tile(grid[:columns, 1], INNER_ROWS)
+        floor = np.tile(grid[-columns:, 1], INNER_ROWS)
+        where, covered = mesh_map(grid[:, :2].copy(), target, triangles, shape, at)
+        lips, _ = mesh_map(np.stack([roof, floor], 1), target, triangles, shape, at)
+        real, _ = mesh_map(np.stack([trust, trust], 1), target, triangles, shape, at)
+        inside = covered > 0
+        if not inside.any():
+            return
+        jaw = jaw_drop(self._mesh.model, expression)
+        middle = float(grid[columns // 2, 0])
+        drawn = self._mouth.paint(
+            where[inside], lips[inside][:, 0], lips[inside][:, 1], jaw, middle
+        )
+        window = warped[y0:y1, x0:x1]
+        keep = real[inside][:, :1]
+        window[inside] = np.clip(
+            window[inside] * keep + drawn * (1 - keep) + 0.5, 0, 255
+        ).astype(np.uint8)
+
+    def _match_color(self, layer: U8, below: U8, after: F32) -> U8:
+        """Bring the layer to the light of what lies below: a plane per channel, additive.
+
+        Fitted on the ring of skin round the lips, where both show the same skin.
+        """
+        at = np.floor(after[self._skin]).astype(np.int64)
+        inside = (at >= 1).all(1) & (at[:, 0] < layer.shape[1] - 1) & (at[:, 1] < layer.shape[0] - 1)
+        at = at[inside]
+        if len(at) < 12:
+            return layer
+        x, y = at[:, 0], at[:, 1]
+        difference = np.zeros((len(at), 3), np.float32)
+        for dx, dy in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
+            difference += below[y + dy, x + dx].astype(np.float32) - layer[y + dy, x + dx]
+        difference /= 5
+        # A vertex on a shadow's edge or a hair must not tilt the plane.
+        middle = np.median(difference, axis=0)
+        difference = middle + np.clip(difference - middle, -24, 24)
+        size = np.array([layer.shape[1], layer.shape[0]], np.float32)
+        design = np.concatenate([np.ones((len(at), 1)), at / size - 0.5], 1)
+        penalty = np.diag([0.0, 0.6, 0.6])
+        plane = np.linalg.solve(design.T @ design + penalty, design.T @ difference)
+        columns = (np.arange(layer.shape[1], dtype=np.float32) / size[0] - 0.5)[None, :, None]
+        rows = (np.arange(layer.shape[0], dtype=np.float32) / size[1] - 0.5)[:, None, None]
+        p = plane.astype(np.float32)
+        matched = layer + (p[0] + p[1] * columns + p[2] * rows)
+        return np.clip(matched + 0.5, 0, 255).astype(np.uint8)
+
+    def _canonical_uv(self) -> F32:
+        """Texture position of every lip-mesh vertex, f32 [468 + G, 2], px."""
+        rest = self._canonical
+        upper, lower = rest[list(INNER_UPPER_LIP)], rest[list(INNER_LOWER_LIP)]
+        share = np.linspace(0, 1, INNER_ROWS, dtype=np.float32)[:, None, None]
+        inner = (upper + share * (lower - upper)).reshape(-1, 2)
+        points = np.concatenate([rest, inner])
+        return ((points - np.array(_TEXTURE_ORIGIN, np.float32)) * _TEXTURE_PX).astype(np.float32)
+
+    def _sample_texture(self, canonical: F32) -> U8:
+        at = (canonical - np.array(_TEXTURE_ORIGIN, np.float32)) * _TEXTURE_PX
+        return remap(self._texture, at[None].astype(np.float32))[0, :, 0]
+
+
+def mask_texture(mesh: FaceMesh) -> U8:
+    """Opacity of the lip layer on the resting canonical face, u8 [232, 256, 1]."""
+    rest = mesh.model.mean[:, :2]
+    ring = rest[list(OUTER_UPPER_LIP) + list(OUTER_LOWER_LIP[-2:0:-1])]
+    distance = _distance_outside(_texture_points(), ring).reshape(_TEXTURE_SHAPE)
+    t = np.clip((distance - _MASK_CORE) / (_MASK_FADE - _MASK_CORE), 0, 1)
+    return ((1 - t * t * (3 - 2 * t)) * 255 + 0.5).astype(np.uint8)[..., None]
+
+
+def seam_texture(mesh: FaceMesh) -> U8:
+    """Depth of the shadow between closed lips on the canonical face, u8 [232, 256, 1]."""
+    rest = mesh.model.mean[:, :2]
+    line = (rest[list(INNER_UPPER_LIP)] + rest[list(INNER_LOWER_LIP)]) / 2
+    thin = np.concatenate([line + [0, -1e-4], line[::-1] + [0, 1e-4]])
+    distance = _distance_outside(_texture_points(), thin).reshape(_TEXTURE_SHAPE)
+    return (np.exp(-((distance / _SEAM_WIDTH) ** 2)) * 255 + 0.5).astype(np.uint8)[..., None]
+
+
+def _texture_points() -> F32:
+    rows, columns = _TEXTURE_SHAPE
+    x = (np.arange(columns) + 0.5) / _TEXTURE_PX + _TEXTURE_ORIGIN[0]
+    y = (np.arange(rows) + 0.5) / _TEXTURE_PX + _TEXTURE_ORIGIN[1]
+    points: F32 = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+    return points
+
+
+def _new_closure(source: F32, target: F32) -> float:
+    """How far the target's lips meet where the source's do not, 0 to 1."""
+    seen = np.clip(gap_height(source) / 0.05, 0, 1)
+    return float(seen * np.clip(1 - gap_height(target) / 0.03, 0, 1))
+
+
+def _darken(layer: U8, shade: U8, strength: float) -> U8:
+    """Multiply by 1 - strength * shade / 255 * _SEAM_DEPTH."""
+    if strength <= 0:
+        return layer
+    factor = 1 - shade[..., None].astype(np.float32) * np.float32(strength * _SEAM_DEPTH / 255)
+    return (layer * factor + 0.5).astype(np.uint8)
+
+
+def _distance_outside(points: F32, polygon: F32) -> F32:
+    """Distance of f64 [n, 2] to a closed polygon [m, 2], 0 inside it."""
+    start, end = polygon, np.roll(polygon, -1, axis=0)
+    along = end - start
+    relative = points[:, None] - start
+    t = np.clip((relative * along).sum(-1) / (along * along).sum(-1), 0, 1)
+    nearest = np.linalg.norm(relative - t[..., None] * along, axis=-1).min(1)
+    py = points[:, None, 1]
+    crosses = (start[:, 1] > py) != (end[:, 1] > py)
+    at = start[:, 0] + (py - start[:, 1]) / np.where(along[:, 1] == 0, 1e-9, along[:, 1]) * along[:, 0]
+    inside = ((points[:, None, 0] < at) & crosses).sum(1) % 2 == 1
+    outside: F32 = np.where(inside, 0.0, nearest)
+    return outside
+
+
+def _rectangle(points: F32, width: int, height: int) -> tuple[int, int, int, int]:
+    """Even-aligned bounds x0, y0, x1, y1 of f32 [n, 2] inside a picture."""
+    low = np.floor(points.min(0) - 1).astype(int) & ~1
+    high = (np.ceil(points.max(0) + 1).astype(int) + 1) & ~1
+    x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
+    return x0, y0, min(int(high[0]), width & ~1), min(int(high[1]), height & ~1)

@@ -1,0 +1,103 @@
+"""The inside of a mouth that the footage never showed: teeth, tongue and the dark behind them.
+
+A single photo, or footage that never opens wide, has no pixels for a wide-open mouth. This layer
+draws them from plain anatomy: upper teeth fixed to the head, lower teeth and tongue to the jaw,
+shaded by the lips and by depth, in the light of the target's own skin. Widths are means of adult
+teeth (Wheeler's Dental Anatomy: incisor crowns 8.5 and 6.5 mm above, 5 and 5.5 mm below) over a
+63 mm inter-ocular distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lipstream.engine.face_model import FaceModel
+from lipstream.engine.types import F32
+
+_UPPER_WIDTHS = (0.135, 0.103, 0.115, 0.11, 0.11)  # incisors, canine, premolars; eye distances
+_LOWER_WIDTHS = (0.082, 0.090, 0.105, 0.11, 0.11)
+_TEETH_RGB = (226.0, 214.0, 196.0)
+_TONGUE_RGB = (150.0, 82.0, 80.0)
+_DARK_RGB = (30.0, 13.0, 12.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Mouth:
+    """Where this target's teeth sit, and its light."""
+
+    upper_edge: float  # y of the upper incisors' edge, canonical
+    lower_edge: float  # y of the lower incisors' edge with the jaw at rest
+    light: F32  # f32 [3], skin colour over a reference skin
+
+    def paint(self, at: F32, roof: F32, floor: F32, jaw: float, middle_x: float) -> F32:
+        """Colour f32 [n, 3] of canonical points f32 [n, 2] between the lips.
+
+        roof, floor f32 [n]: y of the inner lips above and below each point; jaw: how far the jaw
+        is below its rest.
+        """
+        x, y = at[:, 0] - middle_x, at[:, 1]
+        depth = np.clip(1 - (x / 0.42) ** 2, 0.0, 1.0)  # the arch turns away to the sides
+        color = np.tile(np.asarray(_DARK_RGB, np.float32), (len(at), 1))
+
+        tongue_y = self.lower_edge + jaw + 0.02 - 0.05 * depth
+        tongue = _soft((y - tongue_y) / 0.10) * _soft((0.30 - np.abs(x)) / 0.12)
+        color = _over(color, np.asarray(_TONGUE_RGB) * 0.75, tongue)
+
+        lower_edge = self.lower_edge + jaw + 0.10 * (x / 0.42) ** 2
+        lower = _soft((y - lower_edge) / 0.022) * _soft((0.30 - np.abs(x)) / 0.05)
+        shade = (0.62 + 0.2 * depth) * _gaps(x, y - lower_edge, _LOWER_WIDTHS)
+        color = _over(color, np.asarray(_TEETH_RGB) * shade[:, None], lower * 0.92)
+
+        upper_edge = self.upper_edge - 0.12 * (x / 0.42) ** 2 + 0.012 * _scallop(x)
+        upper = _soft((upper_edge - y) / 0.018) * _soft((0.36 - np.abs(x)) / 0.05)
+        shade = (0.66 + 0.3 * depth) * _gaps(x, upper_edge - y, _UPPER_WIDTHS)
+        color = _over(color, np.asarray(_TEETH_RGB) * shade[:, None], upper)
+
+        # The lips shade what lies behind them, the upper one more: light comes from above.
+        under_lip = 0.45 + 0.55 * _soft((y - roof) / 0.07)
+        over_lip = 0.7 + 0.3 * _soft((floor - y) / 0.04)
+        lit: F32 = (color * (under_lip * over_lip)[:, None] * self.light).astype(np.float32)
+        return lit
+
+
+def mouth_of(model: FaceModel, geometry: F32, skin_rgb: F32) -> Mouth:
+    """Teeth for a rest geometry f32 [468, 3] and a mean skin colour f32 [3] (0 to 255)."""
+    rest_line = float(geometry[[13, 14], 1].mean())
+    reference = np.array([200.0, 152.0, 130.0], np.float32)  # a fair skin in even light
+    luminance = float(skin_rgb @ np.array([0.21, 0.72, 0.07], np.float32)) / 161.0
+    # Teeth differ less between people than skin does: take the light half from the luminance.
+    level = np.clip(0.45 + 0.55 * luminance, 0.35, 1.12)
+    tint = np.clip(skin_rgb / np.maximum(reference * luminance, 1.0), 0.85, 1.15)
+    light = (level * (0.6 + 0.4 * tint)).astype(np.float32)
+    return Mouth(rest_line + 0.035, rest_line + 0.055, light)
+
+
+def _soft(x: F32) -> F32:
+    t = np.clip(x, 0.0, 1.0)
+    return (t * t * (3 - 2 * t)).astype(np.float32)
+
+
+def _over(below: F32, color: F32, alpha: F32) -> F32:
+    return (below + alpha[:, None] * (color - below)).astype(np.float32)
+
+
+def _borders(widths: tuple[float, ...]) -> F32:
+    return np.concatenate([[0.0], np.cumsum(widths)]).astype(np.float32)
+
+
+def _gaps(x: F32, height: F32, widths: tuple[float, ...]) -> F32:
+    """Darkening between neighbouring teeth, narrower away from the edge."""
+    nearest = np.abs(np.abs(x)[:, None] - _borders(widths)).min(1)
+    line = 1 - _soft(nearest / 0.014)
+    return (1 - line * (0.16 + 0.12 * (1 - _soft(height / 0.05)))).astype(np.float32)
+
+
+def _scallop(x: F32) -> F32:
+    """Edge profile of the upper teeth: each crown is a little longer in its middle."""
+    borders = _borders(_UPPER_WIDTHS)
+    at = np.clip(np.searchsorted(borders, np.abs(x), side="right") - 1, 0, len(borders) - 2)
+    middle = (borders[at] + borders[at + 1]) / 2
+    half = (borders[at + 1] - borders[at]) / 2
+    return (1 - np.clip(np.abs(np.abs(x) - middle) / half, 0, 1) ** 3).astype(np.float32)
