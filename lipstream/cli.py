@@ -1,0 +1,273 @@
+"""The command line: each command calls one function of the packages and tells what came of it.
+
+Libraries are imported inside the commands, so that `lipstream --help` needs none of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lipstream.console import Console, own_console
+from lipstream.engine.errors import LipstreamError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+EXIT_BAD_INPUT = 2
+EXIT_BUG = 70  # sysexits.h: internal software error
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+
+app = typer.Typer(
+    name="lipstream",
+    help="Calibrate a person's footage once, then any live voice drives their lips.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+assets_app = typer.Typer(help="Model files that are fetched, not shipped.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measurements that can be repeated.", no_args_is_help=True)
+train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=True)
+app.add_typer(assets_app, name="assets")
+app.add_typer(bench_app, name="bench")
+app.add_typer(train_app, name="train")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what libraries say, and where errors arise.")
+]
+Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
+Backend = Annotated[str, typer.Option(help="What runs the networks: auto, openvino or torch.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")] = Path(
+        "demo.mp4"
+    ),
+    profile: Profile = "live",
+    backend: Backend = "auto",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the built-in target say the built-in speech."""
+    import tempfile
+
+    with own_console(verbose) as console:
+        from lipstream.calibration.demo import build_demo_target, demo_speech
+        from lipstream.streaming.partial_file import PartialFile
+
+        PartialFile(output).discard()  # an output that cannot be written is told before the work
+        with tempfile.TemporaryDirectory(prefix="lipstream-demo-") as folder:
+            target = build_demo_target(Path(folder))
+            speech = demo_speech(Path(folder))
+            _dub(console, (target, speech, output), (profile, backend, "matched"), json)
+
+
+@app.command()
+def calibrate(
+    footage: Annotated[
+        Path, typer.Argument(metavar="FOOTAGE", help="A video or a photo of one person.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.target to make.")],
+    start: Annotated[float | None, typer.Option(help="Use the video from here, s.")] = None,
+    end: Annotated[float | None, typer.Option(help="Use the video to here, s.")] = None,
+    consent: Annotated[
+        str, typer.Option(help="Who agreed to this use, when and how; kept in the target.")
+    ] = "",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn footage of a person into a target that can speak."""
+    with own_console(verbose) as console:
+        from lipstream.calibration.build import CalibrationOptions
+        from lipstream.calibration.build import calibrate as build
+
+        with console.progress("calibrating") as progress:
+            options = CalibrationOptions(
+                start_s=start, end_s=end, consent=consent, progress=progress
+            )
+            report = build(footage, output, options)
+        sentence = (
+            f"{output}: {report['frames']} frames at {report['fps']:g} fps, face found in "
+            f"{report['tracked_ratio']:.1%}, {len(report['rejected'])} rejected; "
+            f"look at {output / 'report.html'}"
+        )
+        console.result(report, json, sentence)
+
+
+@app.command()
+def dub(
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate.")
+    ],
+    audio: Annotated[
+        Path, typer.Argument(metavar="AUDIO", help="Speech: any audio or video file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")],
+    background: Annotated[
+        str,
+        typer.Option(help="matched: footage chosen to fit; sequential: the footage's own order."),
+    ] = "matched",
+    profile: Profile = "live",
+    backend: Backend = "auto",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a target say what a sound file says."""
+    with own_console(verbose) as console:
+        _dub(console, (target, audio, output), (profile, backend, background), json)
+
+
+def _dub(
+    console: Console, paths: tuple[Path, Path, Path], names: tuple[str, str, str], json: bool
+) -> None:
+    from lipstream.streaming.dub import DubOptions
+    from lipstream.streaming.dub import dub as write
+
+    target, audio, output = paths
+    profile, backend, background = names
+    with console.progress("dubbing") as progress:
+        report = write(target, audio, output, DubOptions(profile, backend, background, progress))
+    sentence = (
+        f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
+        f"{report['seconds']:.1f} s ({report['realtime_factor']:.1f}x real time, "
+        f"{report['profile']}, {report['backend']})"
+    )
+    console.result(report, json, sentence)
+
+
+@app.command()
+def express(
+    audio: Annotated[
+        Path, typer.Argument(metavar="AUDIO", help="Speech: any audio or video file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON lines go here, not to the screen.")
+    ] = None,
+    profile: Profile = "live",
+    verbose: Verbose = False,
+) -> None:
+    """Print what the lips do, a JSON object for every 20 ms."""
+    with own_console(verbose) as console:
+        from lipstream.streaming.express import express_lines
+        from lipstream.streaming.partial_file import PartialFile
+
+        if output is None:
+            for line in express_lines(audio, profile):
+                console.out.write(line + "\n")
+            console.out.flush()
+            return
+        with PartialFile(output) as part:
+            with part.temporary.open("w", encoding="utf-8") as file:
+                for line in express_lines(audio, profile):
+                    file.write(line + "\n")
+            part.commit()
+
+
+@app.command()
+def doctor(json: Json = False, verbose: Verbose = False) -> None:
+    """Tell what this machine has, what is missing, and what brings it."""
+    with own_console(verbose) as console:
+        from lipstream.doctor import as_json, as_text, examine
+
+        checks = examine()
+        console.result(as_json(checks), json, as_text(checks))
+
+
+@assets_app.command("fetch")
+def assets_fetch(json: Json = False, verbose: Verbose = False) -> None:
+    """Download the face landmarker, unless it is here; calibrate does so by itself."""
+    with own_console(verbose) as console:
+        from lipstream.calibration.assets import FACE_LANDMARKER, fetch
+
+        path = fetch()
+        console.result({"path": path, "sha256": FACE_LANDMARKER.sha256}, json, str(path))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; errors become one line on standard error and an exit code."""
+    verbose = "-v" in arguments or "--verbose" in arguments
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(list(arguments), prog_name="lipstream", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except LipstreamError as error:
+        return _told(str(error), EXIT_BAD_INPUT, verbose)
+    except KeyboardInterrupt:
+        return _told("stopped; nothing half-written was left", EXIT_INTERRUPTED, False)
+    except _Terminated:
+        return _told("terminated; nothing half-written was left", EXIT_TERMINATED, False)
+    except BrokenPipeError:
+        # The reader had enough (`lipstream express … | head`); nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_BROKEN_PIPE
+    except MemoryError:
+        return _told("out of memory; use shorter or smaller footage", EXIT_BAD_INPUT, verbose)
+    except OSError as error:
+        return _told(_of_system(error), EXIT_BAD_INPUT, verbose)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # typer: a wrong option or argument
+            return _wrong_usage(error)
+        kind = type(error).__name__
+        line = f"internal error, please report it: {kind}: {_one_line(str(error))}"
+        return _told(line + ("" if verbose else " (-v shows where)"), EXIT_BUG, verbose)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _wrong_usage(error: Any) -> int:
+    message: str = error.format_message()
+    if message.startswith("Usage:"):  # nothing was asked for, so typer answers with its help
+        sys.stdout.write(message + "\n")
+        return 0
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "lipstream"
+    return _told(f"{message} (see: {command} --help)", EXIT_BAD_INPUT, False)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception: files in the making are removed on the way out."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _told(line: str, code: int, traceback: bool) -> int:
+    if traceback:
+        import traceback as tracebacks
+
+        tracebacks.print_exc()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"lipstream: {_one_line(line)}\n")
+        sys.stderr.flush()
+    return code
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _of_system(error: OSError) -> str:
+    why = os.strerror(error.errno) if error.errno else str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        why += "; free some space or choose another folder"
+    return f"{where}{why}"

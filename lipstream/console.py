@@ -1,0 +1,121 @@
+"""What the command line writes, apart from what libraries write behind our back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+_LEVEL_WORDS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
+
+
+class Console:
+    """Our own two streams: results on `out`, everything else on `err`."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self.out = out
+        self.err = err
+
+    def result(self, values: dict[str, Any], as_json: bool, sentence: str) -> None:
+        """The one answer of a command: an object for programs, or a sentence for people."""
+        text = json.dumps(values, default=_plain, allow_nan=False) if as_json else sentence
+        self.out.write(text + "\n")
+        self.out.flush()
+
+    def note(self, line: str) -> None:
+        """One line beside the result."""
+        self.err.write(f"lipstream: {line}\n")
+        self.err.flush()
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[float, float | None], None] | None]:
+        """A bar over (done, total), on a terminal only; otherwise None, and nothing is shown."""
+        if not self.err.isatty():
+            yield None
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Remaining())
+        terminal = RichConsole(file=self.err)
+        with Progress(*columns, console=terminal, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+
+            def advance(done: float, total: float | None) -> None:
+                bar.update(task, completed=done, total=total)
+
+            yield advance
+
+
+@contextmanager
+def own_console(verbose: bool) -> Iterator[Console]:
+    """Keep both streams for ourselves while the block runs.
+
+    libav, MediaPipe and OpenVINO write to the process's own file descriptors, from C. They are
+    pointed elsewhere: to nothing, or with `verbose` to standard error.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept_out, kept_err = os.dup(1), os.dup(2)
+    noise = os.dup(2) if verbose else os.open(os.devnull, os.O_WRONLY)
+    with (
+        os.fdopen(kept_out, "w", encoding="utf-8", closefd=False) as out,
+        os.fdopen(kept_err, "w", encoding="utf-8", closefd=False) as err,
+    ):
+        handler = _log_to(err, verbose)
+        try:
+            os.dup2(noise, 1)
+            os.dup2(noise, 2)
+            yield Console(out, err)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept_out, 1)
+            os.dup2(kept_err, 2)
+            logging.getLogger().removeHandler(handler)
+            os.close(noise)
+    os.close(kept_out)
+    os.close(kept_err)
+
+
+def _log_to(stream: TextIO, verbose: bool) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Lines())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    if verbose:
+        root.setLevel(logging.INFO)
+    else:
+        # Ours from WARNING on; what libraries warn of is for -v.
+        handler.addFilter(lambda record: record.name.startswith("lipstream"))
+        root.setLevel(logging.WARNING)
+    return handler
+
+
+class _Lines(logging.Formatter):
+    """`lipstream: warning: message (field=value)`."""
+
+    _STANDARD = frozenset(vars(logging.makeLogRecord({})))
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {k: v for k, v in vars(record).items() if k not in self._STANDARD}
+        told = ", ".join(f"{k}={v}" for k, v in fields.items() if k not in ("message", "asctime"))
+        line = f"lipstream: {_LEVEL_WORDS.get(record.levelno, '')}{record.getMessage()}"
+        return f"{line} ({told})" if told else line
+
+
+def _plain(value: object) -> object:
+    """JSON for what is no JSON type: numpy scalars and arrays, paths, fractions."""
+    for method in ("tolist", "item"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    if isinstance(value, Path):
+        return str(value)
+    return float(value)  # type: ignore[arg-type]

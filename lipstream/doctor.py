@@ -1,0 +1,233 @@
+"""What this machine has, what is missing, and what brings it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["ok", "slow", "missing"]
+
+# Library -> Debian package that brings it. OpenCV's and MediaPipe's wheels load these.
+_CALIBRATION_LIBRARIES = {
+    "libGL.so.1": "libgl1",
+    "libxcb.so.1": "libxcb1",
+    "libEGL.so.1": "libegl1",
+    "libGLESv2.so.2": "libgles2",
+}
+_CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "asimd")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a machine has or has not."""
+
+    name: str
+    status: Status
+    found: str
+    needed_for: str
+    remedy: str = ""
+
+
+def examine() -> list[Check]:
+    """All checks, in the order of the way from sound to picture."""
+    checks: list[Callable[[], Check]] = [
+        _python,
+        _processor,
+        _kernels,
+        _openvino,
+        _weights,
+        _encoders,
+        _calibration_libraries,
+        _landmarker,
+        _portaudio,
+        _torch,
+        _cuda,
+        _tensorrt,
+        _pycuda,
+    ]
+    return [check() for check in checks]
+
+
+def as_json(checks: list[Check]) -> dict[str, Any]:
+    """For programs: `ok` says whether `demo` and `dub` can run."""
+    running = ("python", "openvino", "weights", "encoders")
+    ok = all(c.status != "missing" for c in checks if c.name in running)
+    return {"ok": ok, "checks": [asdict(check) for check in checks]}
+
+
+def as_text(checks: list[Check]) -> str:
+    """For people: a line each, and under it what to do."""
+    words = {"ok": "ok     ", "slow": "slow   ", "missing": "missing"}
+    lines = []
+    for check in checks:
+        lines.append(f"{words[check.status]}  {check.name:<12} {check.found}")
+        if check.remedy:
+            lines.append(f"{'':22} for {check.needed_for}: {check.remedy}")
+    return "\n".join(lines)
+
+
+def _version(*distributions: str) -> str | None:
+    """`name version` of the first of these that is installed."""
+    for name in distributions:
+        try:
+            return f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Check("python", "ok", found, "everything")
+
+
+def _processor() -> Check:
+    model, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = (part.strip() for part in line.partition(":"))
+            if key == "model name":
+                model = value
+            if key in ("flags", "Features"):
+                flags |= set(value.split())
+    except OSError:
+        pass  # not Linux: the model alone is told
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    features = " ".join(f for f in _CPU_FEATURES if f in flags) or "no vector units known"
+    return Check("processor", "ok", f"{model}, {usable} cores, {features}", "everything")
+
+
+def _kernels() -> Check:
+    from lipstream.engine.errors import LipstreamError
+    from lipstream.kernels import compiled
+
+    try:
+        compiled.library()
+    except LipstreamError as error:
+        return Check(
+            "kernels",
+            "slow",
+            f"NumPy ({error})",
+            "real time",
+            "apt-get install g++, then install lipstream again",
+        )
+    return Check("kernels", "ok", "compiled", "real time")
+
+
+def _openvino() -> Check:
+    version = _version("openvino")
+    if version is None:
+        return Check("openvino", "missing", "not installed", "the encoder", "pip install openvino")
+    import openvino
+
+    can = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precision = "bf16" if "BF16" in can else "f32"
+    return Check("openvino", "ok", f"{version}, {precision} on the CPU", "the encoder")
+
+
+def _weights() -> Check:
+    from lipstream.engine import weights
+
+    folder = Path(str(weights.__file__)).parent
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".onnx"))
+    if not names:
+        return Check("weights", "missing", "none", "everything", "reinstall lipstream")
+    return Check("weights", "ok", ", ".join(names), "everything")
+
+
+def _encoders() -> Check:
+    import av
+
+    wanted = ("libx264", "aac")
+    missing = [name for name in wanted if name not in av.codecs_available]
+    if missing:
+        remedy = "pip install --force-reinstall av"
+        return Check("encoders", "missing", f"no {', '.join(missing)}", "MP4 output", remedy)
+    return Check("encoders", "ok", f"{', '.join(wanted)} (av {av.__version__})", "MP4 output")
+
+
+def _calibration_libraries() -> Check:
+    missing = {lib: deb for lib, deb in _CALIBRATION_LIBRARIES.items() if not _loads(lib)}
+    if missing:
+        return Check(
+            "calibration",
+            "missing",
+            f"no {', '.join(missing)}",
+            "calibrate",
+            f"apt-get install {' '.join(missing.values())}",
+        )
+    return Check("calibration", "ok", f"{_version('mediapipe')}, its GL libraries", "calibrate")
+
+
+def _landmarker() -> Check:
+    from lipstream.calibration.assets import FACE_LANDMARKER, find
+    from lipstream.engine.errors import AssetError
+
+    try:
+        path = find()
+    except AssetError as error:
+        return Check("landmarker", "missing", str(error), "calibrate", "lipstream assets fetch")
+    if path is None:
+        found = f"{FACE_LANDMARKER.name} is not here yet"
+        return Check("landmarker", "missing", found, "calibrate", "lipstream assets fetch")
+    return Check("landmarker", "ok", str(path), "calibrate")
+
+
+def _portaudio() -> Check:
+    if _loads("libportaudio.so.2"):
+        return Check("portaudio", "ok", "libportaudio.so.2", "microphones")
+    remedy = "apt-get install libportaudio2"
+    return Check("portaudio", "missing", "no libportaudio.so.2", "microphones", remedy)
+
+
+def _torch() -> Check:
+    version = _version("torch")
+    if version is None:
+        remedy = "pip install 'lipstream[torch]'"
+        return Check("torch", "missing", "not installed", "training", remedy)
+    return Check("torch", "ok", version, "training")
+
+
+def _cuda() -> Check:
+    if not _loads("libcuda.so.1"):
+        return Check("cuda", "missing", "no NVIDIA driver", "GPUs", "install NVIDIA's driver")
+    driver = ctypes.CDLL("libcuda.so.1")
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return Check("cuda", "missing", "a driver that finds no GPU", "GPUs", "run: nvidia-smi")
+    names = []
+    for index in range(count.value):
+        name = ctypes.create_string_buffer(128)
+        driver.cuDeviceGetName(name, len(name), index)
+        names.append(name.value.decode(errors="replace"))
+    return Check("cuda", "ok", ", ".join(names), "GPUs")
+
+
+def _tensorrt() -> Check:
+    version = _version("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx")
+    if version is None:
+        remedy = "pip install tensorrt"
+        return Check("tensorrt", "missing", "not installed", "the fastest GPU path", remedy)
+    return Check("tensorrt", "ok", version, "the fastest GPU path")
+
+
+def _pycuda() -> Check:
+    version = _version("pycuda")
+    if version is None:
+        remedy = "pip install pycuda (needs NVIDIA's CUDA toolkit)"
+        return Check("pycuda", "missing", "not installed", "kernels on a GPU", remedy)
+    return Check("pycuda", "ok", version, "kernels on a GPU")
