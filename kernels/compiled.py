@@ -191,15 +191,15 @@ def warp_mesh(
 def blend(background: U8, layer: U8, alpha: U8 | F32, match: tuple[F32, F32] | None) -> U8:
     """See `composite.blend`; `match` is (gain, bias), f32 [3] each."""
     background, layer = np.ascontiguousarray(background), np.ascontiguousarray(layer)
-    alpha = np.ascontiguousarray(alpha)
+    weights: NDArray[Any] = np.ascontiguousarray(alpha)
     gain_bias = None if match is None else np.ascontiguousarray(np.concatenate(match))
     out = np.empty_like(background)
     library().ls_blend(
-        alpha.size,
+        weights.size,
         _pointer(background),
         _pointer(layer),
-        _pointer(alpha),
-        int(alpha.dtype == np.uint8),
+        _pointer(weights),
+        int(weights.dtype == np.uint8),
         _pointer(gain_bias),
         _pointer(out),
     )

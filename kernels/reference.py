@@ -89,8 +89,9 @@ def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> 
 def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32) -> tuple[F32, I32]:
     """One step of Viterbi in pull form, ties to the lowest slot.
 
-    score f32 [N], predecessors i32 [N, P], transition_cost f32 [N, P], emission f32 [N] -> new score f32 [N] and back pointer i32 [N], which is the chosen
-    predecessor, or -1 where every way in costs infinity (the new score is then infinite).
+    score f32 [N], predecessors i32 [N, P], transition_cost f32 [N, P], emission f32 [N] -> new
+    score f32 [N] and back pointer i32 [N], which is the chosen predecessor, or -1 where every way
+    in costs infinity (the new score is then infinite).
     """
     candidates = score[predecessors] + transition_cost  # f32 [N, P]
     slot = candidates.argmin(axis=1)
@@ -130,7 +131,8 @@ def _edge(ax: F64, ay: F64, bx: F64, by: F64, px: F64, py: F64) -> F64:
 
 def _is_top_left(ax: F64, ay: F64, bx: F64, by: F64) -> NDArray[np.bool_]:
     """Whether edge a -> b of a clockwise (on screen) triangle owns the pixels exactly on it."""
-    return (by < ay) | ((by == ay) & (bx > ax))
+    owns: NDArray[np.bool_] = (by < ay) | ((by == ay) & (bx > ax))
+    return owns
 
 
 def mesh_map(
@@ -216,7 +218,8 @@ def remap(image: U8, mapped: F32) -> U8:
     pixels = image.astype(np.int32)
     top = pixels[y0, x0] * (256 - wx) + pixels[y0, x1] * wx
     bottom = pixels[y1, x0] * (256 - wx) + pixels[y1, x1] * wx
-    return ((top * (256 - wy) + bottom * wy + (1 << 15)) >> 16).astype(np.uint8)
+    mixed: I32 = (top * (256 - wy) + bottom * wy + (1 << 15)) >> 16
+    return mixed.astype(np.uint8)
 
 
 def _fixed_coordinate(position: F32, size: int) -> I32:
@@ -253,17 +256,20 @@ def blend(background: U8, layer: U8, alpha: U8 | F32) -> U8:
     back, front = background.astype(np.int32), layer.astype(np.int32)
     if alpha.dtype == np.uint8:
         a = alpha.astype(np.int32)[..., None]
-        total = back * (255 - a) + front * a + 128
-        return ((total + (total >> 8)) >> 8).astype(np.uint8)  # = round(total / 255), exactly
+        total: I32 = back * (255 - a) + front * a + 128
+        rounded: I32 = (total + (total >> 8)) >> 8  # round(x / 255), exact for this range
+        return rounded.astype(np.uint8)
     scaled = np.where(alpha > 0, np.minimum(alpha, np.float32(1)), 0).astype(np.float32)
     a = np.floor(scaled * np.float32(4096) + np.float32(0.5)).astype(np.int32)[..., None]
-    return ((back * (4096 - a) + front * a + 2048) >> 12).astype(np.uint8)
+    mixed: I32 = (back * (4096 - a) + front * a + 2048) >> 12
+    return mixed.astype(np.uint8)
 
 
 def match_color(layer: U8, gain: F32, bias: F32) -> U8:
     """round(layer * gain + bias), clipped to u8; gain and bias f32 [3]."""
-    value = layer.astype(np.float32) * gain + bias
-    return np.clip(np.floor(value + np.float32(0.5)), 0, 255).astype(np.uint8)
+    value: F32 = layer.astype(np.float32) * gain + bias
+    bounded: F32 = np.clip(np.floor(value + np.float32(0.5)), 0, 255)
+    return bounded.astype(np.uint8)
 
 
 def blend_matched(background: U8, layer: U8, alpha: U8 | F32, gain: F32, bias: F32) -> U8:

@@ -1,0 +1,105 @@
+"""The graph of a target's footage: which frame may follow which, and what it costs.
+
+Costs are in one unit: 1 is the mean expression cost between two random frames of the track.
+Source: ours; jumps follow *Video Textures* (SIGGRAPH 2000).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.types import F32, I32
+from lipstream.engine.viterbi import Transitions
+
+_INCOMING = 17  # jumps kept into each frame, the cheapest: with 3 neighbours, 20 ways in
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """What the matcher needs to know of a target's N frames."""
+
+    expression: F32  # f32 [N, K]
+    head_speed: F32  # f32 [N], inter-ocular distances per second
+    rejected: NDArray[np.bool_]  # bool [N], frames never to be shown
+    jumps: I32  # i32 [N, M], frames that may follow frame n beside its neighbours; -1 for none
+    jump_cost: F32  # f32 [N, M], 1 is the difference of two random frames
+
+    def __post_init__(self) -> None:
+        """Check that the arrays belong together."""
+        n = len(self.expression)
+        sound = (
+            self.expression.ndim == 2
+            and n > 0
+            and self.head_speed.shape == (n,)
+            and self.rejected.shape == (n,)
+            and self.jumps.ndim == 2
+            and len(self.jumps) == n
+            and self.jump_cost.shape == self.jumps.shape
+        )
+        if not sound:
+            raise UsageError(
+                f"footage arrays are {self.expression.shape}, {self.head_speed.shape}, "
+                f"{self.rejected.shape}, {self.jumps.shape}, {self.jump_cost.shape}; "
+                "expected [N, K], [N], [N], [N, M], [N, M] with N > 0"
+            )
+        if self.rejected.all():
+            raise UsageError(f"all {n} frames are rejected; expected at least one to show")
+        if not (np.isfinite(self.expression).all() and np.isfinite(self.head_speed).all()):
+            raise UsageError("expression or head speed holds a value that is not finite")
+
+
+@dataclass(frozen=True, slots=True)
+class FootageCosts:
+    """Weights of the footage search, in units of a random frame's expression cost."""
+
+    expression: float = 1.0
+    silent_motion: float = 1.0  # per frame shown in silence, at `fast_head` speed
+    fast_head: float = 0.5  # inter-ocular distances per second, where the charge is full
+    settle_frames: int = 6  # of silence until the charge is full: the head comes to rest
+    repeat: float = 0.3  # showing a frame again
+    reverse: float = 0.3  # one frame backward
+    unsteady: float = 1.0  # added to both at `fast_head` speed: a moving head cannot stop or turn
+    jump: float = 6.0  # times the jump's own cost
+    jump_at_all: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Costs are costs."""
+        if min(getattr(self, name) for name in self.__slots__) < 0 or not self.fast_head > 0:
+            raise UsageError(f"{self}; expected costs of 0 or more and fast_head above 0")
+
+
+def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
+    """Ways into each frame: the one before it, itself, the one after it, then its jumps.
+
+    Every frame can be left: it can at least be repeated and played backward.
+    """
+    n = len(footage.expression)
+    frames = np.arange(n, dtype=np.int32)
+    speed = np.minimum(footage.head_speed / costs.fast_head, 1)
+    unsteady = (costs.unsteady * speed).astype(np.float32)
+    predecessors = np.repeat(frames[:, None], 3 + _INCOMING, axis=1)
+    cost = np.full(predecessors.shape, np.inf, np.float32)
+    predecessors[1:, 0], cost[1:, 0] = frames[:-1], 0
+    cost[:, 1] = costs.repeat + unsteady
+    predecessors[:-1, 2], cost[:-1, 2] = frames[1:], costs.reverse + unsteady[1:]
+
+    price = costs.jump_at_all + costs.jump * footage.jump_cost
+    origin = np.repeat(frames, footage.jumps.shape[1])
+    target, price = footage.jumps.ravel(), price.ravel()
+    usable = (target >= 0) & np.isfinite(price)
+    if usable.any():
+        if target.max() >= n:
+            raise UsageError(f"a jump leads to frame {target.max()}; the footage has {n}")
+        origin, target, price = origin[usable], target[usable], price[usable]
+        order = np.lexsort((origin, price, target))
+        origin, target, price = origin[order], target[order], price[order]
+        first = np.searchsorted(target, target)  # of the jumps into the same frame
+        rank = np.arange(len(target)) - first
+        kept = rank < _INCOMING
+        predecessors[target[kept], 3 + rank[kept]] = origin[kept]
+        cost[target[kept], 3 + rank[kept]] = price[kept]
+    return Transitions(predecessors, cost)
