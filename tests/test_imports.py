@@ -1,0 +1,145 @@
+"""Who may import whom, what an import may do, and what running a target must not need."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A folder may import itself and the folders named here.
+ALLOWED = {
+    "kernels": set(),
+    "engine": {"kernels"},
+    "calibration": {"kernels", "engine"},
+    "streaming": {"kernels", "engine"},
+    "bench": {"kernels", "engine", "calibration", "streaming"},
+}
+# Plain values and errors: they import nothing of ours when loaded, so anyone may name them.
+LEAVES = {"lipstream.engine.errors", "lipstream.engine.types"}
+
+# OpenCV and MediaPipe need GL libraries that a server has not; torch is a gigabyte.
+FORBIDDEN_AT_RUN_TIME = ("torch", "cv2", "mediapipe", "jax", "tensorflow")
+
+
+def sources(*folders: str) -> list[Path]:
+    found = [p for f in folders for p in sorted((ROOT / f).rglob("*.py"))]
+    assert found
+    return found
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import, wherever it stands; `from a import b` gives a.b as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports inside the project are absolute"
+            assert node.module is not None
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_go_one_way(folder: str) -> None:
+    wrong = []
+    for path in sources(folder):
+        for line, module in imports(ast.parse(path.read_text())):
+            parts = module.split(".")
+            if parts[0] != "lipstream" or ".".join(parts[:3]) in LEAVES:
+                continue
+            if parts[1] not in ALLOWED[folder] | {folder}:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nobody_imports_the_folders_by_their_bare_names() -> None:
+    wrong = []
+    for path in sources(*ALLOWED, "lipstream", "tests"):
+        for line, module in imports(ast.parse(path.read_text())):
+            if module.split(".")[0] in ALLOWED:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_libraries_print_nothing_by_themselves() -> None:
+    wrong = []
+    for path in sources(*ALLOWED):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "print"
+            ):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong, "\n".join(wrong)
+
+
+def python(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+
+
+def module_names(*folders: str) -> list[str]:
+    names = []
+    for path in sources(*folders):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        names.append(".".join(("lipstream", *parts)))
+    return names
+
+
+def test_importing_lipstream_loads_no_library() -> None:
+    heavy = ("numpy", "av", "openvino", "rich", "scipy", "typer")
+    done = python(
+        "import sys, lipstream\n"
+        f"print([m for m in {heavy} if m in sys.modules], lipstream.__version__)"
+    )
+    assert done.stdout == "[] 0.1.0\n", done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    done = python(
+        "import lipstream\nprint([n for n in lipstream.__all__ if not hasattr(lipstream, n)])"
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_importing_does_nothing() -> None:
+    """Every module at once, in a fresh interpreter: no output, no thread, no child process."""
+    optional = ("torch", "onnx", "mediapipe", "cv2", "tensorrt", "pycuda")
+    names = module_names(*ALLOWED)
+    done = python(
+        "import importlib, sys, threading\n"
+        f"for name in {names!r}:\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        f"        assert error.name.split('.')[0] in {optional}, (name, error)\n"
+        "assert threading.active_count() == 1, threading.enumerate()\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_running_a_target_needs_no_torch_no_opencv_no_mediapipe() -> None:
+    """What `dub`, `express` and `demo` import, with the three made impossible to import."""
+    done = python(
+        "import importlib, sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {FORBIDDEN_AT_RUN_TIME}:\n"
+        "            raise AssertionError('imported: ' + name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "for name in ('lipstream.engine.pipeline', 'lipstream.engine.target',\n"
+        "             'lipstream.streaming.dub', 'lipstream.streaming.express',\n"
+        "             'lipstream.calibration.demo', 'lipstream.cli', 'lipstream.doctor'):\n"
+        "    importlib.import_module(name)\n"
+        "print('fine')\n"
+    )
+    assert done.stdout == "fine\n", done.stderr
