@@ -84,21 +84,18 @@ def calibrate(
     start: Annotated[float | None, typer.Option(help="Use the video from here, s.")] = None,
     end: Annotated[float | None, typer.Option(help="Use the video to here, s.")] = None,
     consent: Annotated[
-        str, typer.Option(help="Who agreed to this use, when and how; kept in the target.")
-    ] = "",
+        str | None, typer.Option(help="Who agreed to this use, when, how; kept in the target.")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Turn footage of a person into a target that can speak."""
     with own_console(verbose) as console:
-        from lipstream.calibration.build import CalibrationOptions
         from lipstream.calibration.build import calibrate as build
+        from lipstream.calibration.options import CalibrationOptions
 
-        with console.progress("calibrating") as progress:
-            options = CalibrationOptions(
-                start_s=start, end_s=end, consent=consent, progress=progress
-            )
-            report = build(footage, output, options)
+        with console.progress() as progress:
+            report = build(footage, output, CalibrationOptions(start, end, consent, progress))
         sentence = (
             f"{output}: {report['frames']} frames at {report['fps']:g} fps, face found in "
             f"{report['tracked_ratio']:.1%}, {len(report['rejected'])} rejected; "
@@ -138,7 +135,7 @@ def _dub(
 
     target, audio, output = paths
     profile, backend, background = names
-    with console.progress("dubbing") as progress:
+    with console.progress() as progress:
         report = write(target, audio, output, DubOptions(profile, backend, background, progress))
     sentence = (
         f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
@@ -222,6 +219,9 @@ def run(arguments: Sequence[str]) -> int:
         return _told("out of memory; use shorter or smaller footage", EXIT_BAD_INPUT, verbose)
     except OSError as error:
         return _told(_of_system(error), EXIT_BAD_INPUT, verbose)
+    except ImportError as error:
+        line = f"{error}; this command needs it: lipstream doctor tells what brings it"
+        return _told(line, EXIT_BAD_INPUT, verbose)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer: a wrong option or argument
             return _wrong_usage(error)

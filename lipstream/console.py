@@ -33,22 +33,20 @@ class Console:
         self.err.flush()
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[float, float | None], None] | None]:
-        """A bar over (done, total), on a terminal only; otherwise None, and nothing is shown."""
+    def progress(self) -> Iterator[Callable[[str, float], None] | None]:
+        """A bar over (what is done, share of it), on a terminal only; otherwise None."""
         if not self.err.isatty():
             yield None
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-        from rich.progress import TimeRemainingColumn as Remaining
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Remaining())
-        terminal = RichConsole(file=self.err)
-        with Progress(*columns, console=terminal, transient=True) as bar:
-            task = bar.add_task(what, total=None)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        with Progress(*columns, console=RichConsole(file=self.err), transient=True) as bar:
+            task = bar.add_task("", total=1.0)
 
-            def advance(done: float, total: float | None) -> None:
-                bar.update(task, completed=done, total=total)
+            def advance(what: str, share: float) -> None:
+                bar.update(task, description=what, completed=share)
 
             yield advance
 

@@ -25,7 +25,7 @@ from lipstream.streaming.partial_file import PartialFile
 # drops nothing; 1080x1920 frames take 3 MB each.
 _QUEUE_ITEMS: Final = 12
 
-Progress = Callable[[float, float | None], None]  # seconds done, seconds in all where known
+Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
 
 
 class SpeakingSession(Protocol):
@@ -127,8 +127,8 @@ def write_dub(
                 for frame in session.push(chunk):
                     encoder.put(frame)
                 done_samples += chunk.samples.size
-                if progress is not None:
-                    progress(done_samples / SAMPLE_RATE_HZ, total_s)
+                if progress is not None and total_s:
+                    progress("dubbing", done_samples / SAMPLE_RATE_HZ / total_s)
         for chunk in steps.rest():
             for frame in session.push(chunk):
                 encoder.put(frame)
