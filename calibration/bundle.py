@@ -66,6 +66,7 @@ def write_track(folder: Path, track: Track, style: Style, frame_offsets: list[in
             "expression": track.expression,
             "geometry": track.geometry,
             "usable": track.usable.astype(np.uint8),
+            "paintable": track.paintable.astype(np.uint8),
             "head_speed": track.head_speed,
             "frame_offsets": np.asarray(frame_offsets, np.int64),
             "rest": style.rest,

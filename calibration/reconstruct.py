@@ -7,6 +7,8 @@ because a lag here would be an audio-video offset later.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import savgol_filter
@@ -27,12 +29,14 @@ def reconstruct(
     landmarks: F32,
     cuts: tuple[int, ...],
     usable: NDArray[np.bool_],
+    paintable: NDArray[np.bool_],
+    fps: Fraction,
     model: FaceModel,
 ) -> Track:
     """Fit one person's footage.
 
     landmarks f32 [N, ≥468, 3], px, NaN where no face was found; cuts: first frames of new shots;
-    usable bool [N].
+    usable and paintable bool [N].
 
     Raises:
         CalibrationError: no usable frame.
@@ -53,7 +57,8 @@ def reconstruct(
     pose, free = _smoothed(pose, free, _segments(found, cuts), model)
     placed = pose.apply(free)
     expression = model.encode(free - geometry)
-    return Track(placed, pose, expression, geometry, good, _head_speed(pose, cuts))
+    speed = _head_speed(pose, cuts) * np.float32(fps)
+    return Track(placed, pose, expression, geometry, good, paintable & found, speed)
 
 
 def openings(track: Track) -> F32:
@@ -82,9 +87,7 @@ def _segments(found: NDArray[np.bool_], cuts: tuple[int, ...]) -> list[slice]:
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
 
 
-def _smoothed(
-    pose: Pose, free: F32, segments: list[slice], model: FaceModel
-) -> tuple[Pose, F32]:
+def _smoothed(pose: Pose, free: F32, segments: list[slice], model: FaceModel) -> tuple[Pose, F32]:
     scale, rotation = pose.scale.copy(), pose.rotation.copy()
     translation, still = pose.translation.copy(), free.copy()
     mouth = (model.weight > 0.5)[None, :, None]

@@ -159,9 +159,7 @@ class Compositor:
         inner, trust = inner_source(grid, vertices, source.placement)
         points = np.concatenate([lip_inset(source.placement, vertices), inner])
         at = (source.placement.project(points) - np.array(source.origin)) * source.zoom
-        warped, _ = warp_mesh(
-            source.rgb, at.astype(np.float32), target, self._lips, shape, origin
-        )
+        warped, _ = warp_mesh(source.rgb, at.astype(np.float32), target, self._lips, shape, origin)
         if float(trust.min()) < 0.999:
             self._paint_inside(warped, target[VERTICES:], grid, trust, expression, origin)
         return warped
@@ -199,9 +197,9 @@ class Compositor:
         )
         window = warped[y0:y1, x0:x1]
         keep = real[inside][:, :1]
-        window[inside] = np.clip(
-            window[inside] * keep + drawn * (1 - keep) + 0.5, 0, 255
-        ).astype(np.uint8)
+        window[inside] = np.clip(window[inside] * keep + drawn * (1 - keep) + 0.5, 0, 255).astype(
+            np.uint8
+        )
 
     def _match_color(self, layer: U8, below: U8, after: F32) -> U8:
         """Bring the layer to the light of what lies below: a plane per channel, additive.
@@ -209,7 +207,9 @@ class Compositor:
         Fitted on the ring of skin round the lips, where both show the same skin.
         """
         at = np.floor(after[self._skin]).astype(np.int64)
-        inside = (at >= 1).all(1) & (at[:, 0] < layer.shape[1] - 1) & (at[:, 1] < layer.shape[0] - 1)
+        inside = (
+            (at >= 1).all(1) & (at[:, 0] < layer.shape[1] - 1) & (at[:, 1] < layer.shape[0] - 1)
+        )
         at = at[inside]
         if len(at) < 12:
             return layer
@@ -294,7 +294,10 @@ def _distance_outside(points: F32, polygon: F32) -> F32:
     nearest = np.linalg.norm(relative - t[..., None] * along, axis=-1).min(1)
     py = points[:, None, 1]
     crosses = (start[:, 1] > py) != (end[:, 1] > py)
-    at = start[:, 0] + (py - start[:, 1]) / np.where(along[:, 1] == 0, 1e-9, along[:, 1]) * along[:, 0]
+    at = (
+        start[:, 0]
+        + (py - start[:, 1]) / np.where(along[:, 1] == 0, 1e-9, along[:, 1]) * along[:, 0]
+    )
     inside = ((points[:, None, 0] < at) & crosses).sum(1) % 2 == 1
     outside: F32 = np.where(inside, 0.0, nearest)
     return outside

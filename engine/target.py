@@ -51,8 +51,10 @@ class Track:
     pose: Pose  # of N frames
     expression: F32  # f32 [N, K]
     geometry: F32  # f32 [468, 3], at rest
-    usable: NDArray[np.bool_]  # bool [N]; rejected frames are never shown on their own
-    head_speed: F32  # f32 [N], inter-ocular distances per frame
+    usable: NDArray[np.bool_]  # bool [N]; the matcher never shows a rejected frame
+    paintable: NDArray[np.bool_]  # bool [N]; False where a mouth must not be painted: it is
+    # covered, turned away or not there, and in sequential order the frame is left as it is
+    head_speed: F32  # f32 [N], inter-ocular distances per second
 
     def __len__(self) -> int:
         """N, the number of frames."""
@@ -235,9 +237,7 @@ def _bounded(value: NDArray[Any], file: str, field: str, low: float, high: float
         raise TargetError(f"{file}: {field} is outside {low:g} to {high:g}")
 
 
-def _read_track(
-    folder: Path, width: int, height: int
-) -> tuple[Track, NDArray[np.int64], Style]:
+def _read_track(folder: Path, width: int, height: int) -> tuple[Track, NDArray[np.int64], Style]:
     file = "track.safetensors"
     data = _tensors(folder, file)
     size = face_model().size
@@ -260,8 +260,9 @@ def _read_track(
     usable = _take(data, file, "usable", np.uint8, (frames,)) > 0
     if not usable.any():
         raise TargetError(f"{file}: usable names no frame")
+    paintable = _take(data, file, "paintable", np.uint8, (frames,)) > 0
     speed = _take(data, file, "head_speed", np.float32, (frames,))
-    _bounded(speed, file, "head_speed", 0, 1000)
+    _bounded(speed, file, "head_speed", 0, 1e5)
     offsets = _take(data, file, "frame_offsets", np.int64, (frames + 1,))
     if offsets[0] != 0 or (np.diff(offsets) <= 0).any():
         raise TargetError(f"{file}: frame_offsets must begin at 0 and grow")
@@ -272,7 +273,7 @@ def _read_track(
     mouth = _take(data, file, "mouth", np.float32, (5,))
     _bounded(mouth, file, "mouth", -10, 10)
     pose = Pose(scale, rotation, translation)
-    track = Track(landmarks, pose, expression, geometry, usable, speed)
+    track = Track(landmarks, pose, expression, geometry, usable, paintable, speed)
     teeth = Mouth(float(mouth[0]), float(mouth[1]), mouth[2:])
     return track, offsets, Style(rest, float(gain[0]), teeth)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lipstream.engine.face_model import (
     CHIN,
@@ -66,13 +65,7 @@ def build_mesh(model: FaceModel) -> FaceMesh:
     """Choose the triangles of the three meshes."""
     moving = np.abs(model.basis).max((0, 2)) > 0.01 * np.abs(model.basis).max()
     triangles = model.triangles
-    oval = list(JAW_LINE)
-    ring: list[tuple[int, int, int]] = []
-    inner = oval
-    for level in range(len(_JAW_RINGS)):
-        outer = [VERTICES + level * len(oval) + i for i in range(len(oval))]
-        ring += _strip(inner, outer)
-        inner = outer
+    ring = ring_strip(list(JAW_LINE), len(JAW_LINE), len(_JAW_RINGS), closed=False)
     jaw = np.concatenate([triangles[moving[triangles].any(1)], np.asarray(ring, np.int32)])
 
     mouth = model.mean[[13, 14]].mean(0)
@@ -121,19 +114,46 @@ def drive(mesh: FaceMesh, background: Placement, expression: F32) -> F32:
 
 
 def jaw_vertices(before: F32, after: F32, scale: float) -> tuple[F32, F32]:
-    """Image positions f32 [V, 2] before and after, with the ring outside the face appended."""
-    jaw = list(JAW_LINE)
-    start, motion = before[jaw], after[jaw] - before[jaw]
+    """Image positions f32 [V, 2] before and after, with the ring outside the jaw appended."""
+    return with_rings(before, after, JAW_LINE, scale, _JAW_RINGS)
+
+
+def with_rings(
+    before: F32,
+    after: F32,
+    line: tuple[int, ...],
+    scale: float,
+    rings: tuple[tuple[float, float], ...],
+) -> tuple[F32, F32]:
+    """Append copies of the vertices `line`, moved outwards, on which the motion dies out.
+
+    before, after f32 [468, 2] px; each ring is (distance out in units of `scale` px, share of the
+    motion that it keeps).
+    """
+    on = list(line)
+    start, motion = before[on], after[on] - before[on]
     outward = start - before[_NOSE_TIP]
     outward = outward / np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
-    rings = [start + outward * np.float32(distance * scale) for distance, _ in _JAW_RINGS]
-    moved = [
-        at + motion * np.float32(share) for at, (_, share) in zip(rings, _JAW_RINGS, strict=True)
-    ]
+    placed = [start + outward * np.float32(distance * scale) for distance, _ in rings]
+    moved = [at + motion * np.float32(share) for at, (_, share) in zip(placed, rings, strict=True)]
     return (
-        np.concatenate([before, *rings]).astype(np.float32),
+        np.concatenate([before, *placed]).astype(np.float32),
         np.concatenate([after, *moved]).astype(np.float32),
     )
+
+
+def ring_strip(
+    line: list[int], count: int, levels: int, *, closed: bool
+) -> list[tuple[int, int, int]]:
+    """Triangles of the rings that `with_rings` appends to the 468 vertices."""
+    triangles: list[tuple[int, int, int]] = []
+    inner = line
+    for level in range(levels):
+        outer = [VERTICES + level * count + i for i in range(count)]
+        join = ([*inner, inner[0]], [*outer, outer[0]]) if closed else (inner, outer)
+        triangles += _strip(*join)
+        inner = outer
+    return triangles
 
 
 def inner_grid(vertices: F32) -> F32:
@@ -185,9 +205,7 @@ def lip_inset(source: Placement, target_vertices: F32) -> F32:
     gap = vertices[lower, 1] - vertices[upper, 1]
     wanted = target_vertices[lower, 1] - target_vertices[upper, 1]
     unlike = _smoothstep(np.abs(1 - wanted / np.maximum(gap, 1e-3)) / 0.6)
-    inset = (
-        unlike * _smoothstep((gap - 0.008) / 0.03) * np.float32(_INSET + 0.8 / source.scale)
-    )
+    inset = unlike * _smoothstep((gap - 0.008) / 0.03) * np.float32(_INSET + 0.8 / source.scale)
     thickness = np.minimum(
         vertices[upper, 1] - vertices[list(OUTER_UPPER_LIP), 1],
         vertices[list(OUTER_LOWER_LIP), 1] - vertices[lower, 1],
@@ -213,7 +231,7 @@ def _smoothstep(x: F32 | float) -> F32:
     return (t * t * (3 - 2 * t)).astype(np.float32)
 
 
-def _strip(top: list[int] | NDArray[np.int64], bottom: list[int]) -> list[tuple[int, int, int]]:
+def _strip(top: list[int], bottom: list[int]) -> list[tuple[int, int, int]]:
     """Triangles between two rows of the same length."""
     return [
         t

@@ -1,0 +1,156 @@
+"""Footage or photo in, target bundle out: the steps of calibration in their order."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.calibration import bundle
+from lipstream.calibration.options import CalibrationOptions
+from lipstream.engine.errors import CalibrationError
+from lipstream.engine.face_model import face_model
+from lipstream.engine.types import F32
+
+__all__ = ["CalibrationOptions", "calibrate"]
+
+_UNPAINTABLE = ("no_face", "occlusion", "profile", "outside", "other_person")
+_GAIN_RANGE = (0.75, 1.35)
+_TYPICAL_OPENING = 0.22  # 95th percentile of people's opening in speech, as tracked
+_THUMBNAIL_PX = 32
+
+
+def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions) -> dict[str, Any]:
+    """Calibrate a video or a photo into `output`; returns the figures of `--json`.
+
+    Raises:
+        MediaError: the footage cannot be read, or the bundle not written.
+        CalibrationError: no usable face.
+        UsageError: `output` is something else already.
+    """
+    from lipstream.calibration.photo_target import calibrate_photo
+    from lipstream.calibration.video import is_photo
+
+    path, output = Path(path), Path(output)
+    began = time.monotonic()
+    with bundle.bundle_folder(output) as folder:
+        build = calibrate_photo if is_photo(path) else _calibrate_video
+        result = build(path, folder, output.name, options)
+    seconds = time.monotonic() - began
+    return {
+        "target": str(output),
+        **result,
+        "seconds": round(seconds, 3),
+        "realtime_factor": round(result["duration_s"] / seconds, 3),
+    }
+
+
+def _calibrate_video(
+    path: Path, folder: Path, name: str, options: CalibrationOptions
+) -> dict[str, Any]:
+    from lipstream.calibration import assets
+    from lipstream.calibration.jumps import build_jumps
+    from lipstream.calibration.quality import judge, usable
+    from lipstream.calibration.reconstruct import openings, reconstruct
+    from lipstream.calibration.sources import choose_sources, cut_source, source_limit
+    from lipstream.calibration.summary import Summary, skin_colour
+    from lipstream.calibration.tracker import track as follow
+    from lipstream.calibration.video import open_footage
+    from lipstream.engine.frames import FrameReader, FrameWriter
+    from lipstream.engine.mouth import mouth_of
+    from lipstream.engine.target import Style
+    from lipstream.engine.warp import build_mesh
+    from lipstream.kernels.color import i420_to_rgb
+
+    model = face_model()
+    mesh = build_mesh(model)
+    frames_path = folder / "frames.mjpeg"
+    thumbnails: list[NDArray[np.uint8]] = []
+    with open_footage(path, options.start_s, options.end_s) as footage:
+        fps, expected = footage.fps, footage.expected_frames
+        with FrameWriter(frames_path, footage.width, footage.height) as frames:
+
+            def keep(frame: Any) -> None:
+                frames.append(frame.i420)
+                thumbnails.append(_thumbnail(frame.i420))
+
+            def tell(done: int) -> None:
+                options.report("tracking the face", done / max(expected or done, done, 1))
+
+            raw = follow(footage, keep, assets.fetch(), tell)
+        notes = (*footage.notes, *raw.warnings)
+    rejected = judge(raw)
+    good = usable(raw.frames, rejected)
+    if not good.any():
+        counts = Counter(r.reason for r in rejected).most_common(3)
+        raise CalibrationError(
+            f"{path}: none of {raw.frames} frames can be used ("
+            + ", ".join(f"{reason}: {count}" for reason, count in counts)
+            + "); expected a face seen from the front, with nothing over the mouth"
+        )
+    paintable = np.ones(raw.frames, bool)
+    paintable[[r.frame for r in rejected if r.reason in _UNPAINTABLE]] = False
+    options.report("separating geometry, pose and expression", 0.0)
+    track = reconstruct(raw.landmarks, raw.cuts, good, paintable, fps, model)
+
+    reader = FrameReader(frames_path, np.asarray(frames.offsets, np.int64), raw.width, raw.height)
+    decoder = reader.decoder()
+    chosen = choose_sources(track, model, raw.sharpness, source_limit(track, mesh))
+    crops = []
+    for done, frame in enumerate(chosen.tolist()):
+        crops.append(cut_source(i420_to_rgb(decoder.read(frame)), track.placement(frame), mesh))
+        options.report("cutting out mouths", done / len(chosen))
+    bundle.write_sources(folder, chosen, crops)
+    options.report("finding jumps", 0.0)
+    bundle.write_jumps(folder, *build_jumps(track, np.stack(thumbnails)))
+
+    opening = openings(track)
+    late_ms, confidence = _sound_offset(path, options, np.where(raw.found, opening, np.nan), fps)
+    first = int(np.flatnonzero(track.usable)[0])
+    skin = skin_colour(i420_to_rgb(decoder.read(first)), track.landmarks[first])
+    rest = np.zeros(model.size, np.float32)
+    style = Style(rest, _gain(opening[track.usable]), mouth_of(model, track.geometry, skin))
+    bundle.write_track(folder, track, style, frames.offsets)
+    options.report("writing the report", 0.0)
+    summary = Summary(name, path, "video", fps, track, chosen, notes, rejected, late_ms, confidence)
+    summary.write_report(folder, reader)
+    result = summary.figures()
+    info = {**summary.provenance(options.consent), **result}
+    bundle.write_info(folder, "video", (raw.width, raw.height), fps, info)
+    return result
+
+
+def _thumbnail(i420: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma in small, u8 [32, 32]: enough to see whether two backgrounds agree."""
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    rows = np.linspace(0, height, _THUMBNAIL_PX + 1).astype(int)
+    columns = np.linspace(0, width, _THUMBNAIL_PX + 1).astype(int)
+    luma = i420[:height].astype(np.float32)
+    sums = np.add.reduceat(np.add.reduceat(luma, rows[:-1], 0), columns[:-1], 1)
+    area = np.diff(rows)[:, None] * np.diff(columns)[None]
+    return (sums / area + 0.5).astype(np.uint8)
+
+
+def _gain(opening: F32) -> float:
+    """How wide this person opens in speech over how wide people do."""
+    widest = float(np.percentile(opening, 95))
+    if widest < 0.05:  # they hardly spoke in this footage: nothing is known of their style
+        return 1.0
+    return float(np.clip(widest / _TYPICAL_OPENING, *_GAIN_RANGE))
+
+
+def _sound_offset(
+    path: Path, options: CalibrationOptions, opening: F32, fps: Any
+) -> tuple[int | None, float]:
+    from lipstream.calibration.offset import estimate_offset_ms
+    from lipstream.calibration.video import read_sound
+
+    sound = read_sound(path, options.start_s, options.end_s)
+    if sound is None:
+        return None, 0.0
+    options.report("comparing sound and picture", 0.0)
+    return estimate_offset_ms(opening.astype(np.float32), fps, sound)

@@ -1,0 +1,366 @@
+"""Engine and Session: voice in, painted frames with their own sound out.
+
+    audio ─► encoder ─► expression at each frame's time ─► style ─► matcher ─► source ─► paint
+
+`Engine` is immutable and shared; `Session` owns the only mutable variable, a tuple of stage
+states. The delay of the whole is the sum of the stages' lags:
+
+    delay = encoder look-ahead + interpolation (0, or 20 ms) + matcher lag (whole frames)
+
+Frame i leaves when the sound up to its own time + delay has been heard, and carries the sound of
+exactly its own time.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from lipstream.engine.background import Background, Walk, follow
+from lipstream.engine.compositor import Compositor, MouthSource
+from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
+from lipstream.engine.errors import UsageError
+from lipstream.engine.face_model import face_model
+from lipstream.engine.matcher import (
+    Footage,
+    FootageMatcher,
+    FootageState,
+    MouthSources,
+    SelectedSource,
+    SourceSelector,
+    SourceState,
+    sequential,
+)
+from lipstream.engine.target import Target
+from lipstream.engine.timebase import frame_sample, frames_covering
+from lipstream.engine.types import (
+    F32,
+    SAMPLE_RATE_HZ,
+    STEP_SAMPLES,
+    AudioChunk,
+    Expression,
+    MatchedFrame,
+    VideoFrame,
+)
+from lipstream.engine.warp import build_mesh
+
+logger = logging.getLogger(__name__)
+
+MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
+BACKGROUNDS: Final = ("matched", "sequential")
+FADE_FRAMES: Final = 3  # over which one mouth source turns into the next
+_SOURCE_POSE_PER_DEGREE = 0.012
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """The state of every stage, and the sound that has not left yet."""
+
+    encoder: EncoderState
+    expressions: tuple[Expression, ...]  # one a step, oldest first, still needed
+    footage: FootageState | None  # None in sequential order
+    sources: SourceState
+    walk: Walk
+    fading: tuple[int, int, int]  # source shown, source left behind (-1), frames of fade to come
+    sound: F32  # f32 [samples], from `sound_start`
+    sound_start: int
+    next_frame: int  # to ask for
+    painted: int  # frames that have left
+
+
+class Engine:
+    """A target made ready to speak. Immutable; any number of sessions share it.
+
+    Raises:
+        UsageError: unknown profile or background.
+        BackendUnavailable: a backend asked for by name is not here.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        profile: str = "live",
+        backend: str = "auto",
+        background: str = "matched",
+    ) -> None:
+        """Load the encoder and lay out the search over the target's footage."""
+        if profile not in PROFILE_LOOK_AHEAD_MS:
+            raise UsageError(
+                f"profile {profile!r}: expected one of {', '.join(PROFILE_LOOK_AHEAD_MS)}"
+            )
+        if background not in BACKGROUNDS:
+            raise UsageError(f"background {background!r}: expected {' or '.join(BACKGROUNDS)}")
+        self.target, self.profile, self.background = target, profile, background
+        model = face_model()
+        self._encoder = Encoder(PROFILE_LOOK_AHEAD_MS[profile], backend)
+        lag_frames = int(MATCHER_LAG_MS[profile] * target.fps / 1000)
+        track = target.track
+        weights = (model.basis[:, (13, 14, 0, 17, 61, 291)] ** 2).sum((1, 2)).astype(np.float32)
+        self._matcher = None
+        if background == "matched":
+            self._matcher = FootageMatcher(
+                Footage(track.expression, track.head_speed, ~track.usable, *target.jumps),
+                lag_frames,
+                target.fps,
+                weights,
+            )
+        poses = (track.pose.angles_deg() * _SOURCE_POSE_PER_DEGREE).astype(np.float32)
+        kept = target.source_frames
+        self._selector = SourceSelector(
+            MouthSources(track.expression[kept], poses[kept], weights),
+            poses,
+            # In the footage's own order the whole lag goes to choosing mouths.
+            lag_frames if self._matcher is None else 0,
+            target.fps,
+        )
+        self._backdrop = Background(track, model)
+        self._compositor = Compositor(build_mesh(model), target.style.mouth)
+        whole_steps = frame_step_exact(target.fps)
+        self.delay_samples = (
+            self._encoder.lag_samples
+            + (0 if whole_steps else STEP_SAMPLES)
+            + int(lag_frames * SAMPLE_RATE_HZ / target.fps)
+        )
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs the networks."""
+        return self._encoder.network.name
+
+    @property
+    def delay_ms(self) -> float:
+        """Stated delay from sound in to picture out, before compute."""
+        return self.delay_samples * 1000 / SAMPLE_RATE_HZ
+
+    def session(self) -> Session:
+        """A new conversation; sessions do not affect each other."""
+        return Session(self)
+
+
+class Session:
+    """One conversation. Not for use from two threads at once."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use `Engine.session`."""
+        self.engine = engine
+        self._decoder = engine.target.frames.decoder()
+        matcher = engine._matcher
+        self._state = SessionState(
+            engine._encoder.init(), (), None if matcher is None else matcher.init(),
+            engine._selector.init(), Walk(), (-1, -1, 0), np.zeros(0, np.float32), 0, 0, 0,
+        )  # fmt: skip
+
+    @property
+    def delay_ms(self) -> float:
+        """Of the engine."""
+        return self.engine.delay_ms
+
+    def push(self, chunk: AudioChunk | F32) -> list[VideoFrame]:
+        """Hear f32 mono 16 kHz of any length; return the frames that it completes, in order.
+
+        Raises:
+            UsageError: not f32 mono, not finite, or a chunk that does not follow the last one.
+        """
+        state = self._state
+        if not isinstance(chunk, AudioChunk):
+            samples = np.asarray(chunk)
+            if samples.dtype != np.float32:
+                raise UsageError(
+                    f"got audio of type {samples.dtype}, expected float32 with full scale at 1.0"
+                )
+            chunk = AudioChunk(samples, state.sound_start + len(state.sound))
+        expressions, encoder = self.engine._encoder.step(state.encoder, chunk)
+        state = replace(
+            state,
+            encoder=encoder,
+            expressions=(*state.expressions, *expressions),
+            sound=np.concatenate([state.sound, chunk.samples]),
+        )
+        selected, state = self._select(state, None)
+        frames, self._state = self._paint(state, selected)
+        return frames
+
+    def flush(self) -> list[VideoFrame]:
+        """End of the sound: the frames that the lag still holds. The session is then over."""
+        engine, state = self.engine, self._state
+        heard = state.sound_start + len(state.sound)
+        state = replace(
+            state, expressions=(*state.expressions, *engine._encoder.flush(state.encoder))
+        )
+        selected, state = self._select(state, frames_covering(heard, engine.target.fps))
+        matched: list[MatchedFrame] = []
+        if engine._matcher is not None and state.footage is not None:
+            matched = engine._matcher.flush(state.footage)
+        sources = state.sources
+        for item in matched:
+            chosen, sources = engine._selector.step(sources, item)
+            selected += chosen
+        selected += engine._selector.flush(sources)
+        frames, self._state = self._paint(replace(state, sources=sources), selected)
+        return frames
+
+    def interrupt(self) -> None:
+        """Barge-in: what was heard but not shown is dropped, and the mouth eases to rest.
+
+        The clock goes on: sound dropped here leaves as silence, and the next chunk follows.
+        """
+        engine, state = self.engine, self._state
+        heard = state.sound_start + len(state.sound)
+        encoder = replace(engine._encoder.init(), next_sample=heard)
+        silence = np.zeros(len(state.sound), np.float32)
+        # A fresh encoder speaks of times from `heard` on: until then the last shape eases away.
+        fading = _easing(state.expressions, heard)
+        footage = state.footage
+        if footage is not None:
+            footage = replace(footage, waiting=tuple(self._quiet(e) for e in footage.waiting))
+        sources = replace(
+            state.sources,
+            waiting=tuple(
+                replace(m, expression=self._quiet(m.expression)) for m in state.sources.waiting
+            ),
+        )
+        self._state = replace(
+            state, encoder=encoder, expressions=fading, sound=silence,
+            footage=footage, sources=sources,
+        )  # fmt: skip
+
+    def _select(
+        self, state: SessionState, end: int | None
+    ) -> tuple[list[SelectedSource], SessionState]:
+        """Match every frame whose expression is known (up to frame `end` when flushing)."""
+        engine = self.engine
+        selected: list[SelectedSource] = []
+        footage, sources, index = state.footage, state.sources, state.next_frame
+        expressions = state.expressions
+        while end is None or index < end:
+            wanted, expressions = _expression_at(expressions, index, engine.target.fps, end)
+            if wanted is None:
+                break
+            styled = self._styled(wanted)
+            if engine._matcher is None or footage is None:
+                order = sequential(index, len(engine.target.track))
+                matched = [MatchedFrame(index, order, styled)]
+            else:
+                matched, footage = engine._matcher.step(footage, styled)
+            for item in matched:
+                chosen, sources = engine._selector.step(sources, item)
+                selected += chosen
+            index += 1
+        return selected, replace(
+            state, expressions=expressions, footage=footage, sources=sources, next_frame=index
+        )
+
+    def _styled(self, heard: Expression) -> Expression:
+        """The universal expression as this target wears it."""
+        style = self.engine.target.style
+        worn = style.rest + np.float32(style.gain) * heard.coefficients
+        return replace(heard, coefficients=worn.astype(np.float32))
+
+    def _quiet(self, expression: Expression) -> Expression:
+        """A styled expression at rest."""
+        return replace(expression, coefficients=self.engine.target.style.rest, speech=False)
+
+    def _paint(
+        self, state: SessionState, selected: list[SelectedSource]
+    ) -> tuple[list[VideoFrame], SessionState]:
+        engine = self.engine
+        target, fps = engine.target, engine.target.fps
+        frames: list[VideoFrame] = []
+        walk, fading = state.walk, state.fading
+        sound, start = state.sound, state.sound_start
+        for choice in selected:
+            item = choice.matched
+            walk = follow(walk, item.background, len(target.track))
+            fading = _next_fade(fading, choice.source)
+            backdrop, placement = engine._backdrop.paint(walk, self._decoder)
+            picture = backdrop
+            if target.track.paintable[item.background]:
+                picture, _, _ = engine._compositor.paint(
+                    backdrop, placement, item.expression.coefficients, _shares(target, fading)
+                )
+            until = frame_sample(item.frame_index + 1, fps)
+            own = sound[: until - start]
+            chunk = AudioChunk(own, start)
+            sound, start = sound[len(own) :], start + len(own)
+            frames.append(
+                VideoFrame(
+                    picture, item.frame_index, fps, chunk, item.background, item.expression.speech
+                )
+            )
+        return frames, replace(
+            state, walk=walk, fading=fading, sound=sound, sound_start=start,
+            painted=state.painted + len(frames),
+        )  # fmt: skip
+
+
+def frame_step_exact(fps: Fraction) -> bool:
+    """Whether every frame time is a whole number of encoder steps."""
+    return (SAMPLE_RATE_HZ * fps.denominator) % (fps.numerator * STEP_SAMPLES) == 0
+
+
+def _expression_at(
+    expressions: tuple[Expression, ...], index: int, fps: Fraction, end: int | None
+) -> tuple[Expression | None, tuple[Expression, ...]]:
+    """Expression at frame `index`, None if it is not known yet; and those still needed."""
+    time = Fraction(index * SAMPLE_RATE_HZ) / fps  # samples, exact
+    before = int(time // STEP_SAMPLES) * STEP_SAMPLES
+    share = np.float32((time - before) / STEP_SAMPLES)
+    keep = 0
+    while keep < len(expressions) and expressions[keep].sample < before:
+        keep += 1
+    expressions = expressions[keep:]
+    if not expressions:
+        return None, expressions
+    if share == 0:
+        return expressions[0], expressions
+    if len(expressions) < 2:
+        if end is None:
+            return None, expressions
+        return expressions[0], expressions  # nothing follows: the end of the sound
+    first, second = expressions[:2]
+    mixed = first.coefficients + share * (second.coefficients - first.coefficients)
+    nearer = first if share < 0.5 else second
+    return replace(nearer, coefficients=mixed.astype(np.float32)), expressions
+
+
+def _next_fade(fading: tuple[int, int, int], source: int) -> tuple[int, int, int]:
+    shown, left_behind, left = fading
+    if shown == -1:
+        return source, -1, 0
+    if source != shown:
+        return source, shown, FADE_FRAMES
+    left = max(left - 1, 0)
+    return shown, left_behind if left else -1, left
+
+
+def _shares(target: Target, fading: tuple[int, int, int]) -> list[tuple[MouthSource, float]]:
+    """The sources to lay over one another, and how much of each."""
+    shown, left_behind, left = fading
+    if left == 0 or left_behind < 0:
+        return [(target.sources[shown], 1.0)]
+    old = left / (FADE_FRAMES + 1)
+    return [(target.sources[left_behind], old), (target.sources[shown], 1 - old)]
+
+
+def _easing(expressions: tuple[Expression, ...], until: int) -> tuple[Expression, ...]:
+    """From the oldest expression still needed to rest, one a step, up to sample `until`."""
+    if not expressions:
+        return ()
+    first = expressions[0]
+    steps = max(1, (until - first.sample) // STEP_SAMPLES)
+    eased = []
+    for k in range(steps):
+        share = np.float32(max(0.0, 1 - k / 4))
+        eased.append(
+            replace(
+                first,
+                coefficients=first.coefficients * share,
+                speech=False,
+                sample=first.sample + k * STEP_SAMPLES,
+            )  # fmt: skip
+        )
+    return tuple(eased)
