@@ -1,0 +1,40 @@
+"""A command line to call, and a target to call it with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cli() -> Cli:
+    """`cli("dub", …)`: the real process, so that exit codes and streams are the real ones."""
+
+    def call(
+        *arguments: str | Path, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from lipstream.cli import main; main()", *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo target."""
+    from lipstream.calibration.demo import build_demo_target
+
+    return build_demo_target(tmp_path_factory.mktemp("demo"))

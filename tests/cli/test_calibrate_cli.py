@@ -1,0 +1,160 @@
+"""`lipstream calibrate` on good and bad footage, as typed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lipstream.calibration.assets import find
+from lipstream.engine.types import SAMPLE_RATE_HZ, AudioChunk, VideoFrame
+from lipstream.kernels.color import rgb_to_i420
+from lipstream.streaming.mp4_writer import Mp4Writer, PictureFormat
+from lipstream.streaming.partial_file import PartialFile
+from tests.cli.conftest import Cli
+from tests.cli.test_cli import assert_one_line
+
+pytestmark = pytest.mark.skipif(
+    find() is None, reason="no face_landmarker.task (lipstream assets fetch)"
+)
+
+SIZE_PX = 256
+FPS = Fraction(25)
+
+
+def portrait(size_px: int = SIZE_PX) -> np.ndarray:
+    """The head of the public-domain portrait that scikit-image carries: u8 [size, size, 3]."""
+    from skimage.data import astronaut
+
+    return np.asarray(Image.fromarray(astronaut()[0:256, 96:352]).resize((size_px, size_px)))
+
+
+def video(path: Path, picture: Callable[[int], np.ndarray], frames: int) -> Path:
+    """A silent-sounding video of `picture(k)`, u8 [h, w, 3]."""
+    height, width = picture(0).shape[:2]
+    with PartialFile(path) as part:
+        with Mp4Writer(part, PictureFormat(width, height, FPS), channels=1) as writer:
+            for k in range(frames):
+                sound = AudioChunk(np.zeros(int(SAMPLE_RATE_HZ / FPS), np.float32), k * 640)
+                i420 = rgb_to_i420(np.ascontiguousarray(picture(k)))
+                writer.write_frame(VideoFrame(i420, k, FPS, sound, k, False))
+                writer.write_sound(np.zeros((1, 1920), np.float32))
+            writer.finish()
+    return path
+
+
+def swaying(k: int) -> np.ndarray:
+    """The portrait, moved a little from frame to frame."""
+    return np.roll(portrait(), round(4 * np.sin(k / 5)), axis=1)
+
+
+def noise(k: int) -> np.ndarray:
+    return np.random.default_rng(k).integers(0, 255, (SIZE_PX, SIZE_PX, 3), np.uint8)
+
+
+def test_photo_and_video_become_targets(cli: Cli, tmp_path: Path) -> None:
+    Image.fromarray(portrait()).save(tmp_path / "face.png")
+    video(tmp_path / "face.mp4", swaying, 50)
+    for name in ("face.png", "face.mp4"):
+        out = tmp_path / f"{name}.target"
+        done = cli("calibrate", tmp_path / name, "-o", out, "--consent", "public domain", "--json")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\n") == 1
+        report = json.loads(done.stdout)
+        assert report["tracked_ratio"] > 0.9
+        assert {"frames", "fps", "duration_s", "seconds", "rejected", "av_offset_ms"} <= set(report)
+        assert json.loads((out / "target.json").read_text())["consent"] == "public domain"
+        assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("noise.png", "face"),
+        ("noise.mp4", "face"),
+        ("text.mp4", "text.mp4"),
+        ("text.png", "text.png"),
+        ("cut.mp4", "cut.mp4"),
+        ("missing.mp4", "no such file"),
+        ("sound.wav", "no picture"),
+    ],
+)
+def test_footage_that_cannot_be_used(cli: Cli, tmp_path: Path, name: str, says: str) -> None:
+    footage, out = tmp_path / "in", tmp_path / "out"
+    footage.mkdir()
+    out.mkdir()
+    path = footage / name
+    if name == "noise.png":
+        Image.fromarray(noise(0)).save(path)
+    elif name == "noise.mp4":
+        video(path, noise, 10)
+    elif name.startswith("text"):
+        path.write_text("neither a film nor a photo\n" * 100)
+    elif name == "cut.mp4":
+        data = video(path, swaying, 25).read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+    elif name == "sound.wav":
+        from tests.streaming.sound_files import write_wav
+
+        write_wav(path, np.zeros(16_000, np.float32))
+    done = cli("calibrate", path, "-o", out / "a.target")
+    assert_one_line(done, says)
+    assert list(out.iterdir()) == []
+
+
+def test_several_faces_are_told(cli: Cli, tmp_path: Path) -> None:
+    """The largest is followed; a person should hear that there was a choice."""
+    one, other = portrait(), portrait(128)
+    picture = np.zeros((256, 512, 3), np.uint8)
+    picture[:, :256] = one
+    picture[64:192, 320:448] = other
+    video(tmp_path / "two.mp4", lambda k: picture, 30)
+    done = cli("calibrate", tmp_path / "two.mp4", "-o", tmp_path / "two.target", "--json")
+    assert done.returncode in (0, 2)
+    told = done.stderr if done.returncode else " ".join(json.loads(done.stdout)["notes"])
+    assert "faces" in told
+
+
+@pytest.mark.parametrize("where", ["/proc/a.target", "nowhere/a.target"])
+def test_unwritable_output(cli: Cli, tmp_path: Path, where: str) -> None:
+    Image.fromarray(portrait()).save(tmp_path / "face.png")
+    done = cli("calibrate", "face.png", "-o", where, cwd=tmp_path)
+    assert_one_line(done, where.split("/")[-2] or "/")
+
+
+def test_wrong_span(cli: Cli, tmp_path: Path) -> None:
+    video(tmp_path / "face.mp4", swaying, 25)
+    arguments = ["calibrate", tmp_path / "face.mp4", "-o", tmp_path / "a.target"]
+    assert_one_line(cli(*arguments, "--start", "3", "--end", "1"), "--end")
+    assert_one_line(cli(*arguments, "--start", "90"), "--start")
+
+
+def test_stopped_in_the_middle(tmp_path: Path) -> None:
+    video(tmp_path / "long.mp4", swaying, 400)
+    out = tmp_path / "out"
+    out.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        + ["calibrate", str(tmp_path / "long.mp4"), "-o", str(out / "a.target")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s and process.poll() is None and not list(out.iterdir()):
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert (stdout, stderr.count("\n")) == ("", 1)
+    assert list(out.iterdir()) == []

@@ -1,0 +1,273 @@
+"""What people type: results, exit codes, one line for each mistake, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.streaming.sound_files import bad_inputs, write_wav
+
+DUB_KEYS = {
+    "frames", "fps", "duration_s", "seconds", "realtime_factor", "backend", "profile",
+    "delay_ms", "av_offset_ms",
+}  # fmt: skip
+
+
+def speech_like(seconds: float) -> np.ndarray:
+    """A hum in syllables: enough for everything that does not care for words."""
+    t = np.arange(int(seconds * 16_000)) / 16_000
+    return (0.3 * np.sin(2 * np.pi * 140 * t) * (np.sin(2 * np.pi * 3 * t) > 0)).astype(np.float32)
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], says: str) -> None:
+    """Exit code 2, nothing on standard output, one line of ours on standard error."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("lipstream: ")
+    assert says in lines[0]
+
+
+def test_help_answers_at_once() -> None:
+    """Best of five: what is measured is the program, not what else this machine does."""
+    times_s = []
+    for _ in range(5):
+        began_s = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", "from lipstream.cli import main; main()", "--help"],
+            capture_output=True,
+            text=True,
+        )
+        times_s.append(time.monotonic() - began_s)
+        assert done.returncode == 0
+    assert min(times_s) < 0.5
+    for command in ("demo", "calibrate", "dub", "express", "doctor", "assets", "bench", "train"):
+        assert f"  {command}  " in done.stdout
+
+
+def test_nothing_asked_shows_the_help(cli: Cli) -> None:
+    done = cli()
+    assert done.returncode == 0
+    assert "Commands:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch"], "No such command 'nosuch'"),
+        (["dub"], "Missing argument 'TARGET'"),
+        (["dub", "a.target", "b.wav"], "Missing option"),
+        (["dub", "a.target", "b.wav", "-o", "c.mp4", "--fast"], "No such option"),
+        (["calibrate", "a.mp4", "-o", "a.target", "--start", "soon"], "'--start'"),
+        (["bench", "nosuch"], "No such command"),
+    ],
+)
+def test_wrong_usage(cli: Cli, arguments: list[str], says: str) -> None:
+    assert_one_line(cli(*arguments), says)
+
+
+def test_doctor_names_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path) -> None:
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "LIPSTREAM_ASSETS": ""}
+    done = cli("doctor", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert report["ok"] is True
+    assert checks["landmarker"]["status"] == "missing"
+    assert checks["landmarker"]["remedy"] == "lipstream assets fetch"
+    for check in checks.values():
+        assert check["status"] in ("ok", "slow", "missing")
+        assert bool(check["remedy"]) == (check["status"] != "ok"), check
+    text = cli("doctor", **environment).stdout
+    assert "lipstream assets fetch" in text
+
+
+def test_assets_fetch_refuses_a_changed_file(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "face_landmarker.task").write_bytes(b"something else")
+    assert_one_line(cli("assets", "fetch", LIPSTREAM_ASSETS=str(tmp_path)), "expected 64184e229b26")
+
+
+def test_dub_json_is_one_object_and_nothing_else(cli: Cli, target: Path, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(2.0))
+    done = cli("dub", target, sound, "-o", tmp_path / "out.mp4", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert set(report) >= DUB_KEYS
+    assert report["frames"] == 2 * report["fps"]
+    assert report["duration_s"] == pytest.approx(2.0)
+    assert report["av_offset_ms"] == 0.0
+    assert report["profile"] == "live"
+    assert report["delay_ms"] == 120
+    assert report["realtime_factor"] == pytest.approx(2.0 / report["seconds"], abs=0.02)
+    assert (tmp_path / "out.mp4").stat().st_size > 10_000
+
+
+def test_dub_tells_people_a_sentence(cli: Cli, target: Path, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(1.0))
+    out = tmp_path / "out.mp4"
+    done = cli("dub", target, sound, "-o", out, "--background", "sequential", "--profile", "low")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{out}: 25 frames, 1.0 s in ")
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [("--profile", "fastest"), ("--backend", "abacus"), ("--background", "beach")],
+)
+def test_unknown_names_are_told_with_the_known_ones(
+    cli: Cli, target: Path, tmp_path: Path, option: str, says: str
+) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(0.5))
+    done = cli("dub", target, sound, "-o", tmp_path / "out.mp4", option, says)
+    assert_one_line(done, says)
+    known = {"--profile": "live", "--backend": "openvino", "--background": "sequential"}
+    assert known[option] in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"speech.wav"}
+
+
+@pytest.mark.parametrize("command", ["dub", "express"])
+@pytest.mark.parametrize("name", ["missing", "folder", "text", "no sound", "cut wav", "cut mp4"])
+def test_bad_sound(cli: Cli, target: Path, tmp_path: Path, command: str, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    path, says = bad_inputs(tmp_path / "in")[name]
+    before = [target] if command == "dub" else []
+    done = cli(command, *before, path, "-o", tmp_path / "out" / "result")
+    assert_one_line(done, says)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["dub", "express", "demo"])
+@pytest.mark.parametrize("where", ["/proc/out", "nowhere/out", "."])
+def test_unwritable_output(
+    cli: Cli, target: Path, tmp_path: Path, command: str, where: str
+) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(0.5))
+    arguments = {"dub": [target, sound], "express": [sound], "demo": []}[command]
+    done = cli(command, *arguments, "-o", where, cwd=tmp_path)
+    assert_one_line(done, "cannot write")
+
+
+def test_no_target(cli: Cli, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(0.5))
+    done = cli("dub", tmp_path / "none.target", sound, "-o", tmp_path / "out.mp4")
+    assert_one_line(done, "none.target")
+    done = cli("dub", sound, sound, "-o", tmp_path / "out.mp4")
+    assert_one_line(done, "not a target bundle")
+
+
+def test_full_disk(target: Path, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(8.0))
+    (tmp_path / "out").mkdir()
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        + ["dub", str(target), str(sound), "-o", str(tmp_path / "out" / "out.mp4")],
+        capture_output=True,
+        text=True,
+        preexec_fn=small_files,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert_one_line(done, "cannot write")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"), [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminat")]
+)
+def test_stopped_in_the_middle(
+    target: Path, tmp_path: Path, number: int, code: int, says: str
+) -> None:
+    sound = write_wav(tmp_path / "long.wav", speech_like(600))
+    out = tmp_path / "out"
+    out.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        + ["dub", str(target), str(sound), "-o", str(out / "out.mp4")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline_s = time.monotonic() + 60
+    # Under way once the file in the making has bytes in it.
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if any(p.stat().st_size > 0 for p in out.iterdir()):
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == code, stderr
+    assert stdout == ""
+    assert stderr.count("\n") == 1
+    assert says in stderr
+    assert list(out.iterdir()) == []
+
+
+def test_express_writes_a_line_for_every_step(cli: Cli, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(1.0))
+    done = cli("express", sound)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 50
+    times_s = [line["t"] for line in lines]
+    np.testing.assert_allclose(np.diff(times_s), 0.02, atol=1e-6)
+    for line in lines:
+        assert {"t", "expression", "lips", "arkit", "speech"} <= set(line)
+        assert set(line["lips"]) == {"opening", "width", "protrusion"}
+        assert isinstance(line["speech"], bool)
+    to_file = cli("express", sound, "-o", tmp_path / "lips.jsonl")
+    assert (to_file.returncode, to_file.stdout) == (0, "")
+    assert (tmp_path / "lips.jsonl").read_text() == done.stdout
+
+
+def test_a_reader_that_had_enough_is_no_error(tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(20))
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from lipstream.cli import main; main()", "express", str(sound)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert told == b""
+
+
+def test_what_c_libraries_write_does_not_reach_the_result() -> None:
+    program = (
+        "import ctypes, os, sys\n"
+        "from lipstream.console import own_console\n"
+        "libc = ctypes.CDLL(None)\n"
+        "with own_console(verbose={verbose}) as console:\n"
+        "    os.write(1, b'noise from C\\n')\n"
+        "    os.write(2, b'more noise\\n')\n"
+        "    print('noise from Python')\n"
+        "    console.result({{'a': 1}}, True, '')\n"
+        "print('after')\n"
+    )
+    run = [sys.executable, "-c"]
+    quiet = subprocess.run([*run, program.format(verbose=False)], capture_output=True, text=True)
+    assert (quiet.stdout, quiet.stderr) == ('{"a": 1}\nafter\n', "")
+    loud = subprocess.run([*run, program.format(verbose=True)], capture_output=True, text=True)
+    assert loud.stdout == '{"a": 1}\nafter\n'
+    assert set(loud.stderr.splitlines()) == {"noise from C", "more noise", "noise from Python"}
