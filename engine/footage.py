@@ -60,8 +60,9 @@ class FootageCosts:
     silent_motion: float = 1.0  # per frame shown in silence, at `fast_head` speed
     fast_head: float = 0.5  # inter-ocular distances per second, where the charge is full
     settle_frames: int = 6  # of silence until the charge is full: the head comes to rest
-    repeat: float = 0.3  # showing a frame again
-    reverse: float = 0.3  # one frame backward
+    backward: float = 0.02  # each frame played backward
+    turn: float = 0.5  # changing the direction of play
+    repeat: float = 0.75  # showing a frame again
     unsteady: float = 1.0  # added to both at `fast_head` speed: a moving head cannot stop or turn
     jump: float = 6.0  # times the jump's own cost
     jump_at_all: float = 2.0
@@ -73,33 +74,45 @@ class FootageCosts:
 
 
 def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
-    """Ways into each frame: the one before it, itself, the one after it, then its jumps.
+    """Graph over 2 N states: frame n played forward is state n, played backward state N + n.
 
-    Every frame can be left: it can at least be repeated and played backward.
+    The direction is part of the state because otherwise the cheapest way to stay in a place is to
+    tremble between two frames. A forward jump i -> j is good because j looks like i + 1; so j -> i
+    is as good when playing backward. Every frame can be left: it can be repeated and turned at.
     """
     n = len(footage.expression)
     frames = np.arange(n, dtype=np.int32)
     speed = np.minimum(footage.head_speed / costs.fast_head, 1)
     unsteady = (costs.unsteady * speed).astype(np.float32)
-    predecessors = np.repeat(frames[:, None], 3 + _INCOMING, axis=1)
+    predecessors = np.repeat(np.arange(2 * n, dtype=np.int32)[:, None], 3 + _INCOMING, axis=1)
     cost = np.full(predecessors.shape, np.inf, np.float32)
-    predecessors[1:, 0], cost[1:, 0] = frames[:-1], 0
-    cost[:, 1] = costs.repeat + unsteady
-    predecessors[:-1, 2], cost[:-1, 2] = frames[1:], costs.reverse + unsteady[1:]
+    ahead, back = predecessors[:n], predecessors[n:]
+    ahead_cost, back_cost = cost[:n], cost[n:]
+    ahead[1:, 0], ahead_cost[1:, 0] = frames[:-1], 0
+    ahead[1:, 1], ahead_cost[1:, 1] = n + frames[:-1], costs.turn + unsteady[:-1]
+    back[:-1, 0], back_cost[:-1, 0] = n + frames[1:], costs.backward
+    back[:-1, 1], back_cost[:-1, 1] = frames[1:], costs.turn + unsteady[1:]
+    cost[:, 2] = costs.repeat + np.tile(unsteady, 2)
 
     price = costs.jump_at_all + costs.jump * footage.jump_cost
     origin = np.repeat(frames, footage.jumps.shape[1])
-    target, price = footage.jumps.ravel(), price.ravel()
+    target, price = footage.jumps.ravel(), price.astype(np.float32).ravel()
     usable = (target >= 0) & np.isfinite(price)
     if usable.any():
         if target.max() >= n:
             raise UsageError(f"a jump leads to frame {target.max()}; the footage has {n}")
         origin, target, price = origin[usable], target[usable], price[usable]
-        order = np.lexsort((origin, price, target))
-        origin, target, price = origin[order], target[order], price[order]
-        first = np.searchsorted(target, target)  # of the jumps into the same frame
-        rank = np.arange(len(target)) - first
-        kept = rank < _INCOMING
-        predecessors[target[kept], 3 + rank[kept]] = origin[kept]
-        cost[target[kept], 3 + rank[kept]] = price[kept]
+        _add_jumps(ahead, ahead_cost, (origin, target, price))
+        _add_jumps(back, back_cost, (n + target, origin, price + np.float32(costs.backward)))
     return Transitions(predecessors, cost)
+
+
+def _add_jumps(predecessors: I32, cost: F32, jumps: tuple[I32, I32, F32]) -> None:
+    """Write jumps (origin state, row, price) into the rows' free slots, the cheapest first."""
+    origin, target, price = jumps
+    order = np.lexsort((origin, price, target))
+    origin, target, price = origin[order], target[order], price[order]
+    rank = np.arange(len(target)) - np.searchsorted(target, target)  # among those into one row
+    kept = rank < _INCOMING
+    predecessors[target[kept], 3 + rank[kept]] = origin[kept]
+    cost[target[kept], 3 + rank[kept]] = price[kept]

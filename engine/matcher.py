@@ -103,7 +103,7 @@ class FootageMatcher:
 
     @property
     def transitions(self) -> Transitions:
-        """The graph that is walked."""
+        """The graph that is walked: `footage_transitions`."""
         return self._search.transitions
 
     def emission(self, wanted: Expression, silent_frames: int) -> F32:
@@ -116,7 +116,8 @@ class FootageMatcher:
 
     def init(self, previous: int | None = None, first_frame: int = 0) -> FootageState:
         """State before output frame `first_frame`; with `previous`, going on from that footage."""
-        return FootageState(self._search.init(previous), (), first_frame, 0)
+        either_way = () if previous is None else (previous, previous + len(self._allowed))
+        return FootageState(self._search.init(either_way), (), first_frame, 0)
 
     def step(
         self, state: FootageState, item: Expression
@@ -124,24 +125,25 @@ class FootageMatcher:
         """Consume the wanted expression of one output frame."""
         silent_frames = 0 if item.speech else state.silent_frames + 1
         row = self.emission(item, silent_frames)
-        committed, search = self._search.step(state.search, row)
+        both_ways = np.concatenate([row, row])
+        committed, search = self._search.step(state.search, both_ways)
         waiting = (*state.waiting, item)
-        outputs = _matched(committed, waiting, state.next_frame)
+        outputs = self._matched(committed, waiting, state.next_frame)
         done = len(outputs)
         return outputs, FootageState(search, waiting[done:], state.next_frame + done, silent_frames)
 
     def flush(self, state: FootageState) -> list[MatchedFrame]:
         """The frames still held."""
-        return _matched(self._search.flush(state.search), state.waiting, state.next_frame)
+        return self._matched(self._search.flush(state.search), state.waiting, state.next_frame)
 
-
-def _matched(
-    backgrounds: list[int], wanted: tuple[Expression, ...], first_frame: int
-) -> list[MatchedFrame]:
-    return [
-        MatchedFrame(first_frame + i, background, expression)
-        for i, (background, expression) in enumerate(zip(backgrounds, wanted, strict=False))
-    ]
+    def _matched(
+        self, states: list[int], wanted: tuple[Expression, ...], first_frame: int
+    ) -> list[MatchedFrame]:
+        frames = len(self._allowed)
+        return [
+            MatchedFrame(first_frame + i, state % frames, expression)
+            for i, (state, expression) in enumerate(zip(states, wanted, strict=False))
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ end to the lowest state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -160,11 +160,11 @@ class FixedLagViterbi:
         """The lag in samples at 16 kHz."""
         return frame_sample(self.lag_frames, self.fps)
 
-    def init(self, previous: int | None = None) -> LagState:
-        """State before the first frame; with `previous`, that frame must follow this state."""
-        if previous is None:
+    def init(self, previous: Sequence[int] = ()) -> LagState:
+        """State before the first frame; with `previous`, that frame must follow one of them."""
+        if not previous:
             return LagState(None, (), 0)
-        if not 0 <= previous < self.transitions.states:
+        if not 0 <= min(previous) <= max(previous) < self.transitions.states:
             raise UsageError(f"previous is {previous}; expected 0..{self.transitions.states - 1}")
         return LagState(self._only(previous), (), 0)
 
@@ -184,7 +184,7 @@ class FixedLagViterbi:
         best = int(score.argmin())
         committed = _path(backs, best)[0]
         if not backs:
-            return [committed], LagState(self._only(committed), (), 0)
+            return [committed], LagState(self._only([committed]), (), 0)
         return [committed], LagState(_descendants(score, backs, committed), backs[1:], held - 1)
 
     def flush(self, state: LagState) -> list[int]:
@@ -193,9 +193,9 @@ class FixedLagViterbi:
             return []
         return _path(state.backs, int(state.score.argmin()))
 
-    def _only(self, alive: int) -> F32:
+    def _only(self, alive: Sequence[int]) -> F32:
         score = np.full(self.transitions.states, np.inf, np.float32)
-        score[alive] = 0
+        score[list(alive)] = 0
         return score
 
 

@@ -163,7 +163,7 @@ def test_going_on_from_a_state_obeys_the_transitions():
     predecessors = np.array([[0, 2], [0, 1], [1, 2]], np.int32)  # a ring 0 -> 1 -> 2 -> 0
     cost = np.array([[np.inf, 0], [0, np.inf], [0, np.inf]], np.float32)
     stage = FixedLagViterbi(Transitions(predecessors, cost), 0)
-    outputs, rest = fold(stage, np.zeros((4, 3), np.float32), stage.init(previous=1))
+    outputs, rest = fold(stage, np.zeros((4, 3), np.float32), stage.init(previous=[1]))
     assert (outputs, rest) == ([[2], [0], [1], [2]], [])
 
 
