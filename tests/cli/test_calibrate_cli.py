@@ -41,14 +41,14 @@ def portrait(size_px: int = SIZE_PX) -> np.ndarray:
 def video(path: Path, picture: Callable[[int], np.ndarray], frames: int) -> Path:
     """A silent-sounding video of `picture(k)`, u8 [h, w, 3]."""
     height, width = picture(0).shape[:2]
-    with PartialFile(path) as part:
-        with Mp4Writer(part, PictureFormat(width, height, FPS), channels=1) as writer:
-            for k in range(frames):
-                sound = AudioChunk(np.zeros(int(SAMPLE_RATE_HZ / FPS), np.float32), k * 640)
-                i420 = rgb_to_i420(np.ascontiguousarray(picture(k)))
-                writer.write_frame(VideoFrame(i420, k, FPS, sound, k, False))
-                writer.write_sound(np.zeros((1, 1920), np.float32))
-            writer.finish()
+    size = PictureFormat(width, height, FPS)
+    with PartialFile(path) as part, Mp4Writer(part, size, channels=1) as writer:
+        for k in range(frames):
+            sound = AudioChunk(np.zeros(int(SAMPLE_RATE_HZ / FPS), np.float32), k * 640)
+            i420 = rgb_to_i420(np.ascontiguousarray(picture(k)))
+            writer.write_frame(VideoFrame(i420, k, FPS, sound, k, False))
+            writer.write_sound(np.zeros((1, 1920), np.float32))
+        writer.finish()
     return path
 
 
