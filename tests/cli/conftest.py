@@ -1,4 +1,4 @@
-"""A command line to call, and a target to call it with."""
+"""A command line to call."""
 
 from __future__ import annotations
 
@@ -30,11 +30,3 @@ def cli() -> Cli:
         )
 
     return call
-
-
-@pytest.fixture(scope="session")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo target."""
-    from lipstream.calibration.demo import build_demo_target
-
-    return build_demo_target(tmp_path_factory.mktemp("demo"))

@@ -1,0 +1,9 @@
+"""A target and a sound file make a video: python dub_a_file.py ME.target SPEECH.wav OUT.mp4"""
+
+import sys
+
+from lipstream.streaming.dub import DubOptions, dub
+
+target, speech, out = sys.argv[1:]
+report = dub(target, speech, out, DubOptions(profile="live"))
+print(f"{report['frames']} frames at {report['realtime_factor']} times real time")

@@ -1,0 +1,45 @@
+"""The examples run, as a reader would run them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.streaming.sound_files import write_wav
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "says"),
+    [
+        ("dub_a_file.py", ("target", "speech", "out"), "25 frames at "),
+        ("live_loop.py", ("target", "speech"), "25 frames, each 40 ms behind its sound"),
+        ("lips_to_avatar.py", ("speech",), "  0.50 s"),
+    ],
+)
+def test_example(
+    tmp_path: Path, target: Path, name: str, takes: tuple[str, ...], says: str
+) -> None:
+    paths = {
+        "target": target,
+        "speech": write_wav(tmp_path / "speech.wav", np.zeros(16_000, np.float32)),
+        "out": tmp_path / "out.mp4",
+    }
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *(str(paths[take]) for take in takes)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    tested = {"dub_a_file.py", "live_loop.py", "lips_to_avatar.py"}
+    assert {p.name for p in EXAMPLES.glob("*.py")} == tested
