@@ -26,7 +26,7 @@ class Footage:
     head_speed: F32  # f32 [N], inter-ocular distances per second
     rejected: NDArray[np.bool_]  # bool [N], frames never to be shown
     jumps: I32  # i32 [N, M], frames that may follow frame n beside its neighbours; -1 for none
-    jump_cost: F32  # f32 [N, M], 1 is the difference of two random frames
+    jump_cost: F32  # f32 [N, M], 1 is plainly visible
 
     def __post_init__(self) -> None:
         """Check that the arrays belong together."""
@@ -54,18 +54,23 @@ class Footage:
 
 @dataclass(frozen=True, slots=True)
 class FootageCosts:
-    """Weights of the footage search, in units of a random frame's expression cost."""
+    """Weights of the footage search, in units of a random frame's expression cost.
 
-    expression: float = 1.0
-    silent_motion: float = 1.0  # per frame shown in silence, at `fast_head` speed
-    fast_head: float = 0.5  # inter-ocular distances per second, where the charge is full
+    Tuned on the footage of three speakers (docs/kernels.md): mouths are repainted, so smooth play
+    counts far more than a matching mouth, and a head that trembles is worse than any mismatch.
+    """
+
+    expression: float = 0.1
+    silent_motion: float = 4.0  # per frame shown in silence, at `fast_head` speed
+    calm_frames: int = 12  # before and after, over which speed is averaged for the charge
+    fast_head: float = 0.8  # inter-ocular distances per second: the fastest tenth of speech
     settle_frames: int = 6  # of silence until the charge is full: the head comes to rest
     backward: float = 0.02  # each frame played backward
-    turn: float = 0.5  # changing the direction of play
-    repeat: float = 0.75  # showing a frame again
-    unsteady: float = 1.0  # added to both at `fast_head` speed: a moving head cannot stop or turn
-    jump: float = 6.0  # times the jump's own cost
-    jump_at_all: float = 2.0
+    turn: float = 4.0  # changing the direction of play
+    repeat: float = 5.0  # showing a frame again
+    unsteady: float = 2.0  # added to both at `fast_head` speed: a moving head cannot stop or turn
+    jump: float = 4.0  # times the jump's own cost
+    jump_at_all: float = 3.0
 
     def __post_init__(self) -> None:
         """Costs are costs."""

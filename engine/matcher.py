@@ -54,6 +54,16 @@ def random_pair_cost(features: F32) -> float:
     return spread if spread > 0 else 1.0
 
 
+def moving_average(values: F32, reach: int) -> F32:
+    """Mean over up to `reach` neighbours on either side, f32 [N]."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    positions = np.arange(len(values))
+    first = np.maximum(positions - reach, 0)
+    after = np.minimum(positions + reach + 1, len(values))
+    mean: F32 = ((sums[after] - sums[first]) / (after - first)).astype(np.float32)
+    return mean
+
+
 def checked_weights(weights: F32 | None, features: int) -> F32:
     """Weights f32 [K] as given, or ones."""
     if weights is None:
@@ -93,8 +103,10 @@ class FootageMatcher:
         self._scale = np.sqrt(weights * np.float32(unit)).astype(np.float32)
         self._features = np.ascontiguousarray((footage.expression * self._scale).T)  # f32 [K, N]
         self._allowed = np.where(footage.rejected, np.inf, 0).astype(np.float32)
+        # A frame is calm when its surroundings are: a short lag cannot see that far by itself.
         speed = np.minimum(footage.head_speed / self.costs.fast_head, 1)
-        self._motion = (self.costs.silent_motion * speed).astype(np.float32)
+        calm = moving_average(speed, self.costs.calm_frames)
+        self._motion = (self.costs.silent_motion * calm).astype(np.float32)
 
     @property
     def lag_samples(self) -> int:

@@ -106,7 +106,8 @@ def test_outputs_do_not_depend_on_what_comes_after_the_lag():
     track, random = footage(), np.random.default_rng(1)
     items = [wanted(random.normal(size=3)) for _ in range(30)]
     other = items[:20] + [wanted(random.normal(size=3), speech=False) for _ in range(10)]
-    matcher = FootageMatcher(track, 3)
+    restless = FootageCosts(expression=1, jump_at_all=0, jump=1, turn=0.2)
+    matcher = FootageMatcher(track, 3, costs=restless)
     one, two = run(matcher, items), run(matcher, other)
     assert [f.background for f in one[:17]] == [f.background for f in two[:17]]
     assert [f.background for f in one] != [f.background for f in two]
