@@ -58,8 +58,7 @@ setup(
         "lipstream": ["py.typed"],
         "lipstream.engine.weights": ["*.safetensors", "*.onnx", "*.json", "*.npz"],
         "lipstream.kernels": ["*.cpp", "cuda/*", "*.fatbin"],
-        "lipstream.calibration": ["*.flac", "*.safetensors", "*.npz", "*.html", "*.json", "data/*"],
-        "lipstream.streaming": ["*.flac"],
+        "lipstream.calibration": ["*.ogg", "*.safetensors", "*.npz", "*.html", "*.json", "data/*"],
     },
     ext_modules=[
         Extension(

@@ -53,7 +53,7 @@ def _calibrate_video(
     path: Path, folder: Path, name: str, options: CalibrationOptions
 ) -> dict[str, Any]:
     from lipstream.calibration import assets
-    from lipstream.calibration.jumps import build_jumps
+    from lipstream.calibration.jumps import jump_graph
     from lipstream.calibration.quality import judge, usable
     from lipstream.calibration.reconstruct import openings, reconstruct
     from lipstream.calibration.sources import choose_sources, cut_source, source_limit
@@ -84,7 +84,7 @@ def _calibrate_video(
             raw = follow(footage, keep, assets.fetch(), tell)
         notes = (*footage.notes, *raw.warnings)
     rejected = judge(raw)
-    good = usable(raw.frames, rejected)
+    good = usable(raw, rejected)
     if not good.any():
         counts = Counter(r.reason for r in rejected).most_common(3)
         raise CalibrationError(
@@ -106,7 +106,7 @@ def _calibrate_video(
         options.report("cutting out mouths", done / len(chosen))
     bundle.write_sources(folder, chosen, crops)
     options.report("finding jumps", 0.0)
-    bundle.write_jumps(folder, *build_jumps(track, np.stack(thumbnails)))
+    bundle.write_jumps(folder, jump_graph(track.landmarks, np.stack(thumbnails), ~track.usable))
 
     opening = openings(track)
     late_ms, confidence = _sound_offset(path, options, np.where(raw.found, opening, np.nan), fps)

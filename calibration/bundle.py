@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from lipstream.calibration.jumps import JumpGraph
 from lipstream.engine.compositor import MouthSource
 from lipstream.engine.errors import MediaError, UsageError
 from lipstream.engine.target import SCHEMA_VERSION, Style, Track, sha256_of
-from lipstream.engine.types import F32, I32
+from lipstream.engine.types import I32
 
 
 @contextmanager
@@ -90,9 +91,10 @@ def write_sources(folder: Path, frames: I32, sources: list[MouthSource]) -> None
     )
 
 
-def write_jumps(folder: Path, targets: I32, costs: F32) -> None:
-    """jumps.safetensors."""
-    _save(folder / "jumps.safetensors", {"targets": targets, "costs": costs})
+def write_jumps(folder: Path, jumps: JumpGraph) -> None:
+    """jumps.safetensors; where a frame has fewer jumps than others, the target is -1."""
+    costs = np.where(jumps.indices >= 0, jumps.cost, 0).astype(np.float32)
+    _save(folder / "jumps.safetensors", {"targets": jumps.indices, "costs": costs})
 
 
 def write_info(
@@ -104,12 +106,12 @@ def write_info(
         for path in sorted(folder.iterdir())
     }
     whole = {
+        **info,
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
         "width": size[0],
         "height": size[1],
         "fps": str(fps),
-        **info,
         "files": files,
     }
     (folder / "target.json").write_text(json.dumps(whole, indent=1) + "\n", "utf8")
@@ -119,3 +121,4 @@ def _save(path: Path, tensors: dict[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors writes for the owner alone

@@ -34,7 +34,7 @@ _LID_CREASE = (
     (247, 30, 29, 27, 28, 56, 190),
     (414, 286, 258, 257, 259, 260, 467),
 )
-_KEPT_SMILE = 0.5
+_KEPT_SMILE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _blinking(vertices: F32, closed: float) -> F32:
         return vertices
     moved = vertices.copy()
     for (upper, lower), crease in zip(_LIDS, _LID_CREASE, strict=True):
-        meet = vertices[list(lower)] + 0.1 * (vertices[list(upper)] - vertices[list(lower)])
+        meet = vertices[list(lower)] + 0.04 * (vertices[list(upper)] - vertices[list(lower)])
         fall = closed * (meet - vertices[list(upper)])
         moved[list(upper)] += fall
         moved[list(crease)] += 0.45 * fall

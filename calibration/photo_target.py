@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lipstream.calibration import bundle
+from lipstream.calibration.jumps import JumpGraph
 from lipstream.calibration.options import CalibrationOptions
 from lipstream.calibration.photo import FPS, PhotoFace, idle_frames, idle_track
 from lipstream.calibration.sources import cut_source
@@ -24,7 +25,8 @@ from lipstream.engine.warp import build_mesh
 def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track, I32, FrameReader]:
     """Write every part of a photo's bundle but report.html and target.json.
 
-    photo u8 [h, w, 3], even-sized. Returns the idle track, the frames of its mouth sources and its footage.
+    photo u8 [h, w, 3], even-sized. Returns the idle track, the frames of its mouth sources and
+    its footage.
     """
     model = face_model()
     height, width = photo.shape[:2]
@@ -39,7 +41,7 @@ def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track,
     bundle.write_sources(folder, chosen, [source])
     # The loop closes: its end leads to its beginning at no cost, and nowhere else.
     targets = ((np.arange(len(track)) + 1) % len(track)).astype(np.int32)[:, None]
-    bundle.write_jumps(folder, targets, np.zeros(targets.shape, np.float32))
+    bundle.write_jumps(folder, JumpGraph(targets, np.zeros(targets.shape, np.float32)))
     offsets = np.asarray(frames.offsets, np.int64)
     return track, chosen, FrameReader(folder / "frames.mjpeg", offsets, width, height)
 

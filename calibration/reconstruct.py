@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import savgol_filter
 
+from lipstream.calibration.jumps import head_speed
 from lipstream.calibration.pretrain.basis import lip_opening, neutral_of
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.face_model import VERTICES, FaceModel, Pose, fit_pose
@@ -57,7 +58,8 @@ def reconstruct(
     pose, free = _smoothed(pose, free, _segments(found, cuts), model)
     placed = pose.apply(free)
     expression = model.encode(free - geometry)
-    speed = _head_speed(pose, cuts) * np.float32(fps)
+    speed = head_speed(placed, float(fps))
+    speed[list(cuts)] = 0.0
     return Track(placed, pose, expression, geometry, good, paintable & found, speed)
 
 
@@ -108,17 +110,3 @@ def _savgol(x: F32, window: int) -> F32:
         return x
     smooth: F32 = savgol_filter(x, window, 2, axis=0).astype(np.float32)
     return smooth
-
-
-def _head_speed(pose: Pose, cuts: tuple[int, ...]) -> F32:
-    """Motion of the head per frame, inter-ocular distances, f32 [N]."""
-    at = pose.translation[:, :2] / pose.scale[:, None]
-    turn = np.radians(pose.angles_deg())
-    step = np.zeros(len(at), np.float32)
-    moved = np.linalg.norm(np.diff(at, axis=0), axis=1) + np.linalg.norm(
-        np.diff(turn, axis=0), axis=1
-    )
-    step[1:] = moved
-    for cut in cuts:
-        step[cut] = 0.0
-    return step

@@ -15,6 +15,7 @@ _MAX_BYTES = 96 << 20
 _MAX_SIDE_PX = 320
 _POSE_WEIGHT_PER_DEGREE = 0.012  # against expression in inter-ocular distances of lip motion
 _MARGIN_PX = 4
+_ENOUGH = 64  # short footage keeps up to this many, however alike
 
 
 def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -> I32:
@@ -26,7 +27,7 @@ def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -
     usable = np.flatnonzero(track.usable)
     features = source_features(track, model)[usable]
     sharp = np.nan_to_num(sharpness[usable], nan=0.0)
-    limit = min(limit, MAX_SOURCES, len(usable))
+    limit = min(limit, MAX_SOURCES, max(len(usable) // 2, _ENOUGH), len(usable))
     # The first is the most ordinary one; where the lips meet always has its own.
     first = int(np.linalg.norm(features - np.median(features, axis=0), axis=1).argmin())
     closed = int(np.abs(track.expression[usable] @ model.lip_rows()[0]).argmin())

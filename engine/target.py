@@ -311,7 +311,7 @@ def _read_jumps(folder: Path, frames: int) -> tuple[I32, F32]:
     targets = _take(data, file, "targets", np.int32, (frames, None))
     if targets.shape[1] > 256:
         raise TargetError(f"{file}: {targets.shape[1]} jumps a frame, expected at most 256")
-    _bounded(targets, file, "targets", 0, frames - 1)
+    _bounded(targets, file, "targets", -1, frames - 1)
     costs = _take(data, file, "costs", np.float32, targets.shape)
     _bounded(costs, file, "costs", 0, 1e9)
     return targets, costs

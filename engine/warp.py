@@ -174,11 +174,10 @@ def inner_source(target: F32, target_vertices: F32, source: Placement) -> tuple[
     rows = INNER_ROWS
     grid = target.reshape(rows, -1, 3).copy()
     own = inner_grid(source.free).reshape(rows, -1, 3)
-    likeness = _smoothstep(
-        (gap_height(source.free) / max(gap_height(target_vertices), 1e-3) - 0.45) / 0.35
-    )
     chin = list(_CHIN_VERTICES)
     jaw = source.free[chin].mean(0) - target_vertices[chin].mean(0)
+    like_gap = gap_height(source.free) / max(gap_height(target_vertices), 1e-3)
+    likeness = _smoothstep((like_gap - 0.45) / 0.35) * _smoothstep((0.11 - abs(jaw[1])) / 0.07)
     follow = _smoothstep(np.linspace(0, 1, rows, dtype=np.float32))[:, None, None]
     grid += likeness * follow * jaw
     span = own[-1, :, 1] - own[0, :, 1]
