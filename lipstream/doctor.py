@@ -15,6 +15,7 @@ Status = Literal["ok", "slow", "missing"]
 
 # Library -> Debian package that brings it. OpenCV's and MediaPipe's wheels load these.
 _CALIBRATION_LIBRARIES = {
+    "libgthread-2.0.so.0": "libglib2.0-0",
     "libGL.so.1": "libgl1",
     "libxcb.so.1": "libxcb1",
     "libEGL.so.1": "libegl1",
