@@ -1,1 +1,1 @@
-"""What runs a network: one small protocol, several libraries behind it."""
+"""Where networks run: one protocol, several runtimes."""
