@@ -38,6 +38,7 @@ _TEXTURE_PX = 128  # per inter-ocular distance, of the mask drawn on the canonic
 _TEXTURE_ORIGIN = (-1.0, 0.3)
 _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
+_STILL_PX = 0.04
 _MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
 
 
@@ -66,6 +67,7 @@ class Compositor:
         self._lips = np.ascontiguousarray(lips, np.int32)
         ring = self._sample_texture(self._canonical)
         mouth_vertices = np.unique(mesh.lip_triangles)
+        self._lip_vertices = mouth_vertices
         self._skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
 
     def paint(
@@ -88,17 +90,22 @@ class Compositor:
         vertices = drive(self._mesh, placement, expression)
         before, after = placement.project(placement.free), placement.project(vertices)
         start, moved = jaw_vertices(before, after, placement.scale)
-        x0, y0, x1, y1 = _rectangle(moved[np.unique(self._mesh.jaw_triangles)], width, height)
+        # Triangles that hardly move are left alone: sampled, they would come back the same.
+        triangles = self._mesh.jaw_triangles
+        stirred = np.abs(moved - start).max(1) > _STILL_PX
+        triangles = np.ascontiguousarray(triangles[stirred[triangles].any(1)])
+        corners = np.concatenate([moved[triangles].reshape(-1, 2), after[self._lip_vertices]])
+        x0, y0, x1, y1 = _rectangle(corners, width, height)
         frame = background.copy()
         box = (x0, y0, x1 - x0, y1 - y0)
         if x1 <= x0 or y1 <= y0:
             return frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8)
         patch = color.i420_region_to_rgb(background, *box)
         corner = np.array([x0, y0], np.float32)
-        painted, mask = warp_mesh(
-            patch, start - corner, moved - corner, self._mesh.jaw_triangles, patch.shape[:2], (0, 0)
+        warped, mask = warp_mesh(
+            patch, start - corner, moved - corner, triangles, patch.shape[:2], (0, 0)
         )
-        painted = np.where(mask[..., None] > 0, painted, patch)
+        painted = composite.blend(patch, warped, mask)
         self._lay_lips(painted, mask, after - corner, vertices, placement, expression, sources)
         color.rgb_region_into_i420(painted, frame, x0, y0, mask)
         return frame, box, mask
@@ -117,7 +124,7 @@ class Compositor:
         grid = inner_grid(vertices)
         corner = placement.project(vertices[:1]) - after[:1]
         target = np.concatenate([after, placement.project(grid) - corner])
-        used = target[np.unique(self._lips)]
+        used = after[self._lip_vertices]  # the inner mesh lies within
         x0, y0, x1, y1 = _rectangle(used, painted.shape[1], painted.shape[0])
         if x1 <= x0 or y1 <= y0:
             return

@@ -27,7 +27,7 @@ from lipstream.engine.types import F32, I32
 
 # Lower half of the face oval, from one ear over the chin to the other.
 JAW_LINE = FACE_OVAL[7:30]  # temple to temple
-_JAW_RINGS = ((0.30, 0.45), (0.75, 0.12), (1.30, 0.0))  # (inter-ocular distances out, share moved)
+_JAW_RINGS = ((0.25, 0.5), (0.60, 0.15), (1.00, 0.0))  # (inter-ocular distances out, share moved)
 INNER_ROWS = 7
 _INSET = 0.014  # inter-ocular distances
 _NOSE_TIP = 1
