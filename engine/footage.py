@@ -48,8 +48,13 @@ class Footage:
             )
         if self.rejected.all():
             raise UsageError(f"all {n} frames are rejected; expected at least one to show")
-        if not (np.isfinite(self.expression).all() and np.isfinite(self.head_speed).all()):
-            raise UsageError("expression or head speed holds a value that is not finite")
+        shown = ~self.rejected
+        if not (
+            np.isfinite(self.expression[shown]).all() and np.isfinite(self.head_speed[shown]).all()
+        ):
+            raise UsageError(
+                "expression or head speed is not finite in a frame that is not rejected"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class FootageCosts:
     silent_motion: float = 4.0  # per frame shown in silence, at `fast_head` speed
     calm_frames: int = 12  # before and after, over which speed is averaged for the charge
     fast_head: float = 0.8  # inter-ocular distances per second: the fastest tenth of speech
+    shortest_run_frames: int = 25  # usable frames in a row; shorter runs are not shown
     settle_frames: int = 6  # of silence until the charge is full: the head comes to rest
     backward: float = 0.02  # each frame played backward
     turn: float = 4.0  # changing the direction of play
@@ -78,6 +84,28 @@ class FootageCosts:
             raise UsageError(f"{self}; expected costs of 0 or more and fast_head above 0")
 
 
+def relative_speed(footage: Footage, costs: FootageCosts) -> F32:
+    """Head speed f32 [N] over `fast_head`, at most 1; 0 where it is not known."""
+    known = np.nan_to_num(footage.head_speed, nan=0, posinf=0)
+    relative: F32 = np.minimum(known / np.float32(costs.fast_head), 1).astype(np.float32)
+    return relative
+
+
+def playable(rejected: NDArray[np.bool_], shortest_run_frames: int) -> NDArray[np.bool_]:
+    """Frames bool [N] in runs long enough to play; the longest runs where all are short.
+
+    Between two rejected frames close together the footage could only tremble back and forth.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], rejected, [True]]).astype(np.int8)))
+    first, after = edges[::2], edges[1::2]
+    length = after - first
+    kept = length >= min(shortest_run_frames, int(length.max()))
+    allowed = np.zeros(len(rejected), bool)
+    for begin, end in zip(first[kept], after[kept], strict=True):
+        allowed[begin:end] = True
+    return allowed
+
+
 def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
     """Graph over 2 N states: frame n played forward is state n, played backward state N + n.
 
@@ -87,7 +115,7 @@ def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
     """
     n = len(footage.expression)
     frames = np.arange(n, dtype=np.int32)
-    speed = np.minimum(footage.head_speed / costs.fast_head, 1)
+    speed = relative_speed(footage, costs)
     unsteady = (costs.unsteady * speed).astype(np.float32)
     predecessors = np.repeat(np.arange(2 * n, dtype=np.int32)[:, None], 3 + _INCOMING, axis=1)
     cost = np.full(predecessors.shape, np.inf, np.float32)
@@ -103,6 +131,7 @@ def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
     origin = np.repeat(frames, footage.jumps.shape[1])
     target, price = footage.jumps.ravel(), price.astype(np.float32).ravel()
     usable = (target >= 0) & np.isfinite(price)
+    usable &= np.abs(target - origin) > 1  # those are no jumps: they would undercut a repeat
     if usable.any():
         if target.max() >= n:
             raise UsageError(f"a jump leads to frame {target.max()}; the footage has {n}")

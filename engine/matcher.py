@@ -19,7 +19,13 @@ from fractions import Fraction
 import numpy as np
 
 from lipstream.engine.errors import UsageError
-from lipstream.engine.footage import Footage, FootageCosts, footage_transitions
+from lipstream.engine.footage import (
+    Footage,
+    FootageCosts,
+    footage_transitions,
+    playable,
+    relative_speed,
+)
 from lipstream.engine.types import F32, Expression, MatchedFrame
 from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions
 from lipstream.kernels.dynamic import feature_distance
@@ -98,14 +104,15 @@ class FootageMatcher:
         self.costs = costs or FootageCosts()
         self._search = FixedLagViterbi(footage_transitions(footage, self.costs), lag_frames, fps)
         weights = checked_weights(weights, footage.expression.shape[1])
-        scaled = footage.expression[~footage.rejected] * np.sqrt(weights)
+        shown = playable(footage.rejected, self.costs.shortest_run_frames)
+        scaled = footage.expression[shown] * np.sqrt(weights)
         unit = self.costs.expression / random_pair_cost(scaled)
         self._scale = np.sqrt(weights * np.float32(unit)).astype(np.float32)
-        self._features = np.ascontiguousarray((footage.expression * self._scale).T)  # f32 [K, N]
-        self._allowed = np.where(footage.rejected, np.inf, 0).astype(np.float32)
+        known = np.where(shown[:, None], footage.expression, 0) * self._scale
+        self._features = np.ascontiguousarray(known.T, np.float32)  # f32 [K, N]
+        self._allowed = np.where(shown, 0, np.inf).astype(np.float32)
         # A frame is calm when its surroundings are: a short lag cannot see that far by itself.
-        speed = np.minimum(footage.head_speed / self.costs.fast_head, 1)
-        calm = moving_average(speed, self.costs.calm_frames)
+        calm = moving_average(relative_speed(footage, self.costs), self.costs.calm_frames)
         self._motion = (self.costs.silent_motion * calm).astype(np.float32)
 
     @property

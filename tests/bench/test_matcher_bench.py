@@ -6,7 +6,7 @@ from lipstream.bench.matcher_bench import matcher_bench
 
 
 def test_the_gap_closes_with_the_lag():
-    result = matcher_bench(frames=60, clip_frames=60, repeats=3)
+    result = matcher_bench(frames=60, clip_frames=60, clips=3, repeats=3)
     assert result["optimum"] == pytest.approx(result["textbook_optimum"], rel=1e-5)
     gaps = [row["gap_percent"] for row in result["gap"]]
     assert min(gaps) > -1e-3

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.footage import playable
 from lipstream.engine.matcher import (
     Footage,
     FootageCosts,
@@ -128,6 +129,34 @@ def test_the_head_rests_in_silence():
     assert [f.background for f in speech] == list(range(6, 36))
     silence = run(matcher, [wanted([0, 0], speech=False)] * 30, matcher.init(previous=5))
     assert (track.head_speed[[f.background for f in silence[-20:]]] == 0).all()
+
+
+def test_runs_too_short_to_play_are_left_out():
+    rejected = np.ones(20, bool)
+    rejected[[1, 2, 3, 4, 5, 9, 14, 15, 16, 17, 18, 19]] = False
+    assert np.flatnonzero(playable(rejected, 5)).tolist() == [1, 2, 3, 4, 5, *range(14, 20)]
+    assert np.flatnonzero(playable(rejected, 25)).tolist() == list(range(14, 20))
+
+
+def test_what_is_not_known_of_rejected_frames_does_not_matter():
+    track = footage(60, rejected=range(25, 30))
+    items = [wanted(track.expression[n]) for n in range(20)]
+    expected = [f.background for f in run(FootageMatcher(track, 2), items)]
+    track.expression[25:30] = np.nan
+    track.head_speed[25:30] = np.nan
+    again = Footage(
+        track.expression, track.head_speed, track.rejected, track.jumps, track.jump_cost
+    )
+    got = [f.background for f in run(FootageMatcher(again, 2), items)]
+    assert got == expected
+    with pytest.raises(UsageError, match="finite"):
+        Footage(
+            track.expression,
+            track.head_speed,
+            np.zeros(60, bool),
+            track.jumps,
+            track.jump_cost,
+        )
 
 
 def still_footage(frames) -> Footage:
