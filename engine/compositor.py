@@ -39,6 +39,7 @@ _TEXTURE_ORIGIN = (-1.0, 0.3)
 _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.04
+_EDGE_PX = 1.5
 _MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
 
 
@@ -139,7 +140,9 @@ class Compositor:
         layer: U8 | None = None
         share_so_far = 0.0
         for source, share in sources:
-            one = self._lips_of(source, target, vertices, grid, expression, shape, origin)
+            one = self._lips_of(
+                source, target, vertices, grid, expression, placement.scale, shape, origin
+            )
             one = self._match_color(one, below, after - np.array(origin, np.float32))
             one = _darken(one, seam, _new_closure(source.placement.free, vertices))
             share_so_far += share
@@ -159,6 +162,7 @@ class Compositor:
         vertices: F32,
         grid: F32,
         expression: F32,
+        scale: float,
         shape: tuple[int, int],
         origin: tuple[int, int],
     ) -> U8:
@@ -168,7 +172,7 @@ class Compositor:
         at = (source.placement.project(points) - np.array(source.origin)) * source.zoom
         warped, _ = warp_mesh(source.rgb, at.astype(np.float32), target, self._lips, shape, origin)
         if float(trust.min()) < 0.999:
-            self._paint_inside(warped, target[VERTICES:], grid, trust, expression, origin)
+            self._paint_inside(warped, target[VERTICES:], grid, trust, expression, scale, origin)
         return warped
 
     def _paint_inside(
@@ -178,6 +182,7 @@ class Compositor:
         grid: F32,
         trust: F32,
         expression: F32,
+        scale: float,
         origin: tuple[int, int],
     ) -> None:
         """Where the source is not to be trusted, the drawn mouth takes over, in place."""
@@ -199,11 +204,13 @@ class Compositor:
             return
         jaw = jaw_drop(self._mesh.model, expression)
         middle = float(grid[columns // 2, 0])
-        drawn = self._mouth.paint(
-            where[inside], lips[inside][:, 0], lips[inside][:, 1], jaw, middle
-        )
+        y, roof_y, floor_y = where[inside][:, 1], lips[inside][:, 0], lips[inside][:, 1]
+        drawn = self._mouth.paint(where[inside], roof_y, floor_y, jaw, middle)
         window = warped[y0:y1, x0:x1]
-        keep = real[inside][:, :1]
+        # The drawn mouth begins softly at the lips, or its edge would be a staircase.
+        depth = np.minimum(y - roof_y, floor_y - y)
+        edge = np.clip(depth * np.float32(scale / _EDGE_PX), 0, 1)[:, None]
+        keep = 1 - edge * (1 - real[inside][:, :1])
         window[inside] = np.clip(window[inside] * keep + drawn * (1 - keep) + 0.5, 0, 255).astype(
             np.uint8
         )

@@ -31,6 +31,7 @@ from lipstream.engine.matcher import (
     FootageState,
     MouthSources,
     SelectedSource,
+    SourceCosts,
     SourceSelector,
     SourceState,
     sequential,
@@ -54,6 +55,11 @@ MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
 FADE_FRAMES: Final = 3  # over which one mouth source turns into the next
 _SOURCE_POSE_PER_DEGREE = 0.012
+# A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
+# and a fade hides a change. So the shape of the lips leads.
+_SOURCE_COSTS = SourceCosts(
+    pose=0.15, switch=0.01, switch_distance=0.08, switch_anywhere=0.12, neighbours=32
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,7 @@ class Engine:
             # In the footage's own order the whole lag goes to choosing mouths.
             lag_frames if self._matcher is None else 0,
             target.fps,
+            _SOURCE_COSTS,
         )
         self._backdrop = Background(track, model)
         self._compositor = Compositor(build_mesh(model), target.style.mouth)
