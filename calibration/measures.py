@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lipstream.engine.face_model import (
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    LEFT_EYE,
+    RIGHT_EYE,
+    face_model,
+)
 from lipstream.engine.types import F32, U8
 
-PATCH_PX: Final = 24
-_ALIGNED_PX: Final = 72  # the lower face at one size, so that sharpness can be compared
+_ALIGNED_PX: Final = 96  # the lower face at one size, so that sharpness can be compared
 # Upright square over the lower face, in inter-ocular distances from the eyes' middle: from the
 # nose's root down past the chin.
 _HALF_WIDTH: Final = 0.85
 _TOP: Final = 0.55
-_EYES: Final = ((33, 133), (362, 263))
+_MOUTH: Final = slice(_ALIGNED_PX // 5, _ALIGNED_PX * 4 // 5)
+_COARSE_PX: Final = 6
+_SKIN_TOP: Final = 0.75  # below this (eyes' middle 0, chin about 1.9) skin is compared
 
 
 @dataclass(frozen=True, slots=True)
 class FaceMeasures:
     """Of one face in one picture."""
 
-    sharpness: float  # Laplacian energy over contrast of the mouth region
-    patch: U8  # u8 [24, 24, 3], lower face, upright
+    sharpness: float  # fine over coarse detail around the mouth, in its most blurred direction
+    skin: U8  # u8 [P, 3], colours at `skin_points`
+
+
+@cache
+def skin_points() -> tuple[NDArray[np.int64], F32]:
+    """Where skin is compared: i64 [P, 3] vertices whose mean is the point, f32 [P, 2] mean place.
+
+    The middles of the mesh's triangles below the nose's tip, lips among them, the open mouth not:
+    they keep to the skin when the jaw drops.
+    """
+    model = face_model()
+    places = model.mean[model.triangles][:, :, :2].mean(axis=1)
+    inner = np.isin(model.triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(axis=1)
+    # The outermost triangles lie on the outline, half on hair, collar or background.
+    wide = np.abs(places[:, 0]) > 0.72
+    keep = (places[:, 1] > _SKIN_TOP) & ~inner & ~wide
+    return model.triangles[keep].astype(np.int64), places[keep].astype(np.float32)
 
 
 def frame_signature(rgb: U8) -> F32:
@@ -38,49 +64,67 @@ def measure_face(rgb: U8, landmarks: F32) -> FaceMeasures:
     """Measure the lower face of u8 [h, w, 3] at f32 [478, 3] px."""
     import cv2
 
-    aligned = lower_face(rgb, landmarks, _ALIGNED_PX)
-    grey = cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    mouth = grey[_ALIGNED_PX // 4 : _ALIGNED_PX * 3 // 4, _ALIGNED_PX // 5 : _ALIGNED_PX * 4 // 5]
-    edges = cv2.Laplacian(mouth, cv2.CV_32F, ksize=3)
-    sharpness = float(edges.std() / (mouth.std() + 4.0))
-    patch = cv2.resize(aligned, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_AREA)
-    return FaceMeasures(sharpness, np.ascontiguousarray(patch, np.uint8))
-
-
-def lower_face(rgb: U8, landmarks: F32, side_px: int) -> U8:
-    """Lower face of u8 [h, w, 3], turned upright, as u8 [side, side, 3]."""
-    import cv2
-
-    left = landmarks[list(_EYES[0]), :2].mean(axis=0)
-    right = landmarks[list(_EYES[1]), :2].mean(axis=0)
-    across = right - left
-    # A turned head narrows the eyes' distance in the picture but not in space.
-    iod = float(
-        np.linalg.norm(
-            landmarks[list(_EYES[1])].mean(axis=0) - landmarks[list(_EYES[0])].mean(axis=0)
-        )
-    )
-    x_axis = across / max(float(np.linalg.norm(across)), 1e-6)
-    y_axis = np.array([-x_axis[1], x_axis[0]])
-    # The nose's root to its base gives the side step of a turned head.
-    corner = (
-        (left + right) / 2
-        + y_axis * (_TOP * iod)
-        - x_axis * (_HALF_WIDTH * iod)
-        + x_axis * float(np.dot(landmarks[2, :2] - (left + right) / 2, x_axis))
-    )
-    scale = 2 * _HALF_WIDTH * iod / side_px
-    matrix = np.array(
-        [
-            [x_axis[0] * scale, y_axis[0] * scale, corner[0]],
-            [x_axis[1] * scale, y_axis[1] * scale, corner[1]],
-        ]
-    )
+    matrix = _to_aligned(landmarks)
+    shrink = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     aligned = cv2.warpAffine(
-        rgb,
+        _softened(rgb, landmarks, shrink),
         matrix,
-        (side_px, side_px),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        (_ALIGNED_PX, _ALIGNED_PX),
+        flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.asarray(aligned, np.uint8)
+    grey = cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    sharpness = _sharpness(grey[_MOUTH, _MOUTH])
+    vertices, _ = skin_points()
+    at = landmarks[vertices][:, :, :2].mean(axis=1) @ matrix[:, :2].T + matrix[:, 2]
+    smooth = cv2.blur(aligned, (5, 5))
+    column = np.clip(at[:, 0] + 0.5, 0, _ALIGNED_PX - 1).astype(np.int64)
+    row = np.clip(at[:, 1] + 0.5, 0, _ALIGNED_PX - 1).astype(np.int64)
+    return FaceMeasures(sharpness, np.ascontiguousarray(smooth[row, column], np.uint8))
+
+
+def _sharpness(grey: F32) -> float:
+    """Fine over coarse detail of f32 [h, w], along the direction in which it is blurred most.
+
+    The ratio does not ask how much there is to see: an open mouth has more edges than a closed
+    one, but not sharper ones.
+    """
+    ratios = []
+    for axis in (0, 1):
+        fine = np.diff(grey, axis=axis)
+        coarse = np.cumsum(fine, axis=axis)
+        step = np.diff(coarse.take(range(0, coarse.shape[axis], _COARSE_PX), axis=axis), axis=axis)
+        ratios.append(float(fine.std() * _COARSE_PX / (step.std() + 3.0)))
+    return min(ratios)
+
+
+def _softened(rgb: U8, landmarks: F32, shrink: float) -> U8:
+    """The picture, averaged around the face where it will shrink, so that sampling is fair."""
+    import cv2
+
+    size = int(1 / max(shrink, 1e-3))
+    if size < 2:
+        return rgb
+    x0, y0 = np.maximum(landmarks[:, :2].min(axis=0) - 4 * size, 0).astype(int)
+    x1, y1 = (landmarks[:, :2].max(axis=0) + 4 * size).astype(int)
+    if x1 <= x0 or y1 <= y0:
+        return rgb
+    out = rgb.copy()
+    out[y0:y1, x0:x1] = cv2.blur(rgb[y0:y1, x0:x1], (size, size))
+    return out
+
+
+def _to_aligned(landmarks: F32) -> NDArray[np.float64]:
+    """f64 [2, 3] that takes picture px to the upright square of the lower face."""
+    left, right = landmarks[list(LEFT_EYE)].mean(axis=0), landmarks[list(RIGHT_EYE)].mean(axis=0)
+    middle = (left + right)[:2] / 2
+    # A turned head narrows the eyes' distance in the picture but not in space.
+    iod = max(float(np.linalg.norm(right - left)), 1e-3)
+    across = (right - left)[:2]
+    x_axis = across / max(float(np.linalg.norm(across)), 1e-6)
+    y_axis = np.array([-x_axis[1], x_axis[0]])
+    # A turned head also moves the mouth sideways against the eyes.
+    aside = float(np.dot(landmarks[2, :2] - middle, x_axis))
+    corner = middle + y_axis * (_TOP * iod) + x_axis * (aside - _HALF_WIDTH * iod)
+    turn = np.stack([x_axis, y_axis]) * (_ALIGNED_PX / (2 * _HALF_WIDTH * iod))
+    return np.concatenate([turn, -(turn @ corner)[:, None]], axis=1)

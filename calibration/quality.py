@@ -1,27 +1,46 @@
-"""Which frames may be used, and why the others may not."""
+"""Which frames may be used, and why the others may not.
+
+Each rule compares the clip with itself: what is sharp, or what a mouth looks like, differs more
+between two people than between a good and a bad frame of one.
+"""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lipstream.calibration.measures import skin_points
 from lipstream.calibration.tracker import RawTrack, inter_ocular_px
+from lipstream.engine.types import F32, U8
 
-Reason = Literal[
-    "no_face", "outside", "small_face", "profile", "cut", "blur", "occlusion", "other_person"
-]
+logger = logging.getLogger(__name__)
+
+Reason = Literal["no_face", "outside", "small_face", "profile", "cut", "occlusion", "blur"]
+# In order of precedence: a frame has the first that applies.
 REASONS: Final[dict[Reason, str]] = {
     "no_face": "no face was found",
     "outside": "the face leaves the picture",
     "small_face": "the face is too small",
     "profile": "the head is turned too far away",
     "cut": "the picture cuts to another shot",
-    "blur": "the mouth is blurred",
     "occlusion": "something covers the mouth",
-    "other_person": "another person is shown",
+    "blur": "the mouth is blurred",
 }
+SMALL_FACE_PX: Final = 24.0  # between the eyes
+PROFILE_DEGREES: Final = 35.0
+CUT_MARGIN_FRAMES: Final = 1  # on each side: encoders smear the first and last frame of a shot
+_BLUR_SHARE: Final = 0.5  # of the clip's usual sharpness
+_FEW_FRAMES: Final = 25
+_STRANGE_LEVELS: Final = 14.0  # of a face whose median is 128
+_OCCLUSION_MARGIN_FRAMES: Final = 2
+_OCCLUDED_SHARE: Final = 0.14  # of the lower face; hands cover 0.2 to 0.9 of it, grins 0.1
+_COMPONENTS: Final = 8
+_PARTS: Final = 12  # a neighbourhood is this part of the lower face
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +53,143 @@ class Rejection:
 
 def judge(track: RawTrack) -> list[Rejection]:
     """Frames to leave out, each with one reason, in frame order."""
-    iod = inter_ocular_px(track.landmarks)
+    found = track.found
+    flags: dict[Reason, NDArray[np.bool_]] = {"no_face": ~found}
+    with np.errstate(invalid="ignore"):
+        flags["small_face"] = found & (inter_ocular_px(track.landmarks) < SMALL_FACE_PX)
+        flags["profile"] = found & (np.abs(yaw_degrees(track.transform)) > PROFILE_DEGREES)
+    flags["outside"] = found & _outside(track)
+    flags["cut"] = _near_cuts(track.frames, track.cuts)
+    fair = found & ~flags["small_face"] & ~flags["profile"] & ~flags["outside"]
+    flags["occlusion"] = fair & occluded(track.skin, fair)
+    flags["blur"] = fair & _blurred(track.sharpness, fair & ~flags["occlusion"])
     out: list[Rejection] = []
     for k in range(track.frames):
-        if not track.found[k]:
-            out.append(Rejection(k, "no_face"))
-        elif iod[k] < 24:
-            out.append(Rejection(k, "small_face"))
+        reason = next((r for r in REASONS if flags[r][k]), None)
+        if reason is not None:
+            out.append(Rejection(k, reason))
     return out
 
 
-def usable(track: RawTrack, rejected: list[Rejection]) -> np.ndarray:
+def usable(track: RawTrack, rejected: list[Rejection]) -> NDArray[np.bool_]:
     """bool [T]: False where a frame is rejected."""
     keep = np.ones(track.frames, np.bool_)
     keep[[r.frame for r in rejected]] = False
     return keep
+
+
+def yaw_degrees(transform: F32) -> F32:
+    """Turn of the head against the line of sight, f32 [T], from f32 [T, 4, 4]."""
+    yaw: F32 = np.degrees(np.arctan2(transform[:, 0, 2], transform[:, 2, 2])).astype(np.float32)
+    return yaw
+
+
+def _outside(track: RawTrack) -> NDArray[np.bool_]:
+    """Chin, mouth or both cheeks beyond the border (the crown may be)."""
+    points = track.landmarks[:, [152, 61, 291, 17, 234, 454], :2]
+    with np.errstate(invalid="ignore"):
+        beyond = (
+            (points[..., 0] < 0)
+            | (points[..., 0] > track.width - 1)
+            | (points[..., 1] < 0)
+            | (points[..., 1] > track.height - 1)
+        )
+    out: NDArray[np.bool_] = beyond[:, :4].any(axis=1) | beyond[:, 4:].all(axis=1)
+    return out
+
+
+def _near_cuts(frames: int, cuts: tuple[int, ...]) -> NDArray[np.bool_]:
+    near = np.zeros(frames, np.bool_)
+    for cut in cuts:
+        near[max(0, cut - CUT_MARGIN_FRAMES) : cut + CUT_MARGIN_FRAMES] = True
+    return near
+
+
+def _blurred(sharpness: F32, fair: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Far less sharp than the clip usually is; the clip's own spread sets how far."""
+    if int(fair.sum()) < 8:
+        return np.zeros(sharpness.size, np.bool_)
+    usual = float(np.median(sharpness[fair]))
+    spread = 1.4826 * float(np.median(np.abs(sharpness[fair] - usual)))
+    limit = min(_BLUR_SHARE * usual, usual - 3.5 * spread)
+    with np.errstate(invalid="ignore"):
+        low: NDArray[np.bool_] = sharpness < limit
+    return low
+
+
+def occluded(skin: U8, fair: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Frames whose lower face is like none of the clip's usual ones.
+
+    On the mesh, the looks of one person's skin and lips (speech, light, pose) span a small linear
+    space, fitted to the clip robustly. A hand or a microphone cannot be made from them: some
+    neighbourhood on the face stays unexplained. Ours.
+
+    Args:
+        skin: u8 [T, P, 3], colours at `measures.skin_points`.
+        fair: bool [T], frames to judge and to learn from.
+    """
+    out = np.zeros(fair.size, np.bool_)
+    frames = np.flatnonzero(fair)
+    if frames.size < _FEW_FRAMES:
+        return out  # a second: nothing usual to compare with
+    strange = unexplained(skin[frames])
+    # A grin or a shadow is strange in one place; what covers the mouth is strange all over it.
+    usual = float(np.median(strange))
+    out[frames[strange > usual + _OCCLUDED_SHARE]] = True
+    # Coming and going it covers less: take the frames beside it too.
+    wider = np.convolve(out, np.ones(2 * _OCCLUSION_MARGIN_FRAMES + 1), mode="same") > 0
+    return wider & fair
+
+
+def unexplained(skin: U8) -> NDArray[np.float64]:
+    """f64 [T], 0 to 1: share of each lower face that the clip's usual looks do not explain."""
+    count = skin.shape[0]
+    flat = skin.reshape(count, -1).astype(np.float32)
+    # Exposure changes as a whole: take the face's own brightness out.
+    level = np.median(flat, axis=1, keepdims=True)
+    flat = flat * (128.0 / np.maximum(level, 80.0))
+    learn = flat[np.linspace(0, count - 1, min(count, 1000)).astype(int)]
+    middle = np.median(learn, axis=0)
+    score = _worst_part(learn - middle)
+    for _ in range(4):
+        # At least half of the clip is taken for usual; of the rest, what looks alike.
+        usual = float(np.median(score))
+        spread = 1.4826 * float(np.median(np.abs(score - usual)))
+        inliers = learn[score <= usual + 2.5 * spread]
+        middle = inliers.mean(axis=0)
+        rank = min(_COMPONENTS, max(1, inliers.shape[0] // 12))
+        _, _, basis = np.linalg.svd(inliers - middle, full_matrices=False)
+        axes = basis[:rank]
+        score = _worst_part(_residual(learn, middle, axes))
+    error = np.abs(_residual(flat, middle, axes)).reshape(count, -1, 3).mean(axis=2)
+    share: NDArray[np.float64] = (error > _STRANGE_LEVELS).mean(axis=1)
+    return share
+
+
+def _residual(flat: F32, middle: F32, axes: F32) -> F32:
+    """What projection leaves. Fitted twice, the second time without the worst points, so that an
+    occluder cannot pull the whole face towards itself."""
+    centred = flat - middle
+    error = centred - (centred @ axes.T) @ axes
+    size = np.abs(error)
+    limit = 2.5 * np.median(size, axis=1, keepdims=True) + 6.0
+    trimmed = np.where(size > limit, centred - error, centred)
+    out: F32 = centred - (trimmed @ axes.T) @ axes
+    return out
+
+
+@cache
+def _neighbourhoods() -> NDArray[np.int64]:
+    """i64 [P, n]: the nearest points of each point on the mean face."""
+    _, places = skin_points()
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2)
+    return np.argsort(distance, axis=1)[:, : max(8, len(places) // _PARTS)]
+
+
+def _worst_part(error: F32) -> NDArray[np.float64]:
+    """Largest mean error over neighbourhoods, f64 [T], from f32 [T, P * 3]."""
+    near = _neighbourhoods()
+    size = np.abs(error).reshape(error.shape[0], near.shape[0], 3).mean(axis=2)
+    share = np.zeros((near.shape[0], near.shape[0]), np.float32)
+    np.put_along_axis(share, near, 1.0 / near.shape[1], axis=1)
+    return (size @ share.T).max(axis=1).astype(np.float64)

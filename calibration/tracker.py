@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from lipstream.calibration.measures import PATCH_PX, FaceMeasures, frame_signature, measure_face
+from lipstream.calibration.measures import FaceMeasures, frame_signature, measure_face, skin_points
 from lipstream.calibration.video import FootageFrame
 from lipstream.engine.errors import AssetError, CalibrationError
 from lipstream.engine.types import F32, I32, U8
@@ -56,8 +56,8 @@ class RawTrack:
     face_count: I32  # i32 [T], faces in the picture, as last counted
     cuts: tuple[int, ...]  # first frame of each new shot; 0 is not among them
     difference: F32  # f32 [T], 0 to 1, picture against the one before
-    sharpness: F32  # f32 [T], mouth region, Laplacian energy over contrast; NaN without a face
-    patches: U8  # u8 [T, 24, 24, 3], lower face turned upright; 0 without a face
+    sharpness: F32  # f32 [T], fine over coarse detail around the mouth; NaN without a face
+    skin: U8  # u8 [T, P, 3], colours of the lower face at measures.skin_points(); 0 without a face
     repeated: np.ndarray[Any, np.dtype[np.bool_]]  # bool [T], same source frame as before
     width: int  # px
     height: int  # px
@@ -382,13 +382,13 @@ class _Rows:
         blendshapes = np.full((count, BLENDSHAPES), np.nan, np.float32)
         transform = np.full((count, 4, 4), np.nan, np.float32)
         sharpness = np.full(count, np.nan, np.float32)
-        patches = np.zeros((count, PATCH_PX, PATCH_PX, 3), np.uint8)
+        skin = np.zeros((count, len(skin_points()[0]), 3), np.uint8)
         for k, (face, measures) in enumerate(zip(self._faces, self._measures, strict=True)):
             if face is None or measures is None:
                 continue
             landmarks[k], blendshapes[k] = face.landmarks, face.blendshapes
             transform[k], sharpness[k] = face.transform, measures.sharpness
-            patches[k] = measures.patch
+            skin[k] = measures.skin
         cuts = sorted(set(self._cuts) | set(_landmark_jumps(landmarks)))
         return RawTrack(
             landmarks,
@@ -398,7 +398,7 @@ class _Rows:
             tuple(cuts),
             np.asarray(self._difference, np.float32),
             sharpness,
-            patches,
+            skin,
             np.asarray(self._repeated, np.bool_),
             self.width,
             self.height,
