@@ -10,6 +10,7 @@ machine without a compiler installs too and runs the NumPy twins.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import subprocess
@@ -59,6 +60,13 @@ def compile_cpu() -> Path:
     return output
 
 
+def gpu_sources_digest() -> str:
+    """SHA-256 over what the fat binary is made of; FATBIN.sha256 holds that of the last build."""
+    names = [*HEADERS, "kernels/cuda/lipstream.cu"]
+    content = b"".join((HERE.parent / name).read_bytes() for name in names)
+    return hashlib.sha256(content + " ".join(GPU_FLAGS).encode()).hexdigest()
+
+
 def compile_gpu() -> Path:
     """Compile the fat binary beside this file with nvcc; returns its path."""
     output = HERE / FATBIN
@@ -66,6 +74,7 @@ def compile_gpu() -> Path:
         raise SystemExit("nvcc is not on the path; the fat binary in the repository needs none")
     source = str(HERE / "cuda" / "lipstream.cu")
     subprocess.run(["nvcc", *GPU_FLAGS, "-o", str(output), source], check=True)
+    (HERE / f"{FATBIN}.sha256").write_text(gpu_sources_digest() + "\n")
     return output
 
 

@@ -24,6 +24,6 @@ LS_BODY uint8_t ls_blend_steps(int background, int layer, int steps) {
 }
 
 LS_BODY uint8_t ls_match_color(int layer, float gain, float bias) {
-    const float value = floorf((float)layer * gain + bias + 0.5f);
+    const float value = floor((float)layer * gain + bias + 0.5f);
     return (uint8_t)(value < 0 ? 0.0f : (value > 255 ? 255.0f : value));
 }
