@@ -56,9 +56,9 @@ setup(
     package_dir=FOLDERS,
     package_data={
         "lipstream": ["py.typed"],
-        "lipstream.engine.weights": ["*.safetensors", "*.onnx", "*.json", "*.npz"],
+        "lipstream.engine.weights": ["*.safetensors", "*.onnx"],
         "lipstream.kernels": ["*.cpp", "cuda/*", "*.fatbin"],
-        "lipstream.calibration": ["*.ogg", "*.safetensors", "*.npz", "*.html", "*.json", "data/*"],
+        "lipstream.calibration": ["*.ogg", "*.safetensors"],
     },
     ext_modules=[
         Extension(

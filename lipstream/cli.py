@@ -154,6 +154,7 @@ def express(
         Path | None, typer.Option("--output", "-o", help="JSON lines go here, not to the screen.")
     ] = None,
     profile: Profile = "live",
+    backend: Backend = "auto",
     verbose: Verbose = False,
 ) -> None:
     """Print what the lips do, a JSON object for every 20 ms."""
@@ -162,13 +163,13 @@ def express(
         from lipstream.streaming.partial_file import PartialFile
 
         if output is None:
-            for line in express_lines(audio, profile):
+            for line in express_lines(audio, profile, backend):
                 console.out.write(line + "\n")
             console.out.flush()
             return
         with PartialFile(output) as part:
             with part.temporary.open("w", encoding="utf-8") as file:
-                for line in express_lines(audio, profile):
+                for line in express_lines(audio, profile, backend):
                     file.write(line + "\n")
             part.commit()
 
@@ -204,6 +205,8 @@ def run(arguments: Sequence[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(list(arguments), prog_name="lipstream", standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # typer turns the exception of Ctrl-C into this
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except LipstreamError as error:
         return _told(str(error), EXIT_BAD_INPUT, verbose)
