@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lipstream.cli_bench import Json, Verbose, bench_app, train_app
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError
 
@@ -37,16 +38,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 assets_app = typer.Typer(help="Model files that are fetched, not shipped.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measurements that can be repeated.", no_args_is_help=True)
-train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
 app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show what libraries say, and where errors arise.")
-]
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
 Backend = Annotated[str, typer.Option(help="What runs the networks: auto, openvino or torch.")]
 
