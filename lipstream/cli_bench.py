@@ -1,4 +1,4 @@
-"""`lipstream bench …` and `lipstream train …`: figures of this version, and how its weights came."""
+"""`lipstream bench …` and `lipstream train …`: figures of this version, and its weights anew."""
 
 from __future__ import annotations
 
