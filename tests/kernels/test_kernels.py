@@ -1,0 +1,285 @@
+"""What the kernels promise, for each implementation, against independent arithmetic."""
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lipstream.engine.errors import BackendUnavailable, UsageError
+from lipstream.kernels import choice, color, compiled, composite, dynamic, mesh
+
+SEEDS = st.integers(0, 2**32 - 1)
+FEW = settings(max_examples=30, deadline=None, derandomize=True)
+
+
+@pytest.fixture(params=["compiled", "numpy"], autouse=True, scope="module")
+def kernels(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(choice.ENVIRONMENT_VARIABLE, request.param)
+        choice.implementation.cache_clear()
+        try:
+            choice.implementation()
+        except BackendUnavailable as missing:
+            choice.implementation.cache_clear()
+            pytest.skip(str(missing))
+        yield request.param
+    choice.implementation.cache_clear()
+
+
+# ---------------------------------------------------------------------------- colour
+
+
+def bt709(rgb):
+    """Y, Cb, Cr of BT.709 limited range, in floating point, from the recommendation."""
+    r, g, b = np.moveaxis(rgb.astype(np.float64) / 255, -1, 0)
+    y = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    return 16 + 219 * y, 128 + 224 * (b - y) / 1.8556, 128 + 224 * (r - y) / 1.5748
+
+
+def flat(colour, h=4, w=4):
+    return np.broadcast_to(np.array(colour, np.uint8), (h, w, 3)).copy()
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+@FEW
+def test_flat_colours_are_bt709(colour):
+    i420 = color.rgb_to_i420(flat(colour))
+    planes = i420[:4], i420[4], i420[5]
+    for plane, expected in zip(planes, bt709(flat(colour)), strict=True):
+        assert abs(plane.astype(float) - expected.ravel()[0]).max() <= 0.51
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+@FEW
+def test_flat_colours_come_back(colour):
+    back = color.i420_to_rgb(color.rgb_to_i420(flat(colour)))
+    assert abs(back.astype(int) - colour).max() <= 2
+
+
+def test_greys_stay_grey_and_the_ends_are_exact():
+    for level in range(256):
+        i420 = color.rgb_to_i420(flat([level] * 3))
+        assert (i420[4:] == 128).all()
+        back = color.i420_to_rgb(i420)
+        assert np.ptp(back) == 0
+        assert abs(int(back[0, 0, 0]) - level) <= 1
+    assert color.rgb_to_i420(flat([0, 0, 0]))[0, 0] == 16
+    assert color.rgb_to_i420(flat([255, 255, 255]))[0, 0] == 235
+
+
+def test_a_region_is_a_piece_of_the_whole():
+    i420 = np.random.default_rng(0).integers(0, 256, (36, 20), dtype=np.uint8)
+    whole = color.i420_to_rgb(i420)
+    np.testing.assert_array_equal(color.i420_region_to_rgb(i420, 4, 6, 12, 10), whole[6:16, 4:16])
+
+
+def test_pixels_outside_the_mask_keep_their_bits():
+    random = np.random.default_rng(1)
+    before = random.integers(0, 256, (36, 20), dtype=np.uint8)
+    mask = np.zeros((10, 12), np.uint8)
+    mask[3, 4] = 1
+    i420 = before.copy()
+    color.rgb_region_into_i420(
+        random.integers(0, 256, (10, 12, 3), dtype=np.uint8), i420, 4, 6, mask
+    )
+    changed = np.zeros(36 * 20, bool)
+    changed[(6 + 3) * 20 + 4 + 4] = True  # its luma
+    for plane in range(2):  # its chroma sample, in U and V
+        changed[24 * 20 + plane * 120 + ((6 + 3) // 2) * 10 + (4 + 4) // 2] = True
+    np.testing.assert_array_equal(i420.ravel()[~changed], before.ravel()[~changed])
+    i420_nothing = before.copy()
+    color.rgb_region_into_i420(flat([9, 9, 9], 10, 12), i420_nothing, 4, 6, mask * 0)
+    np.testing.assert_array_equal(i420_nothing, before)
+
+
+def test_odd_and_outside_regions_are_refused():
+    i420 = np.zeros((36, 20), np.uint8)
+    with pytest.raises(UsageError, match="even"):
+        color.i420_region_to_rgb(i420, 1, 0, 4, 4)
+    with pytest.raises(UsageError, match="inside"):
+        color.i420_region_to_rgb(i420, 18, 0, 4, 4)
+    with pytest.raises(UsageError, match="even"):
+        color.rgb_to_i420(np.zeros((3, 4, 3), np.uint8))
+    with pytest.raises(UsageError, match="I420"):
+        color.i420_to_rgb(np.zeros((35, 20), np.uint8))
+    with pytest.raises(UsageError, match="contiguous"):
+        color.i420_to_rgb(np.zeros((36, 40), np.uint8)[:, ::2])
+    i420.flags.writeable = False
+    with pytest.raises(UsageError, match="read-only"):
+        color.rgb_region_into_i420(flat([0, 0, 0]), i420, 0, 0)
+
+
+# ---------------------------------------------------------------------------- mesh
+
+
+def jittered_grid(seed, columns=6, rows=5, step=7.0, jitter=2.5):
+    random = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.arange(columns) * step, np.arange(rows) * step)
+    xy = np.stack([x.ravel(), y.ravel()], axis=1)
+    inner = ((x > 0) & (x < x.max()) & (y > 0) & (y < y.max())).ravel()
+    moves = random.uniform(-jitter, jitter, xy.shape)
+    if seed % 2:
+        moves = np.round(moves * 2) / 2  # vertices and edges on pixel centres and borders
+    xy[inner] += moves[inner]
+    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    upper = np.stack([corner, corner + 1, corner + columns], axis=1)
+    lower = np.stack([corner + 1, corner + columns, corner + columns + 1], axis=1)
+    return xy.astype(np.float32), np.concatenate([upper, lower]).astype(np.int32)
+
+
+@given(SEEDS)
+@FEW
+def test_a_mesh_paints_every_pixel_exactly_once(seed):
+    xy, triangles = jittered_grid(seed)
+    shape = (28, 35)
+    count = sum(
+        mesh.mesh_map(xy, xy, triangles[i : i + 1], shape)[1] // 255 for i in range(len(triangles))
+    )
+    assert (count == 1).all()
+
+
+@given(SEEDS)
+@FEW
+def test_an_unmoved_mesh_copies_the_image(seed):
+    xy, triangles = jittered_grid(seed)
+    image = np.random.default_rng(seed).integers(0, 256, (28, 35, 3), dtype=np.uint8)
+    warped, coverage = mesh.warp_mesh(image, xy, xy, triangles, (28, 35))
+    assert (coverage == 255).all()
+    np.testing.assert_array_equal(warped, image)
+
+
+def test_a_whole_pixel_shift_moves_the_image():
+    xy, triangles = jittered_grid(3)
+    image = np.random.default_rng(3).integers(0, 256, (28, 35, 3), dtype=np.uint8)
+    moved = xy + np.array([4, -3], np.float32)
+    warped, coverage = mesh.warp_mesh(image, xy, moved, triangles, (20, 20), (8, 2))
+    np.testing.assert_array_equal(warped, image[5:25, 4:24])
+    assert (coverage == 255).all()
+
+
+def test_an_affine_map_is_followed():
+    xy, triangles = jittered_grid(4)
+    linear, offset = np.array([[1.1, 0.2], [-0.1, 0.9]]), np.array([3.0, 5.0])
+    target = (xy @ linear.T + offset).astype(np.float32)
+    mapped, coverage = mesh.mesh_map(xy, target, triangles, (40, 50))
+    rows, columns = np.nonzero(coverage)
+    centres = np.stack([columns + 0.5, rows + 0.5], axis=1)
+    expected = (centres - offset) @ np.linalg.inv(linear).T
+    # Vertices are rounded to 1/256 px, which the affine map magnifies a little.
+    assert abs(mapped[rows, columns] - expected).max() < 0.01
+    assert (mapped[coverage == 0] == 0).all()
+
+
+def test_the_last_triangle_is_on_top():
+    xy = np.array([[0, 0], [8, 0], [0, 8], [8, 8]], np.float32)
+    source = np.concatenate([xy, xy + 100])
+    target = np.concatenate([xy, xy])
+    under, over = [0, 1, 2], [4, 5, 6]
+    mapped, _ = mesh.mesh_map(source, target, np.array([under, over], np.int32), (8, 8))
+    assert mapped[1, 1, 0] > 100
+    mapped, _ = mesh.mesh_map(source, target, np.array([over, under], np.int32), (8, 8))
+    assert mapped[1, 1, 0] < 100
+
+
+def test_sampling_is_bilinear_and_repeats_the_border():
+    image = np.array([[[0], [100]], [[200], [60]]], np.uint8)
+    mapped = np.array([[[1, 0.5], [1, 1], [-9, -9], [99, 0.5], [np.nan, 1.5]]], np.float32)
+    assert mesh.remap(image, mapped)[0, :, 0].tolist() == [50, 90, 0, 100, 200]
+
+
+def test_meshes_that_would_read_astray_are_refused():
+    xy, triangles = jittered_grid(0)
+    with pytest.raises(UsageError, match="vertices"):
+        mesh.mesh_map(xy, xy, triangles + 1, (8, 8))
+    broken = xy.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(UsageError, match="NaN"):
+        mesh.mesh_map(xy, broken, triangles, (8, 8))
+    with pytest.raises(UsageError, match="out_shape"):
+        mesh.mesh_map(xy, xy, triangles, (0, 8))
+
+
+# ------------------------------------------------------------------------- composite
+
+
+@given(SEEDS)
+@FEW
+def test_alpha_ends_are_exact_and_the_middle_is_rounded(seed):
+    random = np.random.default_rng(seed)
+    background, layer = random.integers(0, 256, (2, 9, 8, 3), dtype=np.uint8)
+    alpha = random.choice(np.array([0, 1, 77, 128, 254, 255], np.uint8), (9, 8))
+    weight = alpha[..., None] / 255
+    exact = background * (1 - weight) + layer * weight
+    for a in (alpha, weight[..., 0].astype(np.float32)):
+        out = composite.blend(background, layer, a)
+        np.testing.assert_array_equal(out[alpha == 0], background[alpha == 0])
+        np.testing.assert_array_equal(out[alpha == 255], layer[alpha == 255])
+        assert abs(out - exact).max() <= (0.501 if a.dtype == np.uint8 else 0.54)
+
+
+def test_the_match_moves_the_layer_only():
+    background, layer = np.full((2, 2, 2, 3), 100, np.uint8)
+    alpha = np.array([[0, 255], [255, 0]], np.uint8)
+    gain, bias = np.array([1, 2, 3], np.float32), np.array([5, -20, 0], np.float32)
+    out = composite.blend_matched(background, layer, alpha, gain, bias)
+    assert out[0, 1].tolist() == [105, 180, 255]
+    assert out[0, 0].tolist() == [100, 100, 100]
+    with pytest.raises(UsageError, match="finite"):
+        composite.blend_matched(background, layer, alpha, gain * np.float32("nan"), bias)
+    with pytest.raises(UsageError, match="alpha"):
+        composite.blend(background, layer, alpha.astype(np.float64))
+
+
+# ------------------------------------------------------------------ dynamic programming
+
+
+def test_min_plus_by_hand():
+    inf = np.inf
+    score = np.array([0, 4, inf], np.float32)
+    predecessors = np.array([[0, 1], [1, 0], [2, 2]], np.int32)
+    cost = np.array([[5, 1], [0, 4], [0, 1]], np.float32)
+    best, back = dynamic.min_plus(score, predecessors, cost, np.array([1, 2, 3], np.float32))
+    assert best.tolist() == [6, 6, inf]  # both are ties: 0 + 5 = 4 + 1 and 4 + 0 = 0 + 4
+    assert back.tolist() == [0, 1, -1]
+
+
+def test_feature_distance_by_hand():
+    features = np.array([[0, 1, 3], [2, 2, 2]], np.float32)
+    got = dynamic.feature_distance(
+        features, np.array([1, 0], np.float32), np.array([0, 10, np.inf], np.float32)
+    )
+    assert got.tolist() == [5, 14, np.inf]
+    with pytest.raises(UsageError, match="finite"):
+        dynamic.feature_distance(features, np.array([np.nan, 0], np.float32), got)
+
+
+# ---------------------------------------------------------------------------- choice
+
+
+def test_the_choice_is_logged_once(kernels, caplog):
+    choice.implementation.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert [choice.implementation(), choice.implementation()] == [kernels] * 2
+    assert [record.kernels for record in caplog.records] == [kernels]
+
+
+def test_nobody_falls_back_in_silence(kernels, monkeypatch, caplog):
+    def missing():
+        raise BackendUnavailable("not built")
+
+    monkeypatch.setattr(compiled, "library", missing)
+    monkeypatch.setenv(choice.ENVIRONMENT_VARIABLE, "compiled")
+    choice.implementation.cache_clear()
+    with pytest.raises(BackendUnavailable, match="not built"):
+        choice.implementation()
+    monkeypatch.delenv(choice.ENVIRONMENT_VARIABLE)
+    assert choice.implementation() == "numpy"
+    assert caplog.records[-1].levelno == logging.WARNING
+    assert caplog.records[-1].reason == "not built"
+    monkeypatch.setenv(choice.ENVIRONMENT_VARIABLE, "fast")
+    choice.implementation.cache_clear()
+    with pytest.raises(UsageError, match="'fast'"):
+        choice.implementation()
+    monkeypatch.setenv(choice.ENVIRONMENT_VARIABLE, kernels)
