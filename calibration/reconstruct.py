@@ -108,5 +108,4 @@ def _savgol(x: F32, window: int) -> F32:
     window = min(window, len(x) - 1 + len(x) % 2)
     if window < 5:
         return x
-    smooth: F32 = savgol_filter(x, window, 2, axis=0).astype(np.float32)
-    return smooth
+    return savgol_filter(x, window, 2, axis=0).astype(np.float32)

@@ -13,21 +13,21 @@ import numpy as np
 from lipstream.engine.face_model import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
-    OUTER_LOWER_LIP,
-    OUTER_UPPER_LIP,
     VERTICES,
 )
+from lipstream.engine.inner_mouth import InnerMouth
 from lipstream.engine.mouth import Mouth
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
     INNER_ROWS,
+    LIP_OUTLINE,
     FaceMesh,
     Placement,
+    distance_outside,
     drive,
     gap_height,
     inner_grid,
     inner_source,
-    jaw_drop,
     jaw_vertices,
     lip_inset,
 )
@@ -39,7 +39,7 @@ _TEXTURE_ORIGIN = (-1.0, 0.3)
 _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.04
-_EDGE_PX = 1.5
+_LEAST_GAP_PX = 0.4
 _MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
 
 
@@ -59,13 +59,13 @@ class Compositor:
     def __init__(self, mesh: FaceMesh, mouth: Mouth) -> None:
         """Take the meshes and the target's teeth."""
         self._mesh = mesh
-        self._mouth = mouth
         self._texture = mask_texture(mesh)
         self._seam = seam_texture(mesh)
         model = mesh.model
         self._canonical = model.mean[:, :2].astype(np.float32)
         lips = np.concatenate([mesh.lip_triangles, mesh.inner_triangles + VERTICES])
         self._lips = np.ascontiguousarray(lips, np.int32)
+        self._inner = InnerMouth(mesh, mouth, self._lips)
         ring = self._sample_texture(self._canonical)
         mouth_vertices = np.unique(mesh.lip_triangles)
         self._lip_vertices = mouth_vertices
@@ -170,50 +170,14 @@ class Compositor:
         inner, trust = inner_source(grid, vertices, source.placement)
         points = np.concatenate([lip_inset(source.placement, vertices), inner])
         at = (source.placement.project(points) - np.array(source.origin)) * source.zoom
-        warped, _ = warp_mesh(source.rgb, at.astype(np.float32), target, self._lips, shape, origin)
-        if float(trust.min()) < 0.999:
-            self._paint_inside(warped, target[VERTICES:], grid, trust, expression, scale, origin)
+        at, target = at.astype(np.float32), target - np.array(origin, np.float32)
+        warped, _ = warp_mesh(source.rgb, at, target, self._lips, shape, (0, 0))
+        if gap_height(vertices) * scale > _LEAST_GAP_PX:
+            lowered = float(vertices[13, 1] - source.placement.free[13, 1])
+            self._inner.paint(
+                warped, source.rgb, at, target, grid, (trust, lowered), expression, scale
+            )
         return warped
-
-    def _paint_inside(
-        self,
-        warped: U8,
-        target: F32,
-        grid: F32,
-        trust: F32,
-        expression: F32,
-        scale: float,
-        origin: tuple[int, int],
-    ) -> None:
-        """Where the source is not to be trusted, the drawn mouth takes over, in place."""
-        triangles = self._mesh.inner_triangles
-        x0, y0, x1, y1 = _rectangle(
-            target - np.array(origin, np.float32), warped.shape[1], warped.shape[0]
-        )
-        if x1 <= x0 or y1 <= y0:
-            return
-        shape, at = (y1 - y0, x1 - x0), (origin[0] + x0, origin[1] + y0)
-        columns = len(INNER_UPPER_LIP)
-        roof = np.tile(grid[:columns, 1], INNER_ROWS)
-        floor = np.tile(grid[-columns:, 1], INNER_ROWS)
-        where, covered = mesh_map(grid[:, :2].copy(), target, triangles, shape, at)
-        lips, _ = mesh_map(np.stack([roof, floor], 1), target, triangles, shape, at)
-        real, _ = mesh_map(np.stack([trust, trust], 1), target, triangles, shape, at)
-        inside = covered > 0
-        if not inside.any():
-            return
-        jaw = jaw_drop(self._mesh.model, expression)
-        middle = float(grid[columns // 2, 0])
-        y, roof_y, floor_y = where[inside][:, 1], lips[inside][:, 0], lips[inside][:, 1]
-        drawn = self._mouth.paint(where[inside], roof_y, floor_y, jaw, middle)
-        window = warped[y0:y1, x0:x1]
-        # The drawn mouth begins softly at the lips, or its edge would be a staircase.
-        depth = np.minimum(y - roof_y, floor_y - y)
-        edge = np.clip(depth * np.float32(scale / _EDGE_PX), 0, 1)[:, None]
-        keep = 1 - edge * (1 - real[inside][:, :1])
-        window[inside] = np.clip(window[inside] * keep + drawn * (1 - keep) + 0.5, 0, 255).astype(
-            np.uint8
-        )
 
     def _match_color(self, layer: U8, below: U8, after: F32) -> U8:
         """Bring the layer to the light of what lies below: a plane per channel, additive.
@@ -262,8 +226,7 @@ class Compositor:
 def mask_texture(mesh: FaceMesh) -> U8:
     """Opacity of the lip layer on the resting canonical face, u8 [232, 256, 1]."""
     rest = mesh.model.mean[:, :2]
-    ring = rest[list(OUTER_UPPER_LIP) + list(OUTER_LOWER_LIP[-2:0:-1])]
-    distance = _distance_outside(_texture_points(), ring).reshape(_TEXTURE_SHAPE)
+    distance = distance_outside(_texture_points(), rest[list(LIP_OUTLINE)]).reshape(_TEXTURE_SHAPE)
     t = np.clip((distance - _MASK_CORE) / (_MASK_FADE - _MASK_CORE), 0, 1)
     return ((1 - t * t * (3 - 2 * t)) * 255 + 0.5).astype(np.uint8)[..., None]
 
@@ -273,7 +236,7 @@ def seam_texture(mesh: FaceMesh) -> U8:
     rest = mesh.model.mean[:, :2]
     line = (rest[list(INNER_UPPER_LIP)] + rest[list(INNER_LOWER_LIP)]) / 2
     thin = np.concatenate([line + [0, -1e-4], line[::-1] + [0, 1e-4]])
-    distance = _distance_outside(_texture_points(), thin).reshape(_TEXTURE_SHAPE)
+    distance = distance_outside(_texture_points(), thin).reshape(_TEXTURE_SHAPE)
     return (np.exp(-((distance / _SEAM_WIDTH) ** 2)) * 255 + 0.5).astype(np.uint8)[..., None]
 
 
@@ -281,8 +244,7 @@ def _texture_points() -> F32:
     rows, columns = _TEXTURE_SHAPE
     x = (np.arange(columns) + 0.5) / _TEXTURE_PX + _TEXTURE_ORIGIN[0]
     y = (np.arange(rows) + 0.5) / _TEXTURE_PX + _TEXTURE_ORIGIN[1]
-    points: F32 = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-    return points
+    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32)
 
 
 def _new_closure(source: F32, target: F32) -> float:
@@ -297,24 +259,6 @@ def _darken(layer: U8, shade: U8, strength: float) -> U8:
         return layer
     factor = 1 - shade[..., None].astype(np.float32) * np.float32(strength * _SEAM_DEPTH / 255)
     return (layer * factor + 0.5).astype(np.uint8)
-
-
-def _distance_outside(points: F32, polygon: F32) -> F32:
-    """Distance of f64 [n, 2] to a closed polygon [m, 2], 0 inside it."""
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    along = end - start
-    relative = points[:, None] - start
-    t = np.clip((relative * along).sum(-1) / (along * along).sum(-1), 0, 1)
-    nearest = np.linalg.norm(relative - t[..., None] * along, axis=-1).min(1)
-    py = points[:, None, 1]
-    crosses = (start[:, 1] > py) != (end[:, 1] > py)
-    at = (
-        start[:, 0]
-        + (py - start[:, 1]) / np.where(along[:, 1] == 0, 1e-9, along[:, 1]) * along[:, 0]
-    )
-    inside = ((points[:, None, 0] < at) & crosses).sum(1) % 2 == 1
-    outside: F32 = np.where(inside, 0.0, nearest)
-    return outside
 
 
 def _rectangle(points: F32, width: int, height: int) -> tuple[int, int, int, int]:

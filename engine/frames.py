@@ -116,7 +116,7 @@ class FrameDecoder:
             return found
         try:
             pictures = self._codec.decode(av.Packet(self._reader.jpeg(index)))
-            frame = pictures[0].to_ndarray()
+            frame: U8 = pictures[0].to_ndarray().astype(np.uint8, copy=False)
         except (av.FFmpegError, IndexError, ValueError) as error:
             raise TargetError(
                 f"{self._reader.path.name}: frame {index} cannot be decoded ({error}); "

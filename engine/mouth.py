@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipstream.engine.face_model import FaceModel
 from lipstream.engine.types import F32
@@ -43,17 +44,17 @@ class Mouth:
 
         tongue_y = self.lower_edge + jaw + 0.02 - 0.05 * depth
         tongue = _soft((y - tongue_y) / 0.10) * _soft((0.30 - np.abs(x)) / 0.12)
-        color = _over(color, np.asarray(_TONGUE_RGB) * 0.75, tongue)
+        color = _over(color, np.asarray(_TONGUE_RGB, np.float32) * np.float32(0.75), tongue)
 
         lower_edge = self.lower_edge + jaw + 0.10 * (x / 0.42) ** 2
         lower = _soft((y - lower_edge) / 0.022) * _soft((0.30 - np.abs(x)) / 0.05)
         shade = (0.62 + 0.2 * depth) * _gaps(x, y - lower_edge, _LOWER_WIDTHS)
-        color = _over(color, np.asarray(_TEETH_RGB) * shade[:, None], lower * 0.92)
+        color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], lower * 0.92)
 
         upper_edge = self.upper_edge - 0.12 * (x / 0.42) ** 2 + 0.012 * _scallop(x)
         upper = _soft((upper_edge - y) / 0.018) * _soft((0.36 - np.abs(x)) / 0.05)
         shade = (0.66 + 0.3 * depth) * _gaps(x, upper_edge - y, _UPPER_WIDTHS)
-        color = _over(color, np.asarray(_TEETH_RGB) * shade[:, None], upper)
+        color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], upper)
 
         # The lips shade what lies behind them, the upper one more: light comes from above.
         under_lip = 0.45 + 0.55 * _soft((y - roof) / 0.07)
@@ -74,7 +75,7 @@ def mouth_of(model: FaceModel, geometry: F32, skin_rgb: F32) -> Mouth:
     return Mouth(rest_line + 0.035, rest_line + 0.055, light)
 
 
-def _soft(x: F32) -> F32:
+def _soft(x: NDArray[np.floating]) -> F32:
     t = np.clip(x, 0.0, 1.0)
     return (t * t * (3 - 2 * t)).astype(np.float32)
 

@@ -47,13 +47,14 @@ from lipstream.engine.types import (
     MatchedFrame,
     VideoFrame,
 )
-from lipstream.engine.warp import build_mesh
+from lipstream.engine.warp import build_mesh, gap_height
 
 logger = logging.getLogger(__name__)
 
 MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
 FADE_FRAMES: Final = 3  # over which one mouth source turns into the next
+_MISFIT = 0.05  # of opening, inter-ocular distances
 _SOURCE_POSE_PER_DEGREE = 0.012
 # A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
 # and a fade hides a change. So the shape of the lips leads.
@@ -126,6 +127,7 @@ class Engine:
         )
         self._backdrop = Background(track, model)
         self._compositor = Compositor(build_mesh(model), target.style.mouth)
+        self._opening = model.lip_rows()[0]
         whole_steps = frame_step_exact(target.fps)
         self.delay_samples = (
             self._encoder.lag_samples
@@ -142,6 +144,20 @@ class Engine:
     def delay_ms(self) -> float:
         """Stated delay from sound in to picture out, before compute."""
         return self.delay_samples * 1000 / SAMPLE_RATE_HZ
+
+    def _shares(self, fading: tuple[int, int, int], wanted: F32) -> list[tuple[MouthSource, float]]:
+        """The sources to lay over one another for an expression f32 [K], and how much of each.
+
+        One that is left behind because the mouth has opened or closed must not fade: it would
+        have to show what it has not got.
+        """
+        shown, left_behind, left = fading
+        sources = self.target.sources
+        opening = max(0.0, float(self._opening @ wanted))
+        if left == 0 or abs(gap_height(sources[left_behind].placement.free) - opening) > _MISFIT:
+            return [(sources[shown], 1.0)]
+        old = left / (FADE_FRAMES + 1)
+        return [(sources[left_behind], old), (sources[shown], 1 - old)]
 
     def session(self) -> Session:
         """A new conversation; sessions do not affect each other."""
@@ -286,8 +302,9 @@ class Session:
             backdrop, placement = engine._backdrop.paint(walk, self._decoder)
             picture = backdrop
             if target.track.paintable[item.background]:
+                wanted = item.expression.coefficients
                 picture, _, _ = engine._compositor.paint(
-                    backdrop, placement, item.expression.coefficients, _shares(target, fading)
+                    backdrop, placement, wanted, engine._shares(fading, wanted)
                 )
             until = frame_sample(item.frame_index + 1, fps)
             own = sound[: until - start]
@@ -342,15 +359,6 @@ def _next_fade(fading: tuple[int, int, int], source: int) -> tuple[int, int, int
         return source, shown, FADE_FRAMES
     left = max(left - 1, 0)
     return shown, left_behind if left else -1, left
-
-
-def _shares(target: Target, fading: tuple[int, int, int]) -> list[tuple[MouthSource, float]]:
-    """The sources to lay over one another, and how much of each."""
-    shown, left_behind, left = fading
-    if left == 0 or left_behind < 0:
-        return [(target.sources[shown], 1.0)]
-    old = left / (FADE_FRAMES + 1)
-    return [(target.sources[left_behind], old), (target.sources[shown], 1 - old)]
 
 
 def _easing(expressions: tuple[Expression, ...], until: int) -> tuple[Expression, ...]:

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 State = TypeVar("State")
 In = TypeVar("In", contravariant=True)
-Out = TypeVar("Out", covariant=True)
+Out = TypeVar("Out")
 
 
 class Stage(Protocol[State, In, Out]):

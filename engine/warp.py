@@ -28,6 +28,8 @@ from lipstream.engine.types import F32, I32
 # Lower half of the face oval, from one ear over the chin to the other.
 JAW_LINE = FACE_OVAL[7:30]  # temple to temple
 _JAW_RINGS = ((0.25, 0.5), (0.60, 0.15), (1.00, 0.0))  # (inter-ocular distances out, share moved)
+LIP_OUTLINE = OUTER_UPPER_LIP + OUTER_LOWER_LIP[-2:0:-1]  # closed, clockwise
+_LIP_REACH = 0.32  # inter-ocular distances round the lips that the lip mesh covers
 INNER_ROWS = 7
 _INSET = 0.014  # inter-ocular distances
 _NOSE_TIP = 1
@@ -68,8 +70,7 @@ def build_mesh(model: FaceModel) -> FaceMesh:
     ring = ring_strip(list(JAW_LINE), len(JAW_LINE), len(_JAW_RINGS), closed=False)
     jaw = np.concatenate([triangles[moving[triangles].any(1)], np.asarray(ring, np.int32)])
 
-    mouth = model.mean[[13, 14]].mean(0)
-    near = np.linalg.norm((model.mean - mouth)[:, :2], axis=1) < 0.72
+    near = distance_outside(model.mean[:, :2], model.mean[list(LIP_OUTLINE), :2]) < _LIP_REACH
     gap = np.isin(triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(1)  # the inner mesh's place
     lip = triangles[near[triangles].all(1) & ~gap]
 
@@ -223,6 +224,23 @@ def gap_height(vertices: F32) -> float:
 def jaw_drop(model: FaceModel, expression: F32) -> float:
     """How far the chin is below its rest, inter-ocular distances."""
     return float(expression @ model.basis[:, _CHIN_VERTICES, 1].mean(1))
+
+
+def distance_outside(points: F32, polygon: F32) -> F32:
+    """Distance of f64 [n, 2] to a closed polygon [m, 2], 0 inside it."""
+    start, end = polygon, np.roll(polygon, -1, axis=0)
+    along = end - start
+    relative = points[:, None] - start
+    t = np.clip((relative * along).sum(-1) / (along * along).sum(-1), 0, 1)
+    nearest = np.linalg.norm(relative - t[..., None] * along, axis=-1).min(1)
+    py = points[:, None, 1]
+    crosses = (start[:, 1] > py) != (end[:, 1] > py)
+    at = (
+        start[:, 0]
+        + (py - start[:, 1]) / np.where(along[:, 1] == 0, 1e-9, along[:, 1]) * along[:, 0]
+    )
+    inside = ((points[:, None, 0] < at) & crosses).sum(1) % 2 == 1
+    return np.where(inside, 0.0, nearest)
 
 
 def _smoothstep(x: F32 | float) -> F32:

@@ -57,14 +57,12 @@ def neutral_of(free: F32) -> F32:
     closed = opening <= max(0.12 * float(np.percentile(opening, 95)), float(opening.min()) + 0.004)
     if closed.sum() < 3:
         closed = opening <= np.percentile(opening, 10)
-    middle: F32 = np.median(free[closed], axis=0).astype(np.float32)
-    return middle
+    return np.median(free[closed], axis=0).astype(np.float32)
 
 
 def lip_opening(free: F32) -> F32:
     """Gap of the inner lips of pose-free f32 [..., 468, 3], in its own unit."""
-    gap: F32 = np.linalg.norm(free[..., 14, :] - free[..., 13, :], axis=-1).astype(np.float32)
-    return gap
+    return np.linalg.norm(free[..., 14, :] - free[..., 13, :], axis=-1).astype(np.float32)
 
 
 def mouth_weight(mean: F32) -> F32:
@@ -74,8 +72,7 @@ def mouth_weight(mean: F32) -> F32:
     near = np.clip(1.25 - distance / 0.85, 0.15, 1.0)
     nose = mean[2, 1]
     below = np.clip((mean[:, 1] - nose + 0.25) / 0.25, 0.0, 1.0)
-    weight: F32 = (near * below).astype(np.float32)
-    return weight
+    return (near * below).astype(np.float32)
 
 
 def learn(clips: list[TrackedClip], asset: Path, size: int) -> FaceModel:
@@ -154,17 +151,13 @@ def _ridge(x: F32, y: F32, strength: float = 1e-3) -> F32:
     """Ridge map y ≈ [x, 1] · Aᵀ, f32 [outputs, inputs + 1]."""
     full = np.concatenate([x, np.ones((len(x), 1), np.float32)], 1).astype(np.float64)
     penalty = strength * len(x) * np.diag(np.append(full[:, :-1].var(0) + 1e-9, 0.0))
-    solved: F32 = np.linalg.solve(full.T @ full + penalty, full.T @ y).T.astype(np.float32)
-    return solved
+    return np.linalg.solve(full.T @ full + penalty, full.T @ y).T.astype(np.float32)
 
 
 def _in_eye_units(vertices: F32) -> F32:
     left = vertices[list(LEFT_EYE)].mean(0)
     right = vertices[list(RIGHT_EYE)].mean(0)
-    scaled: F32 = ((vertices - (left + right) / 2) / np.linalg.norm(right - left)).astype(
-        np.float32
-    )
-    return scaled
+    return ((vertices - (left + right) / 2) / np.linalg.norm(right - left)).astype(np.float32)
 
 
 def _varints(raw: bytes) -> list[int]:
