@@ -155,7 +155,7 @@ def express(
     """Print what the lips do, a JSON object for every 20 ms."""
     with own_console(verbose) as console:
         from lipstream.streaming.express import express_lines
-        from lipstream.streaming.partial_file import PartialFile
+        from lipstream.streaming.partial_file import PartialFile, write_error
 
         if output is None:
             for line in express_lines(audio, profile, backend):
@@ -163,9 +163,12 @@ def express(
             console.out.flush()
             return
         with PartialFile(output) as part:
-            with part.temporary.open("w", encoding="utf-8") as file:
-                for line in express_lines(audio, profile, backend):
-                    file.write(line + "\n")
+            try:
+                with part.temporary.open("w", encoding="utf-8") as file:
+                    for line in express_lines(audio, profile, backend):
+                        file.write(line + "\n")
+            except OSError as error:
+                raise write_error(output, error) from error
             part.commit()
 
 
