@@ -77,11 +77,14 @@ class FootageCosts:
     unsteady: float = 2.0  # added to both at `fast_head` speed: a moving head cannot stop or turn
     jump: float = 4.0  # times the jump's own cost
     jump_at_all: float = 3.0
+    discount: float = 0.97  # per frame, of what the footage leads to after the lag: about 1.3 s
 
     def __post_init__(self) -> None:
         """Costs are costs."""
         if min(getattr(self, name) for name in self.__slots__) < 0 or not self.fast_head > 0:
             raise UsageError(f"{self}; expected costs of 0 or more and fast_head above 0")
+        if self.discount >= 1:
+            raise UsageError(f"discount is {self.discount}; expected less than 1")
 
 
 def relative_speed(footage: Footage, costs: FootageCosts) -> F32:

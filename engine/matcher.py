@@ -27,7 +27,7 @@ from lipstream.engine.footage import (
     relative_speed,
 )
 from lipstream.engine.types import F32, Expression, MatchedFrame
-from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions
+from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions, expected_cost
 from lipstream.kernels.dynamic import feature_distance
 
 __all__ = [
@@ -114,6 +114,15 @@ class FootageMatcher:
         # A frame is calm when its surroundings are: a short lag cannot see that far by itself.
         calm = moving_average(relative_speed(footage, self.costs), self.costs.calm_frames)
         self._motion = (self.costs.silent_motion * calm).astype(np.float32)
+        # Where does the footage lead? A short lag would run into its end, and never to rest.
+        rest = self._allowed + self._motion
+        self._to_go = tuple(
+            np.nan_to_num(  # a frame never shown leads nowhere; its emission forbids it already
+                expected_cost(self.transitions, np.concatenate([row, row]), self.costs.discount),
+                posinf=0,
+            )
+            for row in (self._allowed, rest)
+        )
 
     @property
     def lag_samples(self) -> int:
@@ -129,14 +138,20 @@ class FootageMatcher:
         """Cost f32 [N] of each track frame, for a wanted expression."""
         base = self._allowed
         if silent_frames:
-            settled = min(silent_frames / (self.costs.settle_frames + 1), 1)
-            base = base + self._motion * np.float32(settled)
+            base = base + self._motion * self._settled(silent_frames)
         return feature_distance(self._features, wanted.coefficients * self._scale, base)
 
+    def _settled(self, silent_frames: int) -> np.float32:
+        """How much of the charge on motion applies, 0 to 1."""
+        return np.float32(min(silent_frames / (self.costs.settle_frames + 1), 1))
+
     def init(self, previous: int | None = None, first_frame: int = 0) -> FootageState:
-        """State before output frame `first_frame`; with `previous`, going on from that footage."""
-        either_way = () if previous is None else (previous, previous + len(self._allowed))
-        return FootageState(self._search.init(either_way), (), first_frame, 0)
+        """State before output frame `first_frame`; with `previous`, as if that had been shown.
+
+        `previous` is a track frame, played forward.
+        """
+        before = () if previous is None else (previous,)
+        return FootageState(self._search.init(before), (), first_frame, 0)
 
     def step(
         self, state: FootageState, item: Expression
@@ -145,7 +160,10 @@ class FootageMatcher:
         silent_frames = 0 if item.speech else state.silent_frames + 1
         row = self.emission(item, silent_frames)
         both_ways = np.concatenate([row, row])
-        committed, search = self._search.step(state.search, both_ways)
+        speaking, resting = self._to_go
+        settled = self._settled(silent_frames)
+        to_go = speaking if settled == 0 else speaking + settled * (resting - speaking)
+        committed, search = self._search.step(state.search, both_ways, to_go)
         waiting = (*state.waiting, item)
         outputs = self._matched(committed, waiting, state.next_frame)
         done = len(outputs)

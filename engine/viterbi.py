@@ -168,8 +168,14 @@ class FixedLagViterbi:
             raise UsageError(f"previous is {previous}; expected 0..{self.transitions.states - 1}")
         return LagState(self._only(previous), (), 0)
 
-    def step(self, state: LagState, item: F32) -> tuple[list[int], LagState]:
-        """Consume one emission row f32 [N]; commits at most one frame."""
+    def step(
+        self, state: LagState, item: F32, to_go: F32 | None = None
+    ) -> tuple[list[int], LagState]:
+        """Consume one emission row f32 [N]; commits at most one frame.
+
+        `to_go` (f32 [N]) is what each state is expected to cost after this frame. It guides the
+        commitment beyond the lag, and nothing else: paths are still compared by what they cost.
+        """
         _check_emission(self.transitions, item)
         backs = state.backs
         if state.score is None:
@@ -181,7 +187,9 @@ class FixedLagViterbi:
         held = state.held_frames + 1
         if held <= self.lag_frames:
             return [], LagState(score, backs, held)
-        best = int(score.argmin())
+        best = int((score if to_go is None else score + to_go).argmin())
+        if not score[best] < np.inf:
+            raise UsageError("to_go leaves no state; expected a finite one among those allowed")
         committed = _path(backs, best)[0]
         if not backs:
             return [committed], LagState(self._only([committed]), (), 0)
@@ -197,6 +205,36 @@ class FixedLagViterbi:
         score = np.full(self.transitions.states, np.inf, np.float32)
         score[list(alive)] = 0
         return score
+
+
+def expected_cost(transitions: Transitions, emission: F32, discount: float) -> F32:
+    """What each state costs from the next frame on, if `emission` f32 [N] stays: f32 [N].
+
+    The fixed point of  value[n] = discount * min over ways out (cost + emission + value), by
+    value iteration until it moves by less than 1 %. Ways of `anywhere_cost` are left out.
+
+    Args:
+        transitions: over N states; each can be left.
+        emission: f32 [N].
+        discount: per frame, below 1; 1 / (1 - discount) frames ahead matter.
+    """
+    slots = transitions.predecessors.shape[1]
+    usable = np.isfinite(transitions.cost).ravel()
+    origin = transitions.predecessors.ravel()[usable]
+    target = np.repeat(np.arange(transitions.states, dtype=np.int32), slots)[usable]
+    order = np.argsort(origin, kind="stable")
+    origin, target = origin[order], target[order]
+    cost = transitions.cost.ravel()[usable][order] + emission[target]
+    left, first = np.unique(origin, return_index=True)
+    value = np.zeros(transitions.states, np.float32)
+    while True:
+        after = np.full_like(value, np.inf)
+        after[left] = np.float32(discount) * np.minimum.reduceat(cost + value[target], first)
+        alive = np.isfinite(after)
+        moved = np.abs(after[alive] - value[alive]).max(initial=0)
+        value = after
+        if moved <= 1e-2 * max(float(after[alive].max(initial=0)), 1e-6):
+            return value
 
 
 def _descendants(score: F32, backs: tuple[I32, ...], ancestor: int) -> F32:

@@ -1,5 +1,6 @@
 """The walk through the footage and the choice of mouths."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -62,7 +63,8 @@ def step_cost(matcher, before, after) -> float:
 
 def test_the_footage_s_own_words_play_it_forward():
     track = footage()
-    frames = run(FootageMatcher(track, 2), [wanted(track.expression[n]) for n in range(10, 40)])
+    matcher = FootageMatcher(track, 2, costs=FootageCosts(expression=1, discount=0))
+    frames = run(matcher, [wanted(track.expression[n]) for n in range(10, 40)])
     assert [f.background for f in frames] == list(range(10, 40))
     assert [f.frame_index for f in frames] == list(range(30))
 
@@ -136,6 +138,22 @@ def test_runs_too_short_to_play_are_left_out():
     rejected[[1, 2, 3, 4, 5, 9, 14, 15, 16, 17, 18, 19]] = False
     assert np.flatnonzero(playable(rejected, 5)).tolist() == [1, 2, 3, 4, 5, *range(14, 20)]
     assert np.flatnonzero(playable(rejected, 25)).tolist() == list(range(14, 20))
+
+
+def test_the_end_is_left_before_it_is_reached():
+    """A jump shortly before the end: the only other way on is to turn, which costs more."""
+    frames = 100
+    jumps = np.full((frames, 1), -1, np.int32)
+    jumps[95] = 10
+    track = replace(still_footage(frames), jumps=jumps, jump_cost=np.zeros((frames, 1), np.float32))
+    items = [wanted([0, 0])] * 200
+    short_sighted = FootageMatcher(track, 0, costs=FootageCosts(discount=0))
+    walk = run(short_sighted, items, short_sighted.init(previous=0))
+    assert walk[98].background == 99
+    far_sighted = FootageMatcher(track, 0)
+    walk = run(far_sighted, items, far_sighted.init(previous=0))
+    assert [f.background for f in walk[:98]] == [*range(1, 96), 10, 11, 12]
+    assert max(f.background for f in walk) == 95
 
 
 def test_what_is_not_known_of_rejected_frames_does_not_matter():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipstream.engine.errors import UsageError
-from lipstream.engine.viterbi import FixedLagViterbi, Transitions, viterbi
+from lipstream.engine.viterbi import FixedLagViterbi, Transitions, expected_cost, viterbi
 
 MANY = settings(max_examples=150, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -124,6 +124,41 @@ def test_the_path_after_a_commitment_is_the_best_that_agrees_with_it(
         free = best_cost(edges, forced)
         forced[committed - 1, np.arange(states) != path[committed - 1]] = np.inf
         assert best_cost(edges, forced) == free
+
+
+@MANY
+@given(SEEDS, st.integers(1, 8), st.integers(1, 4), st.integers(1, 12), st.integers(0, 5))
+def test_what_is_to_come_guides_the_commitment_and_nothing_else(seed, states, slots, frames, lag):
+    transitions, emissions = problem(seed, states, slots, frames)
+    stage = FixedLagViterbi(transitions, lag)
+    random = np.random.default_rng(seed)
+    state, path = stage.init(), []
+    for row in emissions:
+        to_go = random.integers(0, 50, states).astype(np.float32)
+        committed, state = stage.step(state, row, to_go)
+        path += committed
+    path += stage.flush(state)
+    edges = edges_of(transitions)
+    cost = path_cost(edges, emissions, path)
+    assert math.isfinite(cost)
+    if lag >= frames:
+        assert cost == best_cost(edges, emissions)
+
+
+@MANY
+@given(SEEDS, st.integers(1, 6), st.integers(1, 4))
+def test_expected_cost_solves_its_equation(seed, states, slots):
+    transitions, emissions = problem(seed, states, slots, 1)
+    discount = 0.9
+    value = expected_cost(transitions, emissions[0], discount).astype(float)
+    best = np.full(states, np.inf)
+    for (before, after), cost in edges_of(transitions).items():
+        best[before] = min(best[before], cost + emissions[0][after] + value[after])
+    both = np.isfinite(value) & np.isfinite(best)
+    assert (np.isfinite(value) == np.isfinite(best)).all()
+    np.testing.assert_allclose(
+        value[both], discount * best[both], atol=0.011 * value[both].max(initial=1e-3)
+    )
 
 
 def test_ties_go_to_the_transition_listed_first():
