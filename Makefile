@@ -46,4 +46,5 @@ $(VENV)/.base: $(VENV)/bin/python $(INPUTS)
 $(VENV)/.dev: $(VENV)/.base
 	@.ci/system-packages test $(PYTHON)
 	$(PIP) -e '.[dev]'
+	@$(BIN)/lipstream assets fetch || echo "the tests of calibration will be skipped" >&2
 	@touch $@
