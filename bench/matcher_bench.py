@@ -66,32 +66,38 @@ def matcher_bench(
         repeats: frames timed per N.
 
     Returns:
-        machine, kernels, gap (list of lag_ms, lag_frames, gap_percent, worst_percent: mean and
-        worst over clips), optimum and textbook_optimum (sums over clips), time (list of frames,
-        cpu_ms, p50_ms, p95_ms, p99_ms), textbook_ms_per_frame.
+        machine; kernels; gap: list of lag_ms, lag_frames, gap_percent and worst_percent (mean
+        and worst over clips), blind_percent (mean without the guide to what follows the lag);
+        optimum and textbook_optimum: sums over clips; time: list of frames, cpu_ms, p50_ms,
+        p95_ms, p99_ms; textbook_ms_per_frame.
     """
     optima, whole, textbook_ms = [], 0.0, []
     costs: dict[int, list[float]] = {lag_ms: [] for lag_ms in LAGS_MS}
+    blind: dict[int, list[float]] = {lag_ms: [] for lag_ms in LAGS_MS}
     for clip in range(clips):
         matcher = FootageMatcher(made_up_footage(frames, 2 * clip), 0, FPS)
-        rows = _rows(matcher, made_up_speech(clip_frames, 2 * clip + 1))
+        rows, guides = _rows(matcher, made_up_speech(clip_frames, 2 * clip + 1))
         optimum, spent_ms = _textbook(matcher.transitions, rows)
         optima.append(optimum)
         textbook_ms.append(spent_ms)
-        for lag_ms, found in costs.items():
-            walk = _walk(matcher.transitions, rows, _lag_frames(lag_ms))
-            found.append(_path_cost(matcher.transitions, rows, walk))
-        walk = _walk(matcher.transitions, rows, len(rows))
+        for lag_ms in LAGS_MS:
+            walk = _walk(matcher.transitions, rows, guides, _lag_frames(lag_ms))
+            costs[lag_ms].append(_path_cost(matcher.transitions, rows, walk))
+            walk = _walk(matcher.transitions, rows, None, _lag_frames(lag_ms))
+            blind[lag_ms].append(_path_cost(matcher.transitions, rows, walk))
+        walk = _walk(matcher.transitions, rows, guides, len(rows))
         whole += _path_cost(matcher.transitions, rows, walk)
     gaps = []
     for lag_ms, found in costs.items():
         percent = [100 * (cost / best - 1) for cost, best in zip(found, optima, strict=True)]
+        unguided = [cost / best for cost, best in zip(blind[lag_ms], optima, strict=True)]
         gaps.append(
             {
                 "lag_ms": lag_ms,
                 "lag_frames": _lag_frames(lag_ms),
                 "gap_percent": float(np.mean(percent)),
                 "worst_percent": max(percent),
+                "blind_percent": 100 * (float(np.mean(unguided)) - 1),
             }
         )
     return {
@@ -109,20 +115,24 @@ def _lag_frames(lag_ms: int) -> int:
     return int(lag_ms * FPS / 1000)
 
 
-def _rows(matcher: FootageMatcher, speech: list[Expression]) -> list[F32]:
-    rows, silent = [], 0
+def _rows(matcher: FootageMatcher, speech: list[Expression]) -> tuple[list[F32], list[F32]]:
+    """Emission and guide f32 [2 N] of each frame."""
+    rows, guides, silent = [], [], 0
     for item in speech:
         silent = 0 if item.speech else silent + 1
         row = matcher.emission(item, silent)
         rows.append(np.concatenate([row, row]))
-    return rows
+        guides.append(matcher.to_go(silent))
+    return rows, guides
 
 
-def _walk(transitions: Transitions, rows: list[F32], lag: int) -> list[int]:
+def _walk(
+    transitions: Transitions, rows: list[F32], guides: list[F32] | None, lag: int
+) -> list[int]:
     stage = FixedLagViterbi(transitions, lag, FPS)
     state, path = stage.init(), []
-    for row in rows:
-        committed, state = stage.step(state, row)
+    for t, row in enumerate(rows):
+        committed, state = stage.step(state, row, None if guides is None else guides[t])
         path += committed
     return path + stage.flush(state)
 

@@ -87,6 +87,21 @@ class FootageCosts:
             raise UsageError(f"discount is {self.discount}; expected less than 1")
 
 
+def random_pair_cost(features: F32) -> float:
+    """Unit of cost: mean squared distance of two random rows of f32 [N, F]; 1 if all are equal."""
+    spread = 2 * float(features.var(axis=0, dtype=np.float64).sum())
+    return spread if spread > 0 else 1.0
+
+
+def checked_weights(weights: F32 | None, features: int) -> F32:
+    """Weights f32 [K] as given, or ones."""
+    if weights is None:
+        return np.ones(features, np.float32)
+    if weights.shape != (features,) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise UsageError(f"weights are {weights}; expected {features} numbers of 0 or more")
+    return weights
+
+
 def relative_speed(footage: Footage, costs: FootageCosts) -> F32:
     """Head speed f32 [N] over `fast_head`, at most 1; 0 where it is not known."""
     known = np.nan_to_num(footage.head_speed, nan=0, posinf=0)
