@@ -271,3 +271,28 @@ def test_what_c_libraries_write_does_not_reach_the_result() -> None:
     loud = subprocess.run([*run, program.format(verbose=True)], capture_output=True, text=True)
     assert loud.stdout == '{"a": 1}\nafter\n'
     assert set(loud.stderr.splitlines()) == {"noise from C", "more noise", "noise from Python"}
+
+
+def test_progress_is_shown_on_a_terminal_only(target: Path, tmp_path: Path) -> None:
+    sound = write_wav(tmp_path / "speech.wav", speech_like(2.0))
+    terminal, end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        + ["dub", str(target), str(sound), "-o", str(tmp_path / "out.mp4"), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=end,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(end)
+    stdout, _ = process.communicate(timeout=60)
+    shown = b""
+    try:
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    except OSError:
+        pass  # Linux says so when the other end is closed
+    os.close(terminal)
+    assert process.returncode == 0
+    assert json.loads(stdout)["frames"] == 50
+    assert b"dubbing" in shown
+    assert b"%" in shown
