@@ -180,9 +180,10 @@ class Compositor:
         return warped
 
     def _match_color(self, layer: U8, below: U8, after: F32) -> U8:
-        """Bring the layer to the light of what lies below: a plane per channel, additive.
+        """Bring the layer to the light of what lies below: a gain per channel, a plane over x, y.
 
-        Fitted on the ring of skin round the lips, where both show the same skin.
+        Fitted on the ring of skin round the lips, where both show the same skin. A gain and not
+        an offset: light multiplies, and the dark of the mouth stays dark.
         """
         at = np.floor(after[self._skin]).astype(np.int64)
         inside = (
@@ -193,6 +194,7 @@ class Compositor:
             return layer
         x, y = at[:, 0], at[:, 1]
         difference = np.zeros((len(at), 3), np.float32)
+        own = layer[y, x].mean(0) + np.float32(8)
         for dx, dy in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
             difference += below[y + dy, x + dx].astype(np.float32) - layer[y + dy, x + dx]
         difference /= 5
@@ -205,9 +207,9 @@ class Compositor:
         plane = np.linalg.solve(design.T @ design + penalty, design.T @ difference)
         columns = (np.arange(layer.shape[1], dtype=np.float32) / size[0] - 0.5)[None, :, None]
         rows = (np.arange(layer.shape[0], dtype=np.float32) / size[1] - 0.5)[:, None, None]
-        p = plane.astype(np.float32)
-        matched = layer + (p[0] + p[1] * columns + p[2] * rows)
-        return np.clip(matched + 0.5, 0, 255).astype(np.uint8)
+        p = (plane / own).astype(np.float32)
+        gain = 1 + (p[0] + p[1] * columns + p[2] * rows)
+        return np.clip(layer * gain + 0.5, 0, 255).astype(np.uint8)
 
     def _canonical_uv(self) -> F32:
         """Texture position of every lip-mesh vertex, f32 [468 + G, 2], px."""

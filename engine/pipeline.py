@@ -333,12 +333,10 @@ def _expression_at(
     time = Fraction(index * SAMPLE_RATE_HZ) / fps  # samples, exact
     before = int(time // STEP_SAMPLES) * STEP_SAMPLES
     share = np.float32((time - before) / STEP_SAMPLES)
-    keep = 0
-    while keep < len(expressions) and expressions[keep].sample < before:
-        keep += 1
+    if not expressions or expressions[-1].sample < before:
+        return None, expressions[-1:]  # the last one stays: an interruption eases from it
+    keep = next(k for k, e in enumerate(expressions) if e.sample >= before)
     expressions = expressions[keep:]
-    if not expressions:
-        return None, expressions
     if share == 0:
         return expressions[0], expressions
     if len(expressions) < 2:

@@ -1,0 +1,158 @@
+"""A bundle is trusted only after every number in it has been checked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from lipstream.engine.errors import TargetError
+from lipstream.engine.target import load_target, sha256_of
+
+FILES = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
+
+
+@pytest.fixture
+def copy(target: Path, tmp_path: Path) -> Path:
+    made = tmp_path / "copy.target"
+    shutil.copytree(target, made)
+    return made
+
+
+def seal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+    """Make the sums true again: an attacker can do that."""
+    path = folder / "target.json"
+    info = json.loads(path.read_text())
+    for name in info["files"]:
+        if (folder / name).exists():
+            file = folder / name
+            info["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    change(info)
+    path.write_text(json.dumps(info))
+
+
+def test_a_sound_bundle_loads(target: Path) -> None:
+    loaded = load_target(target)
+    assert (loaded.width, loaded.height, loaded.kind) == (512, 512, "photo")
+    assert len(loaded.track) == loaded.jumps[0].shape[0] == 300
+    first = loaded.frames.decoder().read(0)
+    assert first.shape == (768, 512)
+    assert not first.flags.writeable
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(name=st.sampled_from(FILES), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_one_flipped_bit_is_refused(copy: Path, name: str, where: float, bit: int) -> None:
+    path = copy / name
+    whole = path.read_bytes()
+    at = int(where * len(whole))
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << bit)]) + whole[at + 1 :])
+    with pytest.raises(TargetError, match=name):
+        load_target(copy)
+    path.write_bytes(whole)
+    load_target(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_file_is_refused(copy: Path, name: str) -> None:
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(TargetError, match=name):
+        load_target(copy)
+    seal(copy)  # cut on purpose, with sums to match: the contents are checked too
+    with pytest.raises(TargetError):
+        load_target(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(TargetError, match=name):
+        load_target(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda i: i.update(schema_version=99), "schema_version"),
+        (lambda i: i.update(width=10**9), "width"),
+        (lambda i: i.update(height=511), "even"),
+        (lambda i: i.update(width="512"), "width"),
+        (lambda i: i.update(fps="25/0"), "fps"),
+        (lambda i: i.update(fps=25.0), "fps"),
+        (lambda i: i.update(kind="ghost"), "kind"),
+        (lambda i: i["files"].update({"../../etc/passwd": {}}), "passwd"),
+        (lambda i: i["files"].pop("frames.mjpeg"), "frames.mjpeg"),
+        (lambda i: i.update(files=[]), "files"),
+    ],
+)
+def test_a_hostile_description_is_refused(
+    copy: Path, change: Callable[[dict[str, Any]], None], word: str
+) -> None:
+    seal(copy, change)
+    with pytest.raises(TargetError, match=word):
+        load_target(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "attack"),
+    [
+        ("track.safetensors", "landmarks", lambda x: np.full_like(x, np.nan)),
+        ("track.safetensors", "landmarks", lambda x: x[:0]),
+        ("track.safetensors", "scale", lambda x: x * 0),
+        ("track.safetensors", "usable", lambda x: x * 0),
+        ("track.safetensors", "expression", lambda x: x[:, :3].copy()),
+        ("track.safetensors", "frame_offsets", lambda x: x[::-1].copy()),
+        ("track.safetensors", "frame_offsets", lambda x: x * 2),
+        ("track.safetensors", "gain", lambda x: x * np.float32(np.inf)),
+        ("sources.safetensors", "sizes", lambda x: x * 1000),
+        ("sources.safetensors", "frames", lambda x: x - 5),
+        ("sources.safetensors", "pixels", lambda x: x[:50].copy()),
+        ("jumps.safetensors", "targets", lambda x: x + 10**6),
+        ("jumps.safetensors", "costs", lambda x: x - np.float32(np.nan)),
+    ],
+)
+def test_hostile_numbers_are_refused(
+    copy: Path, file: str, field: str, attack: Callable[[Any], Any]
+) -> None:
+    tensors = load_file(copy / file)
+    tensors[field] = attack(tensors[field])
+    save_file(tensors, copy / file)
+    seal(copy)
+    with pytest.raises(TargetError, match=f"{file}.*{field}|{file}"):
+        load_target(copy)
+
+
+def test_a_link_out_of_the_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere"
+    (copy / "frames.mjpeg").rename(outside)
+    (copy / "frames.mjpeg").symlink_to(outside)
+    with pytest.raises(TargetError, match="frames.mjpeg"):
+        load_target(copy)
+
+
+def test_a_frame_that_is_no_picture_is_named(copy: Path) -> None:
+    path = copy / "frames.mjpeg"
+    whole = bytearray(path.read_bytes())
+    offsets = load_file(copy / "track.safetensors")["frame_offsets"]
+    whole[: offsets[1]] = b"\0" * int(offsets[1])
+    path.write_bytes(bytes(whole))
+    seal(copy)
+    loaded = load_target(copy)
+    with pytest.raises(TargetError, match="frame 0"):
+        loaded.frames.decoder().read(0)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="target.json"):
+        load_target(tmp_path)
+    with pytest.raises(TargetError, match="not a target bundle"):
+        load_target(tmp_path / "nowhere")
