@@ -98,7 +98,7 @@ class Landmarker:
             try:
                 import mediapipe as mp
                 from mediapipe.tasks.python import BaseOptions, vision
-            except ImportError as error:
+            except (ImportError, OSError) as error:
                 raise AssetError(
                     f"MediaPipe cannot be loaded ({error}); on Debian: "
                     "apt-get install libgl1 libegl1 libgles2 libxcb1"
