@@ -29,8 +29,15 @@ HEADERS = [
     "kernels/cuda/composite.cuh",
 ]
 # No -march=native (wheels travel; the hot loops choose their instruction set at run time) and no
-# -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse.
-COMPILE_FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden"]
+# -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse, and
+# -fno-trapping-math changes no value but lets comparisons of floats become vector code.
+COMPILE_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+]
 
 FATBIN = "lipstream.fatbin"
 # Turing, Ampere, Hopper as machine code; the PTX serves what comes later.

@@ -245,26 +245,27 @@ LS_MULTIVERSION static void blend_block_f32(
     for (int i = 0; i < 3 * n; ++i) out[i] = ls_blend_steps(background[i], layer[i], each[i]);
 }
 
-// gain_bias is f32 [2, 3] or null. A level has 256 values: the match is a table per channel.
+LS_MULTIVERSION static void match_block(
+    int n, const uint8_t *__restrict layer, const float *__restrict gain,
+    const float *__restrict bias, uint8_t *__restrict out) {
+    for (int i = 0; i < n; ++i) out[i] = ls_match_color(layer[i], gain[i], bias[i]);
+}
+
+// gain_bias is f32 [2, 3] or null.
 LS_EXPORT void ls_blend(
     int32_t pixels, const uint8_t *background, const uint8_t *layer, const void *alpha,
     int32_t alpha_is_u8, const float *gain_bias, uint8_t *out) {
-    uint8_t table[3][256];
+    float gain[3 * kBlock], bias[3 * kBlock];
     uint8_t matched[3 * kBlock];
-    if (gain_bias) {
-        for (int c = 0; c < 3; ++c) {
-            for (int level = 0; level < 256; ++level) {
-                table[c][level] = ls_match_color(level, gain_bias[c], gain_bias[3 + c]);
-            }
-        }
+    for (int i = 0; gain_bias && i < 3 * kBlock; ++i) {
+        gain[i] = gain_bias[i % 3];
+        bias[i] = gain_bias[3 + i % 3];
     }
     for (int first = 0; first < pixels; first += kBlock) {
         const int count = ls_min(kBlock, pixels - first);
         const uint8_t *front = layer + 3 * (int64_t)first;
         if (gain_bias) {
-            for (int i = 0; i < count; ++i) {
-                for (int c = 0; c < 3; ++c) matched[3 * i + c] = table[c][front[3 * i + c]];
-            }
+            match_block(3 * count, front, gain, bias, matched);
             front = matched;
         }
         const uint8_t *back = background + 3 * (int64_t)first;

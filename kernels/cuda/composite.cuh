@@ -3,11 +3,6 @@
 
 #include "common.cuh"
 
-#if !defined(__CUDACC__)
-#include <cmath>
-using std::floor;
-#endif
-
 LS_BODY uint8_t ls_blend_u8(int background, int layer, int alpha) {
     // round(x / 255), exact for this range; at most 65407, and 16 bits vectorise twice as wide.
     const uint16_t total = (uint16_t)(background * (255 - alpha) + layer * alpha + 128);
@@ -24,6 +19,7 @@ LS_BODY uint8_t ls_blend_steps(int background, int layer, int steps) {
 }
 
 LS_BODY uint8_t ls_match_color(int layer, float gain, float bias) {
-    const float value = floor((float)layer * gain + bias + 0.5f);
-    return (uint8_t)(value < 0 ? 0.0f : (value > 255 ? 255.0f : value));
+    const float value = (float)layer * gain + bias + 0.5f;
+    const float bounded = value < 0 ? 0.0f : (value > 255 ? 255.0f : value);
+    return (uint8_t)(int)bounded;  // not negative: truncation is floor
 }
