@@ -31,8 +31,8 @@ EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 app = typer.Typer(
     name="lipstream",
-    help="Calibrate a person's footage once, then any live voice drives their lips.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -44,6 +44,18 @@ app.add_typer(train_app, name="train")
 
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
 Backend = Annotated[str, typer.Option(help="What runs the networks: auto, openvino or torch.")]
+
+
+@app.callback()
+def lipstream(
+    version: Annotated[bool, typer.Option("--version", help="Tell the version and leave.")] = False,
+) -> None:
+    """Calibrate a person's footage once, then any live voice drives their lips."""
+    if version:
+        from lipstream import __version__
+
+        typer.echo(f"lipstream {__version__}")
+        raise typer.Exit
 
 
 @app.command()

@@ -21,7 +21,7 @@ def cli() -> Cli:
         *arguments: str | Path, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", "from lipstream.cli import main; main()", *map(str, arguments)],
+            [sys.executable, "-m", "lipstream", *map(str, arguments)],
             cwd=cwd,
             env=os.environ | environment,
             capture_output=True,

@@ -141,7 +141,7 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        [sys.executable, "-m", "lipstream"]
         + ["calibrate", str(tmp_path / "long.mp4"), "-o", str(out / "a.target")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

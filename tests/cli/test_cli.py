@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lipstream
 from tests.cli.conftest import Cli
 from tests.streaming.sound_files import bad_inputs, write_wav
 
@@ -45,7 +46,7 @@ def test_help_answers_at_once() -> None:
     for _ in range(5):
         began_s = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-c", "from lipstream.cli import main; main()", "--help"],
+            [sys.executable, "-m", "lipstream", "--help"],
             capture_output=True,
             text=True,
         )
@@ -54,6 +55,10 @@ def test_help_answers_at_once() -> None:
     assert min(times_s) < 0.5
     for command in ("demo", "calibrate", "dub", "express", "doctor", "assets", "bench", "train"):
         assert f"  {command}  " in done.stdout
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").stdout == f"lipstream {lipstream.__version__}\n"
 
 
 def test_nothing_asked_shows_the_help(cli: Cli) -> None:
@@ -178,7 +183,7 @@ def test_full_disk(target: Path, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
     done = subprocess.run(
-        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        [sys.executable, "-m", "lipstream"]
         + ["dub", str(target), str(sound), "-o", str(tmp_path / "out" / "out.mp4")],
         capture_output=True,
         text=True,
@@ -199,7 +204,7 @@ def test_stopped_in_the_middle(
     out = tmp_path / "out"
     out.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        [sys.executable, "-m", "lipstream"]
         + ["dub", str(target), str(sound), "-o", str(out / "out.mp4")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -240,7 +245,7 @@ def test_express_writes_a_line_for_every_step(cli: Cli, tmp_path: Path) -> None:
 def test_a_reader_that_had_enough_is_no_error(tmp_path: Path) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(20))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from lipstream.cli import main; main()", "express", str(sound)],
+        [sys.executable, "-m", "lipstream", "express", str(sound)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -277,7 +282,7 @@ def test_progress_is_shown_on_a_terminal_only(target: Path, tmp_path: Path) -> N
     sound = write_wav(tmp_path / "speech.wav", speech_like(2.0))
     terminal, end = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from lipstream.cli import main; main()"]
+        [sys.executable, "-m", "lipstream"]
         + ["dub", str(target), str(sound), "-o", str(tmp_path / "out.mp4"), "--json"],
         stdout=subprocess.PIPE,
         stderr=end,
