@@ -19,9 +19,9 @@ from lipstream.engine.types import F32
 
 _UPPER_WIDTHS = (0.135, 0.103, 0.115, 0.11, 0.11)  # incisors, canine, premolars; eye distances
 _LOWER_WIDTHS = (0.082, 0.090, 0.105, 0.11, 0.11)
-_TEETH_RGB = (226.0, 214.0, 196.0)
+_TEETH_RGB = (218.0, 204.0, 186.0)
 _TONGUE_RGB = (150.0, 82.0, 80.0)
-_DARK_RGB = (30.0, 13.0, 12.0)
+_DARK_RGB = (46.0, 21.0, 19.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,12 @@ class Mouth:
         depth = np.clip(1 - (x / 0.42) ** 2, 0.0, 1.0)  # the arch turns away to the sides
         color = np.tile(np.asarray(_DARK_RGB, np.float32), (len(at), 1))
 
-        tongue_y = self.lower_edge + jaw + 0.02 - 0.05 * depth
-        tongue = _soft((y - tongue_y) / 0.10) * _soft((0.30 - np.abs(x)) / 0.12)
-        color = _over(color, np.asarray(_TONGUE_RGB, np.float32) * np.float32(0.75), tongue)
+        # The tongue lies behind the lower lip and rises a little towards the middle.
+        tongue_y = roof + (floor - roof) * (0.62 - 0.12 * depth)
+        tongue = _soft((y - tongue_y) / 0.10) * _soft((0.32 - np.abs(x)) / 0.16)
+        groove = 1 - 0.12 * np.exp(-((x / 0.03) ** 2))
+        flesh = np.asarray(_TONGUE_RGB, np.float32) * np.float32(0.72) * groove[:, None]
+        color = _over(color, flesh, tongue * 0.85)
 
         lower_edge = self.lower_edge + jaw + 0.10 * (x / 0.42) ** 2
         lower = _soft((y - lower_edge) / 0.022) * _soft((0.30 - np.abs(x)) / 0.05)
@@ -52,8 +55,8 @@ class Mouth:
         color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], lower * 0.92)
 
         upper_edge = self.upper_edge - 0.12 * (x / 0.42) ** 2 + 0.012 * _scallop(x)
-        upper = _soft((upper_edge - y) / 0.018) * _soft((0.36 - np.abs(x)) / 0.05)
-        shade = (0.66 + 0.3 * depth) * _gaps(x, upper_edge - y, _UPPER_WIDTHS)
+        upper = _soft((upper_edge - y) / 0.026) * _soft((0.36 - np.abs(x)) / 0.05)
+        shade = (0.5 + 0.44 * depth) * _gaps(x, upper_edge - y, _UPPER_WIDTHS)
         color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], upper)
 
         # The lips shade what lies behind them, the upper one more: light comes from above.
