@@ -2,6 +2,7 @@
 // compiled.py calls through ctypes. One thread, no state, no allocation above one row.
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "cuda/color.cuh"
@@ -185,43 +186,107 @@ LS_EXPORT void ls_feature_distance(
 
 // ---------------------------------------------------------------------------- mesh
 
+// One row of a triangle. Along a row each edge value is an integer that grows by a constant
+// integer, so the pixels that pass all three tests are a span, found by exact division, and the
+// values inside it are the very ones that ls_map_pixel would compute.
+static void map_row(
+    const LsTriangle &t, int row, int first, int last, float *mapped, uint8_t *coverage) {
+    double start[3], step[3];
+    for (int i = 0; i < 3; ++i) {
+        const int a = (i + 1) % 3, b = (i + 2) % 3;
+        start[i] = ls_edge_at(t, i, 0, row);
+        step[i] = (t.y[a] - t.y[b]) * LS_SUBPIXELS;
+        const double least = t.owns[i] ? 0 : 1;
+        if (step[i] > 0) {
+            first = (int)std::fmax(std::ceil((least - start[i]) / step[i]), first);
+        } else if (step[i] < 0) {
+            last = (int)std::fmin(std::floor((least - start[i]) / step[i]), last);
+        } else if (start[i] < least) {
+            return;
+        }
+    }
+    for (int column = first; column <= last; ++column) {
+        ls_map_point(
+            t, start[0] + column * step[0], start[1] + column * step[1],
+            start[2] + column * step[2], mapped + 2 * column);
+        coverage[column] = 255;
+    }
+}
+
+LS_MULTIVERSION static void map_triangle(
+    const LsTriangle &t, int h, int w, float *mapped, uint8_t *coverage) {
+    const double left = std::fmin(t.x[0], std::fmin(t.x[1], t.x[2]));
+    const double right = std::fmax(t.x[0], std::fmax(t.x[1], t.x[2]));
+    const double top = std::fmin(t.y[0], std::fmin(t.y[1], t.y[2]));
+    const double bottom = std::fmax(t.y[0], std::fmax(t.y[1], t.y[2]));
+    const double half = LS_SUBPIXELS / 2;
+    const int first_column = (int)std::fmax(std::ceil((left - half) / LS_SUBPIXELS), 0);
+    const int first_row = (int)std::fmax(std::ceil((top - half) / LS_SUBPIXELS), 0);
+    const int last_column = (int)std::fmin(std::floor((right - half) / LS_SUBPIXELS), w - 1);
+    const int last_row = (int)std::fmin(std::floor((bottom - half) / LS_SUBPIXELS), h - 1);
+    for (int row = first_row; row <= last_row; ++row) {
+        const int64_t offset = (int64_t)row * w;
+        map_row(t, row, first_column, last_column, mapped + 2 * offset, coverage + offset);
+    }
+}
+
 LS_EXPORT void ls_mesh_map(
     const float *source_xy, const float *target_xy, const int32_t *triangles, int32_t count,
     int32_t h, int32_t w, int32_t origin_x, int32_t origin_y, float *mapped, uint8_t *coverage) {
     for (int i = 0; i < count; ++i) {
         LsTriangle t;
-        if (!ls_setup_triangle(source_xy, target_xy, triangles + 3 * i, origin_x, origin_y, &t)) {
-            continue;
-        }
-        const double left = std::fmin(t.x[0], std::fmin(t.x[1], t.x[2]));
-        const double right = std::fmax(t.x[0], std::fmax(t.x[1], t.x[2]));
-        const double top = std::fmin(t.y[0], std::fmin(t.y[1], t.y[2]));
-        const double bottom = std::fmax(t.y[0], std::fmax(t.y[1], t.y[2]));
-        const double half = LS_SUBPIXELS / 2;
-        const int first_column = (int)std::fmax(std::ceil((left - half) / LS_SUBPIXELS), 0);
-        const int first_row = (int)std::fmax(std::ceil((top - half) / LS_SUBPIXELS), 0);
-        const int last_column = (int)std::fmin(std::floor((right - half) / LS_SUBPIXELS), w - 1);
-        const int last_row = (int)std::fmin(std::floor((bottom - half) / LS_SUBPIXELS), h - 1);
-        for (int row = first_row; row <= last_row; ++row) {
-            for (int column = first_column; column <= last_column; ++column) {
-                const int64_t pixel = (int64_t)row * w + column;
-                if (ls_map_pixel(t, column, row, mapped + 2 * pixel)) coverage[pixel] = 255;
-            }
+        if (ls_setup_triangle(source_xy, target_xy, triangles + 3 * i, origin_x, origin_y, &t)) {
+            map_triangle(t, h, w, mapped, coverage);
         }
     }
+}
+
+// Red and blue in the two halves of a word, green alone: two multiplications serve three
+// channels. A weighted sum stays below 2^24, so the halves do not meet.
+struct LsPair {
+    uint64_t red_blue;
+    uint32_t green;
+};
+
+LS_BODY LsPair load_pixel(const uint8_t *p, uint32_t weight) {
+    const uint64_t red_blue = p[0] | (uint64_t)p[2] << 32;
+    return {red_blue * weight, p[1] * weight};
+}
+
+// ls_sample for three channels.
+LS_BODY void sample_rgb(
+    const uint8_t *image, int height, int width, const float *xy, uint8_t *out) {
+    const int fx = ls_fixed_coordinate(xy[0], width);
+    const int fy = ls_fixed_coordinate(xy[1], height);
+    const int x0 = fx >> 8, y0 = fy >> 8;
+    const int dx = x0 + 1 < width ? 3 : 0;
+    const int64_t dy = y0 + 1 < height ? (int64_t)width * 3 : 0;
+    const uint8_t *p = image + ((int64_t)y0 * width + x0) * 3;
+    const uint32_t wx = fx & 255, wy = fy & 255;
+    const LsPair a = load_pixel(p, (256 - wx) * (256 - wy));
+    const LsPair b = load_pixel(p + dx, wx * (256 - wy));
+    const LsPair c = load_pixel(p + dy, (256 - wx) * wy);
+    const LsPair d = load_pixel(p + dy + dx, wx * wy);
+    const uint64_t half = 1 << 15;
+    const uint64_t red_blue =
+        a.red_blue + b.red_blue + c.red_blue + d.red_blue + (half << 32 | half);
+    out[0] = (uint8_t)(red_blue >> 16);
+    out[1] = (uint8_t)((a.green + b.green + c.green + d.green + (uint32_t)half) >> 16);
+    out[2] = (uint8_t)(red_blue >> 48);
 }
 
 LS_EXPORT void ls_remap(
     const uint8_t *image, int32_t height, int32_t width, int32_t channels, const float *mapped,
     const uint8_t *coverage, int32_t pixels, uint8_t *out) {
     for (int i = 0; i < pixels; ++i) {
+        const float *xy = mapped + 2 * (int64_t)i;
         uint8_t *value = out + (int64_t)i * channels;
         if (coverage && !coverage[i]) {
-            for (int c = 0; c < channels; ++c) value[c] = 0;
-        } else if (channels == 3) {  // a constant lets the compiler unroll
-            ls_sample(image, height, width, 3, mapped + 2 * (int64_t)i, value);
+            std::memset(value, 0, channels);
+        } else if (channels == 3) {
+            sample_rgb(image, height, width, xy, value);
         } else {
-            ls_sample(image, height, width, channels, mapped + 2 * (int64_t)i, value);
+            ls_sample(image, height, width, channels, xy, value);
         }
     }
 }

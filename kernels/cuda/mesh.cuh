@@ -53,19 +53,28 @@ LS_BODY bool ls_setup_triangle(
     return true;
 }
 
-// Whether pixel (row, column) belongs to the triangle; if so, where it comes from.
-LS_BODY bool ls_map_pixel(const LsTriangle &t, int column, int row, float *source_xy) {
-    const double px = column * LS_SUBPIXELS + LS_SUBPIXELS / 2;
-    const double py = row * LS_SUBPIXELS + LS_SUBPIXELS / 2;
-    const double e0 = ls_edge(t.x[1], t.y[1], t.x[2], t.y[2], px, py);
-    const double e1 = ls_edge(t.x[2], t.y[2], t.x[0], t.y[0], px, py);
-    const double e2 = ls_edge(t.x[0], t.y[0], t.x[1], t.y[1], px, py);
-    if (e0 < 0 || e1 < 0 || e2 < 0) return false;
-    if ((e0 == 0 && !t.owns[0]) || (e1 == 0 && !t.owns[1]) || (e2 == 0 && !t.owns[2])) {
-        return false;
-    }
+// Source px of a point inside, from its three edge values.
+LS_BODY void ls_map_point(const LsTriangle &t, double e0, double e1, double e2, float *source_xy) {
     source_xy[0] = (float)((e0 * t.sx[0] + e1 * t.sx[1] + e2 * t.sx[2]) * t.weight);
     source_xy[1] = (float)((e0 * t.sy[0] + e1 * t.sy[1] + e2 * t.sy[2]) * t.weight);
+}
+
+// Value at pixel (row, column) of the edge opposite to vertex i.
+LS_BODY double ls_edge_at(const LsTriangle &t, int i, int column, int row) {
+    const double px = column * LS_SUBPIXELS + LS_SUBPIXELS / 2;
+    const double py = row * LS_SUBPIXELS + LS_SUBPIXELS / 2;
+    const int a = (i + 1) % 3, b = (i + 2) % 3;
+    return ls_edge(t.x[a], t.y[a], t.x[b], t.y[b], px, py);
+}
+
+// Whether pixel (row, column) belongs to the triangle; if so, where it comes from.
+LS_BODY bool ls_map_pixel(const LsTriangle &t, int column, int row, float *source_xy) {
+    double e[3];
+    for (int i = 0; i < 3; ++i) {
+        e[i] = ls_edge_at(t, i, column, row);
+        if (e[i] < 0 || (e[i] == 0 && !t.owns[i])) return false;
+    }
+    ls_map_point(t, e[0], e[1], e[2], source_xy);
     return true;
 }
 
