@@ -59,7 +59,8 @@ class EncoderNet(nn.Module):
         first, _ = self.gru1(lifted)
         second, _ = self.gru2(functional.dropout(first, 0.1, self.training))
         logits = self.phone(functional.dropout(second, 0.1, self.training))
-        return logits.unflatten(-1, (LOOK_AHEADS, self.size.phones)), second
+        shape = (*logits.shape[:2], LOOK_AHEADS, self.size.phones)
+        return logits.reshape(shape), second
 
     def express(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """Expression f32 [B, T, LOOK_AHEADS, coefficients] from the phonetic state."""
@@ -69,7 +70,7 @@ class EncoderNet(nn.Module):
         motion, _ = self.head_gru(torch.cat([posterior, code], -1))
         motion = functional.dropout(motion, 0.1, self.training)
         expression: Tensor = self.head(motion)
-        return expression.unflatten(-1, (LOOK_AHEADS, self.size.coefficients))
+        return expression.reshape(*expression.shape[:2], LOOK_AHEADS, self.size.coefficients)
 
     def step(
         self, features: Tensor, h1: Tensor, h2: Tensor, h3: Tensor
@@ -82,16 +83,16 @@ class EncoderNet(nn.Module):
         lifted = functional.relu(self.dense(features))
         first, n1 = self.gru1(lifted[:, None], h1[None])
         second, n2 = self.gru2(first, h2[None])
-        logits = self.phone(second[:, 0]).unflatten(-1, (LOOK_AHEADS, self.size.phones))
+        logits = self.phone(second[:, 0]).reshape(-1, LOOK_AHEADS, self.size.phones)
         posterior = logits.softmax(-1)
         code = torch.tanh(self.code(second[:, 0]))
         motion, n3 = self.head_gru(torch.cat([posterior.flatten(1), code], -1)[:, None], h3[None])
-        expression = self.head(motion[:, 0]).unflatten(-1, (LOOK_AHEADS, self.size.coefficients))
+        expression = self.head(motion[:, 0]).reshape(-1, LOOK_AHEADS, self.size.coefficients)
         return expression, 1.0 - posterior[..., 0], n1[0], n2[0], n3[0]
 
 
-def load_network(path: Path) -> TorchNetwork:
-    """The reference network with the weights of a safetensors file."""
+def load_net(path: Path) -> EncoderNet:
+    """The module with the weights of a safetensors file, ready to evaluate."""
     weights = load_file(str(path))
     size = EncoderSize(
         phones=weights["phone.bias"].shape[0] // LOOK_AHEADS,
@@ -103,5 +104,9 @@ def load_network(path: Path) -> TorchNetwork:
     net = EncoderNet(size)
     own = net.state_dict()
     net.load_state_dict({name: weights[name].float() for name in own})
-    net.eval()
-    return TorchNetwork(net.step, INPUTS, OUTPUTS)
+    return net.eval()
+
+
+def load_network(path: Path) -> TorchNetwork:
+    """The reference network with the weights of a safetensors file."""
+    return TorchNetwork(load_net(path).step, INPUTS, OUTPUTS)

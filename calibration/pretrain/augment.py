@@ -120,6 +120,24 @@ def coloured_noise(samples: int, rng: np.random.Generator) -> F32:
     return np.asarray(noise / (np.sqrt(np.mean(noise**2)) + 1e-9), dtype=np.float32)
 
 
+def mouth_noise(samples: int, rng: np.random.Generator) -> F32:
+    """Sounds of a mouth that does not speak: breaths in and out, clicks; f32 [samples]."""
+    out = np.zeros(samples, np.float32)
+    time_s = np.arange(samples) / SAMPLE_RATE_HZ
+    if rng.random() < 0.7:
+        low, high = float(rng.uniform(200, 900)), float(rng.uniform(2000, 6500))
+        shape = signal.butter(2, [low, high], "bandpass", fs=SAMPLE_RATE_HZ)
+        breath = signal.lfilter(*shape, rng.standard_normal(samples))
+        swell = np.sin(np.pi * np.clip(time_s / time_s[-1], 0.0, 1.0)) ** float(rng.uniform(0.5, 2))
+        out += (breath * swell).astype(np.float32)
+    else:
+        for _ in range(int(rng.integers(1, 4))):
+            at = int(rng.integers(0, max(1, samples - 200)))
+            click = rng.standard_normal(200) * np.exp(-np.arange(200) / rng.uniform(5, 60))
+            out[at : at + 200] += click[: samples - at].astype(np.float32)
+    return out / (np.sqrt(np.mean(out**2, dtype=np.float32)) + np.float32(1e-6))
+
+
 def add_noise(samples: F32, babble: F32 | None, rng: np.random.Generator, how: Augmentation) -> F32:
     """Voice plus noise or babble at a random ratio, then a random loudness."""
     power = float(np.mean(samples**2))

@@ -286,6 +286,10 @@ def make_clip(
     phones = np.full(CLIP_SAMPLES // PHONE_HOP_SAMPLES, SILENCE, np.uint8)
     centres_s = (np.arange(len(phones)) + 0.5) * PHONE_HOP_SAMPLES / SAMPLE_RATE_HZ
     at = int(rng.uniform(-1.0, 0.6) * SAMPLE_RATE_HZ)  # may begin in the middle of a word
+    if rng.random() < 0.15:
+        at = int(rng.uniform(0.5, 3.5) * SAMPLE_RATE_HZ)
+    if rng.random() < 0.2:
+        at = _add_mouth_noise(samples, max(0, at), rng)
     for speech in spoken:
         rate_hz = speech.rate_hz * shift
         voiced = augment.resample_and_colour(speech.samples, rate_hz, rng, _dry(how))
@@ -298,6 +302,8 @@ def make_clip(
         if last > first:
             samples[first:last] += voiced[first - at : last - at]
         at += len(voiced) + int(rng.exponential(0.35) * SAMPLE_RATE_HZ)
+        if rng.random() < 0.25:
+            at = _add_mouth_noise(samples, at, rng)
         if at >= CLIP_SAMPLES:
             break
     samples = augment.resample_and_colour(samples, SAMPLE_RATE_HZ, rng, how)
@@ -308,6 +314,16 @@ def make_clip(
     if rng.random() < how.codec:
         samples = augment.through_codec(samples, rng)
     return LabelledClip(samples, phones, voice)
+
+
+def _add_mouth_noise(samples: F32, at: int, rng: np.random.Generator) -> int:
+    """Put a breath or clicks into `samples` at `at`; returns where they end."""
+    end = at + int(rng.uniform(0.15, 0.8) * SAMPLE_RATE_HZ)
+    noise = augment.mouth_noise(end - at, rng) * np.float32(0.1 * 10 ** rng.uniform(-1.8, -0.4))
+    first, last = max(0, at), min(len(samples), end)
+    if last > first:
+        samples[first:last] += noise[first - at : last - at]
+    return end
 
 
 def _dry(how: augment.Augmentation) -> augment.Augmentation:
