@@ -19,8 +19,8 @@ from lipstream.engine.types import F32
 __all__ = ["CalibrationOptions", "calibrate"]
 
 _UNPAINTABLE = ("no_face", "occlusion", "profile", "outside", "other_person")
-_GAIN_RANGE = (0.75, 1.35)
-_TYPICAL_OPENING = 0.22  # 95th percentile of people's opening in speech, as tracked
+_GAIN_RANGE = (0.75, 1.5)
+_TYPICAL_OPENING = 0.20  # 95th percentile of the opening that the encoder gives in speech
 _THUMBNAIL_PX = 32
 
 
