@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 PACKAGES = [
@@ -51,6 +52,14 @@ class BuildKernels(build_ext):
         return fullname.replace(".", "/") + (".dll" if sys.platform == "win32" else ".so")
 
 
+class WheelForEveryPython(bdist_wheel):
+    """Tied to the machine by the kernels, but to no version of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """py3-none-PLATFORM."""
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
     packages=PACKAGES,
     package_dir=FOLDERS,
@@ -70,5 +79,5 @@ setup(
             optional=True,
         )
     ],
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": WheelForEveryPython},
 )
