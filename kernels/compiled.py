@@ -36,6 +36,15 @@ def library() -> ctypes.CDLL:
     if not found:
         raise BackendUnavailable(f"compiled kernels were not built; {_REMEDY}")
     path = max(found, key=lambda candidate: candidate.stat().st_mtime)
+    return open_library(path)
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """The library in this file, its functions declared.
+
+    Raises:
+        BackendUnavailable: it does not load, or is of another version.
+    """
     try:
         loaded = ctypes.CDLL(str(path))
         version = loaded.ls_abi_version()

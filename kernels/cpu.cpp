@@ -18,7 +18,9 @@
 
 // Wheels travel, so the baseline is plain x86-64; the hot loops exist once more for AVX2 and the
 // dynamic linker picks. No FMA in the list: it would change nothing here (contraction is off).
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
+// LS_BASELINE_ONLY leaves the second set out, for the test that both agree.
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(LS_BASELINE_ONLY)
 #define LS_MULTIVERSION __attribute__((target_clones("avx2", "default")))
 #else
 #define LS_MULTIVERSION
