@@ -15,12 +15,12 @@ from lipstream.engine.face_model import (
     INNER_UPPER_LIP,
     VERTICES,
 )
-from lipstream.engine.inner_mouth import InnerMouth
+from lipstream.engine.inner_mouth import InnerMouth, Lent
 from lipstream.engine.mouth import Mouth
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
-    INNER_ROWS,
     LIP_OUTLINE,
+    Driven,
     FaceMesh,
     Placement,
     distance_outside,
@@ -66,7 +66,9 @@ class Compositor:
         lips = np.concatenate([mesh.lip_triangles, mesh.inner_triangles + VERTICES])
         self._lips = np.ascontiguousarray(lips, np.int32)
         self._inner = InnerMouth(mesh, mouth, self._lips)
-        ring = self._sample_texture(self._canonical)
+        gap = inner_grid(model.mean)[:, :2]
+        self._texture_xy = _on_texture(np.concatenate([self._canonical, gap]))
+        ring = remap(self._texture, _on_texture(self._canonical)[None])[0, :, 0]
         mouth_vertices = np.unique(mesh.lip_triangles)
         self._lip_vertices = mouth_vertices
         self._skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
@@ -103,80 +105,52 @@ class Compositor:
             return frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8)
         patch = color.i420_region_to_rgb(background, *box)
         corner = np.array([x0, y0], np.float32)
-        warped, mask = warp_mesh(
-            patch, start - corner, moved - corner, triangles, patch.shape[:2], (0, 0)
-        )
+        warped, mask = warp_mesh(patch, start - corner, moved - corner, triangles, patch.shape[:2])
         painted = composite.blend(patch, warped, mask)
-        self._lay_lips(painted, mask, after - corner, vertices, placement, expression, sources)
+        grid = inner_grid(vertices)
+        points = np.concatenate([after, placement.project(grid)])
+        driven = Driven(vertices, grid, points, expression, placement.scale)
+        self._lay_lips(painted, mask, driven.seen_from(x0, y0), sources)
         color.rgb_region_into_i420(painted, frame, x0, y0, mask)
         return frame, box, mask
 
     def _lay_lips(
-        self,
-        painted: U8,
-        mask: U8,
-        after: F32,
-        vertices: F32,
-        placement: Placement,
-        expression: F32,
-        sources: list[tuple[MouthSource, float]],
+        self, painted: U8, mask: U8, driven: Driven, sources: list[tuple[MouthSource, float]]
     ) -> None:
-        """Blend the source's lips and the inside of the mouth into `painted`, in place."""
-        grid = inner_grid(vertices)
-        corner = placement.project(vertices[:1]) - after[:1]
-        target = np.concatenate([after, placement.project(grid) - corner])
-        used = after[self._lip_vertices]  # the inner mesh lies within
+        """Blend the sources' lips and the inside of the mouth into `painted`, in place."""
+        used = driven.points[self._lip_vertices]  # the inner mesh lies within
         x0, y0, x1, y1 = _rectangle(used, painted.shape[1], painted.shape[0])
         if x1 <= x0 or y1 <= y0:
             return
-        shape, origin = (y1 - y0, x1 - x0), (x0, y0)
-        uv = self._canonical_uv()
-        place, covered = mesh_map(uv, target, self._lips, shape, origin)
+        driven = driven.seen_from(x0, y0)
+        below = painted[y0:y1, x0:x1]
+        shape = below.shape[:2]
+        place, covered = mesh_map(self._texture_xy, driven.points, self._lips, shape)
         alpha = remap(self._texture, place)[..., 0]
         alpha[covered == 0] = 0
         seam = remap(self._seam, place)[..., 0]
-
-        below = painted[y0:y1, x0:x1]
-        layer: U8 | None = None
-        share_so_far = 0.0
+        layer, so_far = below, 0.0
         for source, share in sources:
-            one = self._lips_of(
-                source, target, vertices, grid, expression, placement.scale, shape, origin
-            )
-            one = self._match_color(one, below, after - np.array(origin, np.float32))
-            one = _darken(one, seam, _new_closure(source.placement.free, vertices))
-            share_so_far += share
-            if layer is None:
+            one = self._match_color(self._lips_of(source, driven, shape), below, driven.points)
+            one = _darken(one, seam, _new_closure(source.placement.free, driven.vertices))
+            so_far += share
+            if layer is below:
                 layer = one
             else:
-                fade = np.full(shape, share / share_so_far, np.float32)
-                layer = composite.blend(layer, one, fade)
-        assert layer is not None
+                layer = composite.blend(layer, one, np.full(shape, share / so_far, np.float32))
         painted[y0:y1, x0:x1] = composite.blend(below, layer, alpha)
         np.maximum(mask[y0:y1, x0:x1], alpha, out=mask[y0:y1, x0:x1])
 
-    def _lips_of(
-        self,
-        source: MouthSource,
-        target: F32,
-        vertices: F32,
-        grid: F32,
-        expression: F32,
-        scale: float,
-        shape: tuple[int, int],
-        origin: tuple[int, int],
-    ) -> U8:
-        """One source's lips and inner mouth on the target mesh, u8 [h, w, 3]."""
-        inner, trust = inner_source(grid, vertices, source.placement)
-        points = np.concatenate([lip_inset(source.placement, vertices), inner])
+    def _lips_of(self, source: MouthSource, driven: Driven, shape: tuple[int, int]) -> U8:
+        """One source's lips and inner mouth on the driven mesh, u8 [h, w, 3]."""
+        inner, trust = inner_source(driven.grid, driven.vertices, source.placement)
+        points = np.concatenate([lip_inset(source.placement, driven.vertices), inner])
         at = (source.placement.project(points) - np.array(source.origin)) * source.zoom
-        at, target = at.astype(np.float32), target - np.array(origin, np.float32)
-        warped, _ = warp_mesh(source.rgb, at, target, self._lips, shape, (0, 0))
-        if gap_height(vertices) * scale > _LEAST_GAP_PX:
-            lowered = float(vertices[13, 1] - source.placement.free[13, 1])
-            self._inner.paint(
-                warped, source.rgb, at, target, grid, (trust, lowered), expression, scale
-            )
+        at = at.astype(np.float32)
+        warped, _ = warp_mesh(source.rgb, at, driven.points, self._lips, shape)
+        if gap_height(driven.vertices) * driven.scale > _LEAST_GAP_PX:
+            lowered = float(driven.vertices[13, 1] - source.placement.free[13, 1])
+            self._inner.paint(warped, Lent(source.rgb, at, trust, lowered), driven)
         return warped
 
     def _match_color(self, layer: U8, below: U8, after: F32) -> U8:
@@ -211,18 +185,10 @@ class Compositor:
         gain = 1 + (p[0] + p[1] * columns + p[2] * rows)
         return np.clip(layer * gain + 0.5, 0, 255).astype(np.uint8)
 
-    def _canonical_uv(self) -> F32:
-        """Texture position of every lip-mesh vertex, f32 [468 + G, 2], px."""
-        rest = self._canonical
-        upper, lower = rest[list(INNER_UPPER_LIP)], rest[list(INNER_LOWER_LIP)]
-        share = np.linspace(0, 1, INNER_ROWS, dtype=np.float32)[:, None, None]
-        inner = (upper + share * (lower - upper)).reshape(-1, 2)
-        points = np.concatenate([rest, inner])
-        return ((points - np.array(_TEXTURE_ORIGIN, np.float32)) * _TEXTURE_PX).astype(np.float32)
 
-    def _sample_texture(self, canonical: F32) -> U8:
-        at = (canonical - np.array(_TEXTURE_ORIGIN, np.float32)) * _TEXTURE_PX
-        return remap(self._texture, at[None].astype(np.float32))[0, :, 0]
+def _on_texture(canonical: F32) -> F32:
+    """Texture position of canonical points f32 [n, 2], px."""
+    return ((canonical - np.array(_TEXTURE_ORIGIN)) * _TEXTURE_PX).astype(np.float32)
 
 
 def mask_texture(mesh: FaceMesh) -> U8:

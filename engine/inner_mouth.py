@@ -6,12 +6,14 @@ the sharpest line in a face, and a staircase there is the first thing an eye fin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from lipstream.engine.face_model import INNER_UPPER_LIP, VERTICES
 from lipstream.engine.mouth import Mouth
 from lipstream.engine.types import F32, I32, U8
-from lipstream.engine.warp import INNER_ROWS, FaceMesh, jaw_drop
+from lipstream.engine.warp import INNER_ROWS, Driven, FaceMesh, jaw_drop
 from lipstream.kernels.mesh import mesh_map, warp_mesh
 
 _FINE = 2  # samples per pixel, each way
@@ -22,6 +24,16 @@ _TRUSTED, _LEAST_LOWERED = 0.98, 0.03  # beyond which the source is shown as it 
 _SHADOW_REACH = 0.07  # inter-ocular distances
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What a mouth source has to offer for a driven face."""
+
+    crop: U8  # u8 [H, W, 3]
+    crop_xy: F32  # f32 [468 + G, 2], the mesh on the crop, px
+    trust: F32  # f32 [G], how far its pixels of the gap are to be believed, 0 to 1
+    lowered: float  # the driven upper lip below the source's, inter-ocular distances
+
+
 class InnerMouth:
     """Immutable; one is shared by all sessions of a target."""
 
@@ -29,63 +41,41 @@ class InnerMouth:
         """`triangles`: of lips and gap together, over the 468 vertices and the inner grid."""
         self._mesh, self._mouth, self._triangles = mesh, mouth, triangles
 
-    def paint(
-        self,
-        warped: U8,
-        crop: U8,
-        crop_xy: F32,
-        target: F32,
-        grid: F32,
-        lent: tuple[F32, float],
-        expression: F32,
-        scale: float,
-    ) -> None:
-        """Repaint the gap and its edges in `warped` u8 [h, w, 3], in place.
-
-        crop u8 [H, W, 3] with the mesh at crop_xy f32 [468 + G, 2]; target f32 [468 + G, 2], px of
-        `warped`; grid f32 [G, 3], the gap on the canonical face; lent: trust f32 [G] in the
-        source's pixels, and how far its upper lip lies above the target's (inter-ocular
-        distances); scale: px per inter-ocular distance.
-        """
+    def paint(self, warped: U8, lent: Lent, driven: Driven) -> None:
+        """Repaint the gap and its edges in `warped` u8 [h, w, 3], in place."""
         height, width = warped.shape[:2]
-        inner = target[VERTICES:]
+        inner = driven.points[VERTICES:]
         low = np.maximum(np.floor(inner.min(0)).astype(int) - _MARGIN_PX, 0)
         high = np.minimum(np.ceil(inner.max(0)).astype(int) + _MARGIN_PX, (width, height))
         if (high <= low).any():
             return
-        rows, columns = int(high[1] - low[1]), int(high[0] - low[0])
-        shape = (rows * _FINE, columns * _FINE)
-        origin = (int(low[0]) * _FINE, int(low[1]) * _FINE)
-        fine, covered = warp_mesh(crop, crop_xy, target * _FINE, self._triangles, shape, origin)
-        trust, lowered = lent
-        if float(trust.min()) < _TRUSTED or lowered > _LEAST_LOWERED:
-            self._draw(fine, inner * _FINE, grid, trust, lowered, expression, scale * _FINE, origin)
-        window = warped[low[1] : high[1], low[0] : high[0]]
+        x0, y0, x1, y1 = (int(v) for v in (*low, *high))
+        close_up = driven.seen_from(x0, y0)
+        points = close_up.points * np.float32(_FINE)
+        shape = ((y1 - y0) * _FINE, (x1 - x0) * _FINE)
+        fine, covered = warp_mesh(lent.crop, lent.crop_xy, points, self._triangles, shape)
+        if float(lent.trust.min()) < _TRUSTED or lent.lowered > _LEAST_LOWERED:
+            self._draw(fine, points[VERTICES:], lent, driven)
+        window = warped[y0:y1, x0:x1]
         wide = fine.astype(np.uint16)
         mean = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) >> 2
         whole = covered[::2, ::2] & covered[1::2, ::2] & covered[::2, 1::2] & covered[1::2, 1::2]
         np.copyto(window, mean.astype(np.uint8), where=whole[..., None] > 0)
 
-    def _draw(
-        self,
-        fine: U8,
-        inner: F32,
-        grid: F32,
-        trust: F32,
-        lowered: float,
-        expression: F32,
-        scale: float,
-        origin: tuple[int, int],
-    ) -> None:
-        """Drawn teeth where trust is low, and the shadow of a lowered lip, in place."""
+    def _draw(self, fine: U8, inner: F32, lent: Lent, driven: Driven) -> None:
+        """Drawn teeth where trust is low, and the shadow of a lowered lip, in place.
+
+        inner f32 [G, 2]: the grid's place in `fine`, px.
+        """
+        grid, trust, lowered = driven.grid, lent.trust, lent.lowered
         triangles, shape = self._mesh.inner_triangles, fine.shape[:2]
         count = len(INNER_UPPER_LIP)
         roof, floor = np.tile(grid[:count, 1], INNER_ROWS), np.tile(grid[-count:, 1], INNER_ROWS)
-        where, covered = mesh_map(grid[:, :2].copy(), inner, triangles, shape, origin)
+        where, covered = mesh_map(grid[:, :2].copy(), inner, triangles, shape)
         inside = covered > 0
         if not inside.any():
             return
-        lips = mesh_map(np.stack([roof, floor], 1), inner, triangles, shape, origin)[0][inside]
+        lips = mesh_map(np.stack([roof, floor], 1), inner, triangles, shape)[0][inside]
         y, roof_y, floor_y = where[inside][:, 1], lips[:, 0], lips[:, 1]
         seen = fine[inside].astype(np.float32)
         if lowered > _LEAST_LOWERED:
@@ -93,12 +83,12 @@ class InnerMouth:
             loss = _LIP_SHADOW * min((lowered - _LEAST_LOWERED) / 0.05, 1.0)
             seen *= (1 - loss * near * near)[:, None]
         if float(trust.min()) < _TRUSTED:
-            real = mesh_map(np.stack([trust, trust], 1), inner, triangles, shape, origin)[0]
-            jaw = jaw_drop(self._mesh.model, expression)
+            real = mesh_map(np.stack([trust, trust], 1), inner, triangles, shape)[0]
+            jaw = jaw_drop(self._mesh.model, driven.expression)
             middle = float(grid[count // 2, 0])
             drawn = self._mouth.paint(where[inside], roof_y, floor_y, jaw, middle)
             # The drawn mouth begins softly at the lips.
-            depth = np.minimum(y - roof_y, floor_y - y) * np.float32(scale / (_EDGE_PX * _FINE))
+            depth = np.minimum(y - roof_y, floor_y - y) * np.float32(driven.scale / _EDGE_PX)
             keep = 1 - np.clip(depth, 0, 1)[:, None] * (1 - real[inside][:, :1])
             seen = seen * keep + drawn * (1 - keep)
         fine[inside] = np.clip(seen + 0.5, 0, 255).astype(np.uint8)

@@ -9,7 +9,7 @@ teeth do. Source: ours, after the recomposition step of *Everybody's Talkin'* (a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,21 @@ class Placement:
         """Canonical f32 [V, 3] to image f32 [V, 2], px."""
         moved = vertices @ self.rotation[:2].T * np.float32(self.scale) + self.translation[:2]
         return moved.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """A face that wears the wanted expression, and where it lies in a picture."""
+
+    vertices: F32  # f32 [468, 3], canonical
+    grid: F32  # f32 [G, 3], the gap between the lips, canonical
+    points: F32  # f32 [468 + G, 2], both in the picture, px
+    expression: F32  # f32 [K]
+    scale: float  # px per inter-ocular distance
+
+    def seen_from(self, x: float, y: float) -> Driven:
+        """The same in a picture whose origin is at (x, y)."""
+        return replace(self, points=self.points - np.array([x, y], np.float32))
 
 
 @dataclass(frozen=True, slots=True)
