@@ -34,12 +34,13 @@ REASONS: Final[dict[Reason, str]] = {
 SMALL_FACE_PX: Final = 24.0  # between the eyes
 PROFILE_DEGREES: Final = 35.0
 CUT_MARGIN_FRAMES: Final = 1  # on each side: encoders smear the first and last frame of a shot
-# Of the clip's usual sharpness. Speech alone goes down to 0.8 on twelve clips; a blur over a
-# sixth of the eyes' distance takes it to 0.62 to 0.78.
-_BLUR_SHARE: Final = 0.76
+# Of the clip's usual sharpness. Speech alone goes down to 0.87 on eight clips; a blur over a
+# quarter of the eyes' distance takes it to 0.6 to 0.8.
+_BLUR_SHARE: Final = 0.8
 _FEW_FRAMES: Final = 25
 _STRANGE_LEVELS: Final = 14.0  # of a face whose median is 128
 _OCCLUSION_MARGIN_FRAMES: Final = 2
+_NEARLY_SHARE: Final = 0.1
 _OCCLUDED_SHARE: Final = 0.14  # of the lower face; hands cover 0.2 to 0.9 of it, grins 0.1
 _COMPONENTS: Final = 8
 _PARTS: Final = 12  # a neighbourhood is this part of the lower face
@@ -148,19 +149,34 @@ def unexplained(skin: U8) -> NDArray[np.float64]:
     level = np.median(flat, axis=1, keepdims=True)
     flat = flat * (128.0 / np.maximum(level, 80.0))
     learn = flat[np.linspace(0, count - 1, min(count, 1000)).astype(int)]
-    middle = np.median(learn, axis=0)
-    score = _worst_part(learn - middle)
-    for _ in range(4):
-        # At least half of the clip is taken for usual; of the rest, what looks alike.
-        usual = float(np.median(score))
-        spread = 1.4826 * float(np.median(np.abs(score - usual)))
-        inliers = learn[score <= usual + 2.5 * spread]
-        middle = inliers.mean(axis=0)
-        rank = min(_COMPONENTS, max(1, inliers.shape[0] // 12))
-        _, _, basis = np.linalg.svd(inliers - middle, full_matrices=False)
-        axes = basis[:rank]
-        score = _worst_part(_residual(learn, middle, axes))
-    error = np.abs(_residual(flat, middle, axes)).reshape(count, -1, 3).mean(axis=2)
+    looks = np.median(learn, axis=0), np.zeros((1, flat.shape[1]), np.float32)
+    for share in (0.5, 0.6, 0.7):
+        # Half of the clip is taken for usual; then what looks most like it.
+        score = _worst_part(_residual(learn, *looks))
+        looks = _looks(learn[score <= np.quantile(score, share)])
+    before = 0
+    for _ in range(12):
+        # Poses and light drift: what is nearly explained is learnt, and explains its neighbours.
+        # What covers the mouth comes at once, and finds no way in.
+        strange = _strange_share(learn, looks)
+        known = strange <= float(np.median(strange)) + _NEARLY_SHARE
+        if int(known.sum()) <= before:
+            break
+        before = int(known.sum())
+        looks = _looks(learn[known])
+    return _strange_share(flat, looks)
+
+
+def _looks(usual: F32) -> tuple[F32, F32]:
+    """Mean f32 [P * 3] and main axes f32 [rank, P * 3] of usual faces."""
+    middle = usual.mean(axis=0)
+    rank = min(_COMPONENTS, max(1, usual.shape[0] // 15))
+    _, _, basis = np.linalg.svd(usual - middle, full_matrices=False)
+    return middle, basis[:rank]
+
+
+def _strange_share(flat: F32, looks: tuple[F32, F32]) -> NDArray[np.float64]:
+    error = np.abs(_residual(flat, *looks)).reshape(flat.shape[0], -1, 3).mean(axis=2)
     share: NDArray[np.float64] = (error > _STRANGE_LEVELS).mean(axis=1)
     return share
 

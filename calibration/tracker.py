@@ -56,7 +56,7 @@ class RawTrack:
     face_count: I32  # i32 [T], faces in the picture, as last counted
     cuts: tuple[int, ...]  # first frame of each new shot; 0 is not among them
     difference: F32  # f32 [T], 0 to 1, picture against the one before
-    sharpness: F32  # f32 [T], fine over coarse detail around the mouth; NaN without a face
+    sharpness: F32  # f32 [T], of the mouth, 1 is the clip's median; NaN without a face
     skin: U8  # u8 [T, P, 3], colours of the lower face at measures.skin_points(); 0 without a face
     repeated: np.ndarray[Any, np.dtype[np.bool_]]  # bool [T], same source frame as before
     width: int  # px
@@ -397,7 +397,7 @@ class _Rows:
             np.asarray(self._counts, np.int32),
             tuple(cuts),
             np.asarray(self._difference, np.float32),
-            sharpness,
+            sharpness / np.float32(np.nanmedian(sharpness)),
             skin,
             np.asarray(self._repeated, np.bool_),
             self.width,

@@ -114,7 +114,13 @@ class SyntheticFootage:
 
     def frame(self, index: int) -> U8:
         """The picture, u8 [h, w, 3]; teeth, lips and cavity lie where the vertices are."""
-        return _paint(self, index)
+        if index not in self._painted:
+            self._painted[index] = _paint(self, index)
+        return self._painted[index].copy()
+
+    @cached_property
+    def _painted(self) -> dict[int, U8]:
+        return {}
 
     def frames(self) -> Iterator[FootageFrame]:
         """All pictures, as `calibration.video` would hand them out."""
