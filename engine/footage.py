@@ -66,7 +66,7 @@ class FootageCosts:
     """
 
     expression: float = 0.1
-    silent_motion: float = 4.0  # per frame shown in silence, at `fast_head` speed
+    silent_motion: float = 2.0  # per frame shown in silence, at `fast_head` speed
     calm_frames: int = 12  # before and after, over which speed is averaged for the charge
     fast_head: float = 0.8  # inter-ocular distances per second: the fastest tenth of speech
     shortest_run_frames: int = 25  # usable frames in a row; shorter runs are not shown
