@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.signal import savgol_filter
 
 from lipstream.calibration.jumps import head_speed
-from lipstream.calibration.pretrain.basis import lip_opening, neutral_of
+from lipstream.calibration.pretrain.basis import in_eye_units, lip_opening, neutral_of
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.face_model import VERTICES, FaceModel, Pose, fit_pose
 from lipstream.engine.target import Track
@@ -54,7 +54,9 @@ def reconstruct(
     for _ in range(_PASSES):  # the person's own shape gives the better pose, and so on
         pose = fit_pose(filled, geometry, model.rigid)
         free = pose.remove(filled)
-        geometry = neutral_of(free[good])
+        geometry = in_eye_units(neutral_of(free[good]))
+    pose = fit_pose(filled, geometry, model.rigid)
+    free = pose.remove(filled)
     pose, free = _smoothed(pose, free, _segments(found, cuts), model)
     placed = pose.apply(free)
     expression = model.encode(free - geometry)

@@ -15,6 +15,7 @@ _MAX_BYTES = 96 << 20
 _MAX_SIDE_PX = 320
 _POSE_WEIGHT_PER_DEGREE = 0.012  # against expression in inter-ocular distances of lip motion
 _MARGIN_PX = 4
+_ALIKE = 0.004  # inter-ocular distances of lip motion
 _ENOUGH = 64  # short footage keeps up to this many, however alike
 
 
@@ -28,15 +29,18 @@ def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -
     features = source_features(track, model)[usable]
     sharp = np.nan_to_num(sharpness[usable], nan=0.0)
     limit = min(limit, MAX_SOURCES, max(len(usable) // 2, _ENOUGH), len(usable))
-    # The first is the most ordinary one; where the lips meet always has its own.
-    first = int(np.linalg.norm(features - np.median(features, axis=0), axis=1).argmin())
-    closed = int(np.abs(track.expression[usable] @ model.lip_rows()[0]).argmin())
+    # The most ordinary mouth, the most closed and the most open one always have their own.
+    opening = track.expression[usable] @ model.lip_rows()[0]
+    ordinary = np.linalg.norm(features - np.median(features, axis=0), axis=1).argmin()
+    seeds = [int(k) for k in (ordinary, np.abs(opening).argmin(), opening.argmax())]
     distance = np.full(len(usable), np.inf, np.float32)
     chosen: list[int] = []
-    for k in range(limit):
-        at = (first, closed)[k] if k < 2 else int(distance.argmax())
-        if k >= 2:
-            if distance[at] < 0.004:  # all that is left looks like something that is kept
+    while len(chosen) < limit:
+        if seeds:
+            at = seeds.pop(0)
+        else:
+            at = int(distance.argmax())
+            if distance[at] < _ALIKE:  # all that is left looks like something that is kept
                 break
             spread = np.linalg.norm(features - features[at], axis=1)
             alike = np.flatnonzero((spread < 0.25 * distance[at]) & (distance > 0))

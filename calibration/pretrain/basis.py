@@ -48,7 +48,7 @@ def canonical_mesh(asset: Path) -> tuple[F32, I32]:
             indices.extend(_varints(payload))
     position = np.asarray(vertices, np.float32).reshape(VERTICES, 5)[:, :3]
     position = position * np.array([1, -1, -1], np.float32)
-    return _in_eye_units(position), np.asarray(indices, np.int32).reshape(-1, 3)
+    return in_eye_units(position), np.asarray(indices, np.int32).reshape(-1, 3)
 
 
 def neutral_of(free: F32) -> F32:
@@ -108,7 +108,7 @@ def _mean_face(clips: list[TrackedClip], canonical: F32) -> tuple[F32, NDArray[n
             by_person.setdefault(clip.speaker, []).append(neutral_of(free))
             stray += free.std(0)[:, :2].sum(1) / len(clips)
         people = [np.mean(v, axis=0) for v in by_person.values()]
-        mean = _in_eye_units(np.mean(people, axis=0).astype(np.float32))
+        mean = in_eye_units(np.mean(people, axis=0).astype(np.float32))
         above = np.flatnonzero(mean[:, 1] < mean[2, 1] - 0.05)
         rigid = above[stray[above] <= np.percentile(stray[above], 55)]
     return mean, rigid
@@ -154,7 +154,8 @@ def _ridge(x: F32, y: F32, strength: float = 1e-3) -> F32:
     return np.linalg.solve(full.T @ full + penalty, full.T @ y).T.astype(np.float32)
 
 
-def _in_eye_units(vertices: F32) -> F32:
+def in_eye_units(vertices: F32) -> F32:
+    """Moved and scaled so that the eyes are 1 apart and their midpoint is the origin."""
     left = vertices[list(LEFT_EYE)].mean(0)
     right = vertices[list(RIGHT_EYE)].mean(0)
     return ((vertices - (left + right) / 2) / np.linalg.norm(right - left)).astype(np.float32)
