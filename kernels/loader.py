@@ -47,7 +47,7 @@ def load(device: int = 0) -> GpuKernels:
         driver: Any = importlib.import_module("pycuda.driver")
     except ImportError as error:
         raise BackendUnavailable(
-            f"pycuda does not import ({error}); install lipstream[gpu], which builds it with nvcc"
+            f"pycuda does not import ({error}); `pip install pycuda`, which needs the CUDA toolkit"
         ) from error
     try:
         driver.init()
