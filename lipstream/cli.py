@@ -108,6 +108,8 @@ def calibrate(
             f"{report['tracked_ratio']:.1%}, {len(report['rejected'])} rejected; "
             f"look at {output / 'report.html'}"
         )
+        for note in () if json else report["notes"]:
+            console.note(note)
         console.result(report, json, sentence)
 
 
