@@ -104,8 +104,8 @@ def calibrate(
         with console.progress() as progress:
             report = build(footage, output, CalibrationOptions(start, end, consent, progress))
         sentence = (
-            f"{output}: {report['frames']} frames at {report['fps']:g} fps, face found in "
-            f"{report['tracked_ratio']:.1%}, {len(report['rejected'])} rejected; "
+            f"{output}: {report['frames']} frames at {report['fps']:g} fps, "
+            f"{report['tracked_ratio']:.1%} usable, {len(report['rejected'])} rejected; "
             f"look at {output / 'report.html'}"
         )
         for note in () if json else report["notes"]:
