@@ -58,7 +58,7 @@ def frame_signature(rgb: U8) -> F32:
     import cv2
 
     small = cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) / 255.0
+    return np.asarray(small, np.float32) / np.float32(255.0)
 
 
 def measure_face(rgb: U8, landmarks: F32) -> FaceMeasures:

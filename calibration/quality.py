@@ -40,8 +40,8 @@ _BLUR_SHARE: Final = 0.8
 _FEW_FRAMES: Final = 25
 _STRANGE_LEVELS: Final = 14.0  # of a face whose median is 128
 _OCCLUSION_MARGIN_FRAMES: Final = 2
-_NEARLY_SHARE: Final = 0.1
-_OCCLUDED_SHARE: Final = 0.14  # of the lower face; hands cover 0.2 to 0.9 of it, grins 0.1
+_NEARLY_SHARE: Final = 0.12
+_OCCLUDED_SHARE: Final = 0.18  # of the lower face; hands cover 0.2 to 0.9 of it, grins 0.1
 _COMPONENTS: Final = 8
 _PARTS: Final = 12  # a neighbourhood is this part of the lower face
 
@@ -97,8 +97,8 @@ def _outside(track: RawTrack) -> NDArray[np.bool_]:
             | (points[..., 1] < 0)
             | (points[..., 1] > track.height - 1)
         )
-    out: NDArray[np.bool_] = beyond[:, :4].any(axis=1) | beyond[:, 4:].all(axis=1)
-    return out
+    lower = np.asarray(beyond[:, :4].any(axis=1), np.bool_)
+    return lower | np.asarray(beyond[:, 4:].all(axis=1), np.bool_)
 
 
 def _near_cuts(frames: int, cuts: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -144,12 +144,9 @@ def occluded(skin: U8, fair: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def unexplained(skin: U8) -> NDArray[np.float64]:
     """f64 [T], 0 to 1: share of each lower face that the clip's usual looks do not explain."""
     count = skin.shape[0]
-    flat = skin.reshape(count, -1).astype(np.float32)
-    # Exposure changes as a whole: take the face's own brightness out.
-    level = np.median(flat, axis=1, keepdims=True)
-    flat = flat * (128.0 / np.maximum(level, 80.0))
-    learn = flat[np.linspace(0, count - 1, min(count, 1000)).astype(int)]
-    looks = np.median(learn, axis=0), np.zeros((1, flat.shape[1]), np.float32)
+    learn = _even_light(skin[np.linspace(0, count - 1, min(count, 1000)).astype(int)])
+    start: F32 = np.median(learn, axis=0).astype(np.float32)
+    looks: tuple[F32, F32] = (start, np.zeros((1, learn.shape[1]), np.float32))
     for share in (0.5, 0.6, 0.7):
         # Half of the clip is taken for usual; then what looks most like it.
         score = _worst_part(_residual(learn, *looks))
@@ -164,7 +161,17 @@ def unexplained(skin: U8) -> NDArray[np.float64]:
             break
         before = int(known.sum())
         looks = _looks(learn[known])
-    return _strange_share(flat, looks)
+    # A part at a time: an hour of footage must not stand in memory as floats.
+    parts = np.array_split(skin, -(-count // 2000))
+    return np.concatenate([_strange_share(_even_light(part), looks) for part in parts])
+
+
+def _even_light(skin: U8) -> F32:
+    """f32 [T, P * 3]; exposure changes as a whole, so the face's own brightness is taken out."""
+    flat = skin.reshape(skin.shape[0], -1).astype(np.float32)
+    level = np.median(flat, axis=1, keepdims=True)
+    even: F32 = flat * (np.float32(128.0) / np.maximum(level, np.float32(80.0))).astype(np.float32)
+    return even
 
 
 def _looks(usual: F32) -> tuple[F32, F32]:
@@ -207,4 +214,5 @@ def _worst_part(error: F32) -> NDArray[np.float64]:
     size = np.abs(error).reshape(error.shape[0], near.shape[0], 3).mean(axis=2)
     share = np.zeros((near.shape[0], near.shape[0]), np.float32)
     np.put_along_axis(share, near, 1.0 / near.shape[1], axis=1)
-    return (size @ share.T).max(axis=1).astype(np.float64)
+    worst: NDArray[np.float64] = (size @ share.T).max(axis=1).astype(np.float64)
+    return worst

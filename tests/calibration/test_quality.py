@@ -158,7 +158,7 @@ def smeared(rgb: np.ndarray, length: int) -> np.ndarray:
 
 
 def test_a_blurred_mouth(footage: SyntheticFootage) -> None:
-    length = int(0.22 * footage.pose.scale.mean())
+    length = int(0.16 * footage.pose.scale.mean())
     raw = measured(footage, lambda k, rgb: smeared(rgb, length) if k in (12, 13, 50) else rgb)
     assert frames_of(judge(raw), "blur") == [12, 13, 50]
 
