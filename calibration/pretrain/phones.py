@@ -121,7 +121,7 @@ def from_ipa(symbol: str) -> tuple[int, ...]:
     position = 0
     while position < len(symbol):
         pair = symbol[position : position + 2]
-        if pair in _IPA:
+        if len(pair) == 2 and pair in _IPA:
             names.append(_IPA[pair])
             position += 2
             continue

@@ -16,8 +16,8 @@ def _words(text: str) -> list[str]:
 
 
 _NOUNS: Final = _words(
-    """man woman boy girl baby mother father brother sister friend people family child teacher doctor
-farmer captain president neighbour mountain river ocean beach valley village city bridge road
+    """man woman boy girl baby mother father brother sister friend people family child teacher
+doctor farmer captain president neighbour mountain river ocean beach valley village city bridge road
 house window door kitchen table chair bottle paper book letter photo picture movie music song
 voice mouth finger thumb shoulder elbow knee heart blood money price coffee tea milk bread
 butter cheese apple pepper mushroom fish beef chicken vegetable flower forest wolf bear fox
@@ -46,8 +46,8 @@ caught chose measured discovered imagined visited proved removed shared showed t
 enjoyed avoided destroyed bit blew paid played put poured"""
 )
 _ADJECTIVES: Final = _words(
-    """big small old new young good bad early late happy sad angry quiet loud fast slow warm cool hot
-cold wet dry deep high low long short strong weak rich poor clean dirty bright dark heavy light
+    """big small old new young good bad early late happy sad angry quiet loud fast slow warm cool
+hot cold wet dry deep high low long short strong weak rich poor clean dirty bright dark heavy light
 soft hard smooth rough sharp sweet sour bitter fresh empty full simple possible famous serious
 dangerous beautiful wonderful terrible purple yellow blue brown green white black huge usual
 casual bashful thoughtful public common perfect foolish"""

@@ -1,0 +1,182 @@
+"""Rebuilds the shipped encoder: speech from synthesisers, phones, real lips, files.
+
+1. Synthesise a corpus with exact phone times; train the recogniser on it.
+2. With real clips: lay the known words along the sound with that recogniser, and train on.
+3. Find each clip's sound offset; train the expression head on clips and phone times together.
+4. Write encoder.safetensors and encoder.onnx.
+
+Every step keeps its result in the cache folder and is not done again. Without real clips the lips
+move as the phone table says, which is right about closures and poorer about everything else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.types import F32, U8
+
+if TYPE_CHECKING:
+    from lipstream.calibration.pretrain.clips import TalkingClip
+    from lipstream.engine.encoder_torch import EncoderNet
+
+Report = Callable[[str, float], None]
+_ALIGNING_HEAD = 3  # 120 ms: knows enough of what follows, and is trained as much as any
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How long each part trains; the defaults made the weights that ship, in 2 h on one core."""
+
+    seed: int = 0
+    hours: float = 17.0  # of synthetic speech
+    steps: int = 1200  # of the recogniser, on synthetic speech
+    more_steps: int = 1000  # and with real speech beside it
+    head_steps: int = 900
+    held_out: tuple[str, ...] = ("obama",)  # people that no training may see
+
+    def __post_init__(self) -> None:
+        if min(self.hours, self.steps, self.head_steps) <= 0 or self.more_steps < 0:
+            raise UsageError(
+                f"got hours {self.hours}, steps {self.steps}, {self.more_steps} and "
+                f"{self.head_steps}; expected positive numbers"
+            )
+
+
+def main(
+    output: Path,
+    data: Path | None = None,
+    cache: Path | None = None,
+    options: TrainingOptions | None = None,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Train an encoder and write it into the folder `output`; returns what it can do.
+
+    `data` is a folder of video clips of people talking (docs/models.md says what ours holds).
+
+    Raises:
+        UsageError: torch, onnx or a synthesiser is missing, or `data` holds no clips.
+        AssetError: the face landmarker is missing (with `data` only).
+    """
+    for module in ("torch", "onnx"):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f"training needs {module}; pip install 'lipstream[torch]'")
+    import torch
+
+    from lipstream.calibration.assets import cache_folder
+    from lipstream.calibration.pretrain import corpus, export, recogniser
+    from lipstream.calibration.pretrain.clips import track_clips
+    from lipstream.engine.encoder_torch import EncoderNet, EncoderSize
+    from lipstream.engine.face_model import face_model
+
+    options = TrainingOptions() if options is None else options
+    report = (lambda what, share: None) if report is None else report
+    cache = cache_folder() / "train" if cache is None else cache
+    torch.manual_seed(options.seed)
+    net = EncoderNet(EncoderSize(coefficients=face_model().size))
+    paths = corpus.make_corpus(cache / "corpus", options.hours, options.seed, report)
+    shards = [corpus.load_shard(path) for path in paths]
+    judged, shards = shards[0], shards[1:]
+    recogniser.train_recogniser(net, shards, options.steps, 2e-3, options.seed, report)
+    clips: list[TalkingClip] = []
+    if data is not None:
+        clips = track_clips(data, cache / "tracks", report)
+        real = _real_shards(net, data, clips, cache, options)
+        shards = [*shards, *(corpus.load_shard(path) for path in real)]
+    if options.more_steps:
+        seed = options.seed + 1
+        recogniser.train_recogniser(net, shards, options.more_steps, 1.2e-3, seed, report)
+    train_head(net, shards[:9], clips, options, report)
+    weights = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    output.mkdir(parents=True, exist_ok=True)
+    export.save_encoder(weights, output, {"seed": str(options.seed)})
+    accuracy = recogniser.frame_accuracy(net, judged)
+    return {
+        "output": str(output),
+        "clips": len(clips),
+        "phone_accuracy": [round(value, 3) for value in accuracy],
+    }
+
+
+def train_head(
+    net: EncoderNet,
+    shards: Sequence[Any],
+    clips: Sequence[TalkingClip],
+    options: TrainingOptions,
+    report: Report,
+) -> None:
+    """Train the expression head of `net` in place on clips that are not held out."""
+    from lipstream.calibration.pretrain import expression_head as head
+    from lipstream.calibration.pretrain.clips import held_out, with_offsets
+
+    rng = np.random.default_rng(options.seed)
+    seen: list[TalkingClip] = []
+    if clips:
+        held = held_out(clips, options.held_out)
+        seen = [clip for clip, hidden in zip(clips, held, strict=True) if not hidden]
+        seen = with_offsets(seen, lambda audio: openness(net, audio), 200)
+    people = head.real_sequences(net, seen, rng)
+    spoken = head.spoken_sequences(net, shards)
+    trainer = head.HeadTrainer(net, people, spoken, head.Weights(), options.seed)
+    trainer.train(options.head_steps, 3e-3, report)
+
+
+def openness(net: EncoderNet, audio: F32) -> F32:
+    """Opening by the phone table, f32 [steps], from the head of the longest look-ahead."""
+    from lipstream.calibration.pretrain.expression_head import features_of, listen
+    from lipstream.calibration.pretrain.phones import PHONES
+
+    posterior = _posterior(listen(net, features_of(audio)).logits[:, -1].astype(np.float32))
+    table = np.array([phone.opening for phone in PHONES], np.float32)
+    opening: F32 = posterior @ table
+    return opening
+
+
+def _posterior(logits: F32) -> F32:
+    raised = np.exp(logits - logits.max(-1, keepdims=True))
+    posterior: F32 = raised / raised.sum(-1, keepdims=True)
+    return posterior
+
+
+def _real_shards(
+    net: EncoderNet,
+    data: Path,
+    clips: Sequence[TalkingClip],
+    cache: Path,
+    options: TrainingOptions,
+) -> list[Path]:
+    """Real speech with known words, aligned and damaged: 12 shards, a tenth of the whole."""
+    from lipstream.calibration.pretrain import alignment, corpus
+    from lipstream.calibration.pretrain.clips import held_out
+    from lipstream.calibration.pretrain.expression_head import features_of, listen
+    from lipstream.engine.encoder import LOOK_AHEADS_MS
+
+    hidden = {
+        clip.name.split("__")[-1]
+        for clip, held in zip(clips, held_out(clips, options.held_out), strict=True)
+        if held
+    }
+    delay_steps = LOOK_AHEADS_MS[_ALIGNING_HEAD] // 20
+    speech: list[tuple[F32, U8]] = []
+    for path, text in alignment.labelled_sentences(data):
+        if path.stem in hidden:
+            continue
+        audio = alignment.read_sentence(path)
+        padded = np.concatenate([audio, np.zeros(delay_steps * 320, np.float32)])
+        logits = listen(net, features_of(padded)).logits[delay_steps:, _ALIGNING_HEAD]
+        posterior = _posterior(logits.astype(np.float32))
+        labels, score = alignment.align(np.log(posterior + 1e-9), alignment.phones_of(text))
+        if score > alignment.GOOD_SCORE:
+            speech.append((audio, labels))
+    paths = [cache / "corpus" / f"real_{options.seed}_{index:02d}.npz" for index in range(12)]
+    for index, path in enumerate(paths if speech else []):
+        if not path.is_file():
+            rng = np.random.default_rng((options.seed, index))
+            corpus.make_real_shard(speech, path, corpus.SHARD_CLIPS, rng)
+    return paths if speech else []
