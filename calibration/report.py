@@ -161,7 +161,13 @@ def judge_target(data: ReportData) -> Verdict:
         advice.append("More light, or a shorter exposure: the mouth blurs when it moves.")
     if counts["cut"] > 0.1 * total:
         advice.append("One shot without cuts, or name a part with --start and --end.")
-    return _verdict(poor, limits, advice)
+    verdict = _verdict(poor, limits, advice)
+    if verdict.grade != "good":
+        return verdict
+    praise = ["A large face, seen from the front, whose mouth shows what speech needs."]
+    if used < 0.97 * total:
+        praise.append(f"{total - used} of {total} frames had to be left out; enough remain.")
+    return Verdict("good", tuple(praise), verdict.advice)
 
 
 def coverage(data: ReportData) -> float:
@@ -181,8 +187,7 @@ def coverage(data: ReportData) -> float:
 
 def _verdict(poor: list[str], limits: list[str], advice: list[str]) -> Verdict:
     grade: Grade = "poor" if poor else "usable" if limits else "good"
-    reasons = tuple(poor + limits) or ("Large, sharp, varied and steady: nothing to complain of.",)
-    return Verdict(grade, reasons, tuple(dict.fromkeys(advice)))
+    return Verdict(grade, tuple(poor + limits), tuple(dict.fromkeys(advice)))
 
 
 def write_report(folder: str | Path, data: ReportData) -> Verdict:

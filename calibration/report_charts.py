@@ -121,7 +121,7 @@ def coverage_chart(opening: F32, width: F32, keep: NDArray[np.bool_], sources: I
         if 0 <= k < opening.size and np.isfinite(opening[k]) and np.isfinite(width[k]):
             out.append(
                 f'<circle class="ring" cx="{x(float(width[k])):.1f}" '
-                f'cy="{y(float(opening[k])):.1f}" r="4"/>'
+                f'cy="{y(float(opening[k])):.1f}" r="3.4"/>'
             )
     out.append(
         f'<text class="axis" x="{(size_w + 42) / 2}" y="{size_h - 6}" text-anchor="middle">'

@@ -51,7 +51,7 @@ svg{display:block;width:100%;height:auto}
 .line.s0{stroke:var(--s0)}.line.s1{stroke:var(--s1)}.line.s2{stroke:var(--s2)}
 .band{fill:var(--band)}
 .dots{stroke:var(--s0);stroke-width:5;stroke-linecap:round;opacity:.38;fill:none}
-.ring{fill:none;stroke:var(--ring);stroke-width:1.8}
+.ring{fill:none;stroke:var(--ring);stroke-width:1.3;opacity:.85}
 .legend{margin:0 0 8px;display:flex;gap:18px;color:var(--soft);font-size:.85rem}
 .legend i{display:inline-block;width:16px;height:3px;border-radius:2px;margin-right:6px;
 vertical-align:middle}

@@ -163,7 +163,13 @@ def test_good_footage_is_good() -> None:
             "hands",
         ),
         ({"rejected": [Rejection(k, "blur") for k in range(300)]}, "poor", "Only 200", "light"),
-        ({"fps": Fraction(60)}, "good", "Large", ""),
+        ({"fps": Fraction(60)}, "good", "large", ""),
+        (
+            {"rejected": [Rejection(k, "occlusion") for k in range(40)]},
+            "good",
+            "40 of 500",
+            "hands",
+        ),
     ],
 )
 def test_each_fault_is_named_with_its_cure(
