@@ -138,3 +138,39 @@ def test_the_weights_fit_the_budget() -> None:
     model = shipped_model()
     total = model.onnx.stat().st_size + model.safetensors.stat().st_size
     assert total < 10_000_000
+
+
+def test_tensorrt_says_what_is_missing() -> None:
+    try:
+        select_backend("tensorrt", shipped_model())
+    except BackendUnavailable as error:
+        assert "pip install" in str(error) or "use openvino" in str(error)
+    else:
+        pytest.skip("this machine has TensorRT and a GPU")
+
+
+def test_tensorrt_builds_the_encoder_without_a_gpu() -> None:
+    from lipstream.engine.backends import tensorrt
+
+    try:
+        trt = tensorrt.library()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    plan = tensorrt.build_plan(trt, shipped_model().onnx.read_bytes(), (1, 1, 16))
+    assert len(plan) > 100_000
+
+
+def test_a_plan_is_kept_under_everything_it_depends_on(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from lipstream.engine.backends.tensorrt import EngineKey, PlanCache
+
+    key = EngineKey("a", "tensorrt_rtx", "1.7", "GPU", "8.9", "580", (1, 1, 16), "")
+    cache = PlanCache(tmp_path / "plans")
+    assert cache.read(key) is None
+    cache.write(key, b"plan")
+    assert cache.read(key) == b"plan"
+    assert cache.read(replace(key, driver="581")) is None
+    cache.write(key, b"new plan")
+    assert cache.read(key) == b"new plan"
+    assert [path.name for path in cache.folder.iterdir()] == [key.file_name()]
