@@ -8,7 +8,6 @@ against 0.75 for an undelayed copy). Smoothing without lag is reconstruct's work
 
 from __future__ import annotations
 
-import logging
 import math
 import queue
 import threading
@@ -20,20 +19,20 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from lipstream.calibration.landmarker import Face, Landmarker
 from lipstream.calibration.measures import FaceMeasures, frame_signature, measure_face, skin_points
 from lipstream.calibration.video import FootageFrame
-from lipstream.engine.errors import AssetError, CalibrationError
+from lipstream.engine.errors import CalibrationError
+from lipstream.engine.face_model import LEFT_EYE, RIGHT_EYE
 from lipstream.engine.types import F32, I32, U8
 
-logger = logging.getLogger(__name__)
+__all__ = ["Landmarker", "RawTrack", "inter_ocular_px", "track"]
 
 LANDMARKS: Final = 478
 BLENDSHAPES: Final = 52
-MAX_FACES: Final = 4
 _LOOK_AROUND_FRAMES: Final = 25  # how often all faces are counted again
 _VIEW_FACES: Final = 2.4  # side of the square that is searched, in sizes of the face
 _QUEUE_FRAMES: Final = 4
-_EYES: Final = ((33, 133), (362, 263))
 
 
 class TrackedFootage(Protocol):
@@ -75,83 +74,13 @@ class RawTrack:
         return np.isfinite(self.landmarks[:, 0, 0])
 
 
-@dataclass(frozen=True, slots=True)
-class _Face:
-    landmarks: F32  # f32 [478, 3], px
-    blendshapes: F32  # f32 [52]
-    transform: F32  # f32 [4, 4]
-
-    @property
-    def box(self) -> tuple[float, float, float]:
-        """Centre x, centre y, size (the longer side), px."""
-        low, high = self.landmarks[:, :2].min(axis=0), self.landmarks[:, :2].max(axis=0)
-        middle = (low + high) / 2
-        return float(middle[0]), float(middle[1]), float((high - low).max())
-
-
-class Landmarker:
-    """MediaPipe's face landmarker on single pictures. Use as a context manager."""
-
-    def __init__(self, model: Path) -> None:
-        """Load the model; MediaPipe is imported here, as it needs the system's GL libraries."""
-        with _quiet_stderr():
-            try:
-                import mediapipe as mp
-                from mediapipe.tasks.python import BaseOptions, vision
-            except (ImportError, OSError) as error:
-                raise AssetError(
-                    f"MediaPipe cannot be loaded ({error}); on Debian: "
-                    "apt-get install libgl1 libegl1 libgles2 libxcb1"
-                ) from None
-            self._mp = mp
-            options = vision.FaceLandmarkerOptions(
-                base_options=BaseOptions(model_asset_path=str(model)),
-                running_mode=vision.RunningMode.IMAGE,
-                num_faces=MAX_FACES,
-                output_face_blendshapes=True,
-                output_facial_transformation_matrixes=True,
-            )
-            try:
-                self._landmarker = vision.FaceLandmarker.create_from_options(options)
-            except (RuntimeError, ValueError, FileNotFoundError) as error:
-                raise AssetError(
-                    f"{model}: MediaPipe cannot load it ({error}); run: lipstream assets fetch"
-                ) from None
-            # The first picture makes the C++ library speak; let it do so unheard.
-            self.faces(np.zeros((64, 64, 3), np.uint8))
-
-    def __enter__(self) -> Landmarker:
-        """Itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Free the graph."""
-        self._landmarker.close()
-
-    def faces(self, rgb: U8) -> list[_Face]:
-        """Every face in u8 [h, w, 3], at most four."""
-        height, width = rgb.shape[:2]
-        image = self._mp.Image(
-            image_format=self._mp.ImageFormat.SRGB, data=np.ascontiguousarray(rgb)
-        )
-        result = self._landmarker.detect(image)
-        scale = np.array([width, height, width], np.float32)
-        faces = []
-        for k, points in enumerate(result.face_landmarks):
-            xyz = np.array([(p.x, p.y, p.z) for p in points], np.float32) * scale
-            shapes = np.array([b.score for b in result.face_blendshapes[k]], np.float32)
-            pose = np.asarray(result.facial_transformation_matrixes[k], np.float32)
-            faces.append(_Face(xyz, shapes, pose))
-        return faces
-
-
 class _Follower:
     """Chooses one face and stays with it."""
 
     def __init__(self, landmarker: Landmarker, width: int, height: int) -> None:
         self._landmarker = landmarker
         self._size = (width, height)
-        self._last: _Face | None = None
+        self._last: Face | None = None
         self._view: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1, px
         self._since_look = 0
         self.face_count = 0
@@ -162,8 +91,8 @@ class _Follower:
         """A new shot: look at the whole picture again."""
         self._view = None
 
-    def __call__(self, rgb: U8, index: int) -> _Face | None:
-        face: _Face | None = None
+    def __call__(self, rgb: U8, index: int) -> Face | None:
+        face: Face | None = None
         self._since_look += 1
         if self._view is not None and self._since_look < _LOOK_AROUND_FRAMES:
             face = self._in_view(rgb)
@@ -176,13 +105,13 @@ class _Follower:
             self._view = None
         return face
 
-    def _in_view(self, rgb: U8) -> _Face | None:
+    def _in_view(self, rgb: U8) -> Face | None:
         assert self._view is not None
         x0, y0, x1, y1 = self._view
         seen = self._landmarker.faces(rgb[y0:y1, x0:x1])
         return self._same([_moved(face, x0, y0) for face in seen])
 
-    def _look_around(self, rgb: U8, index: int) -> _Face | None:
+    def _look_around(self, rgb: U8, index: int) -> Face | None:
         self._since_look = 0
         faces = self._landmarker.faces(rgb)
         self.face_count = len(faces)
@@ -205,27 +134,27 @@ class _Follower:
             self.ambiguous_at = index
         return ranked[0]
 
-    def _same(self, faces: list[_Face]) -> _Face | None:
+    def _same(self, faces: list[Face]) -> Face | None:
         """The face that continues the last one, if any."""
         if self._last is None or not faces:
             return None
         x, y, size = self._last.box
 
-        def distance(face: _Face) -> float:
+        def distance(face: Face) -> float:
             fx, fy, fsize = face.box
             return math.hypot(fx - x, fy - y) / size + 2 * abs(math.log(fsize / size))
 
         nearest = min(faces, key=distance)
         return nearest if distance(nearest) < 0.7 else None
 
-    def _prominence(self, face: _Face) -> float:
+    def _prominence(self, face: Face) -> float:
         """Large, and not at the edge of the picture."""
         x, y, size = face.box
         width, height = self._size
         off_centre = np.hypot(x / width - 0.5, y / height - 0.5)
         return size * float(1.0 - 0.4 * min(1.0, off_centre / 0.7))
 
-    def _aim(self, face: _Face) -> None:
+    def _aim(self, face: Face) -> None:
         """Move the searched square only when the face nears its border: a square that follows
         each movement would add its own to the landmarks."""
         x, y, size = face.box
@@ -247,9 +176,9 @@ class _Follower:
         self._view = (x0, y0, x1, y1)
 
 
-def _moved(face: _Face, x0: int, y0: int) -> _Face:
+def _moved(face: Face, x0: int, y0: int) -> Face:
     shift = np.array([x0, y0, 0], np.float32)
-    return _Face(face.landmarks + shift, face.blendshapes, face.transform)
+    return Face(face.landmarks + shift, face.blendshapes, face.transform)
 
 
 def track(
@@ -321,7 +250,7 @@ class _Rows:
 
     def __init__(self, width: int, height: int, fps: Fraction) -> None:
         self.width, self.height, self.fps = width, height, fps
-        self._faces: list[_Face | None] = []
+        self._faces: list[Face | None] = []
         self._measures: list[FaceMeasures | None] = []
         self._counts: list[int] = []
         self._difference: list[float] = []
@@ -409,8 +338,8 @@ class _Rows:
 
 def inter_ocular_px(landmarks: F32) -> F32:
     """Distance between the eyes' middles in the picture, f32 [T], px."""
-    left = landmarks[:, list(_EYES[0]), :].mean(axis=1)
-    right = landmarks[:, list(_EYES[1]), :].mean(axis=1)
+    left = landmarks[:, list(LEFT_EYE), :].mean(axis=1)
+    right = landmarks[:, list(RIGHT_EYE), :].mean(axis=1)
     distance: F32 = np.linalg.norm(left - right, axis=1).astype(np.float32)
     return distance
 
@@ -429,27 +358,3 @@ def _landmark_jumps(landmarks: F32) -> list[int]:
         if around.size == 0 or move[k] > 4 * max(float(np.max(around)), 0.02):
             jumps.append(int(k))
     return jumps
-
-
-class _quiet_stderr:  # noqa: N801 - reads as the statement it is
-    """Silence file descriptor 2: the C++ library logs there before its settings can be made."""
-
-    def __enter__(self) -> None:
-        import os
-        import sys
-
-        self._saved = None
-        if logger.isEnabledFor(logging.DEBUG):
-            return
-        sys.stderr.flush()
-        self._saved = os.dup(2)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-
-    def __exit__(self, *_: object) -> None:
-        import os
-
-        if self._saved is not None:
-            os.dup2(self._saved, 2)
-            os.close(self._saved)
