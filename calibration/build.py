@@ -146,11 +146,11 @@ def _gain(opening: F32) -> float:
 def _sound_offset(
     path: Path, options: CalibrationOptions, opening: F32, fps: Any
 ) -> tuple[int | None, float]:
-    from lipstream.calibration.offset import estimate_offset_ms
+    from lipstream.calibration.offset import estimate_offset_ms, predict_opening
     from lipstream.calibration.video import read_sound
 
     sound = read_sound(path, options.start_s, options.end_s)
     if sound is None:
         return None, 0.0
     options.report("comparing sound and picture", 0.0)
-    return estimate_offset_ms(opening.astype(np.float32), fps, sound)
+    return estimate_offset_ms(opening.astype(np.float32), fps, sound, predict_opening(sound))
