@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,31 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show what libraries say, and where errors arise.")
 ]
+
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        envvar="LIPSTREAM_TEST_DATA",
+        help="Folder of clips of people talking, and of labelled speech (docs/models.md).",
+    ),
+]
+
+
+@bench_app.command("quality")
+def bench_quality(
+    data: Data,
+    backend: Annotated[str, typer.Option(help="What runs the networks.")] = "auto",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """How well the lips follow the voice, on people the encoder never saw."""
+    with own_console(verbose) as console:
+        from lipstream.bench.quality import measure_quality, summary
+
+        with console.progress() as progress:
+            report = measure_quality(data, backend=backend, report=progress)
+        console.result(report, json, summary(report))
 
 
 @bench_app.command("matcher")
@@ -52,3 +78,35 @@ def _matcher_text(report: dict[str, Any]) -> str:
             f"p95 {row['p95_ms']:.3f}  p99 {row['p99_ms']:.3f} ms"
         )
     return "\n".join(lines)
+
+
+@train_app.command("encoder")
+def train_encoder(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for encoder.safetensors and .onnx.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of clips of people talking; without it, synthetic speech only."),
+    ] = None,
+    hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 17.0,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Synthesise speech, train the encoder on it and on real lips, and write its weights."""
+    with own_console(verbose) as console:
+        from lipstream.calibration.pretrain.train_encoder import TrainingOptions, main
+        from lipstream.streaming.partial_file import PartialFile
+
+        # Two hours of training must not end at a folder that cannot be written to.
+        output.mkdir(parents=True, exist_ok=True)
+        PartialFile(output / "encoder.onnx").discard()
+        options = TrainingOptions(seed=seed, hours=hours)
+        with console.progress() as progress:
+            report = main(output, data, options=options, report=progress)
+        accuracy = report["phone_accuracy"]
+        sentence = (
+            f"{output}: {report['clips']} clips, phones right in {accuracy[-1]:.1%} of frames"
+        )
+        console.result(report, json, sentence)

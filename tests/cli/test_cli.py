@@ -76,6 +76,8 @@ def test_nothing_asked_shows_the_help(cli: Cli) -> None:
         (["dub", "a.target", "b.wav", "-o", "c.mp4", "--fast"], "No such option"),
         (["calibrate", "a.mp4", "-o", "a.target", "--start", "soon"], "'--start'"),
         (["bench", "nosuch"], "No such command"),
+        (["train", "encoder"], "Missing option"),
+        (["bench", "quality", "--data", "/none"], "/none"),
     ],
 )
 def test_wrong_usage(cli: Cli, arguments: list[str], says: str) -> None:
