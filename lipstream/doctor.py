@@ -221,7 +221,7 @@ def _cuda() -> Check:
 def _tensorrt() -> Check:
     version = _version("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx")
     if version is None:
-        remedy = "pip install tensorrt"
+        remedy = "pip install 'lipstream[gpu]', or 'lipstream[rtx]'"
         return Check("tensorrt", "missing", "not installed", "the fastest GPU path", remedy)
     return Check("tensorrt", "ok", version, "the fastest GPU path")
 
@@ -229,6 +229,6 @@ def _tensorrt() -> Check:
 def _pycuda() -> Check:
     version = _version("pycuda")
     if version is None:
-        remedy = "pip install pycuda (needs NVIDIA's CUDA toolkit)"
+        remedy = "pip install 'lipstream[gpu]' (needs NVIDIA's CUDA toolkit)"
         return Check("pycuda", "missing", "not installed", "kernels on a GPU", remedy)
     return Check("pycuda", "ok", version, "kernels on a GPU")
