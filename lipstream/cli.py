@@ -43,7 +43,9 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
 
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
-Backend = Annotated[str, typer.Option(help="What runs the networks: auto, openvino or torch.")]
+Backend = Annotated[
+    str, typer.Option(help="What runs the networks: auto, openvino, numpy, torch, tensorrt.")
+]
 
 
 @app.callback()
