@@ -40,6 +40,7 @@ _BLUR_SHARE: Final = 0.8
 _FEW_FRAMES: Final = 25
 _STRANGE_LEVELS: Final = 14.0  # of a face whose median is 128
 _OCCLUSION_MARGIN_FRAMES: Final = 2
+_MOST_COVERED: Final = 0.3
 _NEARLY_SHARE: Final = 0.12
 _OCCLUDED_SHARE: Final = 0.18  # of the lower face; hands cover 0.2 to 0.9 of it, grins 0.1
 _LEARN_FRAMES: Final = 500
@@ -136,7 +137,12 @@ def occluded(skin: U8, fair: NDArray[np.bool_]) -> NDArray[np.bool_]:
     strange = unexplained(skin[frames])
     # A grin or a shadow is strange in one place; what covers the mouth is strange all over it.
     usual = float(np.median(strange))
-    out[frames[strange > usual + _OCCLUDED_SHARE]] = True
+    covered = strange > usual + _OCCLUDED_SHARE
+    if float(covered.mean()) > _MOST_COVERED:
+        # Two looks of like weight, as when the head turns once in a short clip: neither is odd.
+        logger.info("no usual look of the lower face", extra={"strange": float(covered.mean())})
+        return out
+    out[frames[covered]] = True
     # Coming and going it covers less: take the frames beside it too.
     wider = np.convolve(out, np.ones(2 * _OCCLUSION_MARGIN_FRAMES + 1), mode="same") > 0
     return wider & fair
@@ -178,7 +184,7 @@ def _even_light(skin: U8) -> F32:
 def _looks(usual: F32) -> tuple[F32, F32]:
     """Mean f32 [P * 3] and main axes f32 [rank, P * 3] of usual faces."""
     middle = usual.mean(axis=0)
-    rank = min(_COMPONENTS, max(1, usual.shape[0] // 15))
+    rank = min(_COMPONENTS, max(1, usual.shape[0] // 6))
     centred = usual - middle
     # The few main axes through the small frame-by-frame matrix: fifty times quicker than an SVD.
     _, mixes = np.linalg.eigh(centred @ centred.T)

@@ -144,6 +144,12 @@ def test_a_change_of_light_covers_nothing(footage: SyntheticFootage) -> None:
     assert judge(measured(footage, dimmer)) == []
 
 
+def test_two_looks_of_like_weight_are_both_usual(clean: RawTrack) -> None:
+    skin = clean.skin.copy()
+    skin[30:, ::2] = 255 - skin[30:, ::2]
+    assert not occluded(skin, np.ones(len(skin), np.bool_)).any()
+
+
 def test_a_second_is_too_short_to_know_what_is_usual() -> None:
     skin = np.random.default_rng(1).integers(0, 255, (20, 267, 3)).astype(np.uint8)
     assert not occluded(skin, np.ones(20, np.bool_)).any()
