@@ -22,6 +22,8 @@ Data = Annotated[
     Path,
     typer.Option(
         envvar="LIPSTREAM_TEST_DATA",
+        exists=True,
+        file_okay=False,
         help="Folder of clips of people talking, and of labelled speech (docs/models.md).",
     ),
 ]
@@ -87,7 +89,11 @@ def train_encoder(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of clips of people talking; without it, synthetic speech only."),
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of clips of people talking; without it, synthetic speech only.",
+        ),
     ] = None,
     hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 17.0,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
