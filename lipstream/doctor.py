@@ -133,9 +133,9 @@ def _openvino() -> Check:
     version = _version("openvino")
     if version is None:
         return Check("openvino", "missing", "not installed", "the encoder", "pip install openvino")
-    import openvino
+    from lipstream.engine.backends.openvino import library
 
-    can = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    can = library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = "bf16" if "BF16" in can else "f32"
     return Check("openvino", "ok", f"{version}, {precision} on the CPU", "the encoder")
 

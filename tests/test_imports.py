@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,3 +152,19 @@ def test_running_a_target_needs_no_torch_no_opencv_no_mediapipe(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o.mp4").is_file()
     assert (tmp_path / "o.jsonl").is_file()
+
+
+def test_nothing_is_told_to_anyone(tmp_path: Path) -> None:
+    """OpenVINO's telemetry would leave its identity in the home folder, and call home with it."""
+    sound = write_wav(tmp_path / "speech.wav", np.zeros(8_000, np.float32))
+    home = tmp_path / "home"
+    home.mkdir()
+    for command in (["express", str(sound)], ["doctor"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "lipstream", *command],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        )
+        assert done.returncode == 0, done.stderr
+    assert list(home.iterdir()) == []

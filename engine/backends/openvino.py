@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,18 +38,32 @@ class OpenVinoNetwork:
         }
 
 
-def load(onnx: Path, precision: str = "f32", threads: int = 1) -> OpenVinoNetwork:
-    """Compile an ONNX file for the CPU.
+def library() -> Any:
+    """The openvino module, without its telemetry.
 
-    Raises: BackendUnavailable when OpenVINO or the precision is missing on this machine.
+    On import OpenVINO tells its makers over the network and writes an identity into ~/intel,
+    unless `openvino_telemetry` cannot be imported: then it does without.
+
+    Raises: BackendUnavailable when OpenVINO is not installed.
     """
+    telemetry = "openvino_telemetry"
+    if telemetry not in sys.modules:
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # what import reads as absent
     try:
         import openvino
     except ImportError as error:
         raise BackendUnavailable(
             f"backend 'openvino' cannot be imported ({error}); pip install openvino"
         ) from error
-    core = openvino.Core()
+    return openvino
+
+
+def load(onnx: Path, precision: str = "f32", threads: int = 1) -> OpenVinoNetwork:
+    """Compile an ONNX file for the CPU.
+
+    Raises: BackendUnavailable when OpenVINO or the precision is missing on this machine.
+    """
+    core = library().Core()
     if precision not in ("f32", "bf16", "f16"):
         raise BackendUnavailable(f"openvino computes in f32, bf16 or f16, not {precision!r}")
     supported = {
