@@ -24,6 +24,8 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 log = logging.getLogger(__name__)
 
 LAGS_S: Final = np.arange(-0.10, 0.3001, 0.01)  # what was found in real clips, with room
+_USUAL_LAG_S: Final = 0.06
+_DOUBT_PER_S: Final = 0.5
 _SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".avi", ".m4v"})
 _LEAST_SOUND_S: Final = 0.5
 _HELD_EVERY: Final = 5
@@ -177,7 +179,9 @@ def best_lag(values: F32, look_ahead_ms: int, clip: TalkingClip) -> tuple[float,
         correlation(at_frames(values, look_ahead_ms, clip, float(lag)), clip.opening)
         for lag in LAGS_S
     ]
-    best = int(np.argmax(scores))
+    # A short clip can agree by chance at a far lag; a quarter of a second must be worth 0.12.
+    doubt = _DOUBT_PER_S * np.abs(LAGS_S - _USUAL_LAG_S)
+    best = int(np.argmax(np.array(scores) - doubt))
     return float(LAGS_S[best]), scores[best]
 
 

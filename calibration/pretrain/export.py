@@ -6,7 +6,7 @@ alike and no exporter is needed; the stored f16 is cast to f32 once, when a runt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -150,3 +150,40 @@ def encoder_onnx(weights: Mapping[str, F32]) -> onnx.ModelProto:
     )  # fmt: skip
     checker.check_model(model, full_check=True)
     return model
+
+
+def joined(heads: Sequence[Mapping[str, F32]]) -> dict[str, F32]:
+    """Several encoders that differ only in their heads as one whose head is their mean.
+
+    Exact, not an approximation: the recurrent heads lie side by side in one GRU with blocks of
+    zeros between them, and the last layer averages. The mean of independently trained heads follows
+    unseen people better than any one of them.
+    """
+    first = heads[0]
+    merged = {name: value for name, value in first.items() if not name.startswith(("code", "head"))}
+    for part in ("code.weight", "code.bias"):
+        merged[part] = np.concatenate([head[part] for head in heads])
+    count, code = len(heads), len(first["code.bias"])
+    width = first["head_gru.weight_hh_l0"].shape[1]
+    seen = first["head_gru.weight_ih_l0"].shape[1] - code
+    into = np.zeros((3, count, width, seen + count * code), np.float32)
+    across = np.zeros((3, count, width, count, width), np.float32)
+    for index, head in enumerate(heads):
+        own = head["head_gru.weight_ih_l0"].reshape(3, width, -1)
+        into[:, index, :, :seen] = own[..., :seen]
+        into[:, index, :, seen + index * code : seen + (index + 1) * code] = own[..., seen:]
+        across[:, index, :, index] = head["head_gru.weight_hh_l0"].reshape(3, width, width)
+    merged["head_gru.weight_ih_l0"] = into.reshape(3 * count * width, -1)
+    merged["head_gru.weight_hh_l0"] = across.reshape(3 * count * width, -1)
+    for part in ("head_gru.bias_ih_l0", "head_gru.bias_hh_l0"):
+        stacked = np.stack([head[part].reshape(3, width) for head in heads], 1)
+        merged[part] = stacked.reshape(-1)
+    merged["head.weight"] = np.concatenate([head["head.weight"] for head in heads], 1) / count
+    merged["head.bias"] = np.mean([head["head.bias"] for head in heads], axis=0)
+    return {name: value.astype(np.float32) for name, value in merged.items()}
+
+
+def louder(weights: Mapping[str, F32], gain: float) -> dict[str, F32]:
+    """The same encoder with every expression multiplied by `gain`."""
+    scaled = {name: np.float32(gain) * weights[name] for name in ("head.weight", "head.bias")}
+    return {**weights, **scaled}

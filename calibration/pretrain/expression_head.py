@@ -40,6 +40,10 @@ _PROTRUSION_SWING: Final = 0.02
 _TRACK_PEAK: Final = 0.59  # 93rd percentile of coarticulated opening over synthetic speech
 _EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, makes errors relative
 _HEAD_WEIGHT: Final = (0.6, 1.0, 1.2, 1.0, 1.0)  # by look-ahead; `live` is the default profile
+# Lips aim beyond touching, so that they still touch when the time is 20 ms off.
+_PRESSED: Final = 0.02
+_PARTED: Final = 0.3  # least opening of an open vowel; both over TYPICAL_OPENING
+_FAIRNESS: Final = 0.4
 _AVERAGING: Final = 0.99  # of the weights over steps
 _PARTS: Final = ("code", "head_gru", "head")
 
@@ -53,8 +57,8 @@ class Weights:
     spread: float = 0.3  # amplitude: a mean-square loss alone mumbles
     opening: float = 0.5
     track: float = 1.0  # coarticulated motion of synthetic speech
-    closure: float = 3.0  # lips meet on p b m, and do not on open vowels
-    real_closure: float = 1.5
+    closure: float = 4.0  # lips meet on p b m, and do not on open vowels
+    real_closure: float = 2.0
     rest: float = 0.5
 
 
@@ -187,8 +191,8 @@ class HeadTrainer:
         self.weights = weights
         self._rng = np.random.default_rng(seed)
         self._people = [people[name] for name in sorted(people)]
-        # The square root: much footage of one person is worth more, but not in proportion.
-        amount = np.sqrt([sum(len(s.logits) for s in own) for own in self._people])
+        # Much footage of one person is worth more, but far less than in proportion.
+        amount = np.array([sum(len(s.logits) for s in own) for own in self._people]) ** _FAIRNESS
         self._share = amount / amount.sum() if len(amount) else amount
         self._spoken = spoken
         self._rows = torch.from_numpy(face_model().lip_rows())
@@ -252,10 +256,10 @@ class HeadTrainer:
         error = (gap.clamp(min=0) - lips_wanted[..., 0] / TYPICAL_OPENING) ** 2
         loss = loss + w.opening * (_mean(error, known) * self._by_head).mean()
         posterior = logits.softmax(-1)
-        closed = known * (posterior[..., list(BILABIALS)].sum(-1) > 0.6)
-        opened = known * (posterior[..., list(OPEN_VOWELS)].sum(-1) > 0.7)
-        meet = _mean_where(torch.relu(gap - 0.04) ** 2, closed)
-        part = _mean_where(torch.relu(0.25 - gap) ** 2, opened)
+        closed = known * (posterior[..., list(BILABIALS)].sum(-1) > 0.8)
+        opened = known * (posterior[..., list(OPEN_VOWELS)].sum(-1) > 0.5)
+        meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
+        part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
         return loss + w.real_closure * (meet + part)
 
     def _spoken_loss(self, found: Tensor, wanted: Tensor, phones: Tensor) -> Tensor:
@@ -271,13 +275,13 @@ class HeadTrainer:
         strange = ((found - lips @ self._natural) ** 2).sum(-1) / _EXPRESSION_POWER
         natural = (strange * known).mean()
         loss = w.track * (2.0 * opening + 0.15 * shape + 0.3 * natural)
-        closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.06)
-        opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.3)
-        meet = _mean_where(torch.relu(gap - 0.03) ** 2, closed)
-        part = _mean_where(torch.relu(0.3 - gap) ** 2, opened)
+        closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.04)
+        opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.12)
+        meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
+        part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
         silent = known * (phones == 0) * (wanted.abs().amax(-1) < 0.12)
         rest = _mean_where((found**2).sum(-1), silent) / _EXPRESSION_POWER
-        return loss + w.closure * (meet + 0.5 * part) + w.rest * rest
+        return loss + w.closure * (meet + 1.5 * part) + w.rest * rest
 
     def _real_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows = []
