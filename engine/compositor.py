@@ -40,6 +40,7 @@ _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.04
 _LEAST_GAP_PX = 0.4
+_TINT = np.float32(0.05)
 _MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
 
 
@@ -182,6 +183,9 @@ class Compositor:
         columns = (np.arange(layer.shape[1], dtype=np.float32) / size[0] - 0.5)[None, :, None]
         rows = (np.arange(layer.shape[0], dtype=np.float32) / size[1] - 0.5)[:, None, None]
         p = (plane / own).astype(np.float32)
+        # Light differs in strength more than in colour; what is left is make-up, and not for teeth.
+        strength = p.mean(1, keepdims=True)
+        p = strength + np.clip(p - strength, -_TINT, _TINT)
         gain = 1 + (p[0] + p[1] * columns + p[2] * rows)
         return np.clip(layer * gain + 0.5, 0, 255).astype(np.uint8)
 

@@ -21,6 +21,7 @@ _UPPER_WIDTHS = (0.135, 0.103, 0.115, 0.11, 0.11)  # incisors, canine, premolars
 _LOWER_WIDTHS = (0.082, 0.090, 0.105, 0.11, 0.11)
 _TEETH_RGB = (218.0, 204.0, 186.0)
 _TONGUE_RGB = (150.0, 82.0, 80.0)
+_SHADOW_LOSS = (0.0, 0.42, 0.48)  # of each colour, in full shadow
 _DARK_RGB = (46.0, 21.0, 19.0)
 
 
@@ -59,11 +60,14 @@ class Mouth:
         shade = (0.5 + 0.44 * depth) * _gaps(x, upper_edge - y, _UPPER_WIDTHS)
         color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], upper)
 
-        # The lips shade what lies behind them, the upper one more: light comes from above.
+        # The lips shade what lies behind them, the upper one more: light comes from above. What
+        # light is left there has come off the lips, so shadow is red, and a narrow gap all shadow.
         under_lip = 0.45 + 0.55 * _soft((y - roof) / 0.07)
         over_lip = 0.7 + 0.3 * _soft((floor - y) / 0.04)
-        lit: F32 = (color * (under_lip * over_lip)[:, None] * self.light).astype(np.float32)
-        return lit
+        narrow = 0.5 + 0.5 * _soft((floor - roof) / 0.10)
+        shade = (under_lip * over_lip * narrow)[:, None]
+        color = color * shade * (1 - (1 - shade) * np.asarray(_SHADOW_LOSS, np.float32))
+        return (color * self.light).astype(np.float32)
 
 
 def mouth_of(model: FaceModel, geometry: F32, skin_rgb: F32) -> Mouth:
@@ -73,8 +77,8 @@ def mouth_of(model: FaceModel, geometry: F32, skin_rgb: F32) -> Mouth:
     luminance = float(skin_rgb @ np.array([0.21, 0.72, 0.07], np.float32)) / 161.0
     # Teeth differ less between people than skin does: take the light half from the luminance.
     level = np.clip(0.45 + 0.55 * luminance, 0.35, 1.12)
-    tint = np.clip(skin_rgb / np.maximum(reference * luminance, 1.0), 0.85, 1.15)
-    light = (level * (0.6 + 0.4 * tint)).astype(np.float32)
+    tint = np.clip(skin_rgb / np.maximum(reference * luminance, 1.0), 0.9, 1.1)
+    light = (level * (0.8 + 0.2 * tint)).astype(np.float32)
     return Mouth(rest_line + 0.035, rest_line + 0.055, light)
 
 
