@@ -154,7 +154,10 @@ class Encoder:
         frames, features = self._features.step(features, piece)
         h1, h2, h3 = hidden
         result = self.network.run({"features": frames.reshape(1, -1), "h1": h1, "h2": h2, "h3": h3})
-        opening, gate = self._gate.step(gate, piece, float(result["speech"][0, self._head]))
+        # The next shorter look-ahead speaks of a moment 40 to 80 ms later: lips part before the
+        # first sound, and the gate must let them.
+        speech = float(result["speech"][0, max(0, self._head - 1) : self._head + 1].max())
+        opening, gate = self._gate.step(gate, piece, speech)
         coefficients = result["expression"][0, self._head] * np.float32(opening)
         gap, width, protrusion = (self._lip_rows @ coefficients).tolist()
         lips = Lips(max(0.0, gap), self._rest_width + width, protrusion)

@@ -179,11 +179,11 @@ def joined(heads: Sequence[Mapping[str, F32]]) -> dict[str, F32]:
         stacked = np.stack([head[part].reshape(3, width) for head in heads], 1)
         merged[part] = stacked.reshape(-1)
     merged["head.weight"] = np.concatenate([head["head.weight"] for head in heads], 1) / count
-    merged["head.bias"] = np.mean([head["head.bias"] for head in heads], axis=0)
+    merged["head.bias"] = np.mean([head["head.bias"] for head in heads], axis=0, dtype=np.float32)
     return {name: value.astype(np.float32) for name, value in merged.items()}
 
 
 def louder(weights: Mapping[str, F32], gain: float) -> dict[str, F32]:
     """The same encoder with every expression multiplied by `gain`."""
-    scaled = {name: np.float32(gain) * weights[name] for name in ("head.weight", "head.bias")}
+    scaled = {n: (gain * weights[n]).astype(np.float32) for n in ("head.weight", "head.bias")}
     return {**weights, **scaled}
