@@ -1,7 +1,8 @@
 """What shows between the lips: the source's own pixels where it has them, drawn teeth elsewhere.
 
-It is rendered at twice the resolution and averaged, because the edge of a lip against teeth is
-the sharpest line in a face, and a staircase there is the first thing an eye finds.
+The source's pixels are rendered at twice the resolution and averaged, because the edge of a lip
+against teeth is the sharpest line in a face, and a staircase there is the first thing an eye
+finds. A drawn mouth begins softly by itself.
 """
 
 from __future__ import annotations
@@ -54,21 +55,21 @@ class InnerMouth:
         points = close_up.points * np.float32(_FINE)
         shape = ((y1 - y0) * _FINE, (x1 - x0) * _FINE)
         fine, covered = warp_mesh(lent.crop, lent.crop_xy, points, self._triangles, shape)
-        if float(lent.trust.min()) < _TRUSTED or lent.lowered > _LEAST_LOWERED:
-            self._draw(fine, points[VERTICES:], lent, driven)
         window = warped[y0:y1, x0:x1]
         wide = fine.astype(np.uint16)
         mean = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) >> 2
         whole = covered[::2, ::2] & covered[1::2, ::2] & covered[::2, 1::2] & covered[1::2, 1::2]
         np.copyto(window, mean.astype(np.uint8), where=whole[..., None] > 0)
+        if float(lent.trust.min()) < _TRUSTED or lent.lowered > _LEAST_LOWERED:
+            self._draw(window, close_up.points[VERTICES:], lent, driven)
 
-    def _draw(self, fine: U8, inner: F32, lent: Lent, driven: Driven) -> None:
+    def _draw(self, window: U8, inner: F32, lent: Lent, driven: Driven) -> None:
         """Drawn teeth where trust is low, and the shadow of a lowered lip, in place.
 
-        inner f32 [G, 2]: the grid's place in `fine`, px.
+        inner f32 [G, 2]: the grid's place in `window` u8 [h, w, 3], px.
         """
         grid, trust, lowered = driven.grid, lent.trust, lent.lowered
-        triangles, shape = self._mesh.inner_triangles, fine.shape[:2]
+        triangles, shape = self._mesh.inner_triangles, window.shape[:2]
         count = len(INNER_UPPER_LIP)
         roof, floor = np.tile(grid[:count, 1], INNER_ROWS), np.tile(grid[-count:, 1], INNER_ROWS)
         where, covered = mesh_map(grid[:, :2].copy(), inner, triangles, shape)
@@ -77,7 +78,7 @@ class InnerMouth:
             return
         lips = mesh_map(np.stack([roof, floor], 1), inner, triangles, shape)[0][inside]
         y, roof_y, floor_y = where[inside][:, 1], lips[:, 0], lips[:, 1]
-        seen = fine[inside].astype(np.float32)
+        seen = window[inside].astype(np.float32)
         if lowered > _LEAST_LOWERED:
             near = 1 - np.clip((y - roof_y) / _SHADOW_REACH, 0, 1)
             loss = _LIP_SHADOW * min((lowered - _LEAST_LOWERED) / 0.05, 1.0)
@@ -87,8 +88,7 @@ class InnerMouth:
             jaw = jaw_drop(self._mesh.model, driven.expression)
             middle = float(grid[count // 2, 0])
             drawn = self._mouth.paint(where[inside], roof_y, floor_y, jaw, middle)
-            # The drawn mouth begins softly at the lips.
             depth = np.minimum(y - roof_y, floor_y - y) * np.float32(driven.scale / _EDGE_PX)
             keep = 1 - np.clip(depth, 0, 1)[:, None] * (1 - real[inside][:, :1])
             seen = seen * keep + drawn * (1 - keep)
-        fine[inside] = np.clip(seen + 0.5, 0, 255).astype(np.uint8)
+        window[inside] = np.clip(seen + 0.5, 0, 255).astype(np.uint8)
