@@ -1,0 +1,192 @@
+"""A conversation in its thread: idle life, timing, interruption, end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lipstream.engine.errors import UsageError
+from lipstream.streaming.runner import RunnerOptions, SessionRunner, TimedFrame, warm_up
+from tests.streaming.live_engine import LiveFakeEngine
+
+LOUD = np.full(320, 0.9, np.float32)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+@asynccontextmanager
+async def conversation(
+    engine: LiveFakeEngine | None = None, options: RunnerOptions | None = None
+) -> AsyncIterator[SessionRunner]:
+    runner = SessionRunner(engine or LiveFakeEngine(), options)
+    runner.start()
+    try:
+        yield runner
+    finally:
+        await asyncio.to_thread(runner.close)
+        assert not [t for t in threading.enumerate() if t.name == "lipstream-session"]
+
+
+async def frames_for(runner: SessionRunner, seconds: float) -> list[tuple[float, TimedFrame]]:
+    """(seconds since the frame was due, frame)."""
+    got: list[tuple[float, TimedFrame]] = []
+    subscription = runner.subscribe()
+    end_s = time.monotonic() + seconds
+    async for item in subscription:
+        got.append((time.monotonic() - item.release_s, item))
+        if time.monotonic() > end_s:
+            break
+    subscription.close()
+    return got
+
+
+def test_without_sound_the_target_lives_on_at_its_frame_rate() -> None:
+    async def test() -> None:
+        async with conversation() as runner:
+            got = await frames_for(runner, 2.0)
+        media = [item.media_sample for _, item in got]
+        assert set(np.diff(media)) == {640}
+        assert 44 <= len(got) <= 52  # the first one after the delay
+        # Seconds; the median leaves room for a machine that has other work.
+        assert all(late_s > -0.002 for late_s, _ in got)
+        assert np.median([late_s for late_s, _ in got]) < 0.015
+
+    run(test())
+
+
+def test_a_frame_leaves_with_the_sound_of_its_own_time() -> None:
+    async def test() -> None:
+        async with conversation() as runner:
+            await asyncio.sleep(0.1)
+            task = asyncio.create_task(frames_for(runner, 1.2))
+            runner.hear(np.concatenate([LOUD] * 20))
+            got = [item for _, item in await task]
+        loud = [item for item in got if item.frame.speech]
+        heard = np.concatenate([item.frame.audio.samples for item in got])
+        assert np.count_nonzero(heard) == 6400
+        assert 10 <= len(loud) <= 11  # 400 ms, on a grid of 40
+        assert all(np.abs(item.frame.audio.samples).max() > 0.25 for item in loud)
+        assert all(item.frame.audio.start_sample == item.media_sample for item in got)
+
+    run(test())
+
+
+def test_speech_faster_than_real_time_is_said_in_real_time() -> None:
+    async def test() -> None:
+        async with conversation() as runner:
+            runner.hear(np.concatenate([LOUD] * 500))  # 10 s at once
+            got = await frames_for(runner, 1.0)
+            assert 22 <= len(got) <= 28
+            assert 600 < runner.played_ms() < 1100
+            assert runner.speaking
+
+    run(test())
+
+
+def test_an_interruption_ends_the_turn_within_80_ms() -> None:
+    async def test() -> None:
+        async with conversation() as runner:
+            left: list[tuple[float, TimedFrame]] = []
+
+            async def watch() -> None:
+                async for item in runner.subscribe():
+                    left.append((time.monotonic(), item))
+
+            task = asyncio.create_task(watch())
+            runner.hear(np.concatenate([LOUD] * 500))
+            await asyncio.sleep(0.8)
+            at_s = time.monotonic()
+            played_ms = runner.interrupt()
+            await asyncio.sleep(0.6)
+            task.cancel()
+        before = [item for when_s, item in left if when_s < at_s]
+        after = [item for when_s, item in left if when_s >= at_s + 0.08]
+        assert sum(item.frame.speech for item in before) > 5
+        assert len(after) > 10, "the idle life goes on"
+        assert not any(item.frame.speech for item in after)
+        assert not any(item.turn != 1 for when_s, item in left if when_s >= at_s)
+        said = sum(np.count_nonzero(item.frame.audio.samples) for item in before) / 16
+        assert played_ms == pytest.approx(said, abs=1)
+
+    run(test())
+
+
+def test_a_viewer_that_does_not_fetch_loses_the_oldest_and_holds_nobody_up() -> None:
+    async def test() -> None:
+        async with conversation(options=RunnerOptions(frames_capacity=3)) as runner:
+            stuck = runner.subscribe()
+            got = await frames_for(runner, 1.0)
+            assert len(got) > 20
+            assert len(stuck._frames) == 3
+            assert runner.counters.dropped_frames >= 15
+
+    run(test())
+
+
+def test_a_machine_that_is_too_slow_skips_time_and_says_so() -> None:
+    async def test() -> None:
+        slow = LiveFakeEngine(compute_s=0.03)  # for 20 ms of sound
+        async with conversation(slow, RunnerOptions(slip_ms=100)) as runner:
+            got = await frames_for(runner, 1.5)
+            assert runner.counters.slipped_samples > 0
+            assert runner.counters.late_frames > 0
+            assert max(late_s for late_s, _ in got) < 0.3, "the delay stays bounded"
+
+    run(test())
+
+
+def test_an_engine_that_fails_ends_its_own_conversation_only() -> None:
+    async def test() -> None:
+        async with conversation(LiveFakeEngine(fail_after=20)) as broken, conversation() as sound:
+            other = asyncio.create_task(frames_for(sound, 1.0))
+            frames = [item async for item in broken.subscribe()]
+            assert broken.error == "ValueError: scripted failure"
+            assert len(frames) < 20
+            assert len(await other) > 20
+
+    run(test())
+
+
+def test_close_ends_the_thread_and_every_viewer() -> None:
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine())
+        runner.start()
+        viewer = runner.subscribe()
+        await viewer.next()
+        began_s = time.monotonic()
+        await asyncio.to_thread(runner.close)
+        assert time.monotonic() - began_s < 0.2
+        assert await viewer.next() is None
+
+    run(test())
+
+
+def test_fifty_conversations_leave_no_thread() -> None:
+    async def test() -> None:
+        before = threading.active_count()
+        for _ in range(50):
+            runner = SessionRunner(LiveFakeEngine())
+            runner.start()
+            runner.hear(LOUD)
+            runner.close()
+        assert threading.active_count() == before
+
+    run(test())
+
+
+def test_options_that_cannot_work_are_refused() -> None:
+    with pytest.raises(UsageError, match="in this order"):
+        RunnerOptions(lead_ms=10, patience_ms=20)
+
+
+def test_warm_up_is_a_session_of_its_own() -> None:
+    assert warm_up(LiveFakeEngine()) < 1
