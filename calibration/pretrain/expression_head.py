@@ -41,8 +41,8 @@ _TRACK_PEAK: Final = 0.59  # 93rd percentile of coarticulated opening over synth
 _EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, makes errors relative
 _HEAD_WEIGHT: Final = (0.6, 1.0, 1.2, 1.0, 1.0)  # by look-ahead; `live` is the default profile
 # Lips aim beyond touching, so that they still touch when the time is 20 ms off.
-_PRESSED: Final = 0.02
-_PARTED: Final = 0.3  # least opening of an open vowel; both over TYPICAL_OPENING
+_PRESSED: Final = 0.06
+_PARTED: Final = 0.4  # least opening of an open vowel; both over TYPICAL_OPENING
 _FAIRNESS: Final = 0.4
 _AVERAGING: Final = 0.99  # of the weights over steps
 _PARTS: Final = ("code", "head_gru", "head")
@@ -58,7 +58,7 @@ class Weights:
     opening: float = 0.5
     track: float = 1.0  # coarticulated motion of synthetic speech
     closure: float = 4.0  # lips meet on p b m, and do not on open vowels
-    real_closure: float = 2.0
+    real_closure: float = 3.0
     rest: float = 0.5
 
 
@@ -260,7 +260,7 @@ class HeadTrainer:
         opened = known * (posterior[..., list(OPEN_VOWELS)].sum(-1) > 0.5)
         meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
         part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
-        return loss + w.real_closure * (meet + part)
+        return loss + w.real_closure * (meet + 2.0 * part)
 
     def _spoken_loss(self, found: Tensor, wanted: Tensor, phones: Tensor) -> Tensor:
         w = self.weights
@@ -281,7 +281,7 @@ class HeadTrainer:
         part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
         silent = known * (phones == 0) * (wanted.abs().amax(-1) < 0.12)
         rest = _mean_where((found**2).sum(-1), silent) / _EXPRESSION_POWER
-        return loss + w.closure * (meet + 1.5 * part) + w.rest * rest
+        return loss + w.closure * (meet + 4.0 * part) + w.rest * rest
 
     def _real_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows = []
