@@ -51,7 +51,8 @@ def calibrate_photo(
 ) -> dict[str, Any]:
     """All of a photo's bundle into `folder`; returns its figures."""
     from lipstream.calibration import assets
-    from lipstream.calibration.tracker import Landmarker
+    from lipstream.calibration.landmarker import Landmarker
+    from lipstream.calibration.tracker import alike
     from lipstream.calibration.video import read_photo
 
     photo = read_photo(path)
@@ -61,7 +62,11 @@ def calibrate_photo(
         faces = landmarker.faces(photo)
     if not faces:
         raise CalibrationError(f"{path}: no face was found; expected one face seen from the front")
-    faces = sorted(faces, key=lambda f: -float(np.ptp(f.landmarks[:, 0])))
+    faces = sorted(faces, key=lambda face: face.box[2], reverse=True)
+    if alike(faces[0], faces[1:]):
+        raise CalibrationError(
+            f"{path}: {len(faces)} faces of nearly one size; crop the photo to one person"
+        )
     notes = [] if len(faces) == 1 else [f"{len(faces)} faces in the photo: the largest is taken"]
     face = PhotoFace(faces[0].landmarks, faces[0].blendshapes)
     options.report("making it live", 0.2)

@@ -33,6 +33,7 @@ BLENDSHAPES: Final = 52
 _LOOK_AROUND_FRAMES: Final = 25  # how often all faces are counted again
 _VIEW_FACES: Final = 2.4  # side of the square that is searched, in sizes of the face
 _QUEUE_FRAMES: Final = 4
+_ALIKE: Final = 0.8  # of the size of the largest face
 
 
 class TrackedFootage(Protocol):
@@ -72,6 +73,11 @@ class RawTrack:
     def found(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """bool [T], whether there is a face."""
         return np.isfinite(self.landmarks[:, 0, 0])
+
+
+def alike(face: Face, others: list[Face]) -> bool:
+    """Whether another face is nearly as large, so that size does not tell who is meant."""
+    return any(other.box[2] > _ALIKE * face.box[2] for other in others)
 
 
 class _Follower:
@@ -126,12 +132,14 @@ class _Follower:
         if same is not None or not faces:
             return same
         ranked = sorted(faces, key=self._prominence, reverse=True)
-        if (
-            len(ranked) > 1
-            and ranked[1].box[2] > 0.8 * ranked[0].box[2]
-            and self.ambiguous_at is None
-        ):
-            self.ambiguous_at = index
+        if alike(ranked[0], ranked[1:]):
+            if self._last is None:
+                raise CalibrationError(
+                    f"{len(faces)} faces of nearly one size are in the picture, so whom to follow "
+                    "is anyone's guess; crop the footage to one person, or use --start and --end"
+                )
+            if self.ambiguous_at is None:
+                self.ambiguous_at = index
         return ranked[0]
 
     def _same(self, faces: list[Face]) -> Face | None:
@@ -200,7 +208,7 @@ def track(
         progress: called with the number of frames done, in the caller's thread.
 
     Raises:
-        CalibrationError: no face in any frame.
+        CalibrationError: no face in any frame, or two as large as each other at the start.
         AssetError: MediaPipe or its model cannot be loaded.
         MediaError: from the footage.
     """

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.streaming.sound_files import write_wav
+from tests.streaming.fake_engine import FakeEngine
+from tests.streaming.sound_files import dub, write_wav
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -20,6 +21,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("dub_a_file.py", ("target", "speech", "out"), "25 frames at "),
         ("live_loop.py", ("target", "speech"), "25 frames, each 40 ms behind its sound"),
         ("lips_to_avatar.py", ("speech",), "  0.50 s"),
+        ("contact_sheet.py", ("video", "sheet"), "1280x320 px of "),
     ],
 )
 def test_example(
@@ -29,7 +31,10 @@ def test_example(
         "target": target,
         "speech": write_wav(tmp_path / "speech.wav", np.zeros(16_000, np.float32)),
         "out": tmp_path / "out.mp4",
+        "video": tmp_path / "video.mp4",
+        "sheet": tmp_path / "sheet.png",
     }
+    dub(FakeEngine(), paths["speech"], paths["video"])
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *(str(paths[take]) for take in takes)],
         capture_output=True,
@@ -41,5 +46,5 @@ def test_example(
 
 
 def test_every_example_is_tested() -> None:
-    tested = {"dub_a_file.py", "live_loop.py", "lips_to_avatar.py"}
+    tested = {"dub_a_file.py", "live_loop.py", "lips_to_avatar.py", "contact_sheet.py"}
     assert {p.name for p in EXAMPLES.glob("*.py")} == tested

@@ -111,14 +111,16 @@ def test_footage_that_cannot_be_used(cli: Cli, tmp_path: Path, name: str, says: 
     assert list(out.iterdir()) == []
 
 
-def test_several_faces_are_told(cli: Cli, tmp_path: Path) -> None:
-    """One is followed; a person should hear that there was a choice."""
+def test_several_faces_of_one_size_are_refused(cli: Cli, tmp_path: Path) -> None:
+    """Nobody can know who is meant."""
     picture = np.concatenate([portrait(), portrait()[:, ::-1]], axis=1)
     video(tmp_path / "two.mp4", lambda k: picture, 30)
-    done = cli("calibrate", tmp_path / "two.mp4", "-o", tmp_path / "two.target", "--json")
-    assert done.returncode in (0, 2)
-    told = done.stderr if done.returncode else " ".join(json.loads(done.stdout)["notes"])
-    assert "faces" in told
+    done = cli("calibrate", "two.mp4", "-o", "two.target", cwd=tmp_path)
+    assert_one_line(done, "2 faces of nearly one size")
+    Image.fromarray(picture).save(tmp_path / "two.png")
+    done = cli("calibrate", "two.png", "-o", "two.target", cwd=tmp_path)
+    assert_one_line(done, "2 faces of nearly one size")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["two.mp4", "two.png"]
 
 
 def test_unwritable_output(cli: Cli, tmp_path: Path) -> None:
