@@ -178,8 +178,9 @@ def joined(heads: Sequence[Mapping[str, F32]]) -> dict[str, F32]:
     for part in ("head_gru.bias_ih_l0", "head_gru.bias_hh_l0"):
         stacked = np.stack([head[part].reshape(3, width) for head in heads], 1)
         merged[part] = stacked.reshape(-1)
-    merged["head.weight"] = np.concatenate([head["head.weight"] for head in heads], 1) / count
-    merged["head.bias"] = np.mean([head["head.bias"] for head in heads], axis=0, dtype=np.float32)
+    out = np.concatenate([head["head.weight"] for head in heads], 1)
+    merged["head.weight"] = (out / count).astype(np.float32)
+    merged["head.bias"] = np.stack([head["head.bias"] for head in heads]).mean(0)
     return {name: value.astype(np.float32) for name, value in merged.items()}
 
 

@@ -64,7 +64,7 @@ def train_recogniser(
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         if step % 10 == 0:
-            report(f"learning phones, loss {float(loss):.2f}", share)
+            report(f"learning phones, loss {float(loss.detach()):.2f}", share)
     net.eval()
 
 

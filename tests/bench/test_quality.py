@@ -1,0 +1,59 @@
+"""The quality bench on sounds and labels made for the purpose; the real clips are its own work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lipstream.bench.quality import closures, hear, measure_quality, read_phones, step_ms
+from lipstream.engine.encoder import Encoder
+from lipstream.engine.errors import UsageError
+from tests.engine.sounds import data_folder, vowels
+
+GRID = """name = "words"
+ xmin = 0.0
+ xmax = 9.0
+ text = "no"
+item [2]:
+ name = "phones"
+ intervals [1]:
+  xmin = 0.000
+  xmax = 0.090
+  text = "AH0"
+ intervals [2]:
+  xmin = 0.090
+  xmax = 0.210
+  text = "B"
+"""
+
+
+def test_phones_of_a_textgrid(tmp_path: Path) -> None:
+    path = tmp_path / "x.TextGrid"
+    path.write_text(GRID)
+    assert read_phones(path) == [(0.0, 0.09, "AH"), (0.09, 0.21, "B")]
+
+
+def test_hearing_covers_the_sound_in_steps_of_20_ms() -> None:
+    heard = hear(Encoder(80), vowels(1.0))
+    np.testing.assert_allclose(heard.time_s, 0.02 * np.arange(50))
+    assert heard.lips.shape == (50, 3)
+    np.testing.assert_allclose(heard.at(heard.time_s), heard.lips, atol=1e-6)
+
+
+def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no video"):
+        measure_quality(tmp_path, tmp_path / "cache")
+
+
+def test_a_step_has_a_cost() -> None:
+    assert 0.01 < step_ms(Encoder(80)) < 3.0
+
+
+def test_lips_meet_on_real_bilabials() -> None:
+    """The promise of the model card, with the shipped weights, through the streaming stage."""
+    figures = closures(Encoder(80), data_folder())
+    assert figures["bilabials"] == 46
+    assert figures["bilabials_closed"] >= 0.8
+    assert figures["open_vowels_closed"] <= 0.25
