@@ -21,7 +21,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -109,8 +109,14 @@ class RunnerCounters:
 class Subscription:
     """Frames for one viewer, on one event loop: an asynchronous iterator with a bounded queue."""
 
-    def __init__(self, runner: SessionRunner, capacity: int) -> None:
+    def __init__(
+        self,
+        runner: SessionRunner,
+        capacity: int,
+        early: Callable[[TimedFrame], None] | None = None,
+    ) -> None:
         self._runner = runner
+        self._early = early
         self._loop = asyncio.get_running_loop()
         self._capacity = capacity
         self._frames: deque[TimedFrame] = deque()
@@ -126,6 +132,8 @@ class Subscription:
                 self._frames.popleft()
                 self._runner.counters.dropped_frames += 1
             self._frames.append(item)
+            if self._early is not None:
+                self._early(item)
         self._ready.set()
 
     async def next(self) -> TimedFrame | None:
@@ -203,9 +211,13 @@ class SessionRunner:
         """Begin to live."""
         self._thread.start()
 
-    def subscribe(self) -> Subscription:
-        """A viewer on the running event loop."""
-        subscription = Subscription(self, self.options.frames_capacity)
+    def subscribe(self, early: Callable[[TimedFrame], None] | None = None) -> Subscription:
+        """A viewer on the running event loop.
+
+        Args:
+            early: called on the loop with each frame when it is painted, before its time.
+        """
+        subscription = Subscription(self, self.options.frames_capacity, early)
         with self._lock:
             self._subscriptions = (*self._subscriptions, subscription)
             if self._closed:

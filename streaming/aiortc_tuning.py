@@ -1,0 +1,133 @@
+"""Every touch on aiortc's and aioice's private parts, in one place.
+
+`apply` changes how all connections of the process encode and connect; `lower_prefetch` one
+receiver. They were written against the versions in `TESTED`: with others nothing is touched, and
+the log says so, because a private name that moved must not break a call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib.metadata import version
+from typing import Any, Final
+
+import av
+from av.video.frame import PictureType
+
+from lipstream.engine.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+TESTED: Final = {"aiortc": "1.16", "aioice": "0.13"}
+
+# GStreamer 1.22 makes RSA certificates; aiortc offers ECDSA suites alone.
+_CIPHERS: Final = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA:"
+    b"ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-CHACHA20-POLY1305:"
+    b"ECDHE-RSA-AES128-SHA"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How the process sends pictures."""
+
+    bitrate_bps: int = 1_500_000  # held: each change rebuilds the encoder with a key frame
+    fps: int = 25  # for the encoder's rate control
+    loopback: bool = False  # offer 127.0.0.1 as well, which aioice leaves out
+
+    def __post_init__(self) -> None:
+        if not 100_000 <= self.bitrate_bps <= 20_000_000:
+            raise UsageError(f"bitrate {self.bitrate_bps} bit/s: expected 100000 to 20000000")
+
+
+def versions_tested() -> bool:
+    """Whether the installed versions are those that this module knows."""
+    return all(version(name).startswith(known + ".") for name, known in TESTED.items())
+
+
+def apply(tuning: Tuning) -> bool:
+    """Tune the process; call it again to change it. Returns whether anything was touched."""
+    if not versions_tested():
+        found = ", ".join(f"{name} {version(name)}" for name in TESTED)
+        logger.warning("%s: not the tested versions, left untuned (slower, more delay)", found)
+        return False
+    import aioice.ice
+    import aiortc.rtcdtlstransport as dtls
+    from aiortc.codecs import h264, vpx
+
+    for module in (h264, vpx):
+        for name in ("DEFAULT_BITRATE", "MIN_BITRATE", "MAX_BITRATE"):
+            setattr(module, name, tuning.bitrate_bps)
+    encoder: Any = h264.H264Encoder
+    encoder._encode_frame = _x264_encode(tuning.fps)
+
+    certificate: Any = dtls.RTCCertificate
+    original = getattr(certificate, "_lipstream_original", certificate._create_ssl_context)
+    certificate._lipstream_original = original
+
+    def create_ssl_context(self: Any, srtp_profiles: Any) -> Any:
+        context = original(self, srtp_profiles=srtp_profiles)
+        context.set_cipher_list(_CIPHERS)
+        return context
+
+    certificate._create_ssl_context = create_ssl_context
+
+    ice: Any = aioice.ice
+    addresses = getattr(ice, "_lipstream_original", ice.get_host_addresses)
+    ice._lipstream_original = addresses
+
+    def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return [*addresses(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
+
+    ice.get_host_addresses = with_loopback if tuning.loopback else addresses
+    return True
+
+
+def lower_prefetch(receiver: Any) -> bool:
+    """Let an audio receiver hand packets on at once: its buffer holds back four, about 80 ms.
+
+    What comes late or out of order is put right by the session's own clock. Returns whether it
+    was done.
+    """
+    if not versions_tested():
+        return False
+    receiver._RTCRtpReceiver__jitter_buffer._prefetch = 0
+    return True
+
+
+def _x264_encode(fps: int) -> Any:
+    """`H264Encoder._encode_frame`, with a preset for live use (aiortc's is "medium")."""
+
+    def encode_frame(self: Any, frame: av.VideoFrame, force_keyframe: bool) -> Iterator[bytes]:
+        codec = self.codec
+        if codec is not None and (frame.width, frame.height) != (codec.width, codec.height):
+            codec = None
+        if codec is None:
+            codec = av.CodecContext.create("libx264", "w")
+            codec.width, codec.height = frame.width, frame.height
+            codec.bit_rate = self.target_bitrate
+            codec.pix_fmt = "yuv420p"
+            codec.framerate = Fraction(fps)
+            codec.time_base = frame.time_base or Fraction(1, 90_000)
+            codec.gop_size = 10 * fps  # a viewer that joins or loses packets asks for its own
+            codec.thread_count = 1
+            rate_kbps = str(self.target_bitrate // 1000)
+            codec.options = {
+                "preset": "ultrafast",
+                "tune": "zerolatency",
+                "forced-idr": "1",
+                "x264-params": f"vbv-maxrate={rate_kbps}:vbv-bufsize={rate_kbps}:colormatrix=bt709:"
+                "colorprim=bt709:transfer=bt709:range=tv",
+            }
+            codec.profile = "Baseline"
+            self.codec = codec
+        frame.pict_type = PictureType.I if force_keyframe else PictureType.NONE
+        data = b"".join(bytes(packet) for packet in codec.encode(frame))
+        if data:
+            yield from self._split_bitstream(data)
+
+    return encode_frame

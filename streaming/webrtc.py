@@ -1,0 +1,292 @@
+"""A conversation over WebRTC: the avatar's picture and sound out, a voice in.
+
+Picture and sound of one media time leave at one wall time, both paced by the session's clock;
+that alone keeps them together at the other end, because sender reports carry the time of sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+import numpy as np
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtcrtpsender import RTCRtpSender
+from aiortc.sdp import SessionDescription
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
+from lipstream.streaming import aiortc_tuning
+from lipstream.streaming.runner import SessionRunner, TimedFrame
+from lipstream.streaming.sound_queue import SoundQueue
+
+logger = logging.getLogger(__name__)
+
+_VIDEO_CLOCK_HZ: Final = 90_000
+_OUTGOING_SOUND_S: Final = 2  # more than the engine can be ahead of what has left
+_LATE_SOUND_S: Final = 0.06  # how long the sound waits for a frame that is late
+_RTP_WRAP: Final = 1 << 32
+CONNECT_TIMEOUT_S: Final = 15.0
+
+
+class OutgoingVideo(MediaStreamTrack):
+    """Frames at their release times; I420 goes to the encoder as it is."""
+
+    kind = "video"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # One that waits while one is encoded; the oldest goes, because a viewer wants the newest.
+        self._frames: deque[TimedFrame] = deque(maxlen=2)
+        self._ready = asyncio.Event()
+        self.sent_frames = 0
+
+    def offer(self, item: TimedFrame) -> None:
+        """A frame whose time has come."""
+        self._frames.append(item)
+        self._ready.set()
+
+    async def recv(self) -> av.VideoFrame:
+        """For aiortc: the next frame."""
+        while not self._frames:
+            if self.readyState != "live":
+                raise MediaStreamError
+            self._ready.clear()
+            await self._ready.wait()
+        item = self._frames.popleft()
+        frame = av.VideoFrame.from_ndarray(item.frame.i420, format="yuv420p")
+        frame.pts = item.media_sample * _VIDEO_CLOCK_HZ // SAMPLE_RATE_HZ
+        frame.time_base = Fraction(1, _VIDEO_CLOCK_HZ)
+        self.sent_frames += 1
+        return frame
+
+    def stop(self) -> None:
+        """End, and wake who waits for a frame."""
+        super().stop()
+        self._ready.set()
+
+
+class OutgoingAudio(MediaStreamTrack):
+    """20 ms of sound every 20 ms of the session's clock, silence where no frame brought any."""
+
+    kind = "audio"
+
+    def __init__(self, runner: SessionRunner) -> None:
+        super().__init__()
+        self._runner = runner
+        self._sound = SoundQueue(_OUTGOING_SOUND_S * SAMPLE_RATE_HZ)
+        self._next_sample: int | None = None
+        self._turn = runner.turn
+        self._pts = 0
+
+    def offer(self, item: TimedFrame) -> None:
+        """The sound of a frame, before its time: the next 20 ms may begin in one frame and end
+        in another."""
+        self._forget_old_turn(item.turn)
+        self._sound.put(item.frame.audio.samples, item.media_sample)
+
+    def _forget_old_turn(self, turn: int) -> None:
+        if turn != self._turn:
+            self._turn = turn
+            self._sound.clear()
+
+    async def recv(self) -> av.AudioFrame:
+        """For aiortc: the next 20 ms, at their release time."""
+        if self.readyState != "live":
+            raise MediaStreamError
+        clock = self._runner.clock
+        delay = self._runner.delay_samples
+        if self._next_sample is None:
+            self._next_sample = max(0, clock.sample() - delay)
+        start = self._next_sample
+        self._next_sample = start + STEP_SAMPLES
+        release_s = clock.wall_s(start + delay)
+        await asyncio.sleep(max(0.0, release_s - clock.now()))
+        while not self._sound.ready(start + STEP_SAMPLES):
+            if clock.now() > release_s + _LATE_SOUND_S:
+                break
+            await asyncio.sleep(0.005)
+        if self.readyState != "live":
+            raise MediaStreamError
+        self._forget_old_turn(self._runner.turn)
+        samples = self._sound.take(start, STEP_SAMPLES)
+        if self._pts == 0:
+            # The encoder's resampler holds 1 ms back, and would be a packet late for good.
+            samples = np.concatenate([np.zeros(32, np.float32), samples])
+        pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate = SAMPLE_RATE_HZ
+        frame.time_base = Fraction(1, SAMPLE_RATE_HZ)
+        frame.pts = self._pts
+        self._pts += pcm.size
+        return frame
+
+
+class IncomingVoice:
+    """Reads a remote audio track until it ends and hands it to the runner, mono at 16 kHz."""
+
+    def __init__(self, runner: SessionRunner) -> None:
+        self._runner = runner
+        self._resampler: av.AudioResampler | None = None
+        self._last_pts: int | None = None
+        self._time = 0  # pts without the wrap of 32 bits
+        self._next_sample: int | None = None
+
+    async def listen(self, track: MediaStreamTrack) -> None:
+        """Until the track ends."""
+        with suppress(MediaStreamError):
+            while True:
+                frame = await track.recv()
+                if isinstance(frame, av.AudioFrame):
+                    self.hear(frame)
+
+    def hear(self, frame: av.AudioFrame) -> None:
+        """One decoded packet."""
+        pts, rate_hz = frame.pts, frame.sample_rate
+        if pts is None:
+            return
+        if self._last_pts is not None:
+            step = (pts - self._last_pts) % _RTP_WRAP
+            self._time += step if step < _RTP_WRAP // 2 else step - _RTP_WRAP
+        self._last_pts = pts
+        at_sample = self._time * SAMPLE_RATE_HZ // rate_hz
+        if self._resampler is None or self._next_sample is None:
+            # To mono by the mean, ourselves: the resampler's own downmix adds 3 dB to speech.
+            self._resampler = av.AudioResampler("fltp", frame.layout, SAMPLE_RATE_HZ)
+            self._next_sample = at_sample
+        frame.pts = None
+        samples = _mono(self._resampler.resample(frame))
+        if abs(at_sample - self._next_sample) > 2 * STEP_SAMPLES:  # packets were lost, or paused
+            self._next_sample = at_sample
+        self._runner.hear(samples, self._next_sample)
+        self._next_sample += samples.size
+
+
+def _mono(frames: list[av.AudioFrame]) -> F32:
+    parts = [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """What a connection may do."""
+
+    listens: bool = True  # takes the other side's voice
+    shows: bool = True  # sends picture and sound
+    ice_servers: tuple[str, ...] = ()
+
+
+class Peer:
+    """One WebRTC connection to a conversation. Made and used on the event loop.
+
+    `ended` is called once, with the reason, when the connection is over for whatever cause.
+    """
+
+    def __init__(
+        self, runner: SessionRunner, options: PeerOptions, ended: Callable[[str], None]
+    ) -> None:
+        servers = [RTCIceServer(urls=url) for url in options.ice_servers]
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._runner = runner
+        self._options = options
+        self._ended: Callable[[str], None] | None = ended
+        self.video = OutgoingVideo()
+        self.audio = OutgoingAudio(runner)
+        self._subscription = runner.subscribe(self.audio.offer) if options.shows else None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.pc.on("track", self._on_track)
+        self.pc.on("connectionstatechange", self._on_state)
+
+    async def answer(self, offer_sdp: str) -> str:
+        """The answer to an offer, with all candidates in it.
+
+        Raises:
+            UsageError: it is not SDP, or has nothing in it that we can send or take.
+        """
+        try:
+            if self._options.shows:
+                # Before the offer is set: a preference that comes later has no effect.
+                self.pc.addTransceiver(self.audio, direction="sendrecv")
+                video = self.pc.addTransceiver(self.video, direction="sendonly")
+                codecs = RTCRtpSender.getCapabilities("video").codecs
+                video.setCodecPreferences(
+                    sorted(codecs, key=lambda codec: codec.mimeType != "video/H264")
+                )
+            self._check_offer(offer_sdp)
+            await self.pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
+            answer = await self.pc.createAnswer()
+            await self.pc.setLocalDescription(answer)
+        except UsageError:
+            raise
+        except Exception as error:  # the parser raises whatever comes first
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UsageError(f"the offer cannot be answered: {why}; expected WebRTC SDP") from error
+        for transceiver in self.pc.getTransceivers():
+            if transceiver.kind == "audio":
+                aiortc_tuning.lower_prefetch(transceiver.receiver)
+        if self._subscription is not None:
+            self._spawn(self._pump())
+        self._spawn(self._give_up())
+        return self.pc.localDescription.sdp
+
+    def _check_offer(self, offer_sdp: str) -> None:
+        sections = SessionDescription.parse(offer_sdp).media
+        receives = any(m.direction in ("recvonly", "sendrecv") for m in sections)
+        speaks = any(
+            m.kind == "audio" and m.direction in ("sendonly", "sendrecv") for m in sections
+        )
+        if self._options.shows and not receives:
+            raise UsageError("the offer receives nothing: expected recvonly video or audio")
+        if not self._options.shows and not speaks:
+            raise UsageError("the offer sends no sound: expected an audio section that sends")
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio" and self._options.listens:
+            self._spawn(IncomingVoice(self._runner).listen(track))
+
+    def _on_state(self) -> None:
+        state = self.pc.connectionState
+        logger.info("connection is %s", state)
+        if state in ("failed", "closed"):
+            self._tell_end(f"connection {state}")
+
+    def _tell_end(self, reason: str) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(reason)
+
+    async def _pump(self) -> None:
+        assert self._subscription is not None
+        async for item in self._subscription:
+            self.video.offer(item)
+        self._tell_end(self._runner.error or "conversation over")
+
+    async def _give_up(self) -> None:
+        await asyncio.sleep(CONNECT_TIMEOUT_S)
+        if self.pc.connectionState != "connected":
+            self._tell_end(f"no connection within {CONNECT_TIMEOUT_S:.0f} s")
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End the connection and everything that belongs to it."""
+        self._ended = None
+        if self._subscription is not None:
+            self._subscription.close()
+        self.video.stop()
+        self.audio.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.pc.close()

@@ -1,0 +1,251 @@
+"""Real calls, in one process over loopback: the other side is aiortc's own client."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+pytest.importorskip("aiortc", reason="aiortc is not installed")
+
+from aiortc import RTCPeerConnection, RTCSessionDescription  # noqa: E402
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack  # noqa: E402
+
+from lipstream.engine.errors import UsageError  # noqa: E402
+from lipstream.streaming import aiortc_tuning  # noqa: E402
+from lipstream.streaming.runner import SessionRunner  # noqa: E402
+from lipstream.streaming.webrtc import Peer, PeerOptions  # noqa: E402
+from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def tuned() -> None:
+    assert aiortc_tuning.apply(aiortc_tuning.Tuning(loopback=True))
+
+
+class Voice(MediaStreamTrack):
+    """A tone that is loud for 200 ms of every second."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._k = 0
+        self._began_s = time.monotonic()
+        self.loud_at_s: list[float] = []
+
+    async def recv(self) -> av.AudioFrame:
+        if self.readyState != "live":
+            raise MediaStreamError
+        await asyncio.sleep(max(0, self._began_s + 0.02 * (self._k + 1) - time.monotonic()))
+        loud = self._k % 50 >= 40
+        if self._k % 50 == 40:
+            self.loud_at_s.append(time.monotonic() - 0.02)
+        tone = np.sin(np.arange(960) * (2 * np.pi * 200 / 48_000)) * (0.9 if loud else 0)
+        frame = av.AudioFrame.from_ndarray(
+            (tone * 32767).astype(np.int16)[None], format="s16", layout="mono"
+        )
+        frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+        frame.pts = 960 * self._k
+        self._k += 1
+        return frame
+
+
+class Client:
+    """A browser in small: what it saw and heard, with the times."""
+
+    def __init__(self, speaks: bool = True) -> None:
+        self.pc = RTCPeerConnection()
+        self.voice = Voice()
+        self.pictures: list[tuple[float, float]] = []  # (s, mean luma)
+        self.sounds: list[tuple[float, float]] = []  # (s, peak)
+        self._tasks: list[asyncio.Task[None]] = []
+        if speaks:
+            self.pc.addTransceiver(self.voice, direction="sendrecv")
+        else:
+            self.pc.addTransceiver("audio", direction="recvonly")
+        self.pc.addTransceiver("video", direction="recvonly")
+        self.pc.on("track", lambda track: self._tasks.append(asyncio.create_task(self._see(track))))
+
+    async def offer(self) -> str:
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return self.pc.localDescription.sdp
+
+    async def accept(self, sdp: str) -> None:
+        await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+
+    async def _see(self, track: MediaStreamTrack) -> None:
+        try:
+            while True:
+                frame = await track.recv()
+                if isinstance(frame, av.VideoFrame):
+                    luma = float(frame.to_ndarray(format="gray").mean())
+                    self.pictures.append((time.monotonic(), luma))
+                else:
+                    peak = float(np.abs(frame.to_ndarray().astype(np.float32)).max() / 32768)
+                    self.sounds.append((time.monotonic(), peak))
+        except MediaStreamError:
+            pass
+
+    async def close(self) -> None:
+        self.voice.stop()
+        await self.pc.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def onsets(levels: list[tuple[float, float]], threshold: float) -> list[float]:
+    return [b[0] for a, b in zip(levels, levels[1:], strict=False) if a[1] < threshold <= b[1]]
+
+
+@asynccontextmanager
+async def call(client: Client) -> AsyncIterator[SessionRunner]:
+    runner = SessionRunner(LiveFakeEngine())
+    runner.start()
+    peer = Peer(runner, PeerOptions(), ended=lambda reason: None)
+    try:
+        await client.accept(await peer.answer(await client.offer()))
+        yield runner
+    finally:
+        await client.close()
+        await peer.close()
+        await asyncio.to_thread(runner.close)
+
+
+async def vanish(client: Client) -> None:
+    """Close its sockets without a word, as a killed process does."""
+    for transceiver in client.pc.getTransceivers():
+        connection: Any = transceiver.sender.transport.transport._connection
+        for protocol in connection._protocols:
+            protocol.transport.abort()
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def test_a_voice_comes_back_as_picture_and_sound_together() -> None:
+    async def test() -> None:
+        client = Client()
+        async with call(client) as runner:
+            await asyncio.sleep(6.0)
+            assert runner.counters.late_frames <= 0.1 * runner.counters.frames
+        seen = onsets(client.pictures, 128)
+        heard = onsets(client.sounds, 0.2)
+        assert len(seen) >= 3 and len(heard) >= 3
+        said = client.voice.loud_at_s
+        delays_ms = [1000 * (s - max(t for t in said if t < s)) for s in seen]
+        # 120 of the engine, 40 lead, 40 for Opus and its packets, 40 for the frame's place.
+        assert np.median(delays_ms) < 300, delays_ms
+        offsets_ms = [1000 * min((h - s for h in heard), key=abs) for s in seen]
+        assert abs(np.median(offsets_ms)) < 60, offsets_ms
+
+    run(test())
+
+
+def test_pictures_come_at_the_frame_rate_without_a_voice() -> None:
+    async def test() -> None:
+        client = Client(speaks=False)
+        async with call(client):
+            await asyncio.sleep(3.0)
+        times = [t for t, _ in client.pictures]
+        assert len(times) > 30
+        assert 23.5 < (len(times) - 1) / (times[-1] - times[0]) < 26.5
+        assert len(client.sounds) > 60
+
+    run(test())
+
+
+def test_an_interruption_is_seen_within_80_ms() -> None:
+    async def test() -> None:
+        client = Client(speaks=False)
+        async with call(client) as runner:
+            await asyncio.sleep(1.0)
+            runner.hear(np.full(80_000, 0.9, np.float32))
+            await asyncio.sleep(1.0)
+            assert client.pictures[-1][1] > 128
+            at_s = time.monotonic()
+            runner.interrupt()
+            await asyncio.sleep(0.5)
+        last_loud_s = max(t for t, luma in client.pictures if luma > 128)
+        assert last_loud_s - at_s < 0.08 + 0.05  # 50 ms for this client to decode
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "sdp",
+    ["", "hello", "v=0\r\n", "v=0\r\nm=audio x y z\r\n", "\x00\xff" * 50,
+     "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n"],
+)  # fmt: skip
+def test_garbage_is_refused_with_a_reason(sdp: str) -> None:
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine())
+        peer = Peer(runner, PeerOptions(), ended=lambda reason: None)
+        with pytest.raises(UsageError, match="offer"):
+            await peer.answer(sdp)
+        await peer.close()
+
+    run(test())
+
+
+def test_a_client_that_is_killed_leaves_nothing() -> None:
+    async def test() -> None:
+        threads = {t.name for t in threading.enumerate()}
+        for _ in range(3):
+            client = Client()
+            async with call(client):
+                await asyncio.sleep(0.5)
+                await vanish(client)
+                await asyncio.sleep(0.3)
+        await asyncio.sleep(0.2)
+        left = {t.name for t in threading.enumerate()} - threads
+        assert not [name for name in left if not name.startswith("asyncio")], left
+        assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
+
+    run(test())
+
+
+def test_the_private_parts_are_where_the_tuning_thinks() -> None:
+    assert aiortc_tuning.versions_tested(), "tested with other versions: look, then raise TESTED"
+
+    async def test() -> None:
+        pc = RTCPeerConnection()
+        receiver: Any = pc.addTransceiver("audio").receiver
+        assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 4
+        assert aiortc_tuning.lower_prefetch(receiver)
+        await pc.close()
+
+    run(test())
+
+
+def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aiortc_tuning, "TESTED", {"aiortc": "9.9"})
+    assert not aiortc_tuning.apply(aiortc_tuning.Tuning())
+    assert not aiortc_tuning.lower_prefetch(object())
+
+
+def test_a_picture_of_512_px_is_encoded_in_a_few_ms() -> None:
+    from aiortc.codecs.h264 import H264Encoder
+
+    rng = np.random.default_rng(0)
+    small = rng.integers(60, 200, (24, 16)).astype(np.uint8)
+    encoder = H264Encoder()
+    began_s = time.process_time()
+    for k in range(50):
+        i420 = np.roll(np.kron(small, np.ones((32, 32), np.uint8)), k, axis=1)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(i420), format="yuv420p")
+        frame.pts, frame.time_base = 3600 * k, Fraction(1, 90_000)
+        payloads, timestamp = encoder.encode(frame, force_keyframe=k == 20)
+        assert payloads and timestamp == 3600 * k
+    # "medium", aiortc's own choice, takes 11.7 ms.
+    assert (time.process_time() - began_s) / 50 < 0.008
