@@ -14,6 +14,7 @@ exactly its own time.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
@@ -24,7 +25,7 @@ from lipstream.engine.background import Background, Walk, follow
 from lipstream.engine.compositor import Compositor, MouthSource
 from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
 from lipstream.engine.errors import UsageError
-from lipstream.engine.face_model import face_model
+from lipstream.engine.face_model import FaceModel, face_model
 from lipstream.engine.matcher import (
     Footage,
     FootageMatcher,
@@ -36,7 +37,7 @@ from lipstream.engine.matcher import (
     SourceState,
     sequential,
 )
-from lipstream.engine.target import Target
+from lipstream.engine.target import Target, Track
 from lipstream.engine.timebase import frame_sample, frames_covering
 from lipstream.engine.types import (
     F32,
@@ -54,6 +55,10 @@ logger = logging.getLogger(__name__)
 MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
 FADE_FRAMES: Final = 3  # over which one mouth source turns into the next
+_LIP_VERTICES = (13, 14, 0, 17, 61, 291)
+_OPENING_COUNTS, _WIDTH_COUNTS = 4.0, 1.5
+_PHOTO_REACH, _LEAST_REACH = 0.34, 0.15  # inter-ocular distances of opening
+_FREE_REACH = 0.7  # share of the reach up to which an opening is taken as it is
 _MISFIT = 0.05  # of opening, inter-ocular distances
 _SOURCE_POSE_PER_DEGREE = 0.012
 # A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
@@ -106,7 +111,7 @@ class Engine:
         self._encoder = Encoder(PROFILE_LOOK_AHEAD_MS[profile], backend)
         lag_frames = int(MATCHER_LAG_MS[profile] * target.fps / 1000)
         track = target.track
-        weights = (model.basis[:, (13, 14, 0, 17, 61, 291)] ** 2).sum((1, 2)).astype(np.float32)
+        weights = (model.basis[:, _LIP_VERTICES] ** 2).sum((1, 2)).astype(np.float32)
         self._matcher = None
         if background == "matched":
             self._matcher = FootageMatcher(
@@ -118,7 +123,7 @@ class Engine:
         poses = (track.pose.angles_deg() * _SOURCE_POSE_PER_DEGREE).astype(np.float32)
         kept = target.source_frames
         self._selector = SourceSelector(
-            MouthSources(track.expression[kept], poses[kept], weights),
+            MouthSources(track.expression[kept], poses[kept], _forms(model)),
             poses,
             # In the footage's own order the whole lag goes to choosing mouths.
             lag_frames if self._matcher is None else 0,
@@ -128,6 +133,9 @@ class Engine:
         self._backdrop = Background(track, model)
         self._compositor = Compositor(build_mesh(model), target.style.mouth)
         self._opening = model.lip_rows()[0]
+        self._open_wider = self._opening * model.spread**2  # the likeliest way to open further
+        self._open_wider /= self._opening @ self._open_wider
+        self._reach = _reach(track, self._opening, target.kind)
         whole_steps = frame_step_exact(target.fps)
         self.delay_samples = (
             self._encoder.lag_samples
@@ -278,9 +286,19 @@ class Session:
         )
 
     def _styled(self, heard: Expression) -> Expression:
-        """The universal expression as this target wears it."""
-        style = self.engine.target.style
+        """The universal expression as this target wears it, within the reach of its mouth.
+
+        A wider opening than was ever seen has no footage to show it; it is bent towards the
+        widest that was.
+        """
+        engine = self.engine
+        style = engine.target.style
         worn = style.rest + np.float32(style.gain) * heard.coefficients
+        opening, free = float(engine._opening @ worn), _FREE_REACH * engine._reach
+        if opening > free:
+            left = engine._reach - free
+            bent = free + left * math.tanh((opening - free) / left)
+            worn = worn + np.float32(bent - opening) * engine._open_wider
         return replace(heard, coefficients=worn.astype(np.float32))
 
     def _quiet(self, expression: Expression) -> Expression:
@@ -319,6 +337,23 @@ class Session:
             state, walk=walk, fading=fading, sound=sound, sound_start=start,
             painted=state.painted + len(frames),
         )  # fmt: skip
+
+
+def _forms(model: FaceModel) -> F32:
+    """What makes one mouth fit for another: every coefficient by how far it moves the lips, and
+    the opening and the width once more, f32 [K + 2, K], inter-ocular distances."""
+    moved = np.sqrt((model.basis[:, _LIP_VERTICES] ** 2).sum((1, 2)))
+    opening, width, _ = model.lip_rows()
+    return np.concatenate(
+        [np.diag(moved), [_OPENING_COUNTS * opening], [_WIDTH_COUNTS * width]]
+    ).astype(np.float32)
+
+
+def _reach(track: Track, opening: F32, kind: str) -> float:
+    """How wide this person's mouth has been seen to open, inter-ocular distances."""
+    if kind == "photo":
+        return _PHOTO_REACH
+    return max(float(np.percentile(track.expression[track.usable] @ opening, 99.5)), _LEAST_REACH)
 
 
 def frame_step_exact(fps: Fraction) -> bool:

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from lipstream.engine.errors import UsageError
-from lipstream.engine.footage import checked_weights, random_pair_cost
+from lipstream.engine.footage import random_pair_cost
 from lipstream.engine.types import F32, MatchedFrame
 from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions
 from lipstream.kernels.dynamic import feature_distance
@@ -25,7 +25,8 @@ class MouthSources:
 
     expression: F32  # f32 [S, K]
     pose: F32  # f32 [S, Q], any units, the same as the track's
-    weights: F32 | None = None  # f32 [K], of squared differences of coefficients; None: equal
+    forms: F32 | None = None  # f32 [F, K], linear readings of an expression whose squared
+    # differences count, such as the lips' opening; None: every coefficient alike
 
     def __post_init__(self) -> None:
         """Check that the arrays belong together."""
@@ -35,6 +36,11 @@ class MouthSources:
                 f"sources have expression {self.expression.shape} and pose {self.pose.shape}; "
                 "expected [S, K] and [S, Q]"
             )
+        size = self.expression.shape[1]
+        if self.forms is not None and (
+            self.forms.ndim != 2 or self.forms.shape[1] != size or not np.isfinite(self.forms).all()
+        ):
+            raise UsageError(f"forms are {self.forms.shape}; expected [F, {size}], all finite")
         if not 0 < sources <= _MAX_SOURCES:
             raise UsageError(f"{sources} mouth sources; expected 1 to {_MAX_SOURCES}")
 
@@ -93,18 +99,19 @@ class SourceSelector:
             raise UsageError(
                 f"track pose is {track_pose.shape}; expected [N, {sources.pose.shape[1]}]"
             )
-        weights = checked_weights(sources.weights, sources.expression.shape[1])
-        weighted = sources.expression * np.sqrt(weights)
-        unit = costs.expression / random_pair_cost(weighted)
+        size = sources.expression.shape[1]
+        forms = np.eye(size, dtype=np.float32) if sources.forms is None else sources.forms
+        read = sources.expression @ forms.T
+        unit = np.sqrt(costs.expression / random_pair_cost(read))
         pose_scale = np.float32(np.sqrt(costs.pose / random_pair_cost(sources.pose)))
-        self._expression_scale = np.sqrt(weights * np.float32(unit)).astype(np.float32)
+        self._forms = (forms * np.float32(unit)).astype(np.float32)  # f32 [F, K]
         self._track_pose = (track_pose * pose_scale).astype(np.float32)  # f32 [N, Q]
-        shapes, poses = sources.expression * self._expression_scale, sources.pose * pose_scale
+        shapes, poses = sources.expression @ self._forms.T, sources.pose * pose_scale
         self._features = np.ascontiguousarray(
             np.concatenate([shapes, poses], axis=1).T, np.float32
-        )  # f32 [K + Q, S]
-        self._free = np.zeros(len(weighted), np.float32)
-        self._search = FixedLagViterbi(_source_transitions(weighted, costs), lag_frames, fps)
+        )  # f32 [F + Q, S]
+        self._free = np.zeros(len(read), np.float32)
+        self._search = FixedLagViterbi(_source_transitions(read, costs), lag_frames, fps)
 
     @property
     def lag_samples(self) -> int:
@@ -115,7 +122,7 @@ class SourceSelector:
         """Cost f32 [S] of each source."""
         wanted = np.concatenate(
             [
-                matched.expression.coefficients * self._expression_scale,
+                self._forms @ matched.expression.coefficients,
                 self._track_pose[matched.background],
             ]
         )
