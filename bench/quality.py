@@ -6,8 +6,9 @@ sound and picture is taken out per clip, because it belongs to the footage.
 
 On clips: correlation with the measured lip opening, and the ratio of standard deviations after
 bringing each person to one amplitude (1 is as lively as people are). On labelled speech: whether
-lips meet on p b m (the least opening within 60 ms of the phone below 0.15 of the clip's 95th
-percentile; people do so 95 % of the time) and stay open on open vowels.
+lips meet on p b m (the least opening within 100 ms of the phone below 0.15 of the clip's 95th
+percentile; people do so 95 % of the time) and stay open on open vowels. A vowel is counted twice:
+in its middle half, and whole, where the closing for a neighbouring p b m counts against it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from lipstream.calibration.pretrain.clips import (
     TalkingClip,
     correlation,
     held_out,
+    person_scale,
     track_clips,
 )
-from lipstream.calibration.pretrain.expression_head import person_scale
 from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
@@ -37,7 +38,8 @@ from lipstream.streaming.audio_file import read_speech
 
 Report = Callable[[str, float], None]
 CLOSED: Final = 0.15  # of the clip's 95th percentile; 95 % of real closures pass
-NEAR_S: Final = 0.06
+REAL_NEAR_S: Final = 0.1  # within which 95 % of real bilabials close
+NEAR_S: Final = 0.06  # a stricter reading
 BILABIALS: Final = frozenset({"P", "B", "M"})
 OPEN_VOWELS: Final = frozenset({"AA", "AE", "AO", "AW", "AY"})
 HELD_OUT: Final = ("obama",)
@@ -137,7 +139,9 @@ def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def closures(encoder: Encoder, data: Path) -> dict[str, float]:
     """Shares of bilabials that close and of open vowels that do, over audio/lj with its labels."""
     closed: list[bool] = []
+    closed_near: list[bool] = []
     shut_vowels: list[bool] = []
+    shut_middles: list[bool] = []
     for sound in sorted((data / "audio" / "lj").glob("*.wav")):
         labels = data / "labels" / "lj" / f"{sound.stem}.TextGrid"
         if not labels.is_file():
@@ -149,17 +153,22 @@ def closures(encoder: Encoder, data: Path) -> dict[str, float]:
         limit = CLOSED * float(np.percentile(opening, 95))
         for start_s, end_s, phone in read_phones(labels):
             if phone in BILABIALS:
-                near = (time_s >= start_s - NEAR_S) & (time_s <= end_s + NEAR_S)
-                closed.append(bool(opening[near].min() < limit))
+                for found, reach_s in ((closed, REAL_NEAR_S), (closed_near, NEAR_S)):
+                    near = (time_s >= start_s - reach_s) & (time_s <= end_s + reach_s)
+                    found.append(bool(opening[near].min() < limit))
             elif phone in OPEN_VOWELS:
-                within = (time_s >= start_s) & (time_s <= end_s)
-                shut_vowels.append(bool(opening[within].min() < limit))
+                edge_s = (end_s - start_s) / 4
+                for found, cut_s in ((shut_vowels, 0.0), (shut_middles, edge_s)):
+                    within = (time_s >= start_s + cut_s) & (time_s <= end_s - cut_s)
+                    found.append(bool(opening[within].min() < limit))
     if not closed:
         return {}
     return {
         "bilabials": len(closed),
         "bilabials_closed": round(float(np.mean(closed)), 3),
+        "bilabials_closed_60ms": round(float(np.mean(closed_near)), 3),
         "open_vowels": len(shut_vowels),
+        "open_vowels_closed_in_the_middle": round(float(np.mean(shut_middles)), 3),
         "open_vowels_closed": round(float(np.mean(shut_vowels)), 3),
     }
 

@@ -30,6 +30,8 @@ _SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", 
 _LEAST_SOUND_S: Final = 0.5
 _HELD_EVERY: Final = 5
 _MANY: Final = 20  # clips of one person from which every fifth is held out
+TYPICAL_OPENING: Final = 0.25  # everybody's 95th percentile after scaling
+_SCALE_RANGE: Final = (0.6, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +201,13 @@ def with_offsets(
         late_s = float(np.median(own)) if len(own) >= _MANY else lag
         placed.append(replace(clip, late_s=late_s))
     return placed
+
+
+def person_scale(clips: Sequence[TalkingClip]) -> dict[str, float]:
+    """What brings each person's 95th percentile of opening to TYPICAL_OPENING."""
+    scale = {}
+    for speaker in {clip.speaker for clip in clips}:
+        opening = np.concatenate([c.opening for c in clips if c.speaker == speaker])
+        factor = TYPICAL_OPENING / max(float(np.percentile(opening, 95)), 1e-3)
+        scale[speaker] = float(np.clip(factor, *_SCALE_RANGE))
+    return scale

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lipstream.calibration.pretrain import augment
-from lipstream.calibration.pretrain.clips import TalkingClip
+from lipstream.calibration.pretrain.clips import TYPICAL_OPENING, TalkingClip, person_scale
 from lipstream.calibration.pretrain.coarticulation import lip_track
 from lipstream.calibration.pretrain.corpus import Shard, normalise
 from lipstream.calibration.pretrain.phones import BILABIALS, OPEN_VOWELS
@@ -28,8 +28,6 @@ from lipstream.engine.face_model import face_model
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP, Features, offline_log_mel
 from lipstream.engine.types import F32, STEP_SAMPLES, U8
 
-TYPICAL_OPENING: Final = 0.25  # everybody's 95th percentile after scaling
-_SCALE_RANGE: Final = (0.6, 2.0)
 _VARIANTS: Final = 12  # damaged copies of each real clip
 _CROP_STEPS: Final = 175
 _REAL_BATCH: Final = 24
@@ -100,16 +98,6 @@ def predict(net: EncoderNet, audio: F32) -> F32:
         heard = net.recognise(torch.from_numpy(features_of(audio))[None])
         expression: F32 = net.express(*heard)[0].numpy()
     return expression
-
-
-def person_scale(clips: Sequence[TalkingClip]) -> dict[str, float]:
-    """What brings each person's 95th percentile of opening to TYPICAL_OPENING."""
-    scale = {}
-    for speaker in {clip.speaker for clip in clips}:
-        opening = np.concatenate([c.opening for c in clips if c.speaker == speaker])
-        factor = TYPICAL_OPENING / max(float(np.percentile(opening, 95)), 1e-3)
-        scale[speaker] = float(np.clip(factor, *_SCALE_RANGE))
-    return scale
 
 
 def real_sequences(
