@@ -68,6 +68,7 @@ setup(
         "lipstream.engine.weights": ["*.safetensors", "*.onnx"],
         "lipstream.kernels": ["*.cpp", "cuda/*", "*.fatbin"],
         "lipstream.calibration": ["*.ogg", "*.safetensors"],
+        "lipstream.streaming": ["web/*"],
     },
     ext_modules=[
         Extension(

@@ -157,6 +157,30 @@ def _dub(
 
 
 @app.command()
+def serve(
+    targets: Annotated[Path, typer.Option(help="A folder with NAME.target bundles.")] = Path("."),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LIPSTREAM_TOKEN", help="Secret that clients must send; needed beyond loopback."
+        ),
+    ] = None,
+    profile: Profile = "live",
+    backend: Backend = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
+    with own_console(verbose) as console:
+        from lipstream.streaming.server import ServerOptions
+        from lipstream.streaming.server import serve as run_server
+
+        options = ServerOptions(host, port, token)
+        run_server(targets, profile, backend, options, console.note)
+
+
+@app.command()
 def express(
     audio: Annotated[
         Path, typer.Argument(metavar="AUDIO", help="Speech: any audio or video file.")

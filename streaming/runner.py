@@ -265,6 +265,11 @@ class SessionRunner:
             self._lock.notify()
         return played_ms
 
+    def begin_turn(self) -> None:
+        """Count what is played from here on; nothing is dropped."""
+        with self._lock:
+            self._spoken = []
+
     def played_ms(self) -> float:
         """ms of this turn's sound that have left."""
         with self._lock:

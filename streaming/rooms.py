@@ -1,0 +1,182 @@
+"""Targets by name, and the conversations that go on with them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner, warm_up
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX: Final = ".target"
+
+
+class Busy(LipstreamError):
+    """As many conversations as this server takes are going on."""
+
+
+class Closable(Protocol):
+    """What takes part in a conversation: a WebRTC peer, a WebSocket."""
+
+    async def close(self) -> None:
+        """End it."""
+        ...
+
+
+class Catalogue:
+    """The bundles of a folder; each engine is made and warmed once, when it is first asked for."""
+
+    def __init__(self, folder: Path, profile: str = "live", backend: str = "auto") -> None:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
+        self.folder, self._profile, self._backend = folder, profile, backend
+        self._engines: dict[str, LiveEngine] = {}
+        self._lock = asyncio.Lock()
+
+    def names(self) -> list[str]:
+        """Of every target in the folder."""
+        found = (p for p in self.folder.iterdir() if p.suffix == _SUFFIX and p.is_dir())
+        return sorted(p.name.removesuffix(_SUFFIX) for p in found if not p.name.startswith("."))
+
+    async def engine(self, name: str) -> LiveEngine:
+        """Ready to speak.
+
+        Raises:
+            UsageError: no target of this name.
+            TargetError: its bundle is damaged.
+        """
+        async with self._lock:
+            if name not in self._engines:
+                if name not in self.names():  # also keeps paths out of it
+                    raise UsageError(f"no target {name!r}; /api/targets lists those that are here")
+                self._engines[name] = await asyncio.to_thread(self._load, name)
+            return self._engines[name]
+
+    def _load(self, name: str) -> LiveEngine:
+        from lipstream.engine.pipeline import Engine
+        from lipstream.engine.target import load_target
+
+        target = load_target(self.folder / (name + _SUFFIX))
+        engine = Engine(target, profile=self._profile, backend=self._backend)
+        logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
+        return engine
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """One conversation and who takes part in it; it ends when the last one leaves."""
+
+    name: str
+    target: str
+    delay_ms: float
+    runner: SessionRunner
+    members: dict[str, Closable] = field(default_factory=dict)
+    expected: int = 0  # members on their way in
+
+
+class Rooms:
+    """Every conversation of the server. Used on the event loop only."""
+
+    def __init__(
+        self,
+        engine: Callable[[str], Awaitable[LiveEngine]],
+        capacity: int,
+        viewers_capacity: int = 16,
+        options: RunnerOptions | None = None,
+    ) -> None:
+        self._engine = engine
+        self._capacity = capacity
+        self._viewers_capacity = viewers_capacity
+        self._options = options
+        self._rooms: dict[str, Room] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._entry = asyncio.Lock()
+        self.opened = 0  # ever
+
+    def __iter__(self) -> Any:
+        return iter(tuple(self._rooms.values()))
+
+    def __len__(self) -> int:
+        return len(self._rooms)
+
+    def find(self, member: str) -> Room | None:
+        """The room that a member is in."""
+        return next((room for room in self._rooms.values() if member in room.members), None)
+
+    async def enter(self, target: str, name: str | None = None) -> Room:
+        """The conversation of this name, begun if there is none; a private one without a name.
+
+        Whoever enters either joins (`join`) or gives the place back (`leave_unjoined`).
+
+        Raises:
+            Busy: too many conversations, or too many in this one.
+            LipstreamError: the target cannot be had.
+        """
+        async with self._entry:
+            room = self._rooms.get(name) if name else None
+            if room is not None and room.target != target:
+                raise UsageError(f"session {name!r} speaks as {room.target!r}, not {target!r}")
+            if room is None:
+                if len(self._rooms) >= self._capacity:
+                    raise Busy(f"{self._capacity} conversations are going on; try again later")
+                engine = await self._engine(target)
+                runner = SessionRunner(engine, self._options)
+                runner.start()
+                name = name or secrets.token_urlsafe(12)
+                room = self._rooms[name] = Room(name, target, engine.delay_ms, runner)
+                self.opened += 1
+            if len(room.members) + room.expected >= self._viewers_capacity:
+                raise Busy(f"{self._viewers_capacity} take part in {room.name!r}; try again later")
+            room.expected += 1
+            return room
+
+    def join(self, room: Room, member: Closable) -> str:
+        """Take part; returns the secret name to leave by."""
+        room.expected -= 1
+        key = secrets.token_urlsafe(18)
+        room.members[key] = member
+        return key
+
+    async def leave_unjoined(self, room: Room) -> None:
+        """Entered, but could not join."""
+        room.expected -= 1
+        await self._end_if_empty(room)
+
+    async def leave(self, key: str) -> bool:
+        """Leave; ends the conversation when nobody is left. False when there is no such member."""
+        room = self.find(key)
+        if room is None:
+            return False
+        member = room.members.pop(key)
+        await member.close()
+        await self._end_if_empty(room)
+        return True
+
+    def leave_soon(self, key: str) -> None:
+        """`leave`, from a callback."""
+
+        async def leave() -> None:
+            await self.leave(key)
+
+        task = asyncio.get_running_loop().create_task(leave())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end_if_empty(self, room: Room) -> None:
+        if not room.members and not room.expected and self._rooms.get(room.name) is room:
+            del self._rooms[room.name]
+            await asyncio.to_thread(room.runner.close)
+
+    async def close(self) -> None:
+        """End all."""
+        for room in self:
+            for key in tuple(room.members):
+                await self.leave(key)
+        await asyncio.gather(*self._ending, return_exceptions=True)

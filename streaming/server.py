@@ -1,0 +1,217 @@
+"""`lipstream serve`: the page, WHIP, WHEP, the WebSocket and what an operator watches.
+
+Everything but the page's own files and `/healthz` needs the token, when there is one. Requests
+that a browser makes for another site are refused by their Origin, and without a token also those
+for another host name, so that no web page can reach a server on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from lipstream.engine.errors import UsageError
+from lipstream.streaming import aiortc_tuning, websocket, whep, whip
+from lipstream.streaming.metrics import exposition
+from lipstream.streaming.rooms import Catalogue, Rooms
+from lipstream.streaming.runner import LiveEngine
+from lipstream.streaming.signalling import Refused, Signalling
+
+logger = logging.getLogger(__name__)
+
+_PAGE: Final = {
+    "/": ("index.html", "text/html"),
+    "/style.css": ("style.css", "text/css"),
+    "/app.js": ("app.js", "text/javascript"),
+    "/call.js": ("call.js", "text/javascript"),
+    "/meter.js": ("meter.js", "text/javascript"),
+}
+_OPEN: Final = frozenset(_PAGE) | {"/healthz"}
+_SAFE_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'self'; img-src data:; media-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to serve."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = None
+    sessions: int = 4
+    ice_servers: tuple[str, ...] = ()
+    max_body_bytes: int = 1 << 20
+    max_sdp_bytes: int = 64 << 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise UsageError(f"port {self.port}: expected 0 to 65535")
+        if self.token is not None and len(self.token) < 8:
+            raise UsageError("the token is too short to be a secret; expected 8 characters or more")
+        if self.token is None and not self.local:
+            raise UsageError(
+                f"host {self.host}: others can reach it, so it needs --token SECRET "
+                "(or --host 127.0.0.1)"
+            )
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return _is_loopback(self.host)
+
+
+def make_app(
+    options: ServerOptions,
+    names: Callable[[], list[str]],
+    engine: Callable[[str], Awaitable[LiveEngine]],
+) -> web.Application:
+    """The application; `names` and `engine` are a `Catalogue`'s, or a test's."""
+    aiortc_tuning.apply(aiortc_tuning.Tuning(loopback=options.local))
+    rooms = Rooms(engine, options.sessions)
+    signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
+    app = web.Application(
+        middlewares=[_answer_errors, _guard(options)], client_max_size=options.max_body_bytes
+    )
+
+    async def targets(request: web.Request) -> web.Response:
+        listed = await asyncio.to_thread(names)
+        return web.json_response({"targets": [{"name": name} for name in listed]})
+
+    async def health(request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=exposition(rooms), headers={"Content-Type": "text/plain"})
+
+    async def page(request: web.Request) -> web.Response:
+        name, kind = _PAGE[request.path]
+        body = files("lipstream.streaming").joinpath("web", name).read_text("utf-8")
+        return web.Response(text=body, content_type=kind, headers=_SAFE_HEADERS)
+
+    async def end_all(app: web.Application) -> None:
+        await rooms.close()
+
+    app.add_routes(
+        [
+            *(web.get(path, page) for path in _PAGE),
+            web.get("/healthz", health),
+            web.get("/metrics", metrics),
+            web.get("/api/targets", targets),
+            *signalling.routes(),
+            *whip.routes(signalling),
+            *whep.routes(signalling),
+            *websocket.routes(rooms),
+        ]
+    )
+    app.on_shutdown.append(end_all)
+    return app
+
+
+def serve(
+    folder: str | Path,
+    profile: str,
+    backend: str,
+    options: ServerOptions,
+    tell: Callable[[str], None] = logger.info,
+) -> None:
+    """Serve until SIGINT or SIGTERM; targets are loaded and warmed before the port opens.
+
+    Args:
+        folder: with NAME.target bundles in it.
+        profile: of the engines.
+        backend: of the engines.
+        options: where and for whom.
+        tell: called with one line when calls are taken.
+
+    Raises:
+        LipstreamError: no targets, a bad bundle, or a port that cannot be had.
+    """
+    asyncio.run(_serve(Catalogue(Path(folder), profile, backend), options, tell))
+
+
+async def _serve(catalogue: Catalogue, options: ServerOptions, tell: Callable[[str], None]) -> None:
+    found = catalogue.names()
+    if not found:
+        raise UsageError(
+            f"{catalogue.folder}: no NAME.target in it; "
+            "make one with `lipstream calibrate VIDEO -o NAME.target`"
+        )
+    for name in found[: options.sessions]:  # the others when they are first asked for
+        await catalogue.engine(name)
+    runner = web.AppRunner(make_app(options, catalogue.names, catalogue.engine), access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, options.host, options.port).start()
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+            ) from error
+        port = runner.addresses[0][1]
+        tell(f"serving {', '.join(found)} on http://{options.host}:{port}/ (Ctrl-C ends)")
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def _guard(options: ServerOptions) -> Any:
+    @web.middleware
+    async def guard(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise Refused(403, f"origin {origin} is not this server")
+        if options.token is None and not _is_loopback(urlsplit(f"//{request.host}").hostname):
+            raise Refused(403, f"host {request.host} is not this machine")
+        if options.token is not None and request.path not in _OPEN:
+            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode(), options.token.encode())
+            if scheme.lower() != "bearer" or not right:
+                raise Refused(401, "expected the header Authorization: Bearer TOKEN")
+        return await handler(request)
+
+    return guard
+
+
+@web.middleware
+async def _answer_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Reasons as JSON; a bug answers 500 without its details and is logged with them."""
+    try:
+        return await handler(request)
+    except Refused as error:
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "10"}}
+        return web.json_response(
+            {"error": error.reason}, status=error.status, headers=headers.get(error.status)
+        )
+    except web.HTTPException as error:
+        return web.json_response({"error": error.reason}, status=error.status)
+    except Exception:
+        logger.exception("a request failed")
+        return web.json_response({"error": "internal error"}, status=500)
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,157 @@
+"""What WHIP and WHEP have in common: offer in, answer out, and the resource that ends it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from aiohttp import web
+
+from lipstream.engine.errors import TargetError, UsageError
+from lipstream.streaming.rooms import Busy, Rooms
+from lipstream.streaming.runner import SessionRunner
+from lipstream.streaming.webrtc import Peer, PeerOptions
+
+logger = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """A request that is answered with an error status and a reason, in JSON."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Signalling:
+    """Connects offers to conversations."""
+
+    def __init__(self, rooms: Rooms, ice_servers: tuple[str, ...], max_sdp_bytes: int) -> None:
+        self.rooms = rooms
+        self.ice_servers = ice_servers
+        self._max_sdp_bytes = max_sdp_bytes
+
+    async def read_offer(self, request: web.Request) -> str:
+        """The SDP of a request.
+
+        Raises:
+            Refused: wrong type, too large, or not text.
+        """
+        if request.content_type != "application/sdp":
+            raise Refused(415, f"got {request.content_type}, expected application/sdp")
+        body = await request.content.read(self._max_sdp_bytes + 1)
+        while len(body) <= self._max_sdp_bytes and not request.content.at_eof():
+            body += await request.content.read(self._max_sdp_bytes + 1 - len(body))
+        if len(body) > self._max_sdp_bytes:
+            raise Refused(413, f"the offer is over {self._max_sdp_bytes} bytes")
+        try:
+            return body.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Refused(400, "the offer is not UTF-8 text") from error
+
+    async def connect(
+        self, request: web.Request, offer: str, options: PeerOptions, room_name: str | None
+    ) -> web.Response:
+        """201 with the answer.
+
+        Raises:
+            Refused: no such target, no room, an offer that cannot be answered.
+        """
+        room = await enter(self.rooms, request, room_name)
+        key: list[str] = []
+
+        def ended(reason: str) -> None:
+            logger.info("a peer of %s left: %s", room.target, reason)
+            for known in key:
+                self.rooms.leave_soon(known)
+
+        peer = Peer(room.runner, options, ended)
+        try:
+            answer = await peer.answer(offer)
+        except BaseException as error:  # a client that goes away cancels us here
+            await peer.close()
+            await self.rooms.leave_unjoined(room)
+            if isinstance(error, UsageError):
+                raise Refused(400, str(error)) from error
+            raise
+        key.append(self.rooms.join(room, peer))
+        headers = {"Location": f"/sessions/{key[0]}", "Access-Control-Expose-Headers": "Location"}
+        response = web.Response(
+            status=201, text=answer, content_type="application/sdp", headers=headers
+        )
+        for url in self.ice_servers:
+            response.headers.add("Link", f'<{url}>; rel="ice-server"')
+        return response
+
+    def routes(self) -> list[web.RouteDef]:
+        """What can be done with a connection once it is there."""
+        path = "/sessions/{key}"
+        return [
+            web.get(path, self._show),
+            web.delete(path, self._end),
+            web.post(path + "/interrupt", self._interrupt),
+            web.patch(path, self._patch),
+        ]
+
+    async def _show(self, request: web.Request) -> web.Response:
+        room = self.rooms.find(request.match_info["key"])
+        if room is None:
+            raise Refused(404, "no such session; it may have ended")
+        return web.json_response(
+            {"session": room.name, "target": room.target, **figures(room.runner, room.delay_ms)}
+        )
+
+    async def _end(self, request: web.Request) -> web.Response:
+        if not await self.rooms.leave(request.match_info["key"]):
+            raise Refused(404, "no such session; it may have ended")
+        return web.Response(status=200)
+
+    async def _interrupt(self, request: web.Request) -> web.Response:
+        room = self.rooms.find(request.match_info["key"])
+        if room is None:
+            raise Refused(404, "no such session; it may have ended")
+        return web.json_response({"played_ms": round(room.runner.interrupt())})
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        raise Refused(405, "no trickle ICE and no restarts: the answer has every candidate")
+
+
+async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Any:
+    """A place in the conversation that a request asks for.
+
+    Raises:
+        Refused: with the status that fits.
+    """
+    target = request.query.get("target")
+    if not target:
+        raise Refused(400, "which target? expected ?target=NAME; /api/targets lists them")
+    if name is not None and not (len(name) <= 64 and name.isprintable()):
+        raise Refused(400, "a session's name has at most 64 printable characters")
+    try:
+        return await rooms.enter(target, name)
+    except Busy as error:
+        raise Refused(503, str(error)) from error
+    except TargetError as error:
+        raise Refused(500, str(error)) from error
+    except UsageError as error:
+        raise Refused(404 if "no target" in str(error) else 409, str(error)) from error
+
+
+def figures(runner: SessionRunner, delay_ms: float) -> dict[str, Any]:
+    """What the page's meter and a curious person want to know about a conversation."""
+    counters = runner.counters
+    compute = sorted(counters.compute_ms)
+    return {
+        "engine_delay_ms": delay_ms,
+        "lead_ms": runner.options.lead_ms,
+        "compute_ms_p95": round(compute[int(0.95 * len(compute))], 2) if compute else None,
+        "frames": counters.frames,
+        "late_frames": counters.late_frames,
+        "dropped_frames": counters.dropped_frames,
+        "queued_sound_ms": counters.queue_depth // 16,
+        "dropped_sound_ms": counters.dropped_samples // 16,
+        "skipped_ms": counters.slipped_samples // 16,
+        "speaking": runner.speaking,
+        "played_ms": round(runner.played_ms()),
+    }

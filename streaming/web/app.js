@@ -1,0 +1,145 @@
+// The page: what a person does, and what they are told.
+
+import { Call, fileVoice, microphone } from "./call.js";
+import { Meter } from "./meter.js";
+
+const $ = (id) => document.getElementById(id);
+const picture = $("picture");
+let call = null;
+let meter = null;
+let context = null;
+
+function say(text, wrong = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("wrong", wrong);
+}
+
+function token() {
+  return $("token").value.trim();
+}
+
+function show(live) {
+  $("start").disabled = live;
+  for (const id of ["mute", "interrupt", "stop"]) $(id).disabled = !live;
+  $("idle").hidden = live;
+  $("target").disabled = live;
+}
+
+async function listTargets() {
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const response = await fetch("/api/targets", { headers });
+  if (response.status === 401) {
+    $("access").open = true;
+    say("This server asks for its access token.", true);
+    return;
+  }
+  const { targets } = await response.json();
+  $("target").replaceChildren(...targets.map(({ name }) => new Option(name, name)));
+  say(targets.length ? "Ready." : "This server has no targets.", !targets.length);
+}
+
+function chosenVoice() {
+  return document.querySelector("input[name=voice]:checked").value;
+}
+
+async function start() {
+  const file = $("file").files[0];
+  if (chosenVoice() === "file" && !file) return say("Choose an audio file first.", true);
+  $("start").disabled = true;
+  say("Connecting …");
+  const now = new Call(token());
+  try {
+    let track, play;
+    if (chosenVoice() === "file") {
+      context = new AudioContext();
+      ({ track, play } = await fileVoice(file, context));
+    } else {
+      track = await microphone();
+    }
+    call = now;
+    now.pc.addEventListener("connectionstatechange", () => {
+      if (call !== now) return;
+      if (now.pc.connectionState === "connected") {
+        say(play ? "Connected: the avatar says the file." : "Connected: talk.");
+        play?.();
+      }
+      if (now.pc.connectionState === "failed") stop("The connection was lost.", true);
+    });
+    await now.start($("target").value, track);
+    picture.srcObject = now.stream;
+    picture.muted = false;
+    await picture.play();
+    meter = new Meter(now, $("meter"));
+    show(true);
+    $("stop").focus();
+  } catch (error) {
+    const denied = error.name === "NotAllowedError" || error.name === "NotFoundError";
+    await now.stop();
+    await stop(denied ? "No microphone: allow it in the browser, or use an audio file." : `Could not start: ${error.message}.`, true);
+  }
+}
+
+async function stop(text = "Stopped.", wrong = false) {
+  const ended = call;
+  call = null;
+  meter?.stop();
+  meter = null;
+  picture.srcObject = null;
+  show(false);
+  $("mute").setAttribute("aria-pressed", "false");
+  say(text, wrong);
+  await ended?.stop();
+  await context?.close();
+  context = null;
+}
+
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
+$("stop").addEventListener("click", () => stop());
+$("interrupt").addEventListener("click", async () => {
+  try {
+    await call?.interrupt();
+    say("Interrupted.");
+  } catch (error) {
+    say(`Could not interrupt: ${error.message}.`, true);
+  }
+});
+$("mute").addEventListener("click", () => {
+  const muted = $("mute").getAttribute("aria-pressed") !== "true";
+  if (call?.voice) call.voice.enabled = !muted;
+  $("mute").setAttribute("aria-pressed", String(muted));
+  say(muted ? "Your voice is muted." : "Your voice is heard.");
+});
+$("token").addEventListener("change", () => listTargets().catch(unreachable));
+for (const choice of document.querySelectorAll("input[name=voice]")) {
+  choice.addEventListener("change", () => { $("drop").hidden = chosenVoice() !== "file"; });
+}
+
+// A file may be dropped anywhere on the page.
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  $("drop").classList.add("over");
+});
+document.addEventListener("dragleave", () => $("drop").classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  if (!event.dataTransfer.files.length) return;
+  document.querySelector("input[name=voice][value=file]").checked = true;
+  $("drop").hidden = false;
+  $("file").files = event.dataTransfer.files;
+  say(`${event.dataTransfer.files[0].name}: press Start.`);
+});
+addEventListener("pagehide", () => call?.stop());
+
+function unreachable() {
+  say("The server cannot be reached.", true);
+}
+
+if (location.hash.startsWith("#token=")) {
+  $("token").value = decodeURIComponent(location.hash.slice(7));
+  history.replaceState(null, "", location.pathname);
+}
+listTargets().catch(unreachable);

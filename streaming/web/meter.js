@@ -1,0 +1,62 @@
+// Reads a call's statistics once a second and writes them into the meter.
+
+const ms = (value) => (Number.isFinite(value) ? `${Math.round(value)} ms` : "–");
+
+export class Meter {
+  #call;
+  #fields;
+  #timer = null;
+  #last = null;
+
+  constructor(call, root) {
+    this.#call = call;
+    this.#fields = Object.fromEntries([...root.querySelectorAll("[data-value]")].map((e) => [e.dataset.value, e]));
+    this.#timer = setInterval(() => this.#read(), 1000);
+  }
+
+  stop() {
+    clearInterval(this.#timer);
+    for (const field of Object.values(this.#fields)) field.textContent = "–";
+  }
+
+  async #read() {
+    let server, report;
+    try {
+      [server, report] = await Promise.all([this.#call.figures(), this.#call.pc.getStats()]);
+    } catch {
+      return; // the call is ending; its state change says so
+    }
+    if (!server) return;
+    const inbound = {};
+    let roundTrip = NaN;
+    for (const stat of report.values()) {
+      if (stat.type === "inbound-rtp") inbound[stat.kind] = stat;
+      if (stat.type === "candidate-pair" && stat.nominated) roundTrip = stat.currentRoundTripTime * 1000;
+    }
+    const { video, audio } = inbound;
+    if (!video || !audio) return;
+    const now = { at: performance.now(), frames: video.framesDecoded, held: video.jitterBufferDelay, out: video.jitterBufferEmittedCount };
+    const before = this.#last ?? now;
+    this.#last = now;
+    const seconds = (now.at - before.at) / 1000;
+    const rate = seconds ? (now.frames - before.frames) / seconds : NaN;
+    const buffer = (1000 * (now.held - before.held)) / (now.out - before.out);
+    const offset = playedAt(video) - playedAt(audio);
+    this.#write("rate", Number.isFinite(rate) ? `${rate.toFixed(1)} fps` : "–");
+    this.#write("offset", Number.isFinite(offset) ? `${offset > 0 ? "+" : ""}${ms(offset)}` : "–");
+    this.#write("network", ms(roundTrip));
+    this.#write("engine", ms(server.engine_delay_ms));
+    this.#write("lead", ms(server.lead_ms));
+    this.#write("buffer", ms(buffer));
+    this.#write("delay", ms(roundTrip + server.engine_delay_ms + server.lead_ms + buffer));
+    this.#write("compute", server.compute_ms_p95 === null ? "–" : `${server.compute_ms_p95} ms`);
+    this.#write("lost", `${server.late_frames + server.dropped_frames + (video.framesDropped ?? 0)} of ${server.frames}`);
+  }
+
+  #write(name, text) {
+    this.#fields[name].textContent = text;
+  }
+}
+
+// The sender's time of what is playing; above 0 in the difference: the sound is late.
+const playedAt = (stat) => stat.estimatedPlayoutTimestamp ?? NaN;
