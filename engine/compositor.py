@@ -38,7 +38,7 @@ _TEXTURE_PX = 128  # per inter-ocular distance, of the mask drawn on the canonic
 _TEXTURE_ORIGIN = (-1.0, 0.3)
 _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
-_STILL_PX = 0.04
+_STILL_PX = 0.12
 _LEAST_GAP_PX = 0.4
 _TINT = np.float32(0.05)
 _MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
@@ -60,8 +60,7 @@ class Compositor:
     def __init__(self, mesh: FaceMesh, mouth: Mouth) -> None:
         """Take the meshes and the target's teeth."""
         self._mesh = mesh
-        self._texture = mask_texture(mesh)
-        self._seam = seam_texture(mesh)
+        self._texture = np.concatenate([mask_texture(mesh), seam_texture(mesh)], axis=2)
         model = mesh.model
         self._canonical = model.mean[:, :2].astype(np.float32)
         lips = np.concatenate([mesh.lip_triangles, mesh.inner_triangles + VERTICES])
@@ -127,9 +126,8 @@ class Compositor:
         below = painted[y0:y1, x0:x1]
         shape = below.shape[:2]
         place, covered = mesh_map(self._texture_xy, driven.points, self._lips, shape)
-        alpha = remap(self._texture, place)[..., 0]
-        alpha[covered == 0] = 0
-        seam = remap(self._seam, place)[..., 0]
+        drawn = remap(self._texture, place)
+        alpha, seam = np.where(covered > 0, drawn[..., 0], np.uint8(0)), drawn[..., 1]
         layer, so_far = below, 0.0
         for source, share in sources:
             one = self._match_color(self._lips_of(source, driven, shape), below, driven.points)

@@ -59,7 +59,7 @@ _LIP_VERTICES = (13, 14, 0, 17, 61, 291)
 _OPENING_COUNTS, _WIDTH_COUNTS = 4.0, 1.5
 _PHOTO_REACH, _LEAST_REACH = 0.34, 0.15  # inter-ocular distances of opening
 _FREE_REACH = 0.7  # share of the reach up to which an opening is taken as it is
-_MISFIT = 0.05  # of opening, inter-ocular distances
+_MISFIT = 0.03  # of opening, inter-ocular distances
 _SOURCE_POSE_PER_DEGREE = 0.012
 # A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
 # and a fade hides a change. So the shape of the lips leads.
