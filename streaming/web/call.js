@@ -47,12 +47,13 @@ export class Call {
 
   async stop() {
     this.voice?.stop();
-    this.pc.close();
     const location = this.#location;
     this.#location = null;
     if (location) {
+      // A server that is gone has ended the call as well.
       await fetch(location, { method: "DELETE", headers: this.#headers(), keepalive: true }).catch(() => {});
     }
+    this.pc.close();
   }
 
   #headers() {
