@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -220,10 +225,72 @@ def test_a_killed_client_does_not_disturb_the_others() -> None:
             before = len(other.pictures)
             await asyncio.sleep(1.0)
             assert len(other.pictures) - before > 20
+            for _ in range(50):
+                if "lipstream_sessions 1.0" in await (await http.get("/metrics")).text():
+                    break
+                await asyncio.sleep(0.1)
+            else:
+                raise AssertionError("after 6 s the server still talks to nobody")
+            seen = len(other.pictures)
+            await asyncio.sleep(0.5)
+            assert len(other.pictures) - seen > 8, "the other call goes on"
             await killed.close()
             await other.close()
 
     run(test())
+
+
+@pytest.mark.slow
+def test_fifty_calls_leave_threads_files_and_memory_as_they_were() -> None:
+    async def test() -> None:
+        async with server() as http:
+            for k in range(55):
+                client = Client()
+                answer = await http.post(
+                    "/whip?target=face", data=await client.offer(), headers=SDP
+                )
+                assert answer.status == 201
+                await client.accept(await answer.text())
+                await asyncio.sleep(0.3)
+                assert (await http.delete(answer.headers["Location"])).status == 200
+                await client.close()
+                if k == 4:  # pools and caches have filled
+                    before = resources()
+            await asyncio.sleep(1)
+            gc.collect()
+            threads, files, memory_kib = resources()
+            assert threads <= before[0] and files <= before[1]
+            print(f"\nmemory {before[2]} KiB, 50 calls later {memory_kib} KiB")
+            assert memory_kib < 1.1 * before[2]
+
+    run(test())
+
+
+def resources() -> tuple[int, int, int]:
+    """Threads that are not of a pool, open files, resident KiB."""
+    threads = [t for t in threading.enumerate() if not t.name.startswith("asyncio")]
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return len(threads), len(os.listdir("/proc/self/fd")), pages * 4
+
+
+@pytest.mark.parametrize(
+    "arguments, reason",
+    [
+        (["--targets", "/nowhere"], "not a folder"),
+        (["--host", "0.0.0.0"], "--token"),
+        (["--port", "99999"], "65535"),
+        (["--targets", "."], "no NAME.target"),
+    ],
+)
+def test_the_command_refuses_what_cannot_work(
+    arguments: list[str], reason: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lipstream", "serve", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_server_that_others_can_reach_needs_a_token() -> None:
@@ -234,10 +301,8 @@ def test_a_server_that_others_can_reach_needs_a_token() -> None:
     assert not ServerOptions(host="0.0.0.0", token=TOKEN).local
 
 
-def test_the_catalogue_lists_bundles_and_nothing_else(tmp_path: object) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
+def test_the_catalogue_lists_bundles_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path
     (folder / "b.target").mkdir()
     (folder / "a.target").mkdir()
     (folder / ".c.target").mkdir()
