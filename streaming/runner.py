@@ -279,7 +279,7 @@ class SessionRunner:
     def speaking(self) -> bool:
         """Whether sound of this turn has still to leave."""
         with self._lock:
-            return bool(self._spoken) and self._spoken[-1][1] > self._shown_sample
+            return bool(self._spoken) and self._spoken[-1][1] > self._left_sample()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End: no frame leaves any more, and the thread is gone."""
@@ -293,8 +293,8 @@ class SessionRunner:
                 logger.error("session thread did not end within %.1f s", timeout_s)
 
     def _played_ms(self) -> float:
-        shown = self._shown_sample
-        played = sum(max(0, min(end, shown) - start) for start, end in self._spoken)
+        left = self._left_sample()
+        played = sum(max(0, min(end, left) - start) for start, end in self._spoken)
         return played * 1000 / SAMPLE_RATE_HZ
 
     def _align(self, packet_end_sample: int) -> None:
@@ -302,6 +302,12 @@ class SessionRunner:
         phase = (packet_end_sample - self._slip_samples) % STEP_SAMPLES
         if phase > _ALIGNED_SAMPLES:
             self._slip_samples += phase
+
+    def _left_sample(self) -> int:
+        """Where the sound that has left ends; by the clock while nobody watches."""
+        if self._subscriptions:
+            return self._shown_sample
+        return self.clock.sample() - self.delay_samples
 
     def _left(self, item: TimedFrame) -> None:
         """A frame has left for some viewer."""

@@ -176,6 +176,35 @@ def test_a_person_sees_and_hears_the_target_at_25_fps(target: Path, tmp_path: Pa
         assert not wrong
 
 
+def test_a_file_speaks_in_place_of_a_microphone(tmp_path: Path) -> None:
+    engine = FlashEngine()
+
+    async def ready(name: str) -> LiveEngine:
+        return engine
+
+    silence = write_wav(tmp_path / "silence.wav", np.zeros(16_000, np.float32))
+    voice = bursts(tmp_path / "voice.wav", 5)
+    nonsense = tmp_path / "notes.wav"
+    nonsense.write_text("not a sound")
+    with serving(lambda: ["flash"], ready) as url, browser(silence) as page:
+        page.add_init_script(TAP)
+        page.goto(url)
+        page.wait_for_selector("#target option", state="attached")
+        page.get_by_role("radio", name="An audio file").check()
+        page.get_by_role("button", name="Start").click()
+        assert page.inner_text("#status") == "Choose an audio file first."
+        page.get_by_label("Choose an audio file").set_input_files(nonsense)
+        page.get_by_role("button", name="Start").click()
+        page.get_by_text("notes.wav is not a sound file").wait_for(timeout=5000)
+        page.get_by_label("Choose an audio file").set_input_files(voice)
+        page.get_by_role("button", name="Start").click()
+        wait_for_picture(page)
+        page.evaluate("window.watch()")
+        page.wait_for_timeout(5000)
+        onsets = page.evaluate("window.onsets")
+    assert len(onsets["seen"]) >= 3 and len(onsets["heard"]) >= 3
+
+
 TAP = """
 const original = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 window.onsets = { said: [], heard: [], seen: [] };

@@ -120,6 +120,20 @@ def test_an_interruption_ends_the_turn_within_80_ms() -> None:
     run(test())
 
 
+def test_a_turn_ends_even_if_nobody_watches() -> None:
+    async def test() -> None:
+        async with conversation() as runner:
+            runner.hear(np.concatenate([LOUD] * 10))
+            assert runner.speaking
+            await asyncio.sleep(0.6)
+            assert not runner.speaking
+            assert runner.played_ms() == 200
+            runner.begin_turn()
+            assert runner.played_ms() == 0
+
+    run(test())
+
+
 def test_a_viewer_that_does_not_fetch_loses_the_oldest_and_holds_nobody_up() -> None:
     async def test() -> None:
         async with conversation(options=RunnerOptions(frames_capacity=3)) as runner:
