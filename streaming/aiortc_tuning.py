@@ -1,6 +1,6 @@
 """Every touch on aiortc's and aioice's private parts, in one place.
 
-`apply` changes how all connections of the process encode and connect; `lower_prefetch` one
+`apply` changes how all connections of the process encode and connect; `hand_on_at_once` one
 receiver. They were written against the versions in `TESTED`: with others nothing is touched, and
 the log says so, because a private name that moved must not break a call.
 """
@@ -95,16 +95,33 @@ def apply(tuning: Tuning) -> bool:
     return True
 
 
-def lower_prefetch(receiver: Any) -> bool:
-    """Let an audio receiver hand packets on at once: its buffer holds back four, about 80 ms.
+def hand_on_at_once(receiver: Any) -> bool:
+    """Let an audio receiver decode each packet as it comes; one that comes out of order is lost.
 
-    What comes late or out of order is put right by the session's own clock. Returns whether it
-    was done.
+    Its own buffer holds four packets back, and after one is lost sixteen, for good: 320 ms. The
+    session's clock knows each packet's place and fills gaps. Returns whether it was done.
     """
     if not versions_tested():
         return False
-    receiver._RTCRtpReceiver__jitter_buffer._prefetch = 0
+    receiver._RTCRtpReceiver__jitter_buffer = _NoBuffer()
     return True
+
+
+class _NoBuffer:
+    """In place of aiortc's `JitterBuffer`, for codecs with one packet a frame."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None  # sequence number, 16 bits
+
+    def add(self, packet: Any) -> tuple[bool, Any]:
+        """Whether a key frame is wanted (never), and the frame to decode now or None."""
+        from aiortc.jitterbuffer import JitterFrame
+
+        number = packet.sequence_number
+        if self._last is not None and not 0 < (number - self._last) % 65536 < 32768:
+            return False, None
+        self._last = number
+        return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
 
 
 def _x264_encode(fps: int) -> Any:

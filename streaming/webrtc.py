@@ -164,7 +164,7 @@ class IncomingVoice:
             self._next_sample = at_sample
         frame.pts = None
         samples = _mono(self._resampler.resample(frame))
-        if abs(at_sample - self._next_sample) > 2 * STEP_SAMPLES:  # packets were lost, or paused
+        if abs(at_sample - self._next_sample) > STEP_SAMPLES // 2:  # packets were lost, or paused
             self._next_sample = at_sample
         self._runner.hear(samples, self._next_sample)
         self._next_sample += samples.size
@@ -231,7 +231,7 @@ class Peer:
             raise UsageError(f"the offer cannot be answered: {why}; expected WebRTC SDP") from error
         for transceiver in self.pc.getTransceivers():
             if transceiver.kind == "audio":
-                aiortc_tuning.lower_prefetch(transceiver.receiver)
+                aiortc_tuning.hand_on_at_once(transceiver.receiver)
         if self._subscription is not None:
             self._spawn(self._pump())
         self._spawn(self._give_up())

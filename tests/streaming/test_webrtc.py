@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -222,8 +224,54 @@ def test_the_private_parts_are_where_the_tuning_thinks() -> None:
         pc = RTCPeerConnection()
         receiver: Any = pc.addTransceiver("audio").receiver
         assert receiver._RTCRtpReceiver__jitter_buffer._prefetch == 4
-        assert aiortc_tuning.lower_prefetch(receiver)
+        assert aiortc_tuning.hand_on_at_once(receiver)
         await pc.close()
+
+    run(test())
+
+
+def test_a_lost_packet_holds_nothing_up_and_a_late_one_is_dropped() -> None:
+    buffer = aiortc_tuning._NoBuffer()
+    got = []
+    for number in (65533, 65534, 0, 65535, 1, 1, 2):
+        packet = SimpleNamespace(sequence_number=number, timestamp=960 * number, _data=b"x")
+        got.append(buffer.add(packet)[1] is not None)
+    assert got == [True, True, True, False, True, False, True]
+
+
+def test_a_voice_gets_through_a_network_that_loses_and_reorders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """10 % lost and 5 % 30 ms late, both ways."""
+    from aioice.ice import StunProtocol
+
+    chance = random.Random(3)
+    receive: Any = StunProtocol.datagram_received
+    lossy = False
+
+    def datagram_received(self: Any, data: bytes, address: Any) -> None:
+        if not lossy:
+            receive(self, data, address)
+        elif (luck := chance.random()) < 0.05:
+            asyncio.get_running_loop().call_later(0.03, receive, self, data, address)
+        elif luck > 0.15:
+            receive(self, data, address)
+
+    monkeypatch.setattr(StunProtocol, "datagram_received", datagram_received)
+
+    async def test() -> None:
+        nonlocal lossy
+        client = Client()
+        async with call(client):
+            await asyncio.sleep(1.5)
+            lossy, begin_s, before = True, time.monotonic(), len(client.pictures)
+            await asyncio.sleep(10)
+            assert client.pc.connectionState == "connected"
+            assert len(client.pictures) - before > 200
+            lossy = False
+        said = [s for s in client.voice.loud_at_s if s > begin_s]
+        seen = [s for s in onsets(client.pictures, 128) if s > begin_s]
+        assert len(seen) >= 0.6 * len(said), (len(seen), len(said))
 
     run(test())
 
@@ -231,7 +279,7 @@ def test_the_private_parts_are_where_the_tuning_thinks() -> None:
 def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiortc_tuning, "TESTED", {"aiortc": "9.9"})
     assert not aiortc_tuning.apply(aiortc_tuning.Tuning())
-    assert not aiortc_tuning.lower_prefetch(object())
+    assert not aiortc_tuning.hand_on_at_once(object())
 
 
 def test_a_picture_of_512_px_is_encoded_in_a_few_ms() -> None:
