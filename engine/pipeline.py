@@ -69,6 +69,24 @@ _SOURCE_COSTS = SourceCosts(
 
 
 @dataclass(frozen=True, slots=True)
+class Fade:
+    """Which mouth source is shown, and the one that it replaces little by little."""
+
+    shown: int = -1  # -1 before the first frame
+    left_behind: int = -1
+    frames_left: int = 0
+
+    def to(self, source: int) -> Fade:
+        """One frame later, with `source` chosen."""
+        if self.shown == -1:
+            return Fade(source)
+        if source != self.shown:
+            return Fade(source, self.shown, FADE_FRAMES)
+        left = max(self.frames_left - 1, 0)
+        return Fade(source, self.left_behind if left else -1, left)
+
+
+@dataclass(frozen=True, slots=True)
 class SessionState:
     """The state of every stage, and the sound that has not left yet."""
 
@@ -77,11 +95,10 @@ class SessionState:
     footage: FootageState | None  # None in sequential order
     sources: SourceState
     walk: Walk
-    fading: tuple[int, int, int]  # source shown, source left behind (-1), frames of fade to come
+    fade: Fade
     sound: F32  # f32 [samples], from `sound_start`
     sound_start: int
     next_frame: int  # to ask for
-    painted: int  # frames that have left
 
 
 class Engine:
@@ -153,19 +170,22 @@ class Engine:
         """Stated delay from sound in to picture out, before compute."""
         return self.delay_samples * 1000 / SAMPLE_RATE_HZ
 
-    def _shares(self, fading: tuple[int, int, int], wanted: F32) -> list[tuple[MouthSource, float]]:
+    def _shares(self, fade: Fade, wanted: F32) -> list[tuple[MouthSource, float]]:
         """The sources to lay over one another for an expression f32 [K], and how much of each.
 
         One that is left behind because the mouth has opened or closed must not fade: it would
         have to show what it has not got.
         """
-        shown, left_behind, left = fading
         sources = self.target.sources
+        shown = sources[fade.shown]
+        if fade.frames_left == 0:
+            return [(shown, 1.0)]
+        behind = sources[fade.left_behind]
         opening = max(0.0, float(self._opening @ wanted))
-        if left == 0 or abs(gap_height(sources[left_behind].placement.free) - opening) > _MISFIT:
-            return [(sources[shown], 1.0)]
-        old = left / (FADE_FRAMES + 1)
-        return [(sources[left_behind], old), (sources[shown], 1 - old)]
+        if abs(gap_height(behind.placement.free) - opening) > _MISFIT:
+            return [(shown, 1.0)]
+        old = fade.frames_left / (FADE_FRAMES + 1)
+        return [(behind, old), (shown, 1 - old)]
 
     def session(self) -> Session:
         """A new conversation; sessions do not affect each other."""
@@ -182,7 +202,7 @@ class Session:
         matcher = engine._matcher
         self._state = SessionState(
             engine._encoder.init(), (), None if matcher is None else matcher.init(),
-            engine._selector.init(), Walk(), (-1, -1, 0), np.zeros(0, np.float32), 0, 0, 0,
+            engine._selector.init(), Walk(), Fade(), np.zeros(0, np.float32), 0, 0,
         )  # fmt: skip
 
     @property
@@ -244,7 +264,7 @@ class Session:
         encoder = replace(engine._encoder.init(), next_sample=heard)
         silence = np.zeros(len(state.sound), np.float32)
         # A fresh encoder speaks of times from `heard` on: until then the last shape eases away.
-        fading = _easing(state.expressions, heard)
+        easing = _easing(state.expressions, heard)
         footage = state.footage
         if footage is not None:
             footage = replace(footage, waiting=tuple(self._quiet(e) for e in footage.waiting))
@@ -255,7 +275,7 @@ class Session:
             ),
         )
         self._state = replace(
-            state, encoder=encoder, expressions=fading, sound=silence,
+            state, encoder=encoder, expressions=easing, sound=silence,
             footage=footage, sources=sources,
         )  # fmt: skip
 
@@ -311,18 +331,18 @@ class Session:
         engine = self.engine
         target, fps = engine.target, engine.target.fps
         frames: list[VideoFrame] = []
-        walk, fading = state.walk, state.fading
+        walk, fade = state.walk, state.fade
         sound, start = state.sound, state.sound_start
         for choice in selected:
             item = choice.matched
             walk = follow(walk, item.background, len(target.track))
-            fading = _next_fade(fading, choice.source)
+            fade = fade.to(choice.source)
             backdrop, placement = engine._backdrop.paint(walk, self._decoder)
             picture = backdrop
             if target.track.paintable[item.background]:
                 wanted = item.expression.coefficients
                 picture, _, _ = engine._compositor.paint(
-                    backdrop, placement, wanted, engine._shares(fading, wanted)
+                    backdrop, placement, wanted, engine._shares(fade, wanted)
                 )
             until = frame_sample(item.frame_index + 1, fps)
             own = sound[: until - start]
@@ -333,10 +353,7 @@ class Session:
                     picture, item.frame_index, fps, chunk, item.background, item.expression.speech
                 )
             )
-        return frames, replace(
-            state, walk=walk, fading=fading, sound=sound, sound_start=start,
-            painted=state.painted + len(frames),
-        )  # fmt: skip
+        return frames, replace(state, walk=walk, fade=fade, sound=sound, sound_start=start)
 
 
 def _forms(model: FaceModel) -> F32:
@@ -382,16 +399,6 @@ def _expression_at(
     mixed = first.coefficients + share * (second.coefficients - first.coefficients)
     nearer = first if share < 0.5 else second
     return replace(nearer, coefficients=mixed.astype(np.float32)), expressions
-
-
-def _next_fade(fading: tuple[int, int, int], source: int) -> tuple[int, int, int]:
-    shown, left_behind, left = fading
-    if shown == -1:
-        return source, -1, 0
-    if source != shown:
-        return source, shown, FADE_FRAMES
-    left = max(left - 1, 0)
-    return shown, left_behind if left else -1, left
 
 
 def _easing(expressions: tuple[Expression, ...], until: int) -> tuple[Expression, ...]:
