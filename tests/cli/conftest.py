@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+# A shell's background job is started with Ctrl-C ignored, and so are its children: undo that.
+STOPPABLE = ("env", "--default-signal=INT")
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from lipstream.engine.types import SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.kernels.color import rgb_to_i420
 from lipstream.streaming.mp4_writer import Mp4Writer, PictureFormat
 from lipstream.streaming.partial_file import PartialFile
-from tests.cli.conftest import Cli
+from tests.cli.conftest import STOPPABLE, Cli
 from tests.cli.test_cli import assert_one_line
 
 pytestmark = pytest.mark.skipif(
@@ -143,7 +143,7 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "lipstream"]
+        [*STOPPABLE, sys.executable, "-m", "lipstream"]
         + ["calibrate", str(tmp_path / "long.mp4"), "-o", str(out / "a.target")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -156,7 +156,12 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     assert process.returncode == 130, stderr
     assert (stdout, stderr.count("\n")) == ("", 1)
     assert list(out.iterdir()) == []

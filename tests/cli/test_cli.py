@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import lipstream
-from tests.cli.conftest import Cli
+from tests.cli.conftest import STOPPABLE, Cli
 from tests.streaming.sound_files import bad_inputs, write_wav
 
 DUB_KEYS = {
@@ -206,7 +206,7 @@ def test_stopped_in_the_middle(
     out = tmp_path / "out"
     out.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "lipstream"]
+        [*STOPPABLE, sys.executable, "-m", "lipstream"]
         + ["dub", str(target), str(sound), "-o", str(out / "out.mp4")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -219,7 +219,12 @@ def test_stopped_in_the_middle(
             break
         time.sleep(0.02)
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=30)
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()  # or it would go on beside the tests that follow
+            raise
     assert process.returncode == code, stderr
     assert stdout == ""
     assert stderr.count("\n") == 1
