@@ -14,8 +14,8 @@ import numpy as np
 
 from lipstream.engine.face_model import FACE_OVAL, VERTICES, FaceModel, Pose, fit_pose
 from lipstream.engine.target import Track
-from lipstream.engine.types import F32, I32, U8
-from lipstream.engine.warp import ring_strip, with_rings
+from lipstream.engine.types import F32, U8
+from lipstream.engine.warp import head_triangles, with_rings
 from lipstream.kernels.color import i420_to_rgb, rgb_to_i420
 from lipstream.kernels.mesh import warp_mesh
 
@@ -98,7 +98,7 @@ def idle_frames(photo: U8, face: PhotoFace, track: Track, model: FaceModel) -> I
     height, width = photo.shape[:2]
     start = face.landmarks[:VERTICES, :2]
     scale = float(track.pose.scale[0])
-    triangles = _head_triangles(model)
+    triangles = head_triangles(model, len(_RINGS))
     lids = _blink_curve()
     base = rgb_to_i420(photo)
     photo = i420_to_rgb(base)
@@ -164,9 +164,3 @@ def _blinking(vertices: F32, closed: float) -> F32:
         moved[list(upper)] += fall
         moved[list(crease)] += 0.45 * fall
     return moved
-
-
-def _head_triangles(model: FaceModel) -> I32:
-    """The face's own triangles and the rings round it, i32 [T, 3]."""
-    rings = ring_strip(list(FACE_OVAL), len(FACE_OVAL), len(_RINGS), closed=True)
-    return np.concatenate([np.asarray(rings, np.int32), model.triangles]).astype(np.int32)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.compositor import MouthSource
-from lipstream.engine.face_model import FaceModel
+from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, FaceModel
 from lipstream.engine.target import MAX_SOURCES, Track
 from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import FaceMesh, Placement
@@ -52,7 +52,7 @@ def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -
 
 def source_features(track: Track, model: FaceModel) -> F32:
     """What makes two mouths alike, f32 [N, K + 3], inter-ocular distances of lip motion."""
-    lips = np.abs(model.basis[:, (13, 14, 0, 17, 61, 291)]).mean((1, 2))
+    lips = np.abs(model.basis[:, LIP_MIDDLES_AND_CORNERS]).mean((1, 2))
     angles = track.pose.angles_deg() * _POSE_WEIGHT_PER_DEGREE
     return np.concatenate([track.expression * lips, angles], 1).astype(np.float32)
 

@@ -15,8 +15,8 @@ import numpy as np
 from lipstream.engine.face_model import FACE_OVAL, FaceModel, Pose, fit_pose
 from lipstream.engine.frames import FrameDecoder
 from lipstream.engine.target import Track
-from lipstream.engine.types import F32, I32, U8
-from lipstream.engine.warp import Placement, ring_strip, with_rings
+from lipstream.engine.types import F32, U8
+from lipstream.engine.warp import Placement, head_triangles, smoothstep, with_rings
 from lipstream.kernels import color
 from lipstream.kernels.mesh import warp_mesh
 
@@ -49,7 +49,7 @@ class Background:
         """Take the footage's track."""
         self._track = track
         self._model = model
-        self._triangles = _head_triangles(model)
+        self._triangles = head_triangles(model, len(_RINGS))
 
     def paint(self, walk: Walk, decoder: FrameDecoder) -> tuple[U8, Placement]:
         """The frame of a walk, I420 u8 [h*3/2, w] (not to be written to), and its face."""
@@ -57,7 +57,7 @@ class Background:
         if walk.left == 0:
             return frame, place
         t = 1 - walk.left / (MORPH_FRAMES + 1)
-        share = np.float32(t * t * (3 - 2 * t))  # of the new path
+        share = np.float32(smoothstep(t))  # of the new path
         new, old = self._track.landmarks[walk.current], self._track.landmarks[walk.old]
         between = (old + share * (new - old)).astype(np.float32)
         old_frame = self._moved(decoder.read(walk.old), old, between)
@@ -102,9 +102,3 @@ def _mixed(old: U8, new: U8, share: float) -> U8:
     weight = np.uint16(round(share * 256))
     total = old * (np.uint16(256) - weight) + new * weight + np.uint16(128)
     return (total >> np.uint16(8)).astype(np.uint8)
-
-
-def _head_triangles(model: FaceModel) -> I32:
-    count = len(FACE_OVAL)
-    rings = ring_strip(list(FACE_OVAL), count, len(_RINGS), closed=True)
-    return np.concatenate([np.asarray(rings, np.int32), model.triangles]).astype(np.int32)

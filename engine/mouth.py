@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lipstream.engine.face_model import FaceModel
 from lipstream.engine.types import F32
+from lipstream.engine.warp import smoothstep
 
 _UPPER_WIDTHS = (0.135, 0.103, 0.115, 0.11, 0.11)  # incisors, canine, premolars; eye distances
 _LOWER_WIDTHS = (0.082, 0.090, 0.105, 0.11, 0.11)
@@ -45,26 +45,26 @@ class Mouth:
 
         # The tongue lies behind the lower lip and rises a little towards the middle.
         tongue_y = roof + (floor - roof) * (0.62 - 0.12 * depth)
-        tongue = _soft((y - tongue_y) / 0.10) * _soft((0.32 - np.abs(x)) / 0.16)
+        tongue = smoothstep((y - tongue_y) / 0.10) * smoothstep((0.32 - np.abs(x)) / 0.16)
         groove = 1 - 0.12 * np.exp(-((x / 0.03) ** 2))
         flesh = np.asarray(_TONGUE_RGB, np.float32) * np.float32(0.72) * groove[:, None]
         color = _over(color, flesh, tongue * 0.85)
 
         lower_edge = self.lower_edge + jaw + 0.10 * (x / 0.42) ** 2
-        lower = _soft((y - lower_edge) / 0.022) * _soft((0.30 - np.abs(x)) / 0.05)
+        lower = smoothstep((y - lower_edge) / 0.022) * smoothstep((0.30 - np.abs(x)) / 0.05)
         shade = (0.62 + 0.2 * depth) * _gaps(x, y - lower_edge, _LOWER_WIDTHS)
         color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], lower * 0.92)
 
         upper_edge = self.upper_edge - 0.12 * (x / 0.42) ** 2 + 0.012 * _scallop(x)
-        upper = _soft((upper_edge - y) / 0.026) * _soft((0.36 - np.abs(x)) / 0.05)
+        upper = smoothstep((upper_edge - y) / 0.026) * smoothstep((0.36 - np.abs(x)) / 0.05)
         shade = (0.5 + 0.44 * depth) * _gaps(x, upper_edge - y, _UPPER_WIDTHS)
         color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], upper)
 
         # The lips shade what lies behind them, the upper one more: light comes from above. What
         # light is left there has come off the lips, so shadow is red, and a narrow gap all shadow.
-        under_lip = 0.45 + 0.55 * _soft((y - roof) / 0.07)
-        over_lip = 0.7 + 0.3 * _soft((floor - y) / 0.04)
-        narrow = 0.5 + 0.5 * _soft((floor - roof) / 0.10)
+        under_lip = 0.45 + 0.55 * smoothstep((y - roof) / 0.07)
+        over_lip = 0.7 + 0.3 * smoothstep((floor - y) / 0.04)
+        narrow = 0.5 + 0.5 * smoothstep((floor - roof) / 0.10)
         shade = (under_lip * over_lip * narrow)[:, None]
         color = color * shade * (1 - (1 - shade) * np.asarray(_SHADOW_LOSS, np.float32))
         return (color * self.light).astype(np.float32)
@@ -82,11 +82,6 @@ def mouth_of(model: FaceModel, geometry: F32, skin_rgb: F32) -> Mouth:
     return Mouth(rest_line + 0.035, rest_line + 0.055, light)
 
 
-def _soft(x: NDArray[np.floating]) -> F32:
-    t = np.clip(x, 0.0, 1.0)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
-
-
 def _over(below: F32, color: F32, alpha: F32) -> F32:
     return (below + alpha[:, None] * (color - below)).astype(np.float32)
 
@@ -98,8 +93,8 @@ def _borders(widths: tuple[float, ...]) -> F32:
 def _gaps(x: F32, height: F32, widths: tuple[float, ...]) -> F32:
     """Darkening between neighbouring teeth, narrower away from the edge."""
     nearest = np.abs(np.abs(x)[:, None] - _borders(widths)).min(1)
-    line = 1 - _soft(nearest / 0.014)
-    return (1 - line * (0.16 + 0.12 * (1 - _soft(height / 0.05)))).astype(np.float32)
+    line = 1 - smoothstep(nearest / 0.014)
+    return (1 - line * (0.16 + 0.12 * (1 - smoothstep(height / 0.05)))).astype(np.float32)
 
 
 def _scallop(x: F32) -> F32:

@@ -25,7 +25,7 @@ from lipstream.engine.background import Background, Walk, follow
 from lipstream.engine.compositor import Compositor, MouthSource
 from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
 from lipstream.engine.errors import UsageError
-from lipstream.engine.face_model import FaceModel, face_model
+from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, FaceModel, face_model
 from lipstream.engine.matcher import (
     Footage,
     FootageMatcher,
@@ -55,7 +55,6 @@ logger = logging.getLogger(__name__)
 MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
 FADE_FRAMES: Final = 3  # over which one mouth source turns into the next
-_LIP_VERTICES = (13, 14, 0, 17, 61, 291)
 _OPENING_COUNTS, _WIDTH_COUNTS = 4.0, 1.5
 _PHOTO_REACH, _LEAST_REACH = 0.34, 0.15  # inter-ocular distances of opening
 _FREE_REACH = 0.7  # share of the reach up to which an opening is taken as it is
@@ -128,7 +127,7 @@ class Engine:
         self._encoder = Encoder(PROFILE_LOOK_AHEAD_MS[profile], backend)
         lag_frames = int(MATCHER_LAG_MS[profile] * target.fps / 1000)
         track = target.track
-        weights = (model.basis[:, _LIP_VERTICES] ** 2).sum((1, 2)).astype(np.float32)
+        weights = (model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)).astype(np.float32)
         self._matcher = None
         if background == "matched":
             self._matcher = FootageMatcher(
@@ -359,7 +358,7 @@ class Session:
 def _forms(model: FaceModel) -> F32:
     """What makes one mouth fit for another: every coefficient by how far it moves the lips, and
     the opening and the width once more, f32 [K + 2, K], inter-ocular distances."""
-    moved = np.sqrt((model.basis[:, _LIP_VERTICES] ** 2).sum((1, 2)))
+    moved = np.sqrt((model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)))
     opening, width, _ = model.lip_rows()
     return np.concatenate(
         [np.diag(moved), [_OPENING_COUNTS * opening], [_WIDTH_COUNTS * width]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipstream.engine.face_model import (
     CHIN,
@@ -193,16 +194,16 @@ def inner_source(target: F32, target_vertices: F32, source: Placement) -> tuple[
     chin = list(_CHIN_VERTICES)
     jaw = source.free[chin].mean(0) - target_vertices[chin].mean(0)
     like_gap = gap_height(source.free) / max(gap_height(target_vertices), 1e-3)
-    likeness = _smoothstep((like_gap - 0.45) / 0.35) * _smoothstep((0.11 - abs(jaw[1])) / 0.07)
-    follow = _smoothstep(np.linspace(0, 1, rows, dtype=np.float32))[:, None, None]
+    likeness = smoothstep((like_gap - 0.45) / 0.35) * smoothstep((0.11 - abs(jaw[1])) / 0.07)
+    follow = smoothstep(np.linspace(0, 1, rows, dtype=np.float32))[:, None, None]
     grid += likeness * follow * jaw
     span = own[-1, :, 1] - own[0, :, 1]
     low = own[0, :, 1] + 0.06 * span
     high = np.maximum(own[-1, :, 1] - 0.06 * span, low)
     held = np.clip(grid[..., 1], low, high)
     beyond = np.maximum(grid[..., 1] - held, 0.0)  # below the source's gap; above it is stretched
-    thin = _smoothstep((span - 0.01) / 0.04)
-    trust = np.maximum(likeness, thin * (1 - _smoothstep(beyond / 0.03)))
+    thin = smoothstep((span - 0.01) / 0.04)
+    trust = np.maximum(likeness, thin * (1 - smoothstep(beyond / 0.03)))
     grid[..., 1] = held
     grid[..., 0] = np.clip(grid[..., 0], own[0, 0, 0], own[0, -1, 0])
     return grid.reshape(-1, 3).astype(np.float32), trust.reshape(-1).astype(np.float32)
@@ -219,8 +220,8 @@ def lip_inset(source: Placement, target_vertices: F32) -> F32:
     upper, lower = list(INNER_UPPER_LIP), list(INNER_LOWER_LIP)
     gap = vertices[lower, 1] - vertices[upper, 1]
     wanted = target_vertices[lower, 1] - target_vertices[upper, 1]
-    unlike = _smoothstep(np.abs(1 - wanted / np.maximum(gap, 1e-3)) / 0.6)
-    inset = unlike * _smoothstep((gap - 0.008) / 0.03) * np.float32(_INSET + 0.8 / source.scale)
+    unlike = smoothstep(np.abs(1 - wanted / np.maximum(gap, 1e-3)) / 0.6)
+    inset = unlike * smoothstep((gap - 0.008) / 0.03) * np.float32(_INSET + 0.8 / source.scale)
     thickness = np.minimum(
         vertices[upper, 1] - vertices[list(OUTER_UPPER_LIP), 1],
         vertices[list(OUTER_LOWER_LIP), 1] - vertices[lower, 1],
@@ -258,9 +259,16 @@ def distance_outside(points: F32, polygon: F32) -> F32:
     return np.where(inside, 0.0, nearest)
 
 
-def _smoothstep(x: F32 | float) -> F32:
+def smoothstep(x: NDArray[np.floating] | float) -> F32:
+    """0 below 0, 1 above 1, and a smooth cubic in between."""
     t = np.clip(np.asarray(x, np.float32), 0.0, 1.0)
     return (t * t * (3 - 2 * t)).astype(np.float32)
+
+
+def head_triangles(model: FaceModel, rings: int) -> I32:
+    """The whole face and `rings` rings round its oval, as `with_rings` appends them, i32 [T, 3]."""
+    around = ring_strip(list(FACE_OVAL), len(FACE_OVAL), rings, closed=True)
+    return np.concatenate([np.asarray(around, np.int32), model.triangles]).astype(np.int32)
 
 
 def _strip(top: list[int], bottom: list[int]) -> list[tuple[int, int, int]]:
