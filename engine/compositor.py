@@ -17,8 +17,10 @@ from lipstream.engine.face_model import (
 )
 from lipstream.engine.inner_mouth import InnerMouth, Lent
 from lipstream.engine.mouth import Mouth
+from lipstream.engine.renderer import GUIDES, MouthCrop, Renderer
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
+    INNER_ROWS,
     LIP_OUTLINE,
     Driven,
     FaceMesh,
@@ -54,12 +56,35 @@ class MouthSource:
     placement: Placement
 
 
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """A painted lower face that has not been laid into its frame yet."""
+
+    box: tuple[int, int, int, int]  # x, y, w, h of the patch in the frame, px
+    painted: U8  # u8 [h, w, 3]
+    mask: U8  # u8 [h, w], what may differ from the frame
+    guides: U8 | None  # u8 [h, w, 3], for the renderer; see `renderer.GUIDES`
+    crop: MouthCrop  # in the patch
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """One frame."""
+
+    frame: U8  # u8 [h*3/2, w] I420
+    box: tuple[int, int, int, int]  # x, y, w, h of the mask, px
+    mask: U8  # u8 [h, w]: the frame differs from the background only where it is above 0 (and in
+    # chroma samples that such a pixel shares)
+    mended: U8 | None  # what the renderer wants to see with the next frame
+
+
 class Compositor:
     """Immutable; one is shared by all sessions of a target."""
 
-    def __init__(self, mesh: FaceMesh, mouth: Mouth) -> None:
-        """Take the meshes and the target's teeth."""
+    def __init__(self, mesh: FaceMesh, mouth: Mouth, renderer: Renderer | None = None) -> None:
+        """Take the meshes, the target's teeth, and the network that mends the mouth."""
         self._mesh = mesh
+        self._renderer = renderer
         self._texture = np.concatenate([mask_texture(mesh), seam_texture(mesh)], axis=2)
         model = mesh.model
         self._canonical = model.mean[:, :2].astype(np.float32)
@@ -79,15 +104,38 @@ class Compositor:
         placement: Placement,
         expression: F32,
         sources: list[tuple[MouthSource, float]],
-    ) -> tuple[U8, tuple[int, int, int, int], U8]:
+        previous: U8 | None = None,
+    ) -> Painting:
         """One frame.
 
         background u8 [h*3/2, w] I420 and its face; expression f32 [K] wanted; the sources and
-        their shares (summing to 1; more than one while one fades into the next).
+        their shares (summing to 1; more than one while one fades into the next); previous: the
+        `mended` of the frame before.
+        """
+        frame = background.copy()
+        guided = self._renderer is not None
+        layers = self.layers(background, placement, expression, sources, guided=guided)
+        if layers is None:
+            return Painting(frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8), None)
+        mended = None
+        if self._renderer is not None and layers.guides is not None:
+            mended = self._renderer.mend(layers.painted, layers.guides, layers.crop, previous)
+        x0, y0 = layers.box[:2]
+        color.rgb_region_into_i420(layers.painted, frame, x0, y0, layers.mask)
+        return Painting(frame, layers.box, layers.mask, mended)
 
-        Returns the frame (a new I420 array), and the mask as a rectangle (x, y, w, h) and
-        u8 [h, w]: the frame differs from the background only where it is above 0 (and in chroma
-        samples that such a pixel shares).
+    def layers(
+        self,
+        background: U8,
+        placement: Placement,
+        expression: F32,
+        sources: list[tuple[MouthSource, float]],
+        *,
+        guided: bool,
+    ) -> Layers | None:
+        """What `paint` lays into the frame, before any mending; None if the face is outside.
+
+        With `guided`, the patch holds the renderer's crop and the guides are drawn.
         """
         height, width = background.shape[0] * 2 // 3, background.shape[1]
         vertices = drive(self._mesh, placement, expression)
@@ -97,12 +145,14 @@ class Compositor:
         triangles = self._mesh.jaw_triangles
         stirred = np.abs(moved - start).max(1) > _STILL_PX
         triangles = np.ascontiguousarray(triangles[stirred[triangles].any(1)])
+        crop = MouthCrop.around(placement, self._mesh.model)
         corners = np.concatenate([moved[triangles].reshape(-1, 2), after[self._lip_vertices]])
+        if guided:
+            corners = np.concatenate([corners, crop.corners()])
         x0, y0, x1, y1 = _rectangle(corners, width, height)
-        frame = background.copy()
         box = (x0, y0, x1 - x0, y1 - y0)
         if x1 <= x0 or y1 <= y0:
-            return frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8)
+            return None
         patch = color.i420_region_to_rgb(background, *box)
         corner = np.array([x0, y0], np.float32)
         warped, mask = warp_mesh(patch, start - corner, moved - corner, triangles, patch.shape[:2])
@@ -110,14 +160,22 @@ class Compositor:
         grid = inner_grid(vertices)
         points = np.concatenate([after, placement.project(grid)])
         driven = Driven(vertices, grid, points, expression, placement.scale)
-        self._lay_lips(painted, mask, driven.seen_from(x0, y0), sources)
-        color.rgb_region_into_i420(painted, frame, x0, y0, mask)
-        return frame, box, mask
+        guides = np.zeros((*painted.shape[:2], GUIDES), np.uint8) if guided else None
+        self._lay_lips(painted, mask, guides, driven.seen_from(x0, y0), sources)
+        return Layers(box, painted, mask, guides, crop.seen_from(x0, y0))
 
     def _lay_lips(
-        self, painted: U8, mask: U8, driven: Driven, sources: list[tuple[MouthSource, float]]
+        self,
+        painted: U8,
+        mask: U8,
+        guides: U8 | None,
+        driven: Driven,
+        sources: list[tuple[MouthSource, float]],
     ) -> None:
-        """Blend the sources' lips and the inside of the mouth into `painted`, in place."""
+        """Blend the sources' lips and the inside of the mouth into `painted`, in place.
+
+        `mask` and `guides` are filled in likewise.
+        """
         used = driven.points[self._lip_vertices]  # the inner mesh lies within
         x0, y0, x1, y1 = _rectangle(used, painted.shape[1], painted.shape[0])
         if x1 <= x0 or y1 <= y0:
@@ -139,6 +197,23 @@ class Compositor:
                 layer = composite.blend(layer, one, np.full(shape, share / so_far, np.float32))
         painted[y0:y1, x0:x1] = composite.blend(below, layer, alpha)
         np.maximum(mask[y0:y1, x0:x1], alpha, out=mask[y0:y1, x0:x1])
+        if guides is None:
+            return
+        main = max(sources, key=lambda one: one[1])[0]
+        guides[y0:y1, x0:x1, 0] = alpha
+        guides[y0:y1, x0:x1, 1:] = self._gap_guides(main, driven, shape)
+
+    def _gap_guides(self, source: MouthSource, driven: Driven, shape: tuple[int, int]) -> U8:
+        """Where in the gap a pixel lies and how far the source's pixels there are to be trusted,
+        u8 [h, w, 2]; both 0 outside the gap."""
+        _, trust = inner_source(driven.grid, driven.vertices, source.placement)
+        row = np.repeat(
+            np.linspace(40, 255, INNER_ROWS, dtype=np.float32), len(trust) // INNER_ROWS
+        )
+        values = np.stack([row, 40 + 215 * trust], 1).astype(np.float32)
+        inner = np.ascontiguousarray(driven.points[VERTICES:])
+        drawn, _ = mesh_map(values, inner, self._mesh.inner_triangles, shape)
+        return drawn.astype(np.uint8)
 
     def _lips_of(self, source: MouthSource, driven: Driven, shape: tuple[int, int]) -> U8:
         """One source's lips and inner mouth on the driven mesh, u8 [h, w, 3]."""

@@ -37,12 +37,14 @@ from lipstream.engine.matcher import (
     SourceState,
     sequential,
 )
+from lipstream.engine.renderer import load_renderer
 from lipstream.engine.target import Target, Track
 from lipstream.engine.timebase import frame_sample, frames_covering
 from lipstream.engine.types import (
     F32,
     SAMPLE_RATE_HZ,
     STEP_SAMPLES,
+    U8,
     AudioChunk,
     Expression,
     MatchedFrame,
@@ -95,6 +97,7 @@ class SessionState:
     sources: SourceState
     walk: Walk
     fade: Fade
+    mended: U8 | None  # the renderer's last crop
     sound: F32  # f32 [samples], from `sound_start`
     sound_start: int
     next_frame: int  # to ask for
@@ -104,7 +107,7 @@ class Engine:
     """A target made ready to speak. Immutable; any number of sessions share it.
 
     Raises:
-        UsageError: unknown profile or background.
+        UsageError: unknown profile, background or renderer.
         BackendUnavailable: a backend asked for by name is not here.
     """
 
@@ -114,8 +117,9 @@ class Engine:
         profile: str = "live",
         backend: str = "auto",
         background: str = "matched",
+        renderer: str = "auto",
     ) -> None:
-        """Load the encoder and lay out the search over the target's footage."""
+        """Load the networks and lay out the search over the target's footage."""
         if profile not in PROFILE_LOOK_AHEAD_MS:
             raise UsageError(
                 f"profile {profile!r}: expected one of {', '.join(PROFILE_LOOK_AHEAD_MS)}"
@@ -147,7 +151,8 @@ class Engine:
             _SOURCE_COSTS,
         )
         self._backdrop = Background(track, model)
-        self._compositor = Compositor(build_mesh(model), target.style.mouth)
+        self.renderer = load_renderer(renderer, backend, target.renderer)
+        self._compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
         self._opening = model.lip_rows()[0]
         self._open_wider = self._opening * model.spread**2  # the likeliest way to open further
         self._open_wider /= self._opening @ self._open_wider
@@ -201,7 +206,7 @@ class Session:
         matcher = engine._matcher
         self._state = SessionState(
             engine._encoder.init(), (), None if matcher is None else matcher.init(),
-            engine._selector.init(), Walk(), Fade(), np.zeros(0, np.float32), 0, 0,
+            engine._selector.init(), Walk(), Fade(), None, np.zeros(0, np.float32), 0, 0,
         )  # fmt: skip
 
     @property
@@ -330,7 +335,7 @@ class Session:
         engine = self.engine
         target, fps = engine.target, engine.target.fps
         frames: list[VideoFrame] = []
-        walk, fade = state.walk, state.fade
+        walk, fade, mended = state.walk, state.fade, state.mended
         sound, start = state.sound, state.sound_start
         for choice in selected:
             item = choice.matched
@@ -340,9 +345,12 @@ class Session:
             picture = backdrop
             if target.track.paintable[item.background]:
                 wanted = item.expression.coefficients
-                picture, _, _ = engine._compositor.paint(
-                    backdrop, placement, wanted, engine._shares(fade, wanted)
+                painting = engine._compositor.paint(
+                    backdrop, placement, wanted, engine._shares(fade, wanted), mended
                 )
+                picture, mended = painting.frame, painting.mended
+            else:
+                mended = None
             until = frame_sample(item.frame_index + 1, fps)
             own = sound[: until - start]
             chunk = AudioChunk(own, start)
@@ -352,7 +360,9 @@ class Session:
                     picture, item.frame_index, fps, chunk, item.background, item.expression.speech
                 )
             )
-        return frames, replace(state, walk=walk, fade=fade, sound=sound, sound_start=start)
+        return frames, replace(
+            state, walk=walk, fade=fade, mended=mended, sound=sound, sound_start=start
+        )
 
 
 def _forms(model: FaceModel) -> F32:

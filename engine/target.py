@@ -97,6 +97,7 @@ class Target:
     sources: tuple[MouthSource, ...]
     source_frames: I32  # i32 [S], the track frame each source was cut from
     jumps: tuple[I32, F32]  # targets i32 [N, M] and costs f32 [N, M]
+    renderer: Path | None  # weights adapted to this person, same names and shapes as the shipped
     info: dict[str, Any]  # target.json as read
 
 
@@ -130,8 +131,18 @@ def load_target(folder: str | Path) -> Target:
     return Target(
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),
-        sources, source_frames, _read_jumps(folder, len(track)), info,
+        sources, source_frames, _read_jumps(folder, len(track)), _renderer(folder, info), info,
     )  # fmt: skip
+
+
+def _renderer(folder: Path, info: dict[str, Any]) -> Path | None:
+    """Adapted weights, if there are any; their shapes are checked where they are loaded."""
+    file = "renderer.safetensors"
+    if file not in info["files"]:
+        return None
+    for name, value in _tensors(folder, file).items():
+        _take({name: value}, file, name, np.float16, value.shape)
+    return folder / file
 
 
 def sha256_of(path: Path) -> str:

@@ -75,6 +75,17 @@ def find_clips(data: Path) -> list[tuple[Path, str]]:
     return found
 
 
+def find_paintable(data: Path) -> list[tuple[Path, str]]:
+    """Of `find_clips`, those whose pictures may be learned from: a manifest.json can reserve some
+    for lip motion."""
+    reserved = _reserved(data, ("tests", "lip motion"))
+    return [
+        (path, speaker)
+        for path, speaker in find_clips(data)
+        if path.relative_to(data).as_posix() not in reserved
+    ]
+
+
 def _speaker(path: Path) -> str:
     folder = path.parent.name
     if folder == "video":
@@ -84,12 +95,12 @@ def _speaker(path: Path) -> str:
     return folder
 
 
-def _reserved(data: Path) -> set[str]:
+def _reserved(data: Path, uses: tuple[str, ...] = ("tests",)) -> set[str]:
     manifest = data / "manifest.json"
     if not manifest.is_file():
         return set()
     entries = json.loads(manifest.read_text())
-    return {entry["file"] for entry in entries if str(entry.get("use", "")).startswith("tests")}
+    return {entry["file"] for entry in entries if str(entry.get("use", "")).startswith(uses)}
 
 
 def held_out(clips: Sequence[TalkingClip], people: Sequence[str]) -> list[bool]:

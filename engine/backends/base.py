@@ -17,14 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+import numpy as np
+
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.types import F32
 
 log = logging.getLogger(__name__)
 
+FAST: Final = "fast"  # the precision that a backend is fastest in without a visible difference
+
 # (backend, architecture) -> "module:function" that builds the network from its safetensors.
 _BUILDERS: Final[dict[tuple[str, str], str]] = {
     ("torch", "lipstream-encoder"): "lipstream.engine.encoder_torch:load_network",
+    ("torch", "lipstream-renderer"): "lipstream.engine.renderer_torch:load_network",
     ("numpy", "lipstream-encoder"): "lipstream.engine.encoder_numpy:load_network",
 }
 
@@ -54,10 +59,41 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The two files of one model."""
+    """The two files of one model, and weights that take the place of theirs."""
 
     onnx: Path
     safetensors: Path
+    retrained: Path | None = None  # safetensors with tensors of the same names and shapes
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors that count."""
+        return self.safetensors if self.retrained is None else self.retrained
+
+    def graph(self) -> bytes:
+        """The ONNX model with the weights that count.
+
+        Retrained ones are written over the bytes of those that shipped, found by their content, so
+        that no ONNX library is needed.
+
+        Raises: BackendUnavailable when the two do not belong together.
+        """
+        graph = self.onnx.read_bytes()
+        if self.retrained is None:
+            return graph
+        from safetensors.numpy import load_file
+
+        shipped, own = load_file(self.safetensors), load_file(self.retrained)
+        for name, old in shipped.items():
+            new = own.get(name)
+            before = old.astype(np.float32).tobytes()
+            if new is None or new.shape != old.shape or graph.count(before) != 1:
+                raise BackendUnavailable(
+                    f"{self.retrained.name}: {name} does not fit {self.onnx.name}; "
+                    "calibrate with --adapt again"
+                )
+            graph = graph.replace(before, new.astype(np.float32).tobytes())
+        return graph
 
     def metadata(self) -> dict[str, str]:
         """The safetensors header's own words; reads a few kB and no weights."""
@@ -81,17 +117,17 @@ def build_from_code(backend: str, model: Model) -> Network:
         )
     module, function = where.split(":")
     build: Callable[[Path], Network] = getattr(importlib.import_module(module), function)
-    return build(model.safetensors)
+    return build(model.weights)
 
 
 def _openvino(model: Model, precision: str, threads: int) -> Network:
     from lipstream.engine.backends.openvino import load
 
-    return load(model.onnx, precision=precision, threads=threads)
+    return load(model.graph(), precision=precision, threads=threads)
 
 
 def _torch(model: Model, precision: str, threads: int) -> Network:
-    if precision != "f32":
+    if precision not in ("f32", FAST):
         raise BackendUnavailable(f"the torch backend computes in f32, not {precision!r}")
     if importlib.util.find_spec("torch") is None:
         raise BackendUnavailable(
@@ -102,7 +138,7 @@ def _torch(model: Model, precision: str, threads: int) -> Network:
 
 
 def _numpy(model: Model, precision: str, threads: int) -> Network:
-    if precision != "f32":
+    if precision not in ("f32", FAST):
         raise BackendUnavailable(f"the numpy backend computes in f32, not {precision!r}")
     return build_from_code("numpy", model)
 
@@ -110,7 +146,7 @@ def _numpy(model: Model, precision: str, threads: int) -> Network:
 def _tensorrt(model: Model, precision: str, threads: int) -> Network:
     from lipstream.engine.backends.tensorrt import load
 
-    network: Network = load(model.onnx, precision=precision)
+    network: Network = load(model.graph(), precision=precision)
     return network
 
 

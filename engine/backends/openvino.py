@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,17 +57,19 @@ def library() -> Any:
     return openvino
 
 
-def load(onnx: Path, precision: str = "f32", threads: int = 1) -> OpenVinoNetwork:
-    """Compile an ONNX file for the CPU.
+def load(onnx: bytes, precision: str = "f32", threads: int = 1) -> OpenVinoNetwork:
+    """Compile an ONNX model for the CPU; "fast" is bf16 where the CPU computes in it, else f32.
 
     Raises: BackendUnavailable when OpenVINO or the precision is missing on this machine.
     """
     core = library().Core()
-    if precision not in ("f32", "bf16", "f16"):
+    if precision not in ("f32", "bf16", "f16", "fast"):
         raise BackendUnavailable(f"openvino computes in f32, bf16 or f16, not {precision!r}")
     supported = {
         str(word).lower() for word in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     }
+    if precision == "fast":
+        precision = "bf16" if "bf16" in supported else "f32"
     wanted = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}[precision]
     if wanted not in supported:
         raise BackendUnavailable(
@@ -76,7 +77,7 @@ def load(onnx: Path, precision: str = "f32", threads: int = 1) -> OpenVinoNetwor
             "use precision f32"
         )
     compiled = core.compile_model(
-        str(onnx),
+        core.read_model(onnx, b""),
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": precision,

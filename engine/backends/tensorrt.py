@@ -151,16 +151,16 @@ class TensorRtNetwork:
 
 
 def load(
-    onnx: Path,
+    onnx: bytes,
     precision: str = "f32",
     batches: tuple[int, int, int] = (1, 1, 64),
     cache: PlanCache | None = None,
 ) -> TensorRtNetwork:
-    """The engine of an ONNX file on this machine's GPU, from the cache or built.
+    """The engine of an ONNX model on this machine's GPU, from the cache or built.
 
     Raises: BackendUnavailable without TensorRT, torch with CUDA, or a GPU.
     """
-    if precision != "f32":
+    if precision not in ("f32", "fast"):
         raise BackendUnavailable(
             f"tensorrt takes its precision from the model, which is f32, not {precision!r}"
         )
@@ -175,10 +175,9 @@ def load(
         raise BackendUnavailable(
             "backend 'tensorrt' needs an NVIDIA GPU that torch can see; use openvino"
         )
-    model = onnx.read_bytes()
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     key = EngineKey(
-        onnx_sha256=hashlib.sha256(model).hexdigest(),
+        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
         library=trt.__name__,
         library_version=trt.__version__,
         gpu=properties.name,
@@ -192,13 +191,13 @@ def load(
     plan = cache.read(key)
     engine = None if plan is None else runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        log.info("building a TensorRT engine", extra={"model": onnx.name, "gpu": key.gpu})
-        plan = build_plan(trt, model, batches)
+        log.info("building a TensorRT engine", extra={"gpu": key.gpu})
+        plan = build_plan(trt, onnx, batches)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BackendUnavailable(f"tensorrt cannot load the engine it built for {key.gpu}")
         cache.write(key, plan)
-    return TensorRtNetwork(trt, engine, key.gpu, precision)
+    return TensorRtNetwork(trt, engine, key.gpu, "f32")
 
 
 def _driver_version() -> str:

@@ -52,9 +52,8 @@ def paint(loaded: Target, expression: F32) -> tuple[U8, U8, U8]:
     background = loaded.frames.decoder().read(0)
     compositor = Compositor(MESH, loaded.style.mouth)
     source = [(loaded.sources[0], 1.0)]
-    frame, (x, y, w, h), mask = compositor.paint(
-        background, loaded.track.placement(0), expression, source
-    )
+    painting = compositor.paint(background, loaded.track.placement(0), expression, source)
+    frame, (x, y, w, h), mask = painting.frame, painting.box, painting.mask
     whole = np.zeros((loaded.height, loaded.width), np.uint8)
     whole[y : y + h, x : x + w] = mask
     return background, frame, whole
@@ -132,9 +131,8 @@ def test_a_source_at_the_targets_own_expression_gives_back_the_picture() -> None
     from lipstream.engine.mouth import mouth_of
 
     mouth = mouth_of(MODEL, MODEL.mean, np.array([180.0, 140.0, 120.0], np.float32))
-    frame, _, mask = Compositor(MESH, mouth).paint(
-        background, place, place.expression, [(source, 1.0)]
-    )
+    painting = Compositor(MESH, mouth).paint(background, place, place.expression, [(source, 1.0)])
+    frame, mask = painting.frame, painting.mask
     assert mask.any()
     difference = np.abs(frame.astype(int) - background.astype(int))
     # The gap is averaged over four samples a pixel, which softens this harsh pattern a little.

@@ -55,13 +55,13 @@ def resting(engine: Engine, background: int) -> U8:
     """A footage frame with the mouth at rest, painted without the engine's stages."""
     target = engine.target
     compositor = Compositor(build_mesh(face_model()), target.style.mouth)
-    picture, _, _ = compositor.paint(
+    painting = compositor.paint(
         target.frames.decoder().read(background),
         target.track.placement(background),
         target.style.rest,
         [(target.sources[0], 1.0)],
     )
-    return picture
+    return painting.frame
 
 
 @settings(max_examples=5, deadline=None)

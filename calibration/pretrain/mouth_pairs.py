@@ -1,0 +1,203 @@
+"""Pairs for the renderer: a mouth as the engine would paint it, and as the camera saw it.
+
+A frame lends its background, pose and expression; another frame of the same person, from another
+moment or another clip, lends the mouth. What the compositor makes of the two is the input, the
+frame itself is the truth. The background's own mouth never reaches the input: the lip layer covers
+it. Two neighbouring frames make one example, because the network sees its own last output.
+
+Few people may be trained on, so faces are varied: bent, stretched, mirrored, in other skin tones,
+light and sharpness, and with light that does not match between lips and skin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from lipstream.calibration.sources import cut_source
+from lipstream.engine.compositor import Compositor, Layers, MouthSource
+from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, face_model
+from lipstream.engine.frames import FrameDecoder
+from lipstream.engine.renderer import CROP_PX
+from lipstream.engine.target import Target
+from lipstream.engine.types import F32, U8
+from lipstream.engine.warp import build_mesh
+from lipstream.kernels import color
+from lipstream.kernels.mesh import remap
+
+APART_FRAMES: Final = 6  # nearer in time, a source would be the truth itself
+_CANDIDATES = 12
+_NEAREST = 0.6  # share of examples whose source is the nearest of the candidates in expression
+_OTHER_CLIP = 0.35
+_TWO_SOURCES = 0.2
+_BEND_PX = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Two neighbouring frames of one face."""
+
+    seen: U8  # u8 [2, 256, 256, 6], painted crop and guides; see `renderer.cut`
+    truth: U8  # u8 [2, 256, 256, 3]
+
+
+class Person:
+    """The calibrated clips of one person."""
+
+    def __init__(self, name: str, clips: Sequence[Target]) -> None:
+        self.name = name
+        self._clips = list(clips)
+        self._decoders: dict[int, FrameDecoder] = {}  # made in the process that uses them
+        self._mesh = build_mesh(face_model())
+        self._compositors = [Compositor(self._mesh, clip.style.mouth) for clip in clips]
+        moved = (face_model().basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2))
+        self._lip_motion = np.sqrt(moved).astype(np.float32)
+        self._good = [np.flatnonzero(c.track.usable & c.track.paintable) for c in clips]
+        self._pairs = [own[1:][np.diff(own) == 1] for own in self._good]
+        self._share = np.array([len(pairs) for pairs in self._pairs], np.float64)
+        self._share /= self._share.sum()
+
+    def example(self, rng: np.random.Generator) -> Example:
+        """Two frames, one source (or two that fade), one variation of it all."""
+        at = int(rng.choice(len(self._clips), p=self._share))
+        clip = self._clips[at]
+        frame = int(rng.choice(self._pairs[at]))
+        sources = self._sources(at, frame, rng)
+        variation = Variation.draw(rng)
+        seen, truth = [], []
+        for index in (frame - 1, frame):
+            picture = self._read(at, index)
+            placement = clip.track.placement(index)
+            layers = self._compositors[at].layers(
+                picture, placement, clip.track.expression[index], sources, guided=True
+            )
+            assert layers is not None, "a usable frame has its face inside the picture"
+            real = color.i420_region_to_rgb(picture, *layers.box)
+            one, other = variation.apply(layers, real)
+            seen.append(one)
+            truth.append(other)
+        return Example(np.stack(seen), np.stack(truth))
+
+    def _read(self, clip: int, frame: int) -> U8:
+        if clip not in self._decoders:
+            self._decoders[clip] = self._clips[clip].frames.decoder()
+        return self._decoders[clip].read(frame)
+
+    def _sources(
+        self, at: int, frame: int, rng: np.random.Generator
+    ) -> list[tuple[MouthSource, float]]:
+        wanted = self._clips[at].track.expression[frame]
+        count = 2 if rng.random() < _TWO_SOURCES else 1
+        shares = [1.0] if count == 1 else [float(s) for s in rng.dirichlet((1, 1))]
+        return [(self._source(at, frame, wanted, rng), share) for share in shares]
+
+    def _source(self, at: int, frame: int, wanted: F32, rng: np.random.Generator) -> MouthSource:
+        clip = at
+        if len(self._clips) > 1 and rng.random() < _OTHER_CLIP:
+            clip = int(rng.choice(len(self._clips), p=self._share))
+        own = self._good[clip]
+        if clip == at:
+            own = own[np.abs(own - frame) >= APART_FRAMES]
+        candidates = rng.choice(own, min(_CANDIDATES, len(own)), replace=False)
+        chosen = int(candidates[0])
+        track = self._clips[clip].track
+        if rng.random() < _NEAREST:
+            distance = (((track.expression[candidates] - wanted) * self._lip_motion) ** 2).sum(1)
+            chosen = int(candidates[distance.argmin()])
+        rgb = color.i420_to_rgb(self._read(clip, chosen))
+        return cut_source(rgb, track.placement(chosen), self._mesh)
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One change of face, skin, light and lens, the same for all pictures of an example."""
+
+    bend: F32  # f32 [256, 256, 2], px of the crop
+    mixing: F32  # f32 [3, 3], of colours
+    gamma: F32  # f32 [3]
+    gain: F32  # f32 [3]
+    blur_px: float
+    tilt: F32  # f32 [3, 3], levels: light of the lips off that of the skin, as 1, x, y by colour
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Variation:
+        """Everything at once, most of it mild."""
+        hue = rng.normal(0, 0.05, (3, 3)) + np.eye(3)
+        grey = rng.uniform(0, 0.5) if rng.random() < 0.3 else 0.0
+        mixing = (1 - grey) * hue + grey * np.array([0.3, 0.59, 0.11])
+        tilted = rng.random() < 0.6
+        return cls(
+            _bend(rng),
+            (mixing / mixing.sum(1, keepdims=True)).astype(np.float32),
+            np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.06, 3)).astype(np.float32),
+            np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06, 3)).astype(np.float32),
+            float(rng.uniform(0.4, 2.0)) if rng.random() < 0.35 else 0.0,
+            (
+                tilted * rng.normal(0, 1, (3, 1)) * [[5], [6], [6]] * rng.normal(1, 0.2, (3, 3))
+            ).astype(np.float32),
+        )
+
+    def apply(self, layers: Layers, real: U8) -> tuple[U8, U8]:
+        """Crops u8 [256, 256, 6] of what was painted and u8 [256, 256, 3] of the real patch."""
+        crop = layers.crop
+        bent = crop.inward() + self.bend * np.float32(crop.side / CROP_PX)
+        both = np.concatenate([layers.painted, layers.guides, real], axis=2)
+        stack = remap(np.ascontiguousarray(both), bent.astype(np.float32))
+        painted, truth = self._recoloured(stack[..., :3]), self._recoloured(stack[..., 6:])
+        opacity = stack[..., 3:4].astype(np.float32) / 255
+        ramp = np.linspace(-1, 1, CROP_PX, dtype=np.float32)
+        light = (
+            self.tilt[0] + ramp[None, :, None] * self.tilt[1] + ramp[:, None, None] * self.tilt[2]
+        )
+        painted += opacity * light * (painted / 128)
+        if self.blur_px:
+            spread = (self.blur_px, self.blur_px, 0)
+            painted, truth = gaussian_filter(painted, spread), gaussian_filter(truth, spread)
+        seen = np.concatenate([_bytes(painted), stack[..., 3:6]], axis=2)
+        return seen, _bytes(truth)
+
+    def _recoloured(self, picture: U8) -> F32:
+        values = (picture.astype(np.float32) / 255) @ self.mixing.T
+        lit = np.float32(255) * self.gain * np.clip(values, 1e-4, 1) ** self.gamma
+        return lit.astype(np.float32)
+
+
+def _bend(rng: np.random.Generator) -> F32:
+    """A displacement of the crop f32 [256, 256, 2], px: another face, or the head tilted."""
+    centre = np.float32(CROP_PX / 2)
+    y, x = np.mgrid[:CROP_PX, :CROP_PX].astype(np.float32) + np.float32(0.5) - centre
+    mirror = -1.0 if rng.random() < 0.5 else 1.0
+    angle, size = rng.normal(0, 0.12), np.exp(rng.normal(0, 0.1))
+    stretch = np.exp(rng.normal(0, 0.08))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * size
+    turn = turn @ np.diag([mirror * stretch, 1 / stretch])
+    shift = rng.normal(0, 5, 2)
+    moved = np.stack([x, y], -1) @ turn.T + shift
+    coarse = rng.normal(0, _BEND_PX / 2, (5, 5, 2)).astype(np.float32)
+    rows = np.linspace(0, 4, CROP_PX, dtype=np.float32)
+    return (moved - np.stack([x, y], -1) + _smooth(coarse, rows)).astype(np.float32)
+
+
+def _smooth(coarse: F32, at: F32) -> F32:
+    """Cubic-like interpolation of a coarse grid f32 [5, 5, 2] at f32 [n] × f32 [n]."""
+    grid = np.arange(5, dtype=np.float32)
+    weight = np.exp(-((at[:, None] - grid) ** 2) / 0.8)
+    weight /= weight.sum(1, keepdims=True)
+    rows = np.einsum("ng,ghc->nhc", weight, coarse)
+    return np.einsum("mh,nhc->nmc", weight, rows)
+
+
+def _bytes(values: F32) -> U8:
+    return np.clip(values + np.float32(0.5), 0, 255).astype(np.uint8)
+
+
+def as_crops(examples: Sequence[Example]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Examples as one batch: seen u8 [B, 2, 6, 256, 256] and truth u8 [B, 2, 3, 256, 256]."""
+    seen = np.stack([e.seen for e in examples]).transpose(0, 1, 4, 2, 3)
+    truth = np.stack([e.truth for e in examples]).transpose(0, 1, 4, 2, 3)
+    return np.ascontiguousarray(seen), np.ascontiguousarray(truth)

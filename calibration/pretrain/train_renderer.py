@@ -1,0 +1,217 @@
+"""Rebuilds the shipped renderer from clips of people, by self-reconstruction.
+
+Every clip is calibrated as a user would; `mouth_pairs` makes examples of it without end. First the
+picture losses alone, then a discriminator beside them. The weights that ship are a running mean
+over the steps, which flickers less than any one of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lipstream.engine.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lipstream.calibration.pretrain.mouth_pairs import Person
+    from lipstream.engine.renderer_torch import RendererNet
+
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RendererTraining:
+    """How to train."""
+
+    seed: int = 0
+    steps: int = 6000
+    batch: int = 8
+    rate: float = 6e-4
+    adversarial_from: float = 0.4  # share of the steps before the discriminator joins
+    loaders: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.loaders) <= 0 or not 0 < self.rate < 1:
+            raise UsageError(f"{self}: expected positive numbers and a rate below 1")
+
+
+def examples(
+    people: Sequence[Person], seed: int, batch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches without end, every person as often as the next."""
+    import torch
+
+    from lipstream.calibration.pretrain.mouth_pairs import as_crops
+
+    rng = np.random.default_rng(seed)
+    while True:
+        drawn = [people[int(rng.integers(len(people)))].example(rng) for _ in range(batch)]
+        seen, truth = as_crops(drawn)
+        yield torch.from_numpy(seen), torch.from_numpy(truth)
+
+
+def loader(people: Sequence[Person], options: RendererTraining) -> Any:
+    """The same from processes of their own."""
+    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+    class Stream(IterableDataset):
+        def __iter__(self) -> Iterator[Any]:
+            info = get_worker_info()
+            seed = options.seed * 1000 + (0 if info is None else info.id)
+            return examples(people, seed, options.batch)
+
+    return DataLoader(Stream(), batch_size=None, num_workers=options.loaders, prefetch_factor=4)
+
+
+class RendererTrainer:
+    """One run over batches of seen u8 [B, 2, 6, S, S] and truth u8 [B, 2, 3, S, S]."""
+
+    def __init__(self, net: RendererNet, options: RendererTraining) -> None:
+        import torch
+
+        from lipstream.calibration.pretrain.renderer_losses import Discriminator, LossWeights
+
+        self.options = options
+        self.net = net.to(options.device).to(memory_format=torch.channels_last)
+        self.mean = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.judge = Discriminator().to(options.device)
+        self.weights = LossWeights()
+        self.optimiser = torch.optim.AdamW(self.net.parameters(), options.rate, weight_decay=1e-4)
+        self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), 4e-4, (0.0, 0.9))
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, options.rate, options.steps, pct_start=0.05
+        )
+        self.steps_done = 0
+
+    def step(self, seen: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+        """One step of the optimiser; the losses by name."""
+        import torch
+
+        from lipstream.calibration.pretrain import renderer_losses as losses
+
+        device = self.options.device
+        seen, truth = seen.to(device).float() / 255, truth.to(device).float() / 255
+        first, second = seen[:, 0], seen[:, 1]
+        with torch.no_grad():
+            before = mended(self.net, first, first[:, :3])
+        ours = mended(self.net, second, before)
+        weight = losses.loss_weight(second[:, 3:])
+        found = losses.picture_losses(ours, truth[:, 1], weight)
+        found["motion"] = losses.motion_loss(ours, before, truth[:, 1], truth[:, 0], weight)
+        adversarial = self.steps_done >= self.options.adversarial_from * self.options.steps
+        if adversarial:
+            self.judge.requires_grad_(False)
+            found["adversarial"] = -self.judge(ours).mean()
+            self.judge.requires_grad_(True)
+        total = sum((getattr(self.weights, n) * v for n, v in found.items()), torch.zeros(()))
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.schedule.step()
+        if adversarial:
+            judged = losses.discriminator_loss(self.judge, ours.detach(), truth[:, 1])
+            self.judge_optimiser.zero_grad(set_to_none=True)
+            judged.backward()
+            self.judge_optimiser.step()
+        self.steps_done += 1
+        keep = min(0.998, self.steps_done / (self.steps_done + 20))
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                self.mean[name].lerp_(value, 1 - keep)
+        return {name: float(value.detach()) for name, value in found.items()}
+
+
+def mended(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+    """The crop f32 [B, 3, S, S] that `engine.renderer` would make of seen f32 [B, 6, S, S]."""
+    import torch
+
+    stack = torch.cat([seen, previous], 1).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(seen.device.type, torch.bfloat16):
+        difference = net(stack)
+    return (seen[:, :3] + difference.float() * seen[:, 3:4]).clamp(0, 1)
+
+
+def people_of(data: Path, cache: Path, report: Report) -> list[Person]:
+    """The people below `data`, each clip calibrated once into `cache`.
+
+    Files that a manifest.json reserves for tests or for lip motion are left out.
+
+    Raises: UsageError when nothing is left.
+    """
+    from lipstream.calibration.build import CalibrationOptions, calibrate
+    from lipstream.calibration.pretrain.clips import find_paintable
+    from lipstream.calibration.pretrain.mouth_pairs import Person
+    from lipstream.engine.errors import CalibrationError
+    from lipstream.engine.target import load_target
+
+    found = find_paintable(data)
+    clips: dict[str, list[Any]] = {}
+    for index, (path, speaker) in enumerate(found):
+        report(f"calibrating {path.name}", index / len(found))
+        folder = cache / f"{path.stem}.target"
+        try:
+            if not folder.is_dir():
+                calibrate(path, folder, CalibrationOptions())
+        except CalibrationError:
+            continue
+        clips.setdefault(speaker, []).append(load_target(folder))
+    if not clips:
+        raise UsageError(f"{data}: no clip that the renderer may learn from")
+    return [Person(name, own) for name, own in sorted(clips.items())]
+
+
+def main(
+    output: Path,
+    data: Path,
+    cache: Path | None = None,
+    options: RendererTraining | None = None,
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Train a renderer and write renderer.safetensors and renderer.onnx into `output`.
+
+    Raises:
+        UsageError: torch or onnx is missing, or `data` holds no clips.
+        AssetError: the face landmarker is missing.
+    """
+    for module in ("torch", "onnx"):
+        if importlib.util.find_spec(module) is None:
+            raise UsageError(f"training needs {module}; pip install 'lipstream[torch]'")
+    import torch
+
+    from lipstream.calibration.assets import cache_folder
+    from lipstream.calibration.pretrain.export_renderer import save_renderer
+    from lipstream.engine.renderer_torch import RendererNet, RendererSize
+
+    options = RendererTraining() if options is None else options
+    report = (lambda what, share: None) if report is None else report
+    people = people_of(data, cache_folder() / "train" if cache is None else cache, report)
+    torch.manual_seed(options.seed)
+    trainer = RendererTrainer(RendererNet(RendererSize()), options)
+    output.mkdir(parents=True, exist_ok=True)
+    kept: list[dict[str, float]] = []
+    for step, (seen, truth) in enumerate(loader(people, options)):
+        kept.append(trainer.step(seen, truth))
+        if step % 50 == 49:
+            told = {n: round(_recent(kept, n), 5) for n in kept[-1]}
+            report(" ".join(f"{n} {v:.4f}" for n, v in told.items()), step / options.steps)
+        if step % 500 == 499 or step == options.steps - 1:
+            notes = {"steps": str(step + 1), **{k: str(v) for k, v in asdict(options).items()}}
+            save_renderer(trainer.mean, output, {"training": json.dumps(notes)})
+        if step == options.steps - 1:
+            break
+    final = {name: _recent(kept, name) for name in kept[-1]}
+    return {"output": str(output), "people": len(people), "steps": options.steps, "losses": final}
+
+
+def _recent(kept: Sequence[dict[str, float]], name: str) -> float:
+    return float(np.mean([one[name] for one in kept[-50:] if name in one]))
