@@ -15,6 +15,7 @@ import numpy as np
 from lipstream.engine.face_model import FACE_OVAL, FaceModel, Pose, fit_pose
 from lipstream.engine.frames import FrameDecoder
 from lipstream.engine.target import Track
+from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import Placement, head_triangles, smoothstep, with_rings
 from lipstream.kernels import color
@@ -51,6 +52,7 @@ class Background:
         self._model = model
         self._triangles = head_triangles(model, len(_RINGS))
 
+    @stage("background")
     def paint(self, walk: Walk, decoder: FrameDecoder) -> tuple[U8, Placement]:
         """The frame of a walk, I420 u8 [h*3/2, w] (not to be written to), and its face."""
         frame, place = decoder.read(walk.current), self._track.placement(walk.current)

@@ -18,6 +18,7 @@ from lipstream.engine.face_model import (
 from lipstream.engine.inner_mouth import InnerMouth, Lent
 from lipstream.engine.mouth import Mouth
 from lipstream.engine.renderer import GUIDES, MouthCrop, Renderer
+from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
     INNER_ROWS,
@@ -98,6 +99,7 @@ class Compositor:
         self._lip_vertices = mouth_vertices
         self._skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
 
+    @stage("composite")
     def paint(
         self,
         background: U8,
@@ -121,9 +123,11 @@ class Compositor:
         if self._renderer is not None and layers.guides is not None:
             mended = self._renderer.mend(layers.painted, layers.guides, layers.crop, previous)
         x0, y0 = layers.box[:2]
-        color.rgb_region_into_i420(layers.painted, frame, x0, y0, layers.mask)
+        with stage("color"):
+            color.rgb_region_into_i420(layers.painted, frame, x0, y0, layers.mask)
         return Painting(frame, layers.box, layers.mask, mended)
 
+    @stage("warp")
     def layers(
         self,
         background: U8,
@@ -153,10 +157,12 @@ class Compositor:
         box = (x0, y0, x1 - x0, y1 - y0)
         if x1 <= x0 or y1 <= y0:
             return None
-        patch = color.i420_region_to_rgb(background, *box)
+        with stage("color"):
+            patch = color.i420_region_to_rgb(background, *box)
         corner = np.array([x0, y0], np.float32)
         warped, mask = warp_mesh(patch, start - corner, moved - corner, triangles, patch.shape[:2])
-        painted = composite.blend(patch, warped, mask)
+        with stage("composite"):
+            painted = composite.blend(patch, warped, mask)
         grid = inner_grid(vertices)
         points = np.concatenate([after, placement.project(grid)])
         driven = Driven(vertices, grid, points, expression, placement.scale)
@@ -164,6 +170,7 @@ class Compositor:
         self._lay_lips(painted, mask, guides, driven.seen_from(x0, y0), sources)
         return Layers(box, painted, mask, guides, crop.seen_from(x0, y0))
 
+    @stage("composite")
     def _lay_lips(
         self,
         painted: U8,
@@ -215,6 +222,7 @@ class Compositor:
         drawn, _ = mesh_map(values, inner, self._mesh.inner_triangles, shape)
         return drawn.astype(np.uint8)
 
+    @stage("warp")
     def _lips_of(self, source: MouthSource, driven: Driven, shape: tuple[int, int]) -> U8:
         """One source's lips and inner mouth on the driven mesh, u8 [h, w, 3]."""
         inner, trust = inner_source(driven.grid, driven.vertices, source.placement)

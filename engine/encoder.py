@@ -21,6 +21,7 @@ from lipstream.engine.errors import AssetError, UsageError
 from lipstream.engine.face_model import FaceModel, face_model
 from lipstream.engine.features import Features, FeatureState
 from lipstream.engine.timebase import ms_to_samples
+from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, STEP_SAMPLES, AudioChunk, Expression, Lips
 from lipstream.engine.vad import Gate, GateState
 
@@ -92,6 +93,7 @@ class Encoder:
             gate=self._gate.init(),
         )
 
+    @stage("encoder")
     def step(self, state: EncoderState, item: AudioChunk) -> tuple[list[Expression], EncoderState]:
         """Consume one chunk of any length.
 

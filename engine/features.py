@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
 
 HOP_SAMPLES: Final = 160  # 10 ms
@@ -150,6 +151,7 @@ class Features:
         """State before the first sample: silence."""
         return FeatureState(np.zeros(HISTORY_SAMPLES, np.float32), self.normaliser.init())
 
+    @stage("features")
     def step(self, state: FeatureState, samples: F32) -> tuple[F32, FeatureState]:
         """Consume one step of audio."""
         heard = np.concatenate([state.history, samples])

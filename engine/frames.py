@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.errors import TargetError
+from lipstream.engine.timing import stage
 from lipstream.engine.types import U8
 
 _QUALITY_STEP = 118  # FFmpeg's FF_QP2LAMBDA
@@ -105,6 +106,7 @@ class FrameDecoder:
         self._codec = _jpeg_decoder()
         self._recent: dict[int, U8] = {}
 
+    @stage("decode")
     def read(self, index: int) -> U8:
         """Frame `index` as read-only I420 u8 [h*3/2, w].
 

@@ -35,6 +35,7 @@ from lipstream.engine.source_selector import (
     SourceSelector,
     SourceState,
 )
+from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, Expression, MatchedFrame
 from lipstream.engine.viterbi import (
     FixedLagViterbi,
@@ -160,6 +161,7 @@ class FootageMatcher:
         before = () if previous is None else (previous,)
         return FootageState(self._search.init(before), (), first_frame, 0)
 
+    @stage("matcher")
     def step(
         self, state: FootageState, item: Expression
     ) -> tuple[list[MatchedFrame], FootageState]:

@@ -40,6 +40,7 @@ from lipstream.engine.matcher import (
 from lipstream.engine.renderer import load_renderer
 from lipstream.engine.target import Target, Track
 from lipstream.engine.timebase import frame_sample, frames_covering
+from lipstream.engine.timing import stage
 from lipstream.engine.types import (
     F32,
     SAMPLE_RATE_HZ,
@@ -214,6 +215,7 @@ class Session:
         """Of the engine."""
         return self.engine.delay_ms
 
+    @stage("session")
     def push(self, chunk: AudioChunk | F32) -> list[VideoFrame]:
         """Hear f32 mono 16 kHz of any length; return the frames that it completes, in order.
 

@@ -24,6 +24,7 @@ import numpy as np
 from lipstream.engine.backends.base import FAST, Model, Network, select_backend
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.face_model import FaceModel
+from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import LIP_OUTLINE, Placement
 from lipstream.kernels.mesh import remap
@@ -96,6 +97,7 @@ class Renderer:
         """`network` maps INPUT f32 [1, 9, 256, 256], 0 to 1, to OUTPUT f32 [1, 3, 256, 256]."""
         self.network = network
 
+    @stage("renderer")
     def mend(self, picture: U8, guides: U8, crop: MouthCrop, previous: U8 | None) -> U8:
         """Mend the mouth of `picture` u8 [h, w, 3], in place.
 

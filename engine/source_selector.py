@@ -12,6 +12,7 @@ import numpy as np
 
 from lipstream.engine.errors import UsageError
 from lipstream.engine.footage import random_pair_cost
+from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, MatchedFrame
 from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions
 from lipstream.kernels.dynamic import feature_distance
@@ -132,6 +133,7 @@ class SourceSelector:
         """State before the first frame."""
         return SourceState(self._search.init(), ())
 
+    @stage("sources")
     def step(
         self, state: SourceState, item: MatchedFrame
     ) -> tuple[list[SelectedSource], SourceState]:
