@@ -1,0 +1,240 @@
+"""From sound in to frame out on the clock: conversations as the server holds them.
+
+Each conversation has its `SessionRunner`; a source hands it 20 ms of sound every 20 ms; a viewer
+takes frames at their release times and encodes them on the loop's thread pool, as aiortc does.
+What a frame waited for is kept apart from what was computed for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from lipstream.bench.figures import percentiles
+from lipstream.bench.latency import WARM_UP_S, Setting, own_ms
+from lipstream.bench.machine import Load
+from lipstream.bench.subject import Encoding, voice
+from lipstream.engine.pipeline import Engine, Session
+from lipstream.engine.target import Target
+from lipstream.engine.timebase import frame_sample
+from lipstream.engine.timing import STAGES, Recorder, recording
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, VideoFrame
+from lipstream.streaming.runner import SessionRunner, TimedFrame, warm_up
+
+# What a frame's way consists of, in order; their sum is the whole.
+PARTS: Final = ("algorithmic", "chunking", "queue", "compute", "hand_over", "hold", "encode_queue",
+                "encode")  # fmt: skip
+_CLICK_S: Final = 1.013  # so that clicks fall everywhere between two frames
+_STEP_S: Final = STEP_SAMPLES / SAMPLE_RATE_HZ
+
+
+@dataclass
+class _Watched:
+    """The engine, with a note of when each frame was begun, done and by which sound."""
+
+    engine: Engine
+    recorder: Recorder | None = None
+    notes: dict[int, dict[str, float]] = field(default_factory=dict)  # by frame index
+    stages: dict[int, dict[str, float]] = field(default_factory=dict)
+    _session: Session | None = None
+
+    @property
+    def delay_ms(self) -> float:
+        return self.engine.delay_ms
+
+    def session(self) -> _Watched:
+        self._session = self.engine.session()
+        return self
+
+    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
+        assert self._session is not None
+        began_s = time.monotonic()
+        frames = self._session.push(chunk)
+        done_s = time.monotonic()
+        own = own_ms(self.recorder.take()) if self.recorder is not None else {}
+        for frame in frames:
+            self.notes[frame.frame_index] = {
+                "began_s": began_s,
+                "done_s": done_s,
+                "heard_sample": chunk.start_sample + chunk.samples.size,
+            }
+            self.stages[frame.frame_index] = own
+        return frames
+
+    def interrupt(self) -> None:
+        assert self._session is not None
+        self._session.interrupt()
+
+
+@dataclass
+class Conversation:
+    """What one conversation left behind."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)  # ms, by PARTS and "total"
+    stages: list[dict[str, float]] = field(default_factory=list)
+    clicks: list[float] = field(default_factory=list)  # ms from said to encoded
+    first_frame_ms: float = 0.0  # from start to the first frame encoded
+    late_frames: int = 0
+    dropped_frames: int = 0
+    slipped_ms: float = 0.0
+    error: str | None = None
+
+
+def measure_paced(
+    target: Target,
+    setting: Setting,
+    seconds: float = 20.0,
+    slowed: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """One conversation in real time; figures after the warm-up."""
+    engine = setting.engine(target)
+    warm_ms = warm_up(engine) * 1000
+    load = Load()
+    recorder = Recorder(slowed)
+    with recording(recorder):
+        done = converse(engine, 1, seconds, recorder)[0]
+    if done.error is not None:
+        raise RuntimeError(f"the conversation ended by {done.error}")
+    parts = {name: [row[name] for row in done.rows] for name in (*PARTS, "total")}
+    stages = {
+        name: percentiles([row.get(name, 0.0) for row in done.stages])
+        for name in STAGES
+        if any(name in row for row in done.stages)
+    }
+    whole = sum(float(np.mean(parts[name])) for name in PARTS)
+    click = float(np.mean(done.clicks)) if done.clicks else 0.0
+    return {
+        "backend": engine.backend,
+        "renderer": engine.renderer is not None,
+        "profile": setting.profile,
+        "others_cores": load.others(),
+        "warm_up_ms": round(warm_ms, 2),
+        "first_frame_ms": round(done.first_frame_ms, 2),
+        "parts": {name: percentiles(values) for name, values in parts.items()},
+        "stages": stages,
+        "click": {
+            "parts_sum_ms": round(whole, 3),
+            "measured_ms": round(click, 3),
+            "difference_ms": round(click - whole, 3),
+            "clicks": len(done.clicks),
+        },
+        "late_frames": done.late_frames,
+        "dropped_frames": done.dropped_frames,
+        "slipped_ms": done.slipped_ms,
+        "samples_ms": {
+            **{name: [round(x, 4) for x in values] for name, values in parts.items()},
+            "click": [round(x, 4) for x in done.clicks],
+        },
+    }
+
+
+def converse(
+    engine: Engine, count: int, seconds: float, recorder: Recorder | None = None
+) -> list[Conversation]:
+    """`count` conversations at once over one engine, in real time, for warm-up + `seconds`."""
+
+    async def all_at_once() -> list[Conversation]:
+        # Not all at the same phase: callers do not speak in step.
+        return list(
+            await asyncio.gather(
+                *(_converse(engine, seconds, k * 0.04 / count, recorder) for k in range(count))
+            )
+        )
+
+    return asyncio.run(all_at_once())
+
+
+async def _converse(
+    engine: Engine, seconds: float, wait_s: float, recorder: Recorder | None
+) -> Conversation:
+    await asyncio.sleep(wait_s)
+    sound, clicks = _clicked(voice(WARM_UP_S + seconds))
+    watched, done = _Watched(engine, recorder), Conversation()
+    runner = SessionRunner(watched)
+    painted: dict[int, float] = {}
+
+    def early(item: TimedFrame) -> None:
+        painted[item.frame.frame_index] = time.monotonic()
+
+    subscription = runner.subscribe(early)
+    encoding, loop = Encoding(engine.target.fps), asyncio.get_running_loop()
+    runner.start()
+    source = asyncio.create_task(_speak(runner, sound))
+    warm_s = runner.clock.origin_s + WARM_UP_S
+    while (item := await subscription.next()) is not None:
+        left_s = time.monotonic()
+        frame = item.frame
+        begun_s, encoded_s = await loop.run_in_executor(None, _encode, encoding, frame)
+        if not done.first_frame_ms:
+            done.first_frame_ms = (encoded_s - runner.clock.origin_s) * 1000
+        index = frame.frame_index
+        note = watched.notes.pop(index)
+        own = watched.stages.pop(index)
+        slip = item.media_sample - frame_sample(index, frame.fps)
+        spoken_s = runner.clock.wall_s(item.media_sample)
+        ready_s = runner.clock.wall_s(int(note["heard_sample"]) + slip)
+        row = {
+            "algorithmic": engine.delay_ms,
+            "chunking": (ready_s - spoken_s) * 1000 - engine.delay_ms,
+            "queue": (note["began_s"] - ready_s) * 1000,
+            "compute": (note["done_s"] - note["began_s"]) * 1000,
+            "hand_over": (painted[index] - note["done_s"]) * 1000,
+            "hold": (left_s - painted.pop(index)) * 1000,
+            "encode_queue": (begun_s - left_s) * 1000,
+            "encode": (encoded_s - begun_s) * 1000,
+            "total": (encoded_s - spoken_s) * 1000,
+        }
+        if spoken_s >= warm_s:
+            done.rows.append(row)
+            done.stages.append({**own, "encode": row["encode"]})
+            for at in np.flatnonzero(frame.audio.samples == 1.0):
+                if clicks:
+                    said_s = min(
+                        (runner.clock.wall_s(c) for c in clicks),
+                        key=lambda s: abs(s - spoken_s - at / SAMPLE_RATE_HZ),
+                    )
+                    # Within its frame a click is heard later than the picture begins.
+                    lag_s = encoded_s + at / SAMPLE_RATE_HZ - said_s
+                    done.clicks.append(lag_s * 1000)
+        if source.done():
+            break
+    await source
+    subscription.close()
+    runner.close()
+    counters = runner.counters
+    done.late_frames, done.dropped_frames = counters.late_frames, counters.dropped_frames
+    done.slipped_ms, done.error = counters.slipped_samples * 1000 / SAMPLE_RATE_HZ, runner.error
+    return done
+
+
+async def _speak(runner: SessionRunner, sound: F32) -> None:
+    """Each 20 ms at the moment when they have been said, by the conversation's own clock."""
+    for start in range(0, len(sound) - STEP_SAMPLES + 1, STEP_SAMPLES):
+        end_s = runner.clock.wall_s(start + STEP_SAMPLES)
+        await asyncio.sleep(max(0.0, end_s - time.monotonic()))
+        runner.hear(sound[start : start + STEP_SAMPLES], start)
+
+
+def _encode(encoding: Encoding, frame: VideoFrame) -> tuple[float, float]:
+    begun_s = time.monotonic()
+    encoding.encode(frame)
+    return begun_s, time.monotonic()
+
+
+def _clicked(sound: F32) -> tuple[F32, list[int]]:
+    """The sound with single samples of exactly 1.0, and where they are."""
+    sound = np.clip(sound, -0.8, 0.8)
+    at = list(range(7, len(sound), round(_CLICK_S * SAMPLE_RATE_HZ)))
+    sound[at] = 1.0
+    return sound, at
+
+
+def in_time(conversations: Sequence[Conversation]) -> list[float]:
+    """ms from complete sound to encoded picture, without the hold, of all frames."""
+    timely = ("queue", "compute", "hand_over", "encode_queue", "encode")
+    return [sum(row[name] for name in timely) for done in conversations for row in done.rows]
