@@ -24,12 +24,12 @@ from lipstream.kernels import implementation
 _COPY_BYTES: Final = 64 << 20  # far beyond any last-level cache share
 _SIDE: Final = 768
 _LIBRARIES: Final = ("lipstream", "numpy", "av", "aiortc", "openvino", "torch", "onnxruntime")
-_QUIET: Final = 0.5  # load average under which a figure counts as one of a quiet machine
+_QUIET_CORES: Final = 0.15  # kept busy by others, up to which a machine counts as quiet
 
 
-def describe() -> dict[str, Any]:
-    """Hardware, versions, commit and load, for the head of every report."""
-    load = os.getloadavg()
+def describe(load: Load) -> dict[str, Any]:
+    """Hardware, versions, commit, and what others did to the machine since `load` began."""
+    others = load.others()
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -39,8 +39,9 @@ def describe() -> dict[str, Any]:
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "load_average": [round(x, 2) for x in load],
-        "quiet": load[0] < _QUIET,
+        "load_average": load.average,  # when it began
+        "others_cores": others,
+        "quiet": others is not None and others <= _QUIET_CORES,
     }
 
 
@@ -49,6 +50,7 @@ class Load:
 
     def __init__(self) -> None:
         """Begin."""
+        self.average = [round(x, 2) for x in os.getloadavg()]
         self._machine, self._own, self._wall = _busy_s(), _own_s(), time.perf_counter()
 
     def others(self) -> float | None:

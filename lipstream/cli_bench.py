@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lipstream.console import own_console
+from lipstream.console import Console, own_console
+
+if TYPE_CHECKING:
+    from lipstream.bench.machine import Load
 
 bench_app = typer.Typer(help="Measurements that can be repeated.", no_args_is_help=True)
 train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=True)
@@ -16,8 +22,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show what libraries say, and where errors arise.")
 ]
-
-
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", help="Folder for report.html and report.json; other commands' parts stay."
+    ),
+]
+TargetBundle = Annotated[
+    Path | None, typer.Option("--target", help="Bundle to measure; the demo if none is named.")
+]
+Seconds = Annotated[float, typer.Option(help="Measured time of each run, after the warm-up.")]
+Profiles = Annotated[str, typer.Option(help="Comma-separated: low, live, studio.")]
+Backends = Annotated[str, typer.Option(help="Comma-separated: auto, openvino, numpy, torch.")]
+Renderers = Annotated[
+    str, typer.Option(help="Comma-separated: none, network, auto (network if it can run).")
+]
 Data = Annotated[
     Path,
     typer.Option(
@@ -33,26 +52,29 @@ Data = Annotated[
 def bench_quality(
     data: Data,
     backend: Annotated[str, typer.Option(help="What runs the networks.")] = "auto",
+    report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """How well the lips follow the voice, on people the encoder never saw."""
-    with own_console(verbose) as console:
+    with own_console(verbose) as console, _load() as load:
         from lipstream.bench.quality import measure_quality, summary
 
         with console.progress() as progress:
             report = measure_quality(data, backend=backend, report=progress)
-        console.result(report, json, summary(report))
+        _tell(console, load, {"quality": report}, report_folder, json, summary(report))
 
 
 @bench_app.command("matcher")
-def bench_matcher(json: Json = False, verbose: Verbose = False) -> None:
+def bench_matcher(
+    report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False
+) -> None:
     """What the frame matcher costs, and how far a short lag is from the best path."""
-    with own_console(verbose) as console:
+    with own_console(verbose) as console, _load() as load:
         from lipstream.bench.matcher_bench import matcher_bench
 
         report = matcher_bench()
-        console.result(report, json, _matcher_text(report))
+        _tell(console, load, {"matcher": report}, report_folder, json, _matcher_text(report))
 
 
 @bench_app.command("kernels")
@@ -67,6 +89,148 @@ def bench_kernels(json: Json = False, verbose: Verbose = False) -> None:
             for name, row in report.items()
         ]
         console.result(report, json, "\n".join(lines))
+
+
+@bench_app.command("latency")
+def bench_latency(
+    target: TargetBundle = None,
+    profiles: Profiles = "low,live,studio",
+    backends: Backends = "auto",
+    renderers: Renderers = "auto,none",
+    seconds: Seconds = 20.0,
+    report_folder: ReportFolder = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Sound in to frame out, stage by stage: as fast as it goes, and on the clock."""
+    with own_console(verbose) as console, _load() as load:
+        from lipstream.bench.suite import Ways, latency_sections, latency_text
+
+        ways = Ways(_words(profiles), _words(backends), _words(renderers))
+        with console.progress() as progress:
+            sections = latency_sections(target, ways, seconds, progress)
+        _tell(console, load, sections, report_folder, json, latency_text(sections))
+
+
+@bench_app.command("capacity")
+def bench_capacity(
+    target: TargetBundle = None,
+    backends: Backends = "auto",
+    renderers: Renderers = "auto,none",
+    seconds: Seconds = 10.0,
+    report_folder: ReportFolder = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """How many conversations at once keep every frame inside its interval."""
+    with own_console(verbose) as console, _load() as load:
+        from lipstream.bench.suite import Ways, capacity_sections, capacity_text
+
+        ways = Ways(("live",), _words(backends), _words(renderers))
+        with console.progress() as progress:
+            sections = capacity_sections(target, ways, seconds, progress)
+        _tell(console, load, sections, report_folder, json, capacity_text(sections))
+
+
+@bench_app.command("throughput")
+def bench_throughput(
+    target: TargetBundle = None,
+    backend: Annotated[str, typer.Option(help="What runs the networks.")] = "auto",
+    renderer: Annotated[str, typer.Option(help="auto, network or none.")] = "auto",
+    seconds: Seconds = 5.0,
+    report_folder: ReportFolder = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Frames a second, by threads, processes, frame size and length of track."""
+    with own_console(verbose) as console, _load() as load:
+        from lipstream.bench.capacity import measure_throughput
+        from lipstream.bench.latency import Setting
+
+        setting, cores = Setting("live", backend, renderer), len(os.sched_getaffinity(0))
+        with console.progress() as progress:
+            rows = measure_throughput(target, setting, cores, seconds, progress)
+        lines = [f"{row['by']:<10} {row['value']:>6}  {row['fps']:8.1f} frames/s" for row in rows]
+        _tell(console, load, {"throughput": {"rows": rows}}, report_folder, json, "\n".join(lines))
+
+
+@bench_app.command("webrtc")
+def bench_webrtc(
+    delays: Annotated[str, typer.Option(help="Engine delays in ms, comma-separated.")] = "40,120",
+    seconds: Seconds = 60.0,
+    report_folder: ReportFolder = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Microphone to picture through Chromium, and sound against picture over time."""
+    with own_console(verbose) as console, _load() as load:
+        from lipstream.bench.webrtc import measure_webrtc, webrtc_text
+
+        wanted = tuple(float(word) for word in _words(delays))
+        with console.progress() as progress:
+            report = measure_webrtc(wanted, seconds, progress)
+        _tell(console, load, {"webrtc": report}, report_folder, json, webrtc_text(report))
+
+
+@bench_app.command("compare")
+def bench_compare(
+    before: Annotated[Path, typer.Argument(help="A report.json, or its folder.")],
+    after: Annotated[Path, typer.Argument(help="Another, of the same measurements.")],
+    least_percent: Annotated[
+        float, typer.Option(help="Smaller changes of a p50 count as noise.")
+    ] = 5.0,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """What got better or worse from one report to another; exits 1 on a regression."""
+    with own_console(verbose) as console:
+        from dataclasses import asdict
+
+        from lipstream.bench.compare import compare, text
+        from lipstream.bench.report import read_report
+
+        old, new = read_report(before), read_report(after)
+        changes = compare(old, new, least_percent)
+        values = {"changes": [asdict(one) for one in changes]}
+        console.result(values, json, text(changes, old, new))
+        worse = any(one.verdict == "worse" for one in changes)
+    if worse:
+        raise typer.Exit(1)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+@contextmanager
+def _load() -> Iterator[Load]:
+    """What others do to the machine from here on."""
+    from lipstream.bench.machine import Load
+
+    yield Load()
+
+
+def _tell(  # noqa: PLR0913 - the ends of every command, in one place
+    console: Console,
+    load: Load,
+    data: dict[str, Any],
+    folder: Path | None,
+    json: bool,
+    text: str,
+) -> None:
+    """Figures with the machine beside them: to the reader, and into the report."""
+    from lipstream.bench.machine import describe
+    from lipstream.bench.report import section, write_report
+
+    machine = describe(load)
+    if folder is not None:
+        page = write_report(folder, {kind: section(machine, part) for kind, part in data.items()})
+        console.note(f"report: {page}")
+    (values,) = data.values() if len(data) == 1 else (data,)
+    noise = "" if machine["quiet"] else ": not quiet, figures may be worse than they are"
+    head = f"{machine['processor']}, {machine['cores']} cores, commit {machine['commit']}, "
+    head += f"others kept {machine['others_cores']} cores busy{noise}"
+    console.result({**values, "machine": machine}, json, f"{head}\n{text}")
 
 
 def _matcher_text(report: dict[str, Any]) -> str:
