@@ -30,16 +30,25 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
     Raises:
         MediaError: the footage cannot be read, or the bundle not written.
         CalibrationError: no usable face.
-        UsageError: `output` is something else already.
+        UsageError: `output` is something else already, or adapting needs what is not here.
     """
     from lipstream.calibration.photo_target import calibrate_photo
     from lipstream.calibration.video import is_photo
 
     path, output = Path(path), Path(output)
+    if options.adapt:
+        from lipstream.calibration.adapt import check
+
+        check(path)  # a missing library is told before the work
     began = time.monotonic()
     with bundle.bundle_folder(output) as folder:
         build = calibrate_photo if is_photo(path) else _calibrate_video
         result = build(path, folder, output.name, options)
+        if options.adapt:
+            from lipstream.calibration.adapt import adapt
+
+            result["adapted"] = adapt(folder, options.report)
+            bundle.relist(folder)
     seconds = time.monotonic() - began
     return {
         "target": str(output),

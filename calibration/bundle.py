@@ -101,10 +101,6 @@ def write_info(
     folder: Path, kind: str, size: tuple[int, int], fps: Fraction, info: dict[str, Any]
 ) -> None:
     """target.json, last: it holds the sums of all other files."""
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(folder.iterdir())
-    }
     whole = {
         **info,
         "schema_version": SCHEMA_VERSION,
@@ -112,8 +108,22 @@ def write_info(
         "width": size[0],
         "height": size[1],
         "fps": str(fps),
-        "files": files,
     }
+    _write_info(folder, whole)
+
+
+def relist(folder: Path) -> None:
+    """Bring target.json's sums up to date after a file was added."""
+    _write_info(folder, json.loads((folder / "target.json").read_text("utf8")))
+
+
+def _write_info(folder: Path, info: dict[str, Any]) -> None:
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != "target.json"
+    }
+    whole = {**info, "files": files}
     (folder / "target.json").write_text(json.dumps(whole, indent=1) + "\n", "utf8")
 
 

@@ -18,6 +18,7 @@ class CalibrationOptions:
     end_s: float | None = None
     consent: str | None = None  # who agreed to what; kept in the bundle
     progress: Progress | None = None
+    adapt: bool = False  # fine-tune the renderer on this footage; needs torch
 
     def __post_init__(self) -> None:
         """Raises UsageError for a span that is no span."""

@@ -95,6 +95,9 @@ def calibrate(
     consent: Annotated[
         str | None, typer.Option(help="Who agreed to this use, when, how; kept in the target.")
     ] = None,
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Fit the renderer to this person; needs torch, 5 min.")
+    ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -104,13 +107,15 @@ def calibrate(
         from lipstream.calibration.options import CalibrationOptions
 
         with console.progress() as progress:
-            report = build(footage, output, CalibrationOptions(start, end, consent, progress))
+            options = CalibrationOptions(start, end, consent, progress, adapt)
+            report = build(footage, output, options)
         sentence = (
             f"{output}: {report['frames']} frames at {report['fps']:g} fps, "
             f"{report['tracked_ratio']:.1%} usable, {len(report['rejected'])} rejected; "
             f"look at {output / 'report.html'}"
         )
-        for note in () if json else report["notes"]:
+        told = [*report["notes"], *([report["adapted"]["told"]] if adapt else [])]
+        for note in () if json else told:
             console.note(note)
         console.result(report, json, sentence)
 

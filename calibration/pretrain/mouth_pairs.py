@@ -47,20 +47,32 @@ class Example:
 
 
 class Person:
-    """The calibrated clips of one person."""
+    """The calibrated clips of one person.
 
-    def __init__(self, name: str, clips: Sequence[Target]) -> None:
+    Of a clip, only the frames in `span` (first, end) are used; without `varied`, faces stay as
+    they are.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        clips: Sequence[Target],
+        span: tuple[int, int] | None = None,
+        *,
+        varied: bool = True,
+    ) -> None:
         self.name = name
+        self._varied = varied
         self._clips = list(clips)
         self._decoders: dict[int, FrameDecoder] = {}  # made in the process that uses them
         self._mesh = build_mesh(face_model())
         self._compositors = [Compositor(self._mesh, clip.style.mouth) for clip in clips]
         moved = (face_model().basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2))
         self._lip_motion = np.sqrt(moved).astype(np.float32)
-        self._good = [np.flatnonzero(c.track.usable & c.track.paintable) for c in clips]
+        self._good = [_good_frames(clip, span) for clip in clips]
         self._pairs = [own[1:][np.diff(own) == 1] for own in self._good]
-        self._share = np.array([len(pairs) for pairs in self._pairs], np.float64)
-        self._share /= self._share.sum()
+        self.pairs = sum(len(pairs) for pairs in self._pairs)
+        self._share = np.array([len(pairs) for pairs in self._pairs]) / max(self.pairs, 1)
 
     def example(self, rng: np.random.Generator) -> Example:
         """Two frames, one source (or two that fade), one variation of it all."""
@@ -68,7 +80,7 @@ class Person:
         clip = self._clips[at]
         frame = int(rng.choice(self._pairs[at]))
         sources = self._sources(at, frame, rng)
-        variation = Variation.draw(rng)
+        variation = Variation.draw(rng) if self._varied else Variation.none()
         seen, truth = [], []
         for index in (frame - 1, frame):
             picture = self._read(at, index)
@@ -125,6 +137,13 @@ class Variation:
     tilt: F32  # f32 [3, 3], levels: light of the lips off that of the skin, as 1, x, y by colour
 
     @classmethod
+    def none(cls) -> Variation:
+        """The face as it is."""
+        bend = np.zeros((CROP_PX, CROP_PX, 2), np.float32)
+        one, off = np.ones(3, np.float32), np.zeros((3, 3), np.float32)
+        return cls(bend, np.eye(3, dtype=np.float32), one, one, 0.0, off)
+
+    @classmethod
     def draw(cls, rng: np.random.Generator) -> Variation:
         """Everything at once, most of it mild."""
         hue = rng.normal(0, 0.05, (3, 3)) + np.eye(3)
@@ -165,6 +184,13 @@ class Variation:
         values = (picture.astype(np.float32) / 255) @ self.mixing.T
         lit = np.float32(255) * self.gain * np.clip(values, 1e-4, 1) ** self.gamma
         return lit.astype(np.float32)
+
+
+def _good_frames(clip: Target, span: tuple[int, int] | None) -> NDArray[np.int64]:
+    good = np.flatnonzero(clip.track.usable & clip.track.paintable)
+    if span is None:
+        return good
+    return good[(good >= span[0]) & (good < span[1])]
 
 
 def _bend(rng: np.random.Generator) -> F32:

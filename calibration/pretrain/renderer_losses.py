@@ -23,9 +23,10 @@ class LossWeights:
     colour: float = 4.0
     structure: float = 0.6
     gradient: float = 4.0
-    sharpness: float = 8.0
+    sharpness: float = 60.0
+    contrast: float = 6.0
     motion: float = 2.0
-    adversarial: float = 0.02
+    adversarial: float = 0.15
 
 
 def loss_weight(guides: Tensor) -> Tensor:
@@ -47,6 +48,7 @@ def picture_losses(ours: Tensor, real: Tensor, weight: Tensor) -> dict[str, Tens
             torch.zeros(()),
         ),
         "sharpness": sharpness_loss(ours, real, weight),
+        "contrast": contrast_loss(ours, real, weight),
     }
 
 
@@ -84,6 +86,16 @@ def sharpness_loss(ours: Tensor, real: Tensor, weight: Tensor) -> Tensor:
     """
     a, b = (functional.avg_pool2d(_gradient(luma(x)).abs(), 9, 4, 4) for x in (ours, real))
     return _mean((a - b).abs(), functional.avg_pool2d(weight, 9, 4, 4))
+
+
+def contrast_loss(ours: Tensor, real: Tensor, weight: Tensor) -> Tensor:
+    """Light and dark as far apart as they really are: teeth stay bright where they are unsure."""
+
+    def spread(x: Tensor) -> Tensor:
+        mean = functional.avg_pool2d(x, 25, 6, 12)
+        return (functional.avg_pool2d(x * x, 25, 6, 12) - mean * mean + 1e-4).sqrt()
+
+    return _mean((spread(ours) - spread(real)).abs(), functional.avg_pool2d(weight, 25, 6, 12))
 
 
 class Discriminator(nn.Module):

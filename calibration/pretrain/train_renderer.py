@@ -32,10 +32,10 @@ class RendererTraining:
     """How to train."""
 
     seed: int = 0
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 8
     rate: float = 6e-4
-    adversarial_from: float = 0.4  # share of the steps before the discriminator joins
+    adversarial_from: float = 0.3  # share of the steps before the discriminator joins
     loaders: int = 1
     device: str = "cpu"
 
@@ -91,6 +91,21 @@ class RendererTrainer:
             self.optimiser, options.rate, options.steps, pct_start=0.05
         )
         self.steps_done = 0
+
+    def score(self, seen: torch.Tensor, truth: torch.Tensor) -> float:
+        """The picture losses as training weighs them, of the running mean; less is better."""
+        import torch
+
+        from lipstream.calibration.pretrain import renderer_losses as losses
+        from lipstream.engine.renderer_torch import net_of
+
+        net = net_of({n: v.clone() for n, v in self.mean.items()}).to(self.options.device).eval()
+        device = self.options.device
+        seen, truth = seen[:, 1].to(device).float() / 255, truth[:, 1].to(device).float() / 255
+        with torch.no_grad():
+            ours = mended(net, seen, seen[:, :3])
+            found = losses.picture_losses(ours, truth, losses.loss_weight(seen[:, 3:]))
+        return sum(getattr(self.weights, name) * float(value) for name, value in found.items())
 
     def step(self, seen: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
         """One step of the optimiser; the losses by name."""

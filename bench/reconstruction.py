@@ -1,0 +1,315 @@
+"""How true the painted mouth is: each clip of a person reconstructs itself, and is compared.
+
+Two readings. *tracked*: every frame is painted over from mouths at least half a second away, with
+the expression that the tracker saw in it, so picture and truth are to agree pixel by pixel.
+*voice*: the clip's own sound drives it in the footage's order, as a dub would; lips then move as
+the encoder thinks, not as the camera saw, and the figures are lower for all alike.
+
+Ways compared in the same run: the plain warp, the universal network, and the network adapted to
+the first part of the clip (judged on the rest). Inside the mouth mask:
+
+- psnr_db, ssim (7 × 7 windows, luma) against the real frame;
+- sharpness: mean gradient of luma over the real one; 1 is as sharp as the camera;
+- flicker: what is left of the change from frame to frame after the mesh has moved the last frame
+  onto this one, over the same figure of the real footage;
+- lips: mean distance of the lip landmarks that the tracker finds in both, over the inter-ocular
+  distance (tracked reading only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from lipstream.calibration.landmarker import Landmarker
+from lipstream.engine.compositor import Compositor, Painting
+from lipstream.engine.face_model import (
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    LIP_MIDDLES_AND_CORNERS,
+    face_model,
+)
+from lipstream.engine.pipeline import Engine
+from lipstream.engine.renderer import Renderer
+from lipstream.engine.target import Target
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8
+from lipstream.engine.warp import LIP_OUTLINE, FaceMesh, build_mesh
+from lipstream.kernels.color import i420_region_to_rgb, i420_to_rgb
+from lipstream.kernels.mesh import warp_mesh
+
+APART_S: Final = 0.5
+STRIP_FRAMES: Final = 8
+_STRIP_EYES: Final = 0.62  # half side of a strip's picture, inter-ocular distances
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
+_OPENING_COUNTS: Final = 4.0  # as in the engine's choice of sources
+MEASURES: Final = ("psnr_db", "ssim", "sharpness", "flicker", "lips")
+
+
+@dataclass
+class Way:
+    """One way to paint, and what was measured of it."""
+
+    renderer: Renderer | None
+    rows: list[dict[str, float]] = field(default_factory=list)
+    strip: list[U8] = field(default_factory=list)
+    previous: U8 | None = None  # the renderer's
+    last: U8 | None = None  # the frame before, RGB
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Mean and spread over frames of each measure."""
+        told = {}
+        for name in MEASURES:
+            values = [row[name] for row in self.rows if name in row]
+            if values:
+                told[name] = {
+                    "mean": round(float(np.mean(values)), 4),
+                    "spread": round(float(np.std(values)), 4),
+                }
+        return told
+
+
+def reconstruct_tracked(
+    target: Target,
+    renderers: Mapping[str, Renderer | None],
+    landmarker: Landmarker | None,
+    frames: Sequence[int] | None = None,
+) -> dict[str, Way]:
+    """Every paintable frame (of `frames`) from mouths elsewhere in the clip, by each way.
+
+    The key "real" of the result holds the footage's own strip.
+    """
+    mesh = build_mesh(face_model())
+    ways = {name: Way(renderer) for name, renderer in renderers.items()}
+    compositors = {
+        name: Compositor(mesh, target.style.mouth, way.renderer) for name, way in ways.items()
+    }
+    ways["real"] = Way(None)
+    track, decoder = target.track, target.frames.decoder()
+    wanted = range(len(track)) if frames is None else frames
+    good = [i for i in wanted if track.usable[i] and track.paintable[i]]
+    shown = set(good[:: max(1, len(good) // STRIP_FRAMES)][:STRIP_FRAMES])
+    before = -2
+    for index in good:
+        picture, placement = decoder.read(index), track.placement(index)
+        real = i420_to_rgb(picture)
+        source = _source(target, index)
+        painted: dict[str, Painting] = {}
+        for name, compositor in compositors.items():
+            painting = compositor.paint(
+                picture, placement, track.expression[index], [(target.sources[source], 1.0)],
+                ways[name].previous,
+            )  # fmt: skip
+            ways[name].previous = painting.mended
+            painted[name] = painting
+        seen = landmarker.faces(real) if landmarker is not None else []
+        for name, painting in painted.items():
+            way, rgb = ways[name], i420_to_rgb(painting.frame)
+            row = _against(rgb, real, _whole_mask(painting, rgb.shape[:2]))
+            if way.last is not None and ways["real"].last is not None and before == index - 1:
+                moved = track.landmarks[before], track.landmarks[index]
+                ours = _change(way.last, rgb, *moved, mesh)
+                theirs = _change(ways["real"].last, real, *moved, mesh)
+                row["flicker"] = ours / max(theirs, 1e-3)
+            if landmarker is not None and len(seen) == 1:
+                found = landmarker.faces(rgb)
+                if len(found) == 1:
+                    row["lips"] = _lip_distance(
+                        found[0].landmarks, seen[0].landmarks, placement.scale
+                    )
+            way.rows.append(row)
+            way.last = rgb
+        ways["real"].last, before = real, index
+        if index in shown:
+            for name, way in ways.items():
+                rgb = real if name == "real" else i420_to_rgb(painted[name].frame)
+                way.strip.append(_close_up(rgb, track.landmarks[index], placement.scale))
+    return ways
+
+
+def reconstruct_by_voice(
+    target: Target, sound: F32, late_s: float, choices: Sequence[str]
+) -> dict[str, Way]:
+    """The clip says its own sound in its own order; `choices` are values of Engine's `renderer`."""
+    start = max(0, round(late_s * SAMPLE_RATE_HZ))
+    samples = sound[start:].astype(np.float32)
+    decoder = target.frames.decoder()
+    ways: dict[str, Way] = {}
+    for choice in choices:
+        engine = Engine(target, background="sequential", renderer=choice)
+        session, way = engine.session(), Way(engine.renderer)
+        for frame in [*session.push(samples), *session.flush()]:
+            if frame.frame_index >= len(target.track):
+                break
+            index = frame.frame_index
+            if not target.track.usable[index]:
+                continue
+            box = _mouth_box(target, index)
+            ours, real = (
+                i420_region_to_rgb(frame.i420, *box),
+                i420_region_to_rgb(decoder.read(index), *box),
+            )
+            way.rows.append(_against(ours, real, np.ones(ours.shape[:2], bool)))
+        ways[choice] = way
+    return ways
+
+
+def summary_of(per_clip: Sequence[Mapping[str, Way]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By way and measure: the mean over clips, their spread, and the share of frames that beat the
+    plain warp where more is better."""
+    told: dict[str, dict[str, dict[str, float]]] = {}
+    for name in [n for n in per_clip[0] if n != "real"]:
+        told[name] = {}
+        for measure in MEASURES:
+            means = [
+                float(np.mean([row[measure] for row in ways[name].rows if measure in row]))
+                for ways in per_clip
+                if name in ways and any(measure in row for row in ways[name].rows)
+            ]
+            if means:
+                told[name][measure] = {
+                    "mean": round(float(np.mean(means)), 4),
+                    "spread": round(float(np.std(means)), 4),
+                }
+    return told
+
+
+def _source(target: Target, frame: int) -> int:
+    """The kept mouth nearest in form among those half a second away."""
+    model = face_model()
+    moved = np.sqrt((model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)))
+    change = target.track.expression[target.source_frames] - target.track.expression[frame]
+    distance = ((change * moved) ** 2).sum(1)
+    distance += (_OPENING_COUNTS * (change @ model.lip_rows()[0])) ** 2
+    apart = np.abs(target.source_frames - frame) >= APART_S * float(target.fps)
+    return int(np.where(apart, distance, distance + 1e9).argmin())
+
+
+def _whole_mask(painting: Painting, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, bool)
+    x, y, w, h = painting.box
+    mask[y : y + h, x : x + w] = painting.mask > 0
+    return mask
+
+
+def _against(ours: U8, real: U8, mask: NDArray[np.bool_]) -> dict[str, float]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return {}
+    around = (
+        slice(max(rows[0] - 4, 0), rows[-1] + 5),
+        slice(max(columns[0] - 4, 0), columns[-1] + 5),
+    )
+    a, b, inside = ours[around].astype(np.float32), real[around].astype(np.float32), mask[around]
+    error = float(((a - b) ** 2)[inside].mean())
+    la, lb = a @ _LUMA, b @ _LUMA
+    return {
+        "psnr_db": float(10 * np.log10(255**2 / max(error, 1e-2))),
+        "ssim": float(_ssim(la, lb)[inside].mean()),
+        "sharpness": float(
+            _steepness(la)[inside].mean() / max(_steepness(lb)[inside].mean(), 1e-3)
+        ),
+    }
+
+
+def _ssim(a: F32, b: F32) -> F32:
+    """SSIM map of two lumas, 7 × 7 windows. Source: Wang et al. 2004."""
+    ma, mb = uniform_filter(a, 7), uniform_filter(b, 7)
+    va, vb = uniform_filter(a * a, 7) - ma * ma, uniform_filter(b * b, 7) - mb * mb
+    cov = uniform_filter(a * b, 7) - ma * mb
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    value: F32 = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+    return value
+
+
+def _steepness(luma: F32) -> F32:
+    down, right = np.gradient(luma)
+    return np.hypot(down, right).astype(np.float32)
+
+
+def _change(last: U8, rgb: U8, before: F32, after: F32, mesh: FaceMesh) -> float:
+    """Mean change of the lips that the motion of the mesh does not explain, levels."""
+    low = np.floor(after[list(LIP_OUTLINE), :2].min(0)).astype(int) - 2
+    high = np.ceil(after[list(LIP_OUTLINE), :2].max(0)).astype(int) + 2
+    low = np.maximum(low, 0)
+    shape = int(high[1] - low[1]), int(high[0] - low[0])
+    triangles = np.ascontiguousarray(
+        np.concatenate([mesh.lip_triangles, mesh.model.triangles]), np.int32
+    )
+    at = np.ascontiguousarray(after[:, :2] - low, np.float32)
+    moved, covered = warp_mesh(last, np.ascontiguousarray(before[:, :2]), at, triangles, shape)
+    now = rgb[low[1] : low[1] + shape[0], low[0] : low[0] + shape[1]]
+    h, w = now.shape[:2]
+    change = np.abs(now.astype(np.float32) - moved[:h, :w]).mean(2)
+    return float(change[covered[:h, :w] > 0].mean())
+
+
+def _lip_distance(ours: F32, real: F32, scale: float) -> float:
+    lips = list(LIP_OUTLINE + INNER_UPPER_LIP + INNER_LOWER_LIP)
+    return float(np.linalg.norm(ours[lips, :2] - real[lips, :2], axis=1).mean() / scale)
+
+
+def _mouth_box(target: Target, index: int) -> tuple[int, int, int, int]:
+    """x, y, w, h round the mouth, even, inside the picture."""
+    points, reach = target.track.landmarks[index, list(LIP_OUTLINE), :2], 0.15
+    margin = reach * target.track.placement(index).scale
+    low = np.maximum(np.floor(points.min(0) - margin).astype(int), 0) & ~1
+    high = (
+        np.minimum(np.ceil(points.max(0) + margin).astype(int), (target.width, target.height)) & ~1
+    )
+    return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
+
+
+def _close_up(rgb: U8, landmarks: F32, scale: float) -> U8:
+    """The mouth, u8 [200, 200, 3]."""
+    from lipstream.kernels.mesh import remap
+
+    x, y = landmarks[list(LIP_OUTLINE), :2].mean(0)
+    steps = ((np.arange(200, dtype=np.float32) + 0.5) / 100 - 1) * np.float32(_STRIP_EYES * scale)
+    grid = np.stack(np.meshgrid(steps + x, steps + y), -1).astype(np.float32)
+    return remap(np.ascontiguousarray(rgb), grid)
+
+
+Report = Callable[[str, float], None]
+
+
+def strips_page(clips: Mapping[str, Mapping[str, Way]], figures: Mapping[str, Any]) -> str:
+    """One self-contained HTML page: a table, then a strip a clip with a row a way."""
+    import html
+
+    from lipstream.calibration.report_pictures import data_uri
+    from lipstream.calibration.report_style import STYLE
+
+    parts = [f"<h1>Mouths, real and painted</h1>{_table(figures)}"]
+    for name, ways in clips.items():
+        parts.append(f"<section><h2>{html.escape(name)}</h2>")
+        for way in ("real", *[n for n in ways if n != "real"]):
+            strip = np.concatenate(ways[way].strip, axis=1)
+            parts.append(
+                f'<p class="eyebrow">{html.escape(way)}</p>'
+                f'<img alt="{html.escape(way)}" style="width:100%" src="{data_uri(strip)}">'
+            )
+        parts.append("</section>")
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>lipstream: mouths</title>'
+        f"<style>{STYLE}</style><main>{''.join(parts)}</main></html>"
+    )
+
+
+def _table(figures: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> str:
+    rows = []
+    for reading, ways in figures.items():
+        for way, measures in ways.items():
+            cells = "".join(
+                f"<td>{measures[m]['mean']:.3f} ± {measures[m]['spread']:.3f}</td>"
+                if m in measures
+                else "<td></td>"
+                for m in MEASURES
+            )
+            rows.append(f"<tr><td>{reading}</td><td>{way}</td>{cells}</tr>")
+    heads = "".join(f"<th>{m}</th>" for m in ("reading", "way", *MEASURES))
+    return f'<table style="border-spacing:14px 4px"><tr>{heads}</tr>{"".join(rows)}</table>'

@@ -1,0 +1,144 @@
+"""`calibrate --adapt`: the universal renderer, fitted to one person's footage.
+
+The first part of the footage is learned from, the last part judges. Training stops when the judge
+sees no more gain, or when the time is up; if the best it saw is not better than the universal
+weights, those stay.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lipstream.engine.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+Report = Callable[[str, float], None]
+WEIGHTS: Final = "renderer.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptOptions:
+    """How long to try, and from which weights."""
+
+    universal: Path = Path(str(files("lipstream.engine.weights"))) / WEIGHTS
+    seed: int = 0
+    rate: float = 2e-4
+    batch: int = 6
+    steps: int = 1200
+    time_limit_s: float = 240.0
+    judged_share: float = 0.2  # of the footage, its end
+    judged_examples: int = 32
+    judge_every: int = 40
+    patience: int = 4  # judgements without a gain
+    least_gain: float = 0.005  # of the score, below which the universal weights stay
+    least_pairs: int = 50  # of frames to learn from
+
+
+def check(footage: Path) -> None:
+    """Tell early what adapting needs.
+
+    Raises: UsageError without torch, or for a photo.
+    """
+    from lipstream.calibration.video import is_photo
+
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("--adapt needs torch; pip install 'lipstream[torch]', or leave it out")
+    if is_photo(footage):
+        raise UsageError("--adapt learns from motion, and a photo has none; leave it out")
+
+
+def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) -> dict[str, Any]:
+    """Adapt to the finished bundle in `folder` and add renderer.safetensors, if it gains.
+
+    Returns figures: `kept`, `score` and `universal_score` (the loss on the judging part, less is
+    better), `steps`, `seconds`, and `told`, a sentence for people.
+    """
+    import torch
+
+    from lipstream.calibration.pretrain.export_renderer import save_weights
+    from lipstream.calibration.pretrain.mouth_pairs import APART_FRAMES, Person
+    from lipstream.calibration.pretrain.train_renderer import RendererTrainer, RendererTraining
+    from lipstream.engine.renderer_torch import load_net
+    from lipstream.engine.target import load_target
+
+    began = time.monotonic()
+    clip = load_target(folder)
+    total = len(clip.track)
+    judged_from = total - max(int(total * options.judged_share), 1)
+    learned = Person("learned", [clip], (0, judged_from - APART_FRAMES), varied=False)
+    judge = Person("judge", [clip], (judged_from, total), varied=False)
+    if learned.pairs < options.least_pairs or judge.pairs < 2 * APART_FRAMES:
+        return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
+    torch.set_num_threads(max(1, os.cpu_count() or 1))
+    torch.manual_seed(options.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    training = RendererTraining(
+        options.seed,
+        options.steps,
+        options.batch,
+        options.rate,
+        adversarial_from=2.0,
+        device=device,
+    )
+    trainer = RendererTrainer(load_net(options.universal).train(), training)
+    rng = np.random.default_rng(options.seed)
+    exam = _batch(judge, options.judged_examples, rng)
+    universal = best = trainer.score(*exam)
+    weights, waited = None, 0
+    report("adapting the renderer", 0.0)
+    while trainer.steps_done < options.steps and waited < options.patience:
+        trainer.step(*_batch(learned, options.batch, rng))
+        spent = (time.monotonic() - began) / options.time_limit_s
+        if trainer.steps_done % options.judge_every == 0 or spent >= 1:
+            report(
+                "adapting the renderer", min(1.0, max(spent, trainer.steps_done / options.steps))
+            )
+            score = trainer.score(*exam)
+            waited += 1
+            if score < best * (1 - options.least_gain / 4):
+                waited = 0
+            if score < best:
+                best = score
+                weights = {name: value.clone() for name, value in trainer.mean.items()}
+        if spent >= 1:
+            break
+    steps = trainer.steps_done
+    if weights is None or best > universal * (1 - options.least_gain):
+        told = "not adapted: on footage it had not learned from, the universal renderer was as good"
+        return _figures(began, steps, (universal, best), told)
+    save_weights(weights, folder / WEIGHTS, {"steps": str(steps), "seed": str(options.seed)})
+    told = f"renderer adapted: error on unseen footage down by {1 - best / universal:.1%}"
+    return {**_figures(began, steps, (universal, best), told), "kept": True}
+
+
+def _batch(person: Any, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    from lipstream.calibration.pretrain.mouth_pairs import as_crops
+
+    seen, truth = as_crops([person.example(rng) for _ in range(size)])
+    return torch.from_numpy(seen), torch.from_numpy(truth)
+
+
+def _figures(
+    began_s: float, steps: int, scores: tuple[float, float] | None, told: str
+) -> dict[str, Any]:
+    return {
+        "kept": False,
+        "universal_score": None if scores is None else round(scores[0], 5),
+        "score": None if scores is None else round(scores[1], 5),
+        "steps": steps,
+        "seconds": round(time.monotonic() - began_s, 1),
+        "told": told,
+    }
