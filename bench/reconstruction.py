@@ -27,17 +27,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from lipstream.calibration.landmarker import Landmarker
-from lipstream.engine.compositor import Compositor, Painting
-from lipstream.engine.face_model import (
-    INNER_LOWER_LIP,
-    INNER_UPPER_LIP,
-    LIP_MIDDLES_AND_CORNERS,
-    face_model,
-)
-from lipstream.engine.pipeline import Engine
+from lipstream.engine.compositor import Compositor, MouthSource, Painting
+from lipstream.engine.face_model import INNER_LOWER_LIP, INNER_UPPER_LIP, face_model
+from lipstream.engine.pipeline import Engine, Fade
 from lipstream.engine.renderer import Renderer
 from lipstream.engine.target import Target
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, Expression, Lips, MatchedFrame
 from lipstream.engine.warp import LIP_OUTLINE, FaceMesh, build_mesh
 from lipstream.kernels.color import i420_region_to_rgb, i420_to_rgb
 from lipstream.kernels.mesh import warp_mesh
@@ -46,7 +41,6 @@ APART_S: Final = 0.5
 STRIP_FRAMES: Final = 8
 _STRIP_EYES: Final = 0.62  # half side of a strip's picture, inter-ocular distances
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
-_OPENING_COUNTS: Final = 4.0  # as in the engine's choice of sources
 MEASURES: Final = ("psnr_db", "ssim", "sharpness", "flicker", "lips")
 
 
@@ -92,18 +86,17 @@ def reconstruct_tracked(
     track, decoder = target.track, target.frames.decoder()
     wanted = range(len(track)) if frames is None else frames
     good = [i for i in wanted if track.usable[i] and track.paintable[i]]
+    lent = _sources(target, good)
     shown = set(good[:: max(1, len(good) // STRIP_FRAMES)][:STRIP_FRAMES])
     before = -2
     for index in good:
         picture, placement = decoder.read(index), track.placement(index)
         real = i420_to_rgb(picture)
-        source = _source(target, index)
         painted: dict[str, Painting] = {}
         for name, compositor in compositors.items():
             painting = compositor.paint(
-                picture, placement, track.expression[index], [(target.sources[source], 1.0)],
-                ways[name].previous,
-            )  # fmt: skip
+                picture, placement, track.expression[index], lent[index], ways[name].previous
+            )
             ways[name].previous = painting.mended
             painted[name] = painting
         seen = landmarker.faces(real) if landmarker is not None else []
@@ -178,15 +171,28 @@ def summary_of(per_clip: Sequence[Mapping[str, Way]]) -> dict[str, dict[str, dic
     return told
 
 
-def _source(target: Target, frame: int) -> int:
-    """The kept mouth nearest in form among those half a second away."""
-    model = face_model()
-    moved = np.sqrt((model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)))
-    change = target.track.expression[target.source_frames] - target.track.expression[frame]
-    distance = ((change * moved) ** 2).sum(1)
-    distance += (_OPENING_COUNTS * (change @ model.lip_rows()[0])) ** 2
-    apart = np.abs(target.source_frames - frame) >= APART_S * float(target.fps)
-    return int(np.where(apart, distance, distance + 1e9).argmin())
+def _sources(target: Target, frames: Sequence[int]) -> dict[int, list[tuple[MouthSource, float]]]:
+    """The mouths that the engine would lend to each frame, were none to be had nearby in time."""
+    engine = Engine(target, background="sequential", renderer="none")
+    selector, track, fade = engine.selector, target.track, Fade()
+    search, chosen = selector.search.init(), []
+    for place, index in enumerate(frames):
+        cost = selector.emission(_wanted(place, index, track.expression[index]))
+        near = np.abs(target.source_frames - index) < APART_S * float(target.fps)
+        found, search = selector.search.step(
+            search, (cost + np.float32(1e6) * near).astype(np.float32)
+        )
+        chosen += found
+    chosen += selector.search.flush(search)
+    lent = {}
+    for index, source in zip(frames, chosen, strict=True):
+        fade = fade.to(source)
+        lent[index] = engine.shares(fade, track.expression[index])
+    return lent
+
+
+def _wanted(place: int, background: int, coefficients: F32) -> MatchedFrame:
+    return MatchedFrame(place, background, Expression(coefficients, Lips(0, 0, 0), True, 0))
 
 
 def _whole_mask(painting: Painting, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -143,7 +143,7 @@ class Engine:
             )
         poses = (track.pose.angles_deg() * _SOURCE_POSE_PER_DEGREE).astype(np.float32)
         kept = target.source_frames
-        self._selector = SourceSelector(
+        self.selector = SourceSelector(
             MouthSources(track.expression[kept], poses[kept], _forms(model)),
             poses,
             # In the footage's own order the whole lag goes to choosing mouths.
@@ -153,7 +153,7 @@ class Engine:
         )
         self._backdrop = Background(track, model)
         self.renderer = load_renderer(renderer, backend, target.renderer)
-        self._compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
+        self.compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
         self._opening = model.lip_rows()[0]
         self._open_wider = self._opening * model.spread**2  # the likeliest way to open further
         self._open_wider /= self._opening @ self._open_wider
@@ -175,7 +175,7 @@ class Engine:
         """Stated delay from sound in to picture out, before compute."""
         return self.delay_samples * 1000 / SAMPLE_RATE_HZ
 
-    def _shares(self, fade: Fade, wanted: F32) -> list[tuple[MouthSource, float]]:
+    def shares(self, fade: Fade, wanted: F32) -> list[tuple[MouthSource, float]]:
         """The sources to lay over one another for an expression f32 [K], and how much of each.
 
         One that is left behind because the mouth has opened or closed must not fade: it would
@@ -207,7 +207,7 @@ class Session:
         matcher = engine._matcher
         self._state = SessionState(
             engine._encoder.init(), (), None if matcher is None else matcher.init(),
-            engine._selector.init(), Walk(), Fade(), None, np.zeros(0, np.float32), 0, 0,
+            engine.selector.init(), Walk(), Fade(), None, np.zeros(0, np.float32), 0, 0,
         )  # fmt: skip
 
     @property
@@ -254,9 +254,9 @@ class Session:
             matched = engine._matcher.flush(state.footage)
         sources = state.sources
         for item in matched:
-            chosen, sources = engine._selector.step(sources, item)
+            chosen, sources = engine.selector.step(sources, item)
             selected += chosen
-        selected += engine._selector.flush(sources)
+        selected += engine.selector.flush(sources)
         frames, self._state = self._paint(replace(state, sources=sources), selected)
         return frames
 
@@ -304,7 +304,7 @@ class Session:
             else:
                 matched, footage = engine._matcher.step(footage, styled)
             for item in matched:
-                chosen, sources = engine._selector.step(sources, item)
+                chosen, sources = engine.selector.step(sources, item)
                 selected += chosen
             index += 1
         return selected, replace(
@@ -347,8 +347,8 @@ class Session:
             picture = backdrop
             if target.track.paintable[item.background]:
                 wanted = item.expression.coefficients
-                painting = engine._compositor.paint(
-                    backdrop, placement, wanted, engine._shares(fade, wanted), mended
+                painting = engine.compositor.paint(
+                    backdrop, placement, wanted, engine.shares(fade, wanted), mended
                 )
                 picture, mended = painting.frame, painting.mended
             else:

@@ -112,12 +112,12 @@ class SourceSelector:
             np.concatenate([shapes, poses], axis=1).T, np.float32
         )  # f32 [F + Q, S]
         self._free = np.zeros(len(read), np.float32)
-        self._search = FixedLagViterbi(_source_transitions(read, costs), lag_frames, fps)
+        self.search = FixedLagViterbi(_source_transitions(read, costs), lag_frames, fps)
 
     @property
     def lag_samples(self) -> int:
         """The lag in samples at 16 kHz."""
-        return self._search.lag_samples
+        return self.search.lag_samples
 
     def emission(self, matched: MatchedFrame) -> F32:
         """Cost f32 [S] of each source."""
@@ -131,21 +131,21 @@ class SourceSelector:
 
     def init(self) -> SourceState:
         """State before the first frame."""
-        return SourceState(self._search.init(), ())
+        return SourceState(self.search.init(), ())
 
     @stage("sources")
     def step(
         self, state: SourceState, item: MatchedFrame
     ) -> tuple[list[SelectedSource], SourceState]:
         """Consume one matched frame."""
-        chosen, search = self._search.step(state.search, self.emission(item))
+        chosen, search = self.search.step(state.search, self.emission(item))
         waiting = (*state.waiting, item)
         outputs = [SelectedSource(m, s) for m, s in zip(waiting, chosen, strict=False)]
         return outputs, SourceState(search, waiting[len(outputs) :])
 
     def flush(self, state: SourceState) -> list[SelectedSource]:
         """The frames still held."""
-        chosen = self._search.flush(state.search)
+        chosen = self.search.flush(state.search)
         return [SelectedSource(m, s) for m, s in zip(state.waiting, chosen, strict=True)]
 
 

@@ -104,7 +104,7 @@ class RendererTrainer:
         seen, truth = seen[:, 1].to(device).float() / 255, truth[:, 1].to(device).float() / 255
         with torch.no_grad():
             ours = mended(net, seen, seen[:, :3])
-            found = losses.picture_losses(ours, truth, losses.loss_weight(seen[:, 3:]))
+            found = losses.picture_losses(ours, truth, seen[:, 3:])
         return sum(getattr(self.weights, name) * float(value) for name, value in found.items())
 
     def step(self, seen: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
@@ -119,8 +119,9 @@ class RendererTrainer:
         with torch.no_grad():
             before = mended(self.net, first, first[:, :3])
         ours = mended(self.net, second, before)
-        weight = losses.loss_weight(second[:, 3:])
-        found = losses.picture_losses(ours, truth[:, 1], weight)
+        guides = second[:, 3:]
+        found = losses.picture_losses(ours, truth[:, 1], guides)
+        weight = losses.loss_weights(guides)[0]
         found["motion"] = losses.motion_loss(ours, before, truth[:, 1], truth[:, 0], weight)
         adversarial = self.steps_done >= self.options.adversarial_from * self.options.steps
         if adversarial:
