@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lipstream.cli_bench import Json, Verbose, bench_app, train_app
+from lipstream.cli_bench import Json, Verbose, bench_app
+from lipstream.cli_train import train_app
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError
 
@@ -43,6 +44,9 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
 
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
+Renderer = Annotated[
+    str, typer.Option(help="Mend mouths by the network: auto (where it can run), network, none.")
+]
 Backend = Annotated[
     str, typer.Option(help="What runs the networks: auto, openvino, numpy, torch, tensorrt.")
 ]
@@ -81,7 +85,7 @@ def demo(
         with tempfile.TemporaryDirectory(prefix="lipstream-demo-") as folder:
             target = build_demo_target(Path(folder))
             speech = demo_speech(Path(folder))
-            _dub(console, (target, speech, output), (profile, backend, "matched"), json)
+            _dub(console, (target, speech, output), (profile, backend, "matched", "auto"), json)
 
 
 @app.command()
@@ -135,24 +139,26 @@ def dub(
     ] = "matched",
     profile: Profile = "live",
     backend: Backend = "auto",
+    renderer: Renderer = "auto",
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Make a target say what a sound file says."""
     with own_console(verbose) as console:
-        _dub(console, (target, audio, output), (profile, backend, background), json)
+        _dub(console, (target, audio, output), (profile, backend, background, renderer), json)
 
 
 def _dub(
-    console: Console, paths: tuple[Path, Path, Path], names: tuple[str, str, str], json: bool
+    console: Console, paths: tuple[Path, Path, Path], names: tuple[str, str, str, str], json: bool
 ) -> None:
     from lipstream.streaming.dub import DubOptions
     from lipstream.streaming.dub import dub as write
 
     target, audio, output = paths
-    profile, backend, background = names
     with console.progress() as progress:
-        report = write(target, audio, output, DubOptions(profile, backend, background, progress))
+        profile, backend, background, renderer = names
+        options = DubOptions(profile, backend, background, renderer, progress)
+        report = write(target, audio, output, options)
     sentence = (
         f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
         f"{report['seconds']:.1f} s ({report['realtime_factor']:.1f}x real time, "

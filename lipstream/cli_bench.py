@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lipstream.bench.machine import Load
 
 bench_app = typer.Typer(help="Measurements that can be repeated.", no_args_is_help=True)
-train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Verbose = Annotated[
@@ -244,39 +243,3 @@ def _matcher_text(report: dict[str, Any]) -> str:
             f"p95 {row['p95_ms']:.3f}  p99 {row['p99_ms']:.3f} ms"
         )
     return "\n".join(lines)
-
-
-@train_app.command("encoder")
-def train_encoder(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for encoder.safetensors and .onnx.")
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Folder of clips of people talking; without it, synthetic speech only.",
-        ),
-    ] = None,
-    hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 17.0,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Synthesise speech, train the encoder on it and on real lips, and write its weights."""
-    with own_console(verbose) as console:
-        from lipstream.calibration.pretrain.train_encoder import TrainingOptions, main
-        from lipstream.streaming.partial_file import PartialFile
-
-        # Two hours of training must not end at a folder that cannot be written to.
-        output.mkdir(parents=True, exist_ok=True)
-        PartialFile(output / "encoder.onnx").discard()
-        options = TrainingOptions(seed=seed, hours=hours)
-        with console.progress() as progress:
-            report = main(output, data, options=options, report=progress)
-        accuracy = report["phone_accuracy"]
-        sentence = (
-            f"{output}: {report['clips']} clips, phones right in {accuracy[-1]:.1%} of frames"
-        )
-        console.result(report, json, sentence)

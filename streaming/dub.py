@@ -60,6 +60,7 @@ class DubOptions:
     profile: str = "live"
     backend: str = "auto"
     background: str = "matched"
+    renderer: str = "auto"
     progress: Progress | None = None
 
 
@@ -72,8 +73,8 @@ def dub(
     """Write `out_path` (MP4), in which the target says what `audio_path` says.
 
     Returns:
-        frames, fps, duration_s, seconds, realtime_factor, backend, profile, background, delay_ms,
-        av_offset_ms, peak_rss_mib, output. `seconds` counts everything, loading included.
+        frames, fps, duration_s, seconds, realtime_factor, backend, profile, background, renderer,
+        delay_ms, av_offset_ms, peak_rss_mib, output. `seconds` counts everything, loading included.
 
     Raises:
         LipstreamError: input that cannot be read, output that cannot be written.
@@ -90,6 +91,7 @@ def dub(
             profile=options.profile,
             backend=options.backend,
             background=options.background,
+            renderer=options.renderer,
         )
         written = write_dub(engine, sound, part, options.progress)
     seconds = time.monotonic() - began_s
@@ -100,6 +102,7 @@ def dub(
         "backend": engine.backend,
         "profile": options.profile,
         "background": options.background,
+        "renderer": "none" if engine.renderer is None else "network",
         "delay_ms": engine.delay_ms,
         "peak_rss_mib": round(peak_rss_mib()),
     }

@@ -1,0 +1,77 @@
+"""The commands that rebuild the shipped weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lipstream.cli_bench import Json, Verbose
+from lipstream.console import own_console
+
+train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=True)
+
+
+@train_app.command("encoder")
+def train_encoder(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for encoder.safetensors and .onnx.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of clips of people talking; without it, synthetic speech only.",
+        ),
+    ] = None,
+    hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 17.0,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Synthesise speech, train the encoder on it and on real lips, and write its weights."""
+    with own_console(verbose) as console:
+        from lipstream.calibration.pretrain.train_encoder import TrainingOptions, main
+        from lipstream.streaming.partial_file import PartialFile
+
+        # Two hours of training must not end at a folder that cannot be written to.
+        output.mkdir(parents=True, exist_ok=True)
+        PartialFile(output / "encoder.onnx").discard()
+        options = TrainingOptions(seed=seed, hours=hours)
+        with console.progress() as progress:
+            report = main(output, data, options=options, report=progress)
+        accuracy = report["phone_accuracy"]
+        sentence = (
+            f"{output}: {report['clips']} clips, phones right in {accuracy[-1]:.1%} of frames"
+        )
+        console.result(report, json, sentence)
+
+
+@train_app.command("renderer")
+def train_renderer(
+    data: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Folder of clips of people.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for renderer.safetensors and .onnx.")
+    ],
+    steps: Annotated[int, typer.Option(help="Of the optimiser.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Learn to mend mouths from clips that reconstruct themselves, and write the weights."""
+    with own_console(verbose) as console:
+        from lipstream.calibration.pretrain.train_renderer import RendererTraining, main
+        from lipstream.streaming.partial_file import PartialFile
+
+        output.mkdir(parents=True, exist_ok=True)
+        PartialFile(output / "renderer.onnx").discard()
+        options = RendererTraining(seed=seed, steps=steps, device=device)
+        with console.progress() as progress:
+            report = main(output, data, options=options, report=progress)
+        sentence = f"{output}: {report['people']} people, {report['steps']} steps"
+        console.result(report, json, sentence)
