@@ -6,7 +6,7 @@ the expression that the tracker saw in it, so picture and truth are to agree pix
 the encoder thinks, not as the camera saw, and the figures are lower for all alike.
 
 Ways compared in the same run: the plain warp, the universal network, and the network adapted to
-the first part of the clip (judged on the rest). Inside the mouth mask:
+the first part of the clip; all judged on what adapting did not use. Inside the mouth mask:
 
 - psnr_db, ssim (7 × 7 windows, luma) against the real frame;
 - sharpness: mean gradient of luma over the real one; 1 is as sharp as the camera;
@@ -125,15 +125,15 @@ def reconstruct_tracked(
 
 
 def reconstruct_by_voice(
-    target: Target, sound: F32, late_s: float, choices: Sequence[str]
+    target: Target, sound: F32, late_s: float, backend: str = "auto"
 ) -> dict[str, Way]:
-    """The clip says its own sound in its own order; `choices` are values of Engine's `renderer`."""
+    """The clip says its own sound in its own order, warped and with the network."""
     start = max(0, round(late_s * SAMPLE_RATE_HZ))
     samples = sound[start:].astype(np.float32)
     decoder = target.frames.decoder()
     ways: dict[str, Way] = {}
-    for choice in choices:
-        engine = Engine(target, background="sequential", renderer=choice)
+    for name, choice in (("warp", "none"), ("network", "network")):
+        engine = Engine(target, backend=backend, background="sequential", renderer=choice)
         session, way = engine.session(), Way(engine.renderer)
         for frame in [*session.push(samples), *session.flush()]:
             if frame.frame_index >= len(target.track):
@@ -147,27 +147,37 @@ def reconstruct_by_voice(
                 i420_region_to_rgb(decoder.read(index), *box),
             )
             way.rows.append(_against(ours, real, np.ones(ours.shape[:2], bool)))
-        ways[choice] = way
+        ways[name] = way
     return ways
 
 
 def summary_of(per_clip: Sequence[Mapping[str, Way]]) -> dict[str, dict[str, dict[str, float]]]:
-    """By way and measure: the mean over clips, their spread, and the share of frames that beat the
-    plain warp where more is better."""
+    """By way and measure: the mean over clips and their spread; for psnr_db and ssim also `wins`,
+    the share of frames that are better than the first way's."""
+    first, *others = (name for name in per_clip[0] if name != "real")
     told: dict[str, dict[str, dict[str, float]]] = {}
-    for name in [n for n in per_clip[0] if n != "real"]:
+    for name in (first, *others):
         told[name] = {}
         for measure in MEASURES:
             means = [
-                float(np.mean([row[measure] for row in ways[name].rows if measure in row]))
+                float(np.mean(values))
                 for ways in per_clip
-                if name in ways and any(measure in row for row in ways[name].rows)
+                if (values := [row[measure] for row in ways[name].rows if measure in row])
             ]
-            if means:
-                told[name][measure] = {
-                    "mean": round(float(np.mean(means)), 4),
-                    "spread": round(float(np.std(means)), 4),
-                }
+            if not means:
+                continue
+            told[name][measure] = {
+                "mean": round(float(np.mean(means)), 4),
+                "spread": round(float(np.std(means)), 4),
+            }
+            if name != first and measure in ("psnr_db", "ssim"):
+                pairs = [
+                    own[measure] > base[measure]
+                    for ways in per_clip
+                    for own, base in zip(ways[name].rows, ways[first].rows, strict=True)
+                    if measure in own
+                ]
+                told[name][measure]["wins"] = round(float(np.mean(pairs)), 3)
     return told
 
 

@@ -12,13 +12,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.renderer import shipped_model
 
 if TYPE_CHECKING:
     import torch
@@ -31,13 +31,14 @@ WEIGHTS: Final = "renderer.safetensors"
 class AdaptOptions:
     """How long to try, and from which weights."""
 
-    universal: Path = Path(str(files("lipstream.engine.weights"))) / WEIGHTS
+    universal: Path = shipped_model().safetensors
     seed: int = 0
     rate: float = 2e-4
     batch: int = 6
     steps: int = 1200
     time_limit_s: float = 240.0
-    judged_share: float = 0.2  # of the footage, its end
+    used_share: float = 1.0  # of the footage, from its start
+    judged_share: float = 0.2  # of what is used, its end
     judged_examples: int = 32
     judge_every: int = 40
     patience: int = 4  # judgements without a gain
@@ -74,7 +75,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
 
     began = time.monotonic()
     clip = load_target(folder)
-    total = len(clip.track)
+    total = int(len(clip.track) * options.used_share)
     judged_from = total - max(int(total * options.judged_share), 1)
     learned = Person("learned", [clip], (0, judged_from - APART_FRAMES), varied=False)
     judge = Person("judge", [clip], (judged_from, total), varied=False)

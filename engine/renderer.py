@@ -129,6 +129,12 @@ def added(picture: U8, difference: U8, opacity: U8) -> U8:
     return np.clip(level, 0, 255).astype(np.uint8)
 
 
+def shipped_model() -> Model:
+    """The universal renderer."""
+    folder = Path(str(files("lipstream.engine.weights")))
+    return Model(folder / "renderer.onnx", folder / "renderer.safetensors")
+
+
 def load_renderer(choice: str, backend: str, own: Path | None) -> Renderer | None:
     """The renderer of a target, or None to show the warped mouth as it is.
 
@@ -143,8 +149,8 @@ def load_renderer(choice: str, backend: str, own: Path | None) -> Renderer | Non
         raise UsageError(f"renderer {choice!r}: expected one of {', '.join(RENDERERS)}")
     if choice == "none":
         return None
-    folder = Path(str(files("lipstream.engine.weights")))
-    model = Model(folder / "renderer.onnx", folder / "renderer.safetensors", own)
+    shipped = shipped_model()
+    model = Model(shipped.onnx, shipped.safetensors, own)
     try:
         if not (model.onnx.is_file() and model.safetensors.is_file()):
             raise BackendUnavailable("no renderer weights in the package; reinstall lipstream")

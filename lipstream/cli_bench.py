@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lipstream.console import Console, own_console
+from lipstream.engine.errors import UsageError
 
 if TYPE_CHECKING:
     from lipstream.bench.machine import Load
@@ -51,17 +52,40 @@ Data = Annotated[
 def bench_quality(
     data: Data,
     backend: Annotated[str, typer.Option(help="What runs the networks.")] = "auto",
+    part: Annotated[
+        str, typer.Option(help="lips (the encoder), mouths (the renderer) or both.")
+    ] = "both",
+    adapt: Annotated[
+        bool, typer.Option("--adapt", help="Fit the renderer to each clip too: minutes a clip.")
+    ] = False,
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """How well the lips follow the voice, on people the encoder never saw."""
+    """How well lips follow the voice, and how real mouths look, on people never seen.
+
+    With --report, mouths.html shows real and painted mouths side by side.
+    """
     with own_console(verbose) as console, _load() as load:
+        from lipstream.bench.mouths import MouthsOptions, measure_mouths, mouths_summary
         from lipstream.bench.quality import measure_quality, summary
 
+        if part not in ("lips", "mouths", "both"):
+            raise UsageError(f"--part {part!r}: expected lips, mouths or both")
+        found: dict[str, Any] = {}
+        lines = []
         with console.progress() as progress:
-            report = measure_quality(data, backend=backend, report=progress)
-        _tell(console, load, {"quality": report}, report_folder, json, summary(report))
+            if part != "mouths":
+                found["quality"] = measure_quality(data, backend=backend, report=progress)
+                lines.append(summary(found["quality"]))
+            if part != "lips":
+                options = MouthsOptions(backend, adapt)
+                found["mouths"], page = measure_mouths(data, options, progress)
+                lines.append(mouths_summary(found["mouths"]))
+        _tell(console, load, found, report_folder, json, "\n".join(lines))
+        if report_folder is not None and part != "lips":
+            (report_folder / "mouths.html").write_text(page, "utf8")
+            console.note(f"mouths: {report_folder / 'mouths.html'}")
 
 
 @bench_app.command("matcher")

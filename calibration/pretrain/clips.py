@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 LAGS_S: Final = np.arange(-0.10, 0.3001, 0.01)  # what was found in real clips, with room
 _USUAL_LAG_S: Final = 0.06
 _DOUBT_PER_S: Final = 0.5
-_SUFFIXES: Final = frozenset({".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".avi", ".m4v"})
+VIDEO_SUFFIXES: Final = frozenset(
+    {".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".avi", ".m4v"}
+)
 _LEAST_SOUND_S: Final = 0.5
 _HELD_EVERY: Final = 5
 _MANY: Final = 20  # clips of one person from which every fifth is held out
@@ -66,7 +68,7 @@ def find_clips(data: Path) -> list[tuple[Path, str]]:
         raise UsageError(f"{data} is not a folder; expected one with video clips of people talking")
     reserved = _reserved(data)
     found = []
-    for path in sorted(p for p in data.rglob("*") if p.suffix.lower() in _SUFFIXES):
+    for path in sorted(p for p in data.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES):
         if path.relative_to(data).as_posix() in reserved:
             continue
         found.append((path, _speaker(path)))

@@ -34,6 +34,12 @@ def engine(loaded: Target) -> Engine:
     return Engine(loaded)
 
 
+@pytest.fixture(scope="module")
+def warping(loaded: Target) -> Engine:
+    """Without the renderer, whose memory no independent painting shares."""
+    return Engine(loaded, renderer="none")
+
+
 def run(engine: Engine, sound: F32, cuts: list[int]) -> list[VideoFrame]:
     session = engine.session()
     frames: list[VideoFrame] = []
@@ -131,15 +137,15 @@ def test_interleaved_sessions_do_not_affect_each_other(engine: Engine) -> None:
         assert_same(frames[k], run(engine, sounds[k], [5_000]))
 
 
-def test_silence_rests_and_stays_there(engine: Engine) -> None:
-    frames = run(engine, np.zeros(32_000, np.float32), [])
+def test_silence_rests_and_stays_there(warping: Engine) -> None:
+    frames = run(warping, np.zeros(32_000, np.float32), [])
     assert not any(f.speech for f in frames)
     for frame in frames[::5]:
-        assert np.array_equal(frame.i420, resting(engine, frame.background))
+        assert np.array_equal(frame.i420, resting(warping, frame.background))
 
 
-def test_interrupt_silences_what_was_heard_and_keeps_the_clock(engine: Engine) -> None:
-    session = engine.session()
+def test_interrupt_silences_what_was_heard_and_keeps_the_clock(warping: Engine) -> None:
+    session = warping.session()
     before = session.push(babble(1.0))
     session.interrupt()
     after = session.push(np.zeros(16_000, np.float32)) + session.flush()
@@ -151,7 +157,21 @@ def test_interrupt_silences_what_was_heard_and_keeps_the_clock(engine: Engine) -
     for frame in after:
         if frame.frame_index >= 27:
             assert not frame.speech
-            assert np.array_equal(frame.i420, resting(engine, frame.background))
+            assert np.array_equal(frame.i420, resting(warping, frame.background))
+
+
+def test_the_renderer_forgets_an_interrupted_turn(loaded: Target) -> None:
+    """It sees its own last picture, so what was said could linger on the lips."""
+    engine = Engine(loaded, background="sequential")
+    assert engine.renderer is not None
+    session = engine.session()
+    frames = session.push(babble(1.0))
+    session.interrupt()
+    frames += session.push(np.zeros(16_000, np.float32)) + session.flush()
+    silent = run(engine, np.zeros(32_000, np.float32), [])
+    apart = [np.abs(a.i420.astype(int) - b.i420) for a, b in zip(frames, silent, strict=True)]
+    assert max(levels.max() for levels in apart[10:20]) > 10, "it spoke"
+    assert max(levels.max() for levels in apart[30:]) <= 2
 
 
 def test_frames_of_odd_rates_leave_on_time(loaded: Target) -> None:

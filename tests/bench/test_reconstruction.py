@@ -1,0 +1,114 @@
+"""The measures of painted mouths: what is equal scores as equal, what is worse scores as worse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lipstream.bench.mouths import FRAMES, _spread, unseen_clips
+from lipstream.bench.reconstruction import (
+    APART_S,
+    Way,
+    _against,
+    _sources,
+    reconstruct_tracked,
+    strips_page,
+    summary_of,
+)
+from lipstream.engine.errors import UsageError
+from lipstream.engine.target import Target, load_target
+from lipstream.engine.types import U8
+
+
+@pytest.fixture(scope="module")
+def loaded(target: Path) -> Target:
+    return load_target(target)
+
+
+def picture(seed: int = 0) -> U8:
+    rng = np.random.default_rng(seed)
+    return rng.integers(60, 200, (64, 64, 3)).astype(np.uint8)
+
+
+INSIDE = np.zeros((64, 64), bool)
+INSIDE[20:40, 20:44] = True
+
+
+def test_the_truth_scores_full_marks() -> None:
+    row = _against(picture(), picture(), INSIDE)
+    assert row["ssim"] == pytest.approx(1.0)
+    assert row["sharpness"] == pytest.approx(1.0)
+    assert row["psnr_db"] > 60
+
+
+def test_noise_costs_what_it_should() -> None:
+    noisy = picture().astype(int)
+    noisy[20:40, 20:44] += np.where(np.indices((20, 24)).sum(0) % 2 == 0, 5, -5)[..., None]
+    row = _against(noisy.astype(np.uint8), picture(), INSIDE)
+    assert row["psnr_db"] == pytest.approx(20 * np.log10(255 / 5), abs=1e-3)
+
+
+def test_a_blurred_mouth_is_less_sharp() -> None:
+    from scipy.ndimage import gaussian_filter
+
+    soft = gaussian_filter(picture().astype(np.float32), (1, 1, 0)).astype(np.uint8)
+    assert _against(soft, picture(), INSIDE)["sharpness"] < 0.6
+
+
+def test_no_mouth_lends_to_its_own_moment(loaded: Target) -> None:
+    here, there = loaded.sources[0], replace(loaded.sources[0])
+    both = replace(loaded, sources=(here, there), source_frames=np.array([30, 250], np.int32))
+    lent = _sources(both, range(60))
+    near = [i for i in lent if abs(i - 30) < APART_S * float(loaded.fps)]
+    assert len(lent) == 60 and len(near) > 20
+    # A fade may still show a rest of the other one as the moment comes near.
+    assert all(max(lent[i], key=lambda one: one[1])[0] is there for i in near[3:])
+
+
+def test_summary_counts_wins_against_the_first_way() -> None:
+    base = Way(None, [{"psnr_db": 20.0, "ssim": 0.8}, {"psnr_db": 30.0, "ssim": 0.9}])
+    own = Way(None, [{"psnr_db": 25.0, "ssim": 0.7}, {"psnr_db": 31.0, "ssim": 0.8}])
+    told = summary_of([{"warp": base, "network": own, "real": Way(None)}])
+    assert told["network"]["psnr_db"] == {"mean": 28.0, "spread": 0.0, "wins": 1.0}
+    assert told["network"]["ssim"]["wins"] == 0.0
+    assert "wins" not in told["warp"]["psnr_db"]
+
+
+def test_a_still_photo_repaints_itself(loaded: Target) -> None:
+    ways = reconstruct_tracked(loaded, {"warp": None}, None, range(100, 108))
+    figures = ways["warp"].figures()
+    # The one mouth of a photo lies where it was: only resampling is lost.
+    assert figures["psnr_db"]["mean"] > 30
+    assert figures["sharpness"]["mean"] == pytest.approx(1.0, abs=0.15)
+    page = strips_page({"photo": ways}, {"tracked": summary_of([ways])})
+    assert page.count("<img") == 2 and "psnr_db" in page
+
+
+def test_runs_of_neighbours_are_taken() -> None:
+    frames = _spread(range(1000), FRAMES)
+    assert len(frames) == FRAMES and len(set(frames)) == FRAMES
+    assert np.mean(np.diff(frames) == 1) > 0.9
+    assert _spread(range(10), FRAMES) == range(10)
+
+
+def test_clips_that_were_learned_from_do_not_judge(tmp_path: Path) -> None:
+    import json
+
+    folder = tmp_path / "video"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (folder / name).write_bytes(b"")
+    assert len(unseen_clips(tmp_path)) == 3
+    entries = [
+        {"file": "video/a.mp4", "use": "everything"},
+        {"file": "video/b.mp4", "use": "lip motion only"},
+        {"file": "video/c.mp4", "use": "tests and experiments"},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps(entries))
+    assert [path.name for path in unseen_clips(tmp_path)] == ["b.mp4", "c.mp4"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no video"):
+        unseen_clips(tmp_path / "empty")

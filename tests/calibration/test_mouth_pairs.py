@@ -1,0 +1,72 @@
+"""What the renderer learns from: the camera's own pixels, and lips that are not those pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lipstream.calibration.pretrain.mouth_pairs import Person, Variation, as_crops
+from lipstream.engine.face_model import face_model
+from lipstream.engine.renderer import CROP_PX, MouthCrop, cut
+from lipstream.engine.target import Target, load_target
+from lipstream.kernels.color import i420_to_rgb
+
+
+@pytest.fixture(scope="module")
+def loaded(target: Path) -> Target:
+    return load_target(target)
+
+
+def test_the_truth_is_what_the_camera_saw(loaded: Target) -> None:
+    example = Person("one", [loaded], varied=False).example(np.random.default_rng(3))
+    assert example.seen.shape == (2, CROP_PX, CROP_PX, 6)
+    decoder, nearest = loaded.frames.decoder(), np.inf
+    for index in range(len(loaded.track)):
+        rgb = i420_to_rgb(decoder.read(index))
+        crop = MouthCrop.around(loaded.track.placement(index), face_model())
+        own = cut(rgb, np.zeros_like(rgb), crop)[..., :3]
+        nearest = min(nearest, float(np.abs(own.astype(int) - example.truth[1]).mean()))
+        if nearest < 0.1:
+            break
+    assert nearest < 0.1, "levels: the truth is one of the frames, resampled once"
+
+
+def test_away_from_the_lips_the_picture_is_the_truth(loaded: Target) -> None:
+    example = Person("one", [loaded], varied=False).example(np.random.default_rng(3))
+    apart = np.abs(example.seen[..., :3].astype(int) - example.truth).max(-1)
+    opaque = example.seen[..., 3] == 255
+    # The jaw moves below the mouth, so only the cheeks' height is compared.
+    upper = np.zeros_like(opaque)
+    upper[:, : CROP_PX // 4] = True
+    assert apart[upper].max() <= 1
+    assert apart[opaque].mean() > 1, "other pixels than the camera's own lie under the lips"
+
+
+def test_only_frames_of_the_span_are_used(loaded: Target) -> None:
+    assert Person("one", [loaded], (10, 31)).pairs == 20
+    assert Person("one", [loaded], (10, 11)).pairs == 0
+
+
+def test_one_seed_one_example(loaded: Target) -> None:
+    person = Person("one", [loaded])
+    one, other, third = (person.example(np.random.default_rng(seed)) for seed in (5, 5, 6))
+    np.testing.assert_array_equal(one.seen, other.seen)
+    assert (one.truth != third.truth).any()
+
+
+def test_skin_and_light_vary_but_the_guides_do_not_change_colour(loaded: Target) -> None:
+    rng = np.random.default_rng(1)
+    gains = np.array([Variation.draw(rng).gain for _ in range(400)])
+    assert 0.05 < np.log(gains).std() < 0.3
+    plain = Person("one", [loaded], varied=False).example(np.random.default_rng(2))
+    assert set(np.unique(plain.seen[..., 3])) >= {0, 255}
+
+
+def test_a_batch_is_channels_first(loaded: Target) -> None:
+    person = Person("one", [loaded])
+    examples = [person.example(np.random.default_rng(seed)) for seed in range(3)]
+    seen, truth = as_crops(examples)
+    assert seen.shape == (3, 2, 6, CROP_PX, CROP_PX)
+    np.testing.assert_array_equal(truth[2, 1, 0], examples[2].truth[1, ..., 0])

@@ -1,0 +1,195 @@
+"""The renderer: what it may touch, what it remembers, and whose weights it takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lipstream.engine.backends.base import FAST, Model, select_backend
+from lipstream.engine.compositor import Compositor
+from lipstream.engine.errors import BackendUnavailable, UsageError
+from lipstream.engine.face_model import face_model
+from lipstream.engine.renderer import (
+    CHANNELS,
+    CROP_PX,
+    INPUT,
+    NONE,
+    OUTPUT,
+    MouthCrop,
+    Renderer,
+    added,
+    load_renderer,
+    shipped_model,
+)
+from lipstream.engine.target import Target, load_target
+from lipstream.engine.types import F32, U8
+from lipstream.engine.warp import build_mesh
+
+# Largest difference of openvino in f32 from torch, of full scale; measured 2e-6.
+TOLERANCE = 1e-4
+# Mean and largest difference of the fast precision from f32, levels of 255; measured 0.1 and 4.
+FAST_MEAN, FAST_LARGEST = 0.5, 10.0
+
+
+class Constant:
+    """A network that always adds the same, and keeps what it was shown."""
+
+    name, device, precision = "constant", "CPU", "f32"
+
+    def __init__(self, levels: float) -> None:
+        self.levels, self.shown = levels, list[F32]()
+
+    def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
+        self.shown.append(inputs[INPUT])
+        return {OUTPUT: np.full((1, 3, CROP_PX, CROP_PX), self.levels / 255, np.float32)}
+
+
+@pytest.fixture(scope="module")
+def loaded(target: Path) -> Target:
+    return load_target(target)
+
+
+def painted(loaded: Target, renderer: Renderer | None, previous: U8 | None = None):  # noqa: ANN201
+    mesh = build_mesh(face_model())
+    compositor = Compositor(mesh, loaded.style.mouth, renderer)
+    background = loaded.frames.decoder().read(0)
+    wide = np.asarray(face_model().spread, np.float32)
+    source = [(loaded.sources[0], 1.0)]
+    return compositor.paint(background, loaded.track.placement(0), wide, source, previous)
+
+
+def test_inward_and_outward_are_inverse() -> None:
+    crop = MouthCrop(31.5, 17.25, 190.0)
+    inward = crop.inward()  # where crop pixels lie in the picture
+    x, y = inward[100, 60] - 0.5
+    outward = crop.outward(0, 0, 300, 300)
+    # Bilinear between whole pixels of the picture: the maps are linear, so this is exact.
+    x0, y0 = int(x), int(y)
+    fx, fy = x - x0, y - y0
+    top = outward[y0, x0] * (1 - fx) + outward[y0, x0 + 1] * fx
+    low = outward[y0 + 1, x0] * (1 - fx) + outward[y0 + 1, x0 + 1] * fx
+    np.testing.assert_allclose(top * (1 - fy) + low * fy, [60.5, 100.5], atol=1e-2)
+
+
+def test_added_rounds_as_real_numbers_do() -> None:
+    change, opacity = np.meshgrid(np.arange(256), np.arange(256))
+    picture = np.full((256, 256, 3), 120, np.uint8)
+    got = added(picture, np.repeat(change[..., None], 3, 2).astype(np.uint8), opacity)
+    exact = 120 + (change - NONE) * opacity / 255
+    np.testing.assert_array_equal(got[..., 0], np.clip(np.floor(exact + 0.5), 0, 255))
+
+
+def test_it_mends_only_under_the_lip_layer(loaded: Target) -> None:
+    plain, mended = painted(loaded, None), painted(loaded, Renderer(Constant(40)))
+    height, width = loaded.height, loaded.width
+    differs = plain.frame[:height] != mended.frame[:height]
+    x, y, w, h = mended.box
+    inside = np.zeros((height, width), bool)
+    inside[y : y + h, x : x + w] = mended.mask > 0
+    assert differs[inside].sum() > 1000, "the network's word counts"
+    assert not differs[~inside].any(), "outside the mask every byte stays"
+
+
+def test_a_difference_of_nothing_changes_nothing(loaded: Target) -> None:
+    plain, mended = painted(loaded, None), painted(loaded, Renderer(Constant(0)))
+    # The patch is larger, so the jaw is cut elsewhere: the same to a level of rounding.
+    apart = np.abs(plain.frame.astype(int) - mended.frame.astype(int))
+    assert apart.max() <= 2
+
+
+def test_the_next_frame_is_shown_the_last_one_mended(loaded: Target) -> None:
+    network = Constant(25)
+    renderer = Renderer(network)
+    first = painted(loaded, renderer)
+    assert first.mended is not None
+    assert first.mended.shape == (CROP_PX, CROP_PX, 3)
+    painted(loaded, renderer, first.mended)
+    own, later = (shown[0] for shown in network.shown)
+    assert own.shape == (CHANNELS, CROP_PX, CROP_PX)
+    np.testing.assert_array_equal(own[6:], own[:3])  # the first frame has only itself
+    np.testing.assert_allclose(later[6:] * 255, first.mended.transpose(2, 0, 1), atol=1e-3)
+    middle = slice(CROP_PX // 2 - 8, CROP_PX // 2 + 8)
+    raised = (later[6:] - later[:3])[:, middle, middle] * 255
+    assert 20 < np.median(raised) <= 25, "25 levels where the layer is opaque"
+
+
+def test_choices() -> None:
+    with pytest.raises(UsageError, match="auto, network, none"):
+        load_renderer("best", "auto", None)
+    assert load_renderer("none", "auto", None) is None
+    assert load_renderer("network", "openvino", None) is not None
+
+
+def test_without_code_for_it_auto_warps_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lipstream.engine.renderer"):
+        assert load_renderer("auto", "numpy", None) is None
+    assert "warped only" in caplog.text
+    with pytest.raises(BackendUnavailable, match="numpy"):
+        load_renderer("network", "numpy", None)
+
+
+def crop(seed: int) -> F32:
+    """Something like a face: smooth colours, an opaque middle, a gap."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 1, (CHANNELS, 9, 9))
+    at = np.linspace(0, 8, CROP_PX)
+    spread = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(9)))
+    smooth = np.einsum("yh,chw,xw->cyx", spread, coarse, spread)
+    return smooth[None].astype(np.float32)
+
+
+def outputs(backend: str, precision: str, own: Path | None = None) -> F32:
+    shipped = shipped_model()
+    network = select_backend(backend, Model(shipped.onnx, shipped.safetensors, own), precision)
+    return np.concatenate([network.run({INPUT: crop(seed)})[OUTPUT] for seed in range(3)])
+
+
+def test_openvino_is_the_reference() -> None:
+    pytest.importorskip("torch")
+    apart = np.abs(outputs("openvino", "f32") - outputs("torch", "f32"))
+    assert apart.max() < TOLERANCE
+
+
+def test_the_fast_precision_is_not_seen() -> None:
+    apart = np.abs(outputs("openvino", FAST) - outputs("openvino", "f32")) * 255
+    assert apart.mean() < FAST_MEAN
+    assert apart.max() < FAST_LARGEST
+
+
+def test_it_fits_the_budget() -> None:
+    pytest.importorskip("torch")
+    from lipstream.engine.renderer_torch import load_net, multiply_adds
+
+    assert multiply_adds(load_net(shipped_model().safetensors).size) <= 1.7e9
+
+
+def test_a_targets_own_weights_take_the_place_of_those_shipped(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    shipped = shipped_model()
+    weights = load_file(shipped.safetensors)
+    brighter = weights["leave.bias"] + np.float16(0.125)
+    own = tmp_path / "renderer.safetensors"
+    save_file({**weights, "leave.bias": brighter}, own)
+    # The last layer's bias is what the network adds to everything.
+    moved = outputs("openvino", "f32", own) - outputs("openvino", "f32")
+    np.testing.assert_allclose(moved, 0.125, atol=2e-3)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "shape"])
+def test_weights_of_another_network_are_refused(tmp_path: Path, wrong: str) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(shipped_model().safetensors)
+    if wrong == "missing":
+        del weights["leave.bias"]
+    else:
+        weights["leave.bias"] = weights["leave.bias"][:-1]
+    own = tmp_path / "renderer.safetensors"
+    save_file(weights, own)
+    with pytest.raises(BackendUnavailable, match=r"leave\.bias.*calibrate with --adapt again"):
+        outputs("openvino", "f32", own)
