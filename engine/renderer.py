@@ -27,7 +27,7 @@ from lipstream.engine.face_model import FaceModel
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import LIP_OUTLINE, Placement
-from lipstream.kernels.mesh import remap
+from lipstream.kernels.crop import crop_in, crop_out
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ CROP_EYES: Final = 1.8  # side of the crop, inter-ocular distances
 GUIDES: Final = 3  # opacity of the lip layer; row of the gap from upper to lower lip; trust in it
 CHANNELS: Final = 3 + GUIDES + 3  # the painted crop, the guides, the previous crop
 INPUT, OUTPUT = "crop", "difference"
-NONE: Final = 128  # of a stored difference: nothing to add
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +64,16 @@ class MouthCrop:
         """The same in a picture whose origin is at (x, y)."""
         return MouthCrop(self.left - x, self.top - y, self.side)
 
+    @property
+    def square(self) -> tuple[float, float, float]:
+        """As the kernels take it."""
+        return self.left, self.top, self.side
+
     def inward(self) -> F32:
         """Where each pixel of the crop lies in the picture, f32 [256, 256, 2] px."""
         steps = (np.arange(CROP_PX, dtype=np.float32) + 0.5) * np.float32(self.side / CROP_PX)
-        return _plane(steps + np.float32(self.left), steps + np.float32(self.top))
-
-    def outward(self, x0: int, y0: int, x1: int, y1: int) -> F32:
-        """Where each pixel of a rectangle of the picture lies in the crop, f32 [h, w, 2] px."""
-        zoom = np.float32(CROP_PX / self.side)
-        columns = (np.arange(x0, x1, dtype=np.float32) + 0.5 - np.float32(self.left)) * zoom
-        rows = (np.arange(y0, y1, dtype=np.float32) + 0.5 - np.float32(self.top)) * zoom
-        return _plane(columns, rows)
-
-
-def _plane(columns: F32, rows: F32) -> F32:
-    out = np.empty((len(rows), len(columns), 2), np.float32)
-    out[..., 0], out[..., 1] = columns, rows[:, None]
-    return out
-
-
-def cut(picture: U8, guides: U8, crop: MouthCrop) -> U8:
-    """Picture u8 [h, w, 3] and guides u8 [h, w, 3] at the crop's size, u8 [256, 256, 6]."""
-    stack = np.concatenate([picture, guides], axis=2)
-    return remap(np.ascontiguousarray(stack), crop.inward())
+        place = np.meshgrid(steps + np.float32(self.left), steps + np.float32(self.top))
+        return np.stack(place, -1)
 
 
 class Renderer:
@@ -104,29 +90,9 @@ class Renderer:
         guides u8 [h, w, 3]; previous: what this returned for the frame before, None for the
         first. Returns the mended crop u8 [256, 256, 3].
         """
-        seen = cut(picture, guides, crop)
-        own = seen[..., :3]
-        stack = np.concatenate([seen, own if previous is None else previous], axis=2)
-        values = np.ascontiguousarray(stack.transpose(2, 0, 1), np.float32) * np.float32(1 / 255)
-        found = self.network.run({INPUT: values[None]})[OUTPUT][0].transpose(1, 2, 0)
-        difference = np.clip(found * np.float32(255) + np.float32(NONE + 0.5), 0, 255)
-        stored = np.ascontiguousarray(difference, np.uint8)
-        rows, columns = np.flatnonzero(guides[..., 0].any(1)), np.flatnonzero(guides[..., 0].any(0))
-        if len(rows):
-            box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-            x0, y0, x1, y1 = box
-            own_size = remap(stored, crop.outward(*box))
-            part = picture[y0:y1, x0:x1]
-            part[:] = added(part, own_size, guides[y0:y1, x0:x1, 0])
-        return added(own, stored, seen[..., 3])
-
-
-def added(picture: U8, difference: U8, opacity: U8) -> U8:
-    """Picture plus difference (stored, NONE is 0), both u8 [h, w, 3], by opacity u8 [h, w]."""
-    change = (difference.astype(np.int32) - NONE) * opacity[..., None]
-    # Rounded half up; the shift is a division by 255 that is exact in this range.
-    level = picture + ((change * 257 + (1 << 15)) >> 16)
-    return np.clip(level, 0, 255).astype(np.uint8)
+        seen, planes = crop_in(picture, guides, previous, crop.square, CROP_PX)
+        difference = self.network.run({INPUT: planes[None]})[OUTPUT][0]
+        return crop_out(difference, seen, picture, guides, crop.square)
 
 
 def shipped_model() -> Model:

@@ -26,7 +26,7 @@
 #define LS_MULTIVERSION
 #endif
 
-LS_EXPORT int32_t ls_abi_version() { return 1; }
+LS_EXPORT int32_t ls_abi_version() { return 2; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -341,6 +341,68 @@ LS_EXPORT void ls_blend(
             blend_block_u8(count, back, front, (const uint8_t *)alpha + first, result);
         } else {
             blend_block_f32(count, back, front, (const float *)alpha + first, result);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------- crop
+
+// A square of the picture, `side` px wide with its corner at (left, top), seen as size x size.
+LS_EXPORT void ls_crop_in(
+    const uint8_t *picture, const uint8_t *guides, const uint8_t *previous, int32_t height,
+    int32_t width, float left, float top, float step, int32_t size, uint8_t *seen,
+    float *planes) {
+    const float full = (float)(1.0 / 255.0);
+    const int64_t area = (int64_t)size * size;
+    for (int row = 0; row < size; ++row) {
+        const float y = ((float)row + 0.5f) * step + top;
+        for (int column = 0; column < size; ++column) {
+            const float xy[2] = {((float)column + 0.5f) * step + left, y};
+            const int64_t at = (int64_t)row * size + column;
+            uint8_t *own = seen + 6 * at;
+            sample_rgb(picture, height, width, xy, own);
+            sample_rgb(guides, height, width, xy, own + 3);
+            const uint8_t *before = previous ? previous + 3 * at : own;
+            for (int c = 0; c < 6; ++c) planes[c * area + at] = (float)own[c] * full;
+            for (int c = 0; c < 3; ++c) planes[(6 + c) * area + at] = (float)before[c] * full;
+        }
+    }
+}
+
+LS_BODY uint8_t ls_add_weighted(int level, int difference, int opacity) {
+    // Rounded half up; the shift is a division by 255 that is exact in this range.
+    const int sum = level + (((difference - 128) * opacity * 257 + (1 << 15)) >> 16);
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+// `stored` is scratch of size x size x 3: the difference in levels, 128 for none.
+LS_EXPORT void ls_crop_out(
+    const float *difference, const uint8_t *seen, int32_t size, const uint8_t *opacity,
+    int32_t height, int32_t width, float left, float top, float zoom, uint8_t *stored,
+    uint8_t *picture, uint8_t *mended) {
+    const int64_t area = (int64_t)size * size;
+    for (int c = 0; c < 3; ++c) {
+        for (int64_t i = 0; i < area; ++i) {
+            const float level = difference[c * area + i] * 255.0f + 128.5f;
+            stored[3 * i + c] = level > 0 ? (uint8_t)(level < 255.0f ? level : 255.0f) : 0;
+        }
+    }
+    for (int64_t i = 0; i < 3 * area; ++i) {
+        const uint8_t *own = seen + 6 * (i / 3);
+        mended[i] = ls_add_weighted(own[i % 3], stored[i], own[3]);
+    }
+    for (int row = 0; row < height; ++row) {
+        const float y = ((float)row + 0.5f - top) * zoom;
+        for (int column = 0; column < width; ++column) {
+            const int64_t at = (int64_t)row * width + column;
+            const int weight = opacity[3 * at];
+            if (!weight) continue;
+            const float xy[2] = {((float)column + 0.5f - left) * zoom, y};
+            uint8_t change[3];
+            sample_rgb(stored, size, size, xy, change);
+            for (int c = 0; c < 3; ++c) {
+                picture[3 * at + c] = ls_add_weighted(picture[3 * at + c], change[c], weight);
+            }
         }
     }
 }

@@ -275,3 +275,53 @@ def match_color(layer: U8, gain: F32, bias: F32) -> U8:
 def blend_matched(background: U8, layer: U8, alpha: U8 | F32, gain: F32, bias: F32) -> U8:
     """`blend` of the layer after `match_color`."""
     return blend(background, match_color(layer, gain, bias), alpha)
+
+
+# ------------------------------------------------------------------------------ crop
+
+NONE = 128  # of a stored difference: nothing to add
+
+
+def crop_in(
+    picture: U8, guides: U8, previous: U8 | None, square: tuple[float, float, float], size: int
+) -> tuple[U8, F32]:
+    """A square of picture and guides, both u8 [h, w, 3]: u8 [size, size, 6], and with the previous
+    crop u8 [size, size, 3] (None: the picture's own) as f32 [9, size, size], 0 to 1."""
+    left, top, side = square
+    steps = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(side / size)
+    inward = _plane(steps + np.float32(left), steps + np.float32(top))
+    seen = np.concatenate([remap(picture, inward), remap(guides, inward)], axis=2)
+    stack = np.concatenate([seen, seen[..., :3] if previous is None else previous], axis=2)
+    planes = np.ascontiguousarray(stack.transpose(2, 0, 1), np.float32) * np.float32(1 / 255)
+    return seen, planes
+
+
+def crop_out(
+    difference: F32, seen: U8, picture: U8, guides: U8, square: tuple[float, float, float]
+) -> U8:
+    """Add f32 [3, size, size] to `picture` in place, by the opacity in the guides' first channel;
+    returns the crop with the same added, u8 [size, size, 3]."""
+    left, top, side = square
+    size = len(seen)
+    levels = difference.transpose(1, 2, 0) * np.float32(255) + np.float32(NONE + 0.5)
+    stored = np.ascontiguousarray(np.clip(levels, 0, 255), np.uint8)
+    height, width = picture.shape[:2]
+    zoom, half = np.float32(size / side), np.float32(0.5)
+    columns = (np.arange(width, dtype=np.float32) + half - np.float32(left)) * zoom
+    rows = (np.arange(height, dtype=np.float32) + half - np.float32(top)) * zoom
+    own_size = remap(stored, _plane(columns, rows))
+    picture[:] = _add_weighted(picture, own_size, guides[..., 0])
+    return _add_weighted(seen[..., :3], stored, seen[..., 3])
+
+
+def _add_weighted(levels: U8, difference: U8, opacity: U8) -> U8:
+    change = (difference.astype(np.int32) - NONE) * opacity[..., None].astype(np.int32)
+    # Rounded half up; the shift is a division by 255 that is exact in this range.
+    total = levels.astype(np.int32) + ((change * 257 + (1 << 15)) >> 16)
+    return np.clip(total, 0, 255).astype(np.uint8)
+
+
+def _plane(columns: F32, rows: F32) -> F32:
+    out = np.empty((len(rows), len(columns), 2), np.float32)
+    out[..., 0], out[..., 1] = columns, rows[:, None]
+    return out

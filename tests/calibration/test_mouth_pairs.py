@@ -9,9 +9,10 @@ import pytest
 
 from lipstream.calibration.pretrain.mouth_pairs import Person, Variation, as_crops
 from lipstream.engine.face_model import face_model
-from lipstream.engine.renderer import CROP_PX, MouthCrop, cut
+from lipstream.engine.renderer import CROP_PX, MouthCrop
 from lipstream.engine.target import Target, load_target
 from lipstream.kernels.color import i420_to_rgb
+from lipstream.kernels.mesh import remap
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def test_the_truth_is_what_the_camera_saw(loaded: Target) -> None:
     for index in range(len(loaded.track)):
         rgb = i420_to_rgb(decoder.read(index))
         crop = MouthCrop.around(loaded.track.placement(index), face_model())
-        own = cut(rgb, np.zeros_like(rgb), crop)[..., :3]
+        own = remap(rgb, crop.inward())
         nearest = min(nearest, float(np.abs(own.astype(int) - example.truth[1]).mean()))
         if nearest < 0.1:
             break

@@ -17,11 +17,8 @@ from lipstream.engine.renderer import (
     CHANNELS,
     CROP_PX,
     INPUT,
-    NONE,
     OUTPUT,
-    MouthCrop,
     Renderer,
-    added,
     load_renderer,
     shipped_model,
 )
@@ -60,27 +57,6 @@ def painted(loaded: Target, renderer: Renderer | None, previous: U8 | None = Non
     wide = np.asarray(face_model().spread, np.float32)
     source = [(loaded.sources[0], 1.0)]
     return compositor.paint(background, loaded.track.placement(0), wide, source, previous)
-
-
-def test_inward_and_outward_are_inverse() -> None:
-    crop = MouthCrop(31.5, 17.25, 190.0)
-    inward = crop.inward()  # where crop pixels lie in the picture
-    x, y = inward[100, 60] - 0.5
-    outward = crop.outward(0, 0, 300, 300)
-    # Bilinear between whole pixels of the picture: the maps are linear, so this is exact.
-    x0, y0 = int(x), int(y)
-    fx, fy = x - x0, y - y0
-    top = outward[y0, x0] * (1 - fx) + outward[y0, x0 + 1] * fx
-    low = outward[y0 + 1, x0] * (1 - fx) + outward[y0 + 1, x0 + 1] * fx
-    np.testing.assert_allclose(top * (1 - fy) + low * fy, [60.5, 100.5], atol=1e-2)
-
-
-def test_added_rounds_as_real_numbers_do() -> None:
-    change, opacity = np.meshgrid(np.arange(256), np.arange(256))
-    picture = np.full((256, 256, 3), 120, np.uint8)
-    got = added(picture, np.repeat(change[..., None], 3, 2).astype(np.uint8), opacity)
-    exact = 120 + (change - NONE) * opacity / 255
-    np.testing.assert_array_equal(got[..., 0], np.clip(np.floor(exact + 0.5), 0, 255))
 
 
 def test_it_mends_only_under_the_lip_layer(loaded: Target) -> None:

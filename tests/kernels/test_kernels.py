@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
-from lipstream.kernels import choice, color, compiled, composite, dynamic, mesh
+from lipstream.kernels import choice, color, compiled, composite, crop, dynamic, mesh
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
@@ -283,3 +283,41 @@ def test_nobody_falls_back_in_silence(kernels, monkeypatch, caplog):
     with pytest.raises(UsageError, match="'fast'"):
         choice.implementation()
     monkeypatch.setenv(choice.ENVIRONMENT_VARIABLE, kernels)
+
+
+# ------------------------------------------------------------------------------ crop
+
+
+def test_a_square_on_whole_pixels_is_copied():
+    picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    seen, planes = crop.crop_in(picture, picture[::-1], None, (3.0, 2.0, 8.0), 8)
+    np.testing.assert_array_equal(seen[..., :3], picture[2:10, 3:11])
+    np.testing.assert_array_equal(seen[..., 3:], picture[::-1][2:10, 3:11])
+    np.testing.assert_allclose(planes[6:] * 255, picture[2:10, 3:11].transpose(2, 0, 1), atol=1e-4)
+    before = np.full((8, 8, 3), 51, np.uint8)
+    _, planes = crop.crop_in(picture, picture, before, (3.0, 2.0, 8.0), 8)
+    np.testing.assert_allclose(planes[6:], 0.2, atol=1e-6)
+
+
+def test_a_difference_is_added_by_opacity_and_rounded():
+    opacity = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    guides = np.repeat(opacity[..., None], 3, axis=2)
+    for difference in (-128, -37, -1, 0, 1, 90, 127):
+        picture = np.full((16, 16, 3), 120, np.uint8)
+        seen, _ = crop.crop_in(picture, guides, None, (0.0, 0.0, 16.0), 16)
+        values = np.full((3, 16, 16), difference / 255, np.float32)
+        mended = crop.crop_out(values, seen, picture, guides, (0.0, 0.0, 16.0))
+        exact = np.floor(120 + difference * opacity.astype(np.float64) / 255 + 0.5)
+        np.testing.assert_array_equal(picture[..., 1], np.clip(exact, 0, 255))
+        np.testing.assert_array_equal(mended, picture)
+
+
+def test_crop_arguments_are_checked():
+    picture = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(UsageError, match="square"):
+        crop.crop_in(picture, picture, None, (0.0, float("nan"), 4.0), 4)
+    with pytest.raises(UsageError, match=r"guides.*\[4, 4, 3\]"):
+        crop.crop_in(picture, picture[:2], None, (0.0, 0.0, 4.0), 4)
+    seen, planes = crop.crop_in(picture, picture, None, (0.0, 0.0, 4.0), 4)
+    with pytest.raises(UsageError, match="written in place"):
+        crop.crop_out(planes[:3], seen, np.zeros((4, 8, 3), np.uint8)[:, ::2], picture, (0, 0, 4))

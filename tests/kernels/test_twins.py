@@ -139,6 +139,27 @@ def test_blend(seed, w, h, as_float, matched):
     np.testing.assert_array_equal(got, expected)
 
 
+@FEW
+@given(SEEDS, st.integers(1, 30), st.integers(1, 30), st.integers(2, 12), st.booleans())
+def test_crop_in_and_out(seed, w, h, size, first):
+    random = np.random.default_rng(seed)
+    picture, guides = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
+    guides[random.random((h, w)) < 0.3] = 0
+    previous = None if first else random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    square = (*random.uniform(-5, 20, 2), random.uniform(0.5, 40))
+    expected, expected_planes = reference.crop_in(picture, guides, previous, square, size)
+    seen, planes = compiled.crop_in(picture, guides, previous, square, size)
+    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(planes, expected_planes)
+    difference = random.normal(0, 0.4, (3, size, size)).astype(np.float32)
+    ours, theirs = picture.copy(), picture.copy()
+    np.testing.assert_array_equal(
+        compiled.crop_out(difference, seen, ours, guides, square),
+        reference.crop_out(difference, seen, theirs, guides, square),
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_arrays_that_are_not_contiguous_are_read_as_they_look():
     random = np.random.default_rng(0)
     wide = random.integers(0, 256, (8, 24, 3), dtype=np.uint8)
