@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ CLOSED: Final = 0.15  # of the clip's 95th percentile; 95 % of real closures pas
 REAL_NEAR_S: Final = 0.1  # within which 95 % of real bilabials close
 NEAR_S: Final = 0.06  # a stricter reading
 BILABIALS: Final = frozenset({"P", "B", "M"})
+BABBLE_SNR_DB: Final = 10.0
+_BABBLERS: Final = 6
 OPEN_VOWELS: Final = frozenset({"AA", "AE", "AO", "AW", "AY"})
 HELD_OUT: Final = ("obama",)
 _REST_AFTER_S: Final = 0.2
@@ -106,6 +108,15 @@ def measure_quality(
         result["profiles"][name]["closures"] = closures(encoder, data)
         if name == "live":
             result["each"] = rows
+    crowd = babble(data)
+    if crowd is not None:
+        noisy = [replace(clip, audio=with_babble(clip.audio, crowd)) for clip in unseen]
+        rows = [_clip_figures(encoders["live"], clip, scale[clip.speaker]) for clip in noisy]
+        result["babble"] = {
+            group: _mean([row for row in rows if row["speaker"] == group])
+            for group in sorted(groups)
+        }
+        result["babble"]["closures"] = closures(encoders["live"], data, crowd)
     result["rest"] = rest_figures(encoders["live"])
     result["step_ms"] = step_ms(encoders["live"])
     result["backend"] = encoders["live"].network.name
@@ -136,8 +147,28 @@ def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {"clips": len(rows), **{k: round(float(np.mean([r[k] for r in rows])), 3) for k in keys}}
 
 
-def closures(encoder: Encoder, data: Path) -> dict[str, float]:
-    """Shares of bilabials that close and of open vowels that do, over audio/lj with its labels."""
+def babble(data: Path) -> F32 | None:
+    """Six people talking at once, f32 [samples]; None where audio/libritts has too few."""
+    files = sorted((data / "audio" / "libritts").rglob("*.wav"))
+    if len(files) < _BABBLERS:
+        return None
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, _BABBLERS).astype(int)]
+    voices = [read_speech(path) for path in chosen]
+    length = max(len(voice) for voice in voices)
+    return np.sum([np.resize(voice / (voice.std() + 1e-9), length) for voice in voices], axis=0)
+
+
+def with_babble(samples: F32, crowd: F32) -> F32:
+    """Speech with the crowd behind it, at BABBLE_SNR_DB over the whole clip."""
+    behind = np.resize(crowd, len(samples))
+    level = samples.std() / (behind.std() + 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
+    mixed: F32 = np.clip(samples + level * behind, -1, 1).astype(np.float32)
+    return mixed
+
+
+def closures(encoder: Encoder, data: Path, crowd: F32 | None = None) -> dict[str, float]:
+    """Shares of bilabials that close and of open vowels that do, over audio/lj with its labels;
+    `crowd`: people talking behind it."""
     closed: list[bool] = []
     closed_near: list[bool] = []
     shut_vowels: list[bool] = []
@@ -147,7 +178,7 @@ def closures(encoder: Encoder, data: Path) -> dict[str, float]:
         if not labels.is_file():
             continue
         samples = read_speech(sound)
-        heard = hear(encoder, samples)
+        heard = hear(encoder, samples if crowd is None else with_babble(samples, crowd))
         time_s = np.arange(0.0, len(samples) / SAMPLE_RATE_HZ, _GRID_S)
         opening = heard.at(time_s)[:, 0]
         limit = CLOSED * float(np.percentile(opening, 95))
@@ -217,6 +248,9 @@ def summary(result: dict[str, Any]) -> str:
         for group, figures in groups.items():
             told = ", ".join(f"{key} {value}" for key, value in figures.items())
             lines.append(f"{name:7s} {group}: {told}")
+    for group, figures in result.get("babble", {}).items():
+        told = ", ".join(f"{key} {value}" for key, value in figures.items())
+        lines.append(f"live, babble at {BABBLE_SNR_DB:g} dB, {group}: {told}")
     rest = ", ".join(f"{key} {value}" for key, value in result["rest"].items())
     lines.append(f"opening without speech: {rest}")
     lines.append(f"CPU per 20 ms step: {result['step_ms']} ms ({result['backend']})")
