@@ -35,6 +35,7 @@ class Augmentation:
     telephone: float = 0.1
     codec: float = 0.12
     clip: float = 0.05
+    babble: float = 0.25  # others talking behind
 
 
 def resample_and_colour(
@@ -139,17 +140,18 @@ def mouth_noise(samples: int, rng: np.random.Generator) -> F32:
 
 
 def add_noise(samples: F32, babble: F32 | None, rng: np.random.Generator, how: Augmentation) -> F32:
-    """Voice plus noise or babble at a random ratio, then a random loudness."""
+    """Voice plus the babble of others, or noise, at a random ratio; then a random loudness."""
     power = float(np.mean(samples**2))
     if power < 1e-8:  # nobody speaks: as loud as if somebody had
         power = 1e-3
     out = samples.copy()
-    if rng.random() < how.noise:
-        ratio_db = float(rng.uniform(5.0, 45.0))
-        noise = coloured_noise(len(out), rng)
-        if babble is not None and rng.random() < 0.2:
-            noise = babble / (np.sqrt(np.mean(babble**2)) + 1e-9)
-            ratio_db = float(rng.uniform(10.0, 35.0))
+    if babble is not None or rng.random() < how.noise:
+        if babble is not None:
+            noise = babble / np.float32(np.sqrt(np.mean(babble**2)) + 1e-9)
+            ratio_db = float(rng.uniform(4.0, 28.0))
+        else:
+            noise = coloured_noise(len(out), rng)
+            ratio_db = float(rng.uniform(5.0, 45.0))
         out += noise * np.float32(np.sqrt(power) * 10.0 ** (-ratio_db / 20.0))
     level_db = float(rng.normal(-25.0, 7.0))
     out *= np.float32(10.0 ** (level_db / 20.0) / np.sqrt(power))

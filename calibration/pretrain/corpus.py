@@ -75,7 +75,7 @@ def make_real_shard(
     length = synthesis.CLIP_SAMPLES
     log_mel = np.zeros((clips, CLIP_FRAMES, BANDS), np.float16)
     phones = np.zeros((clips, CLIP_FRAMES), np.uint8)
-    dry = augment.Augmentation(0, 0, 0, 0, 0, 0)
+    dry = augment.Augmentation(0, 0, 0, 0, 0, 0, 0)
     how = augment.Augmentation()
     centres = (np.arange(CLIP_FRAMES) + 0.5) * synthesis.PHONE_HOP_SAMPLES
     for index in range(clips):
@@ -97,11 +97,19 @@ def make_real_shard(
             # Neighbours in the list are mostly of one speaker.
             which = int(np.clip(which + rng.integers(-2, 3), 0, len(speech) - 1))
         samples = augment.resample_and_colour(samples, 16_000, rng, how)
-        samples = augment.add_noise(samples, None, rng, how)
+        others = _crowd(speech, length, rng) if rng.random() < how.babble else None
+        samples = augment.add_noise(samples, others, rng, how)
         if rng.random() < how.codec:
             samples = augment.through_codec(samples, rng)
         log_mel[index] = offline_log_mel(features, samples)
     save_shard(path, log_mel, phones)
+
+
+def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) -> F32:
+    """Three to six sentences at once, f32 [length]."""
+    chosen = rng.integers(len(speech), size=int(rng.integers(3, 7)))
+    voices = [np.roll(np.resize(speech[i][0], length), int(rng.integers(length))) for i in chosen]
+    return np.sum([voice / (voice.std() + 1e-6) for voice in voices], axis=0, dtype=np.float32)
 
 
 def save_shard(path: Path, log_mel: NDArray[np.float16], phones: U8) -> None:

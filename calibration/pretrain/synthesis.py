@@ -215,7 +215,9 @@ def speak_festival(texts: list[str], voice: str, stretch: float) -> list[Speech]
     """Several utterances by one festival process, which takes a second to start."""
     program = shutil.which("festival")
     if program is None:
-        raise UsageError("festival was not found; install festival and festvox-us-slt-hts")
+        raise UsageError(
+            "festival was not found; install festival, festvox-us-slt-hts and festvox-kallpc16k"
+        )
     with tempfile.TemporaryDirectory() as folder:
         lines = [f"({voice})", f"(Parameter.set 'Duration_Stretch {stretch:.3f})"]
         for index, text in enumerate(texts):
@@ -307,9 +309,7 @@ def make_clip(
         if at >= CLIP_SAMPLES:
             break
     samples = augment.resample_and_colour(samples, SAMPLE_RATE_HZ, rng, how)
-    babble = None
-    if rng.random() < 0.3:
-        babble = _babble(rng)
+    babble = _babble(rng) if rng.random() < how.babble else None
     samples = augment.add_noise(samples, babble, rng, how)
     if rng.random() < how.codec:
         samples = augment.through_codec(samples, rng)
@@ -328,7 +328,7 @@ def _add_mouth_noise(samples: F32, at: int, rng: np.random.Generator) -> int:
 
 def _dry(how: augment.Augmentation) -> augment.Augmentation:
     """Per utterance only the resampling: room and line are the same for a whole clip."""
-    return augment.Augmentation(room=0, noise=0, colour=0, telephone=0, codec=0, clip=0)
+    return augment.Augmentation(0, 0, 0, 0, 0, 0, 0)
 
 
 def _babble(rng: np.random.Generator) -> F32:
