@@ -178,16 +178,31 @@ def serve(
             envvar="LIPSTREAM_TOKEN", help="Secret that clients must send; needed beyond loopback."
         ),
     ] = None,
+    sessions: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 4,
+    ice_server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL[,USER,PASSWORD]",
+            help="STUN or TURN server; repeatable. Also LIPSTREAM_ICE_SERVERS, a JSON list.",
+        ),
+    ] = None,
+    udp_ports: Annotated[
+        str | None, typer.Option(metavar="LOW-HIGH", help="UDP ports for media, one a connection.")
+    ] = None,
     profile: Profile = "live",
     backend: Backend = "auto",
     verbose: Verbose = False,
 ) -> None:
     """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
     with own_console(verbose) as console:
+        from lipstream.streaming.aioice_tuning import PortRange
+        from lipstream.streaming.ice import all_servers
         from lipstream.streaming.server import ServerOptions
         from lipstream.streaming.server import serve as run_server
 
-        options = ServerOptions(host, port, token)
+        servers = all_servers(ice_server or (), os.environ.get("LIPSTREAM_ICE_SERVERS"))
+        ports = PortRange.parse(udp_ports) if udp_ports is not None else None
+        options = ServerOptions(host, port, token, sessions, servers, ports)
         run_server(targets, profile, backend, options, console.note)
 
 

@@ -1,4 +1,4 @@
-"""Every touch on aiortc's and aioice's private parts, in one place.
+"""Every touch on aiortc's private parts; those on aioice's are in `aioice_tuning`.
 
 `apply` changes how all connections of the process encode and connect; `hand_on_at_once` one
 receiver. They were written against the versions in `TESTED`: with others nothing is touched, and
@@ -18,6 +18,8 @@ import av
 from av.video.frame import PictureType
 
 from lipstream.engine.errors import UsageError
+from lipstream.streaming import aioice_tuning
+from lipstream.streaming.aioice_tuning import PortRange
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +33,6 @@ _CIPHERS: Final = (
 )
 
 
-# A client that was killed is known after 5 s: seven checks of 0.2 s + 0.5 s of waiting. aioice
-# takes 30 s, and the session lives as long. Few checks far apart would be wrong: where 10 % of
-# packets are lost, three in a row fail every few minutes, seven once in hours.
-_CONSENT_INTERVAL_S: Final = 0.2
-_CONSENT_FAILURES: Final = 7
-
-
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """How the process sends pictures."""
@@ -45,6 +40,7 @@ class Tuning:
     bitrate_bps: int = 1_500_000  # held: each change rebuilds the encoder with a key frame
     fps: int = 25  # for the encoder's rate control
     loopback: bool = False  # offer 127.0.0.1 as well, which aioice leaves out
+    udp_ports: PortRange | None = None  # for media; None: as the system chooses
 
     def __post_init__(self) -> None:
         if not 100_000 <= self.bitrate_bps <= 20_000_000:
@@ -62,7 +58,6 @@ def apply(tuning: Tuning) -> bool:
         found = ", ".join(f"{name} {version(name)}" for name in TESTED)
         logger.warning("%s: not the tested versions, left untuned (slower, more delay)", found)
         return False
-    import aioice.ice
     import aiortc.rtcdtlstransport as dtls
     from aiortc.codecs import h264, vpx
 
@@ -83,15 +78,7 @@ def apply(tuning: Tuning) -> bool:
 
     certificate._create_ssl_context = create_ssl_context
 
-    ice: Any = aioice.ice
-    addresses = getattr(ice, "_lipstream_original", ice.get_host_addresses)
-    ice._lipstream_original = addresses
-
-    def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-        return [*addresses(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
-
-    ice.get_host_addresses = with_loopback if tuning.loopback else addresses
-    ice.CONSENT_INTERVAL, ice.CONSENT_FAILURES = _CONSENT_INTERVAL_S, _CONSENT_FAILURES
+    aioice_tuning.apply(tuning.loopback, tuning.udp_ports)
     return True
 
 

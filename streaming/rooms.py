@@ -1,21 +1,21 @@
-"""Targets by name, and the conversations that go on with them."""
+"""The conversations that go on, and who takes part in them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
-from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner, warm_up
+from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner
 
 logger = logging.getLogger(__name__)
 
-_SUFFIX: Final = ".target"
+_REMEMBERED: Final = 256  # members that left, with the reason
 
 
 class Busy(LipstreamError):
@@ -30,45 +30,6 @@ class Closable(Protocol):
         ...
 
 
-class Catalogue:
-    """The bundles of a folder; each engine is made and warmed once, when it is first asked for."""
-
-    def __init__(self, folder: Path, profile: str = "live", backend: str = "auto") -> None:
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
-        self.folder, self._profile, self._backend = folder, profile, backend
-        self._engines: dict[str, LiveEngine] = {}
-        self._lock = asyncio.Lock()
-
-    def names(self) -> list[str]:
-        """Of every target in the folder."""
-        found = (p for p in self.folder.iterdir() if p.suffix == _SUFFIX and p.is_dir())
-        return sorted(p.name.removesuffix(_SUFFIX) for p in found if not p.name.startswith("."))
-
-    async def engine(self, name: str) -> LiveEngine:
-        """Ready to speak.
-
-        Raises:
-            UsageError: no target of this name.
-            TargetError: its bundle is damaged.
-        """
-        async with self._lock:
-            if name not in self._engines:
-                if name not in self.names():  # also keeps paths out of it
-                    raise UsageError(f"no target {name!r}; /api/targets lists those that are here")
-                self._engines[name] = await asyncio.to_thread(self._load, name)
-            return self._engines[name]
-
-    def _load(self, name: str) -> LiveEngine:
-        from lipstream.engine.pipeline import Engine
-        from lipstream.engine.target import load_target
-
-        target = load_target(self.folder / (name + _SUFFIX))
-        engine = Engine(target, profile=self._profile, backend=self._backend)
-        logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
-        return engine
-
-
 @dataclass(slots=True, eq=False)
 class Room:
     """One conversation and who takes part in it; it ends when the last one leaves."""
@@ -79,6 +40,7 @@ class Room:
     runner: SessionRunner
     members: dict[str, Closable] = field(default_factory=dict)
     expected: int = 0  # members on their way in
+    began_s: float = field(default_factory=time.monotonic)
 
 
 class Rooms:
@@ -98,6 +60,7 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._entry = asyncio.Lock()
+        self._reasons: dict[str, str] = {}  # why each of the last members left
         self.opened = 0  # ever
 
     def __iter__(self) -> Any:
@@ -149,21 +112,28 @@ class Rooms:
         room.expected -= 1
         await self._end_if_empty(room)
 
-    async def leave(self, key: str) -> bool:
+    async def leave(self, key: str, reason: str) -> bool:
         """Leave; ends the conversation when nobody is left. False when there is no such member."""
         room = self.find(key)
         if room is None:
             return False
         member = room.members.pop(key)
+        self._reasons[key] = reason
+        if len(self._reasons) > _REMEMBERED:
+            del self._reasons[next(iter(self._reasons))]
         await member.close()
         await self._end_if_empty(room)
         return True
 
-    def leave_soon(self, key: str) -> None:
+    def why_left(self, key: str) -> str | None:
+        """The reason, for one of the last members that left."""
+        return self._reasons.get(key)
+
+    def leave_soon(self, key: str, reason: str) -> None:
         """`leave`, from a callback."""
 
         async def leave() -> None:
-            await self.leave(key)
+            await self.leave(key, reason)
 
         task = asyncio.get_running_loop().create_task(leave())
         self._ending.add(task)
@@ -178,5 +148,5 @@ class Rooms:
         """End all."""
         for room in self:
             for key in tuple(room.members):
-                await self.leave(key)
+                await self.leave(key, "the server stops")
         await asyncio.gather(*self._ending, return_exceptions=True)

@@ -188,6 +188,7 @@ class SessionRunner:
         self.clock = MediaClock(now)
         self.turn = 0
         self.error: str | None = None
+        self.heard_s: float | None = None  # monotonic, when sound last came
         self._session = engine.session()
         self._delay_samples = round(engine.delay_ms * SAMPLE_RATE_HZ / 1000)
         self._lock = threading.Condition()
@@ -232,7 +233,7 @@ class SessionRunner:
             source_sample: of samples[0] on a live source's own clock. None for speech that is
                 made, not recorded: it is said from now on, after what is queued already.
         """
-        arrival_s = self.clock.now()
+        arrival_s = self.heard_s = self.clock.now()
         with self._lock:
             if source_sample is None:
                 soon = self.clock.sample() + ms_to_samples(self.options.patience_ms)

@@ -21,26 +21,32 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from lipstream.engine.errors import UsageError
-from lipstream.streaming import aiortc_tuning, websocket, whep, whip
+from lipstream.streaming import aiortc_tuning, api, websocket, whep, whip
+from lipstream.streaming.aioice_tuning import PortRange
+from lipstream.streaming.catalogue import Catalogue, Gallery
+from lipstream.streaming.ice import IceServer
 from lipstream.streaming.metrics import exposition
-from lipstream.streaming.rooms import Catalogue, Rooms
+from lipstream.streaming.rooms import Rooms
 from lipstream.streaming.runner import LiveEngine
 from lipstream.streaming.signalling import Refused, Signalling
 
 logger = logging.getLogger(__name__)
 
-_PAGE: Final = {
+PAGE: Final = {
     "/": ("index.html", "text/html"),
     "/style.css": ("style.css", "text/css"),
     "/app.js": ("app.js", "text/javascript"),
     "/call.js": ("call.js", "text/javascript"),
     "/meter.js": ("meter.js", "text/javascript"),
+    "/targets.js": ("targets.js", "text/javascript"),
+    "/api.html": ("api.html", "text/html"),
+    "/api.js": ("api.js", "text/javascript"),
 }
-_OPEN: Final = frozenset(_PAGE) | {"/healthz"}
+_OPEN: Final = frozenset(PAGE) | {"/healthz"}
 _SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'self'; img-src data:; media-src 'self' blob:; "
+    "Content-Security-Policy": "default-src 'self'; img-src data: blob:; media-src 'self' blob:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cache-Control": "no-store",
 }
@@ -54,7 +60,8 @@ class ServerOptions:
     port: int = 8080
     token: str | None = None
     sessions: int = 4
-    ice_servers: tuple[str, ...] = ()
+    ice_servers: tuple[IceServer, ...] = ()
+    udp_ports: PortRange | None = None  # None: as the system chooses
     max_body_bytes: int = 1 << 20
     max_sdp_bytes: int = 64 << 10
 
@@ -79,18 +86,17 @@ def make_app(
     options: ServerOptions,
     names: Callable[[], list[str]],
     engine: Callable[[str], Awaitable[LiveEngine]],
+    gallery: Gallery | None = None,
 ) -> web.Application:
-    """The application; `names` and `engine` are a `Catalogue`'s, or a test's."""
-    aiortc_tuning.apply(aiortc_tuning.Tuning(loopback=options.local))
+    """The application; `names`, `engine` and `gallery` are a `Catalogue`'s, or a test's."""
+    tuning = aiortc_tuning.Tuning(loopback=options.local, udp_ports=options.udp_ports)
+    if not aiortc_tuning.apply(tuning) and options.udp_ports is not None:
+        raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
     rooms = Rooms(engine, options.sessions)
     signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
     app = web.Application(
         middlewares=[_answer_errors, _guard(options)], client_max_size=options.max_body_bytes
     )
-
-    async def targets(request: web.Request) -> web.Response:
-        listed = await asyncio.to_thread(names)
-        return web.json_response({"targets": [{"name": name} for name in listed]})
 
     async def health(request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -99,7 +105,7 @@ def make_app(
         return web.Response(body=exposition(rooms), headers={"Content-Type": "text/plain"})
 
     async def page(request: web.Request) -> web.Response:
-        name, kind = _PAGE[request.path]
+        name, kind = PAGE[request.path]
         body = files("lipstream.streaming").joinpath("web", name).read_text("utf-8")
         return web.Response(text=body, content_type=kind, headers=_SAFE_HEADERS)
 
@@ -108,10 +114,10 @@ def make_app(
 
     app.add_routes(
         [
-            *(web.get(path, page) for path in _PAGE),
+            *(web.get(path, page) for path in PAGE),
             web.get("/healthz", health),
             web.get("/metrics", metrics),
-            web.get("/api/targets", targets),
+            *api.routes(names, gallery, signalling),
             *signalling.routes(),
             *whip.routes(signalling),
             *whep.routes(signalling),
@@ -153,7 +159,9 @@ async def _serve(catalogue: Catalogue, options: ServerOptions, tell: Callable[[s
         )
     for name in found[: options.sessions]:  # the others when they are first asked for
         await catalogue.engine(name)
-    runner = web.AppRunner(make_app(options, catalogue.names, catalogue.engine), access_log=None)
+    runner = web.AppRunner(
+        make_app(options, catalogue.names, catalogue.engine, catalogue), access_log=None
+    )
     await runner.setup()
     try:
         try:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from aiohttp import web
 
 from lipstream.engine.errors import TargetError, UsageError
-from lipstream.streaming.rooms import Busy, Rooms
-from lipstream.streaming.runner import SessionRunner
+from lipstream.streaming.aioice_tuning import NoFreePort
+from lipstream.streaming.ice import IceServer
+from lipstream.streaming.rooms import Busy, Room, Rooms
 from lipstream.streaming.webrtc import Peer, PeerOptions
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,9 @@ class Refused(Exception):
 class Signalling:
     """Connects offers to conversations."""
 
-    def __init__(self, rooms: Rooms, ice_servers: tuple[str, ...], max_sdp_bytes: int) -> None:
+    def __init__(
+        self, rooms: Rooms, ice_servers: tuple[IceServer, ...], max_sdp_bytes: int
+    ) -> None:
         self.rooms = rooms
         self.ice_servers = ice_servers
         self._max_sdp_bytes = max_sdp_bytes
@@ -64,7 +68,7 @@ class Signalling:
         def ended(reason: str) -> None:
             logger.info("a peer of %s left: %s", room.target, reason)
             for known in key:
-                self.rooms.leave_soon(known)
+                self.rooms.leave_soon(known, reason)
 
         peer = Peer(room.runner, options, ended)
         try:
@@ -74,15 +78,25 @@ class Signalling:
             await self.rooms.leave_unjoined(room)
             if isinstance(error, UsageError):
                 raise Refused(400, str(error)) from error
+            if isinstance(error, NoFreePort):
+                raise Refused(503, str(error)) from error
             raise
         key.append(self.rooms.join(room, peer))
-        headers = {"Location": f"/sessions/{key[0]}", "Access-Control-Expose-Headers": "Location"}
-        response = web.Response(
-            status=201, text=answer, content_type="application/sdp", headers=headers
-        )
-        for url in self.ice_servers:
-            response.headers.add("Link", f'<{url}>; rel="ice-server"')
+        response = web.Response(status=201, text=answer, content_type="application/sdp")
+        response.headers["Location"] = f"/sessions/{key[0]}"
+        self._link(response)
         return response
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """OPTIONS on an endpoint: what it takes, and the ICE servers before an offer is made."""
+        response = web.Response(status=204, headers={"Accept-Post": "application/sdp"})
+        self._link(response)
+        return response
+
+    def _link(self, response: web.Response) -> None:
+        for server in self.ice_servers:
+            for link in server.links():
+                response.headers.add("Link", link)
 
     def routes(self) -> list[web.RouteDef]:
         """What can be done with a connection once it is there."""
@@ -94,30 +108,30 @@ class Signalling:
             web.patch(path, self._patch),
         ]
 
-    async def _show(self, request: web.Request) -> web.Response:
-        room = self.rooms.find(request.match_info["key"])
+    def _room(self, request: web.Request) -> Room:
+        key = request.match_info["key"]
+        room = self.rooms.find(key)
         if room is None:
-            raise Refused(404, "no such session; it may have ended")
-        return web.json_response(
-            {"session": room.name, "target": room.target, **figures(room.runner, room.delay_ms)}
-        )
+            reason = self.rooms.why_left(key)
+            raise Refused(404, f"this session has ended: {reason}" if reason else "no such session")
+        return room
+
+    async def _show(self, request: web.Request) -> web.Response:
+        return web.json_response(figures(self._room(request)))
 
     async def _end(self, request: web.Request) -> web.Response:
-        if not await self.rooms.leave(request.match_info["key"]):
-            raise Refused(404, "no such session; it may have ended")
+        self._room(request)
+        await self.rooms.leave(request.match_info["key"], "the client ended it")
         return web.Response(status=200)
 
     async def _interrupt(self, request: web.Request) -> web.Response:
-        room = self.rooms.find(request.match_info["key"])
-        if room is None:
-            raise Refused(404, "no such session; it may have ended")
-        return web.json_response({"played_ms": round(room.runner.interrupt())})
+        return web.json_response({"played_ms": round(self._room(request).runner.interrupt())})
 
     async def _patch(self, request: web.Request) -> web.Response:
         raise Refused(405, "no trickle ICE and no restarts: the answer has every candidate")
 
 
-async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Any:
+async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Room:
     """A place in the conversation that a request asks for.
 
     Raises:
@@ -138,12 +152,17 @@ async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Any:
         raise Refused(404 if "no target" in str(error) else 409, str(error)) from error
 
 
-def figures(runner: SessionRunner, delay_ms: float) -> dict[str, Any]:
+def figures(room: Room) -> dict[str, Any]:
     """What the page's meter and a curious person want to know about a conversation."""
-    counters = runner.counters
+    runner, counters = room.runner, room.runner.counters
     compute = sorted(counters.compute_ms)
+    heard_s = runner.heard_s
     return {
-        "engine_delay_ms": delay_ms,
+        "session": room.name,
+        "target": room.target,
+        "age_s": round(time.monotonic() - room.began_s, 1),
+        "members": len(room.members),
+        "engine_delay_ms": room.delay_ms,
         "lead_ms": runner.options.lead_ms,
         "compute_ms_p95": round(compute[int(0.95 * len(compute))], 2) if compute else None,
         "frames": counters.frames,
@@ -152,6 +171,7 @@ def figures(runner: SessionRunner, delay_ms: float) -> dict[str, Any]:
         "queued_sound_ms": counters.queue_depth // 16,
         "dropped_sound_ms": counters.dropped_samples // 16,
         "skipped_ms": counters.slipped_samples // 16,
+        "unheard_ms": None if heard_s is None else round(1000 * (runner.clock.now() - heard_s)),
         "speaking": runner.speaking,
         "played_ms": round(runner.played_ms()),
     }

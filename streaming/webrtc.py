@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import av
 import numpy as np
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.sdp import SessionDescription
@@ -25,6 +25,8 @@ from aiortc.sdp import SessionDescription
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
 from lipstream.streaming import aiortc_tuning
+from lipstream.streaming.aioice_tuning import NoFreePort
+from lipstream.streaming.ice import IceServer
 from lipstream.streaming.runner import SessionRunner, TimedFrame
 from lipstream.streaming.sound_queue import SoundQueue
 
@@ -181,7 +183,7 @@ class PeerOptions:
 
     listens: bool = True  # takes the other side's voice
     shows: bool = True  # sends picture and sound
-    ice_servers: tuple[str, ...] = ()
+    ice_servers: tuple[IceServer, ...] = ()
 
 
 class Peer:
@@ -193,7 +195,7 @@ class Peer:
     def __init__(
         self, runner: SessionRunner, options: PeerOptions, ended: Callable[[str], None]
     ) -> None:
-        servers = [RTCIceServer(urls=url) for url in options.ice_servers]
+        servers = [server.for_aiortc() for server in options.ice_servers]
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
         self._runner = runner
         self._options = options
@@ -210,6 +212,7 @@ class Peer:
 
         Raises:
             UsageError: it is not SDP, or has nothing in it that we can send or take.
+            NoFreePort: every UDP port that media may use is taken.
         """
         try:
             if self._options.shows:
@@ -224,7 +227,7 @@ class Peer:
             await self.pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
             answer = await self.pc.createAnswer()
             await self.pc.setLocalDescription(answer)
-        except UsageError:
+        except (UsageError, NoFreePort):
             raise
         except Exception as error:  # the parser raises whatever comes first
             why = " ".join(str(error).split())[:200] or type(error).__name__

@@ -47,7 +47,7 @@ def routes(rooms: Rooms) -> list[web.RouteDef]:
         try:
             await _Turns(room.runner, socket).serve()
         finally:
-            await rooms.leave(key)
+            await rooms.leave(key, "the socket was closed")
         return socket
 
     return [web.get("/ws", handle)]

@@ -13,7 +13,7 @@ from lipstream.streaming.webrtc import PeerOptions
 
 
 def routes(signalling: Signalling) -> list[web.RouteDef]:
-    """POST /whep?target=NAME."""
+    """POST /whep?target=NAME, and what it takes."""
 
     async def whep(request: web.Request) -> web.Response:
         offer = await signalling.read_offer(request)
@@ -21,4 +21,4 @@ def routes(signalling: Signalling) -> list[web.RouteDef]:
         options = PeerOptions(listens=False, shows=True, ice_servers=signalling.ice_servers)
         return await signalling.connect(request, offer, options, name)
 
-    return [web.post("/whep", whep)]
+    return [web.post("/whep", whep), web.options("/whep", signalling.describe)]

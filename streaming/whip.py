@@ -15,7 +15,7 @@ from lipstream.streaming.webrtc import PeerOptions
 
 
 def routes(signalling: Signalling) -> list[web.RouteDef]:
-    """POST /whip?target=NAME."""
+    """POST /whip?target=NAME, and what it takes."""
 
     async def whip(request: web.Request) -> web.Response:
         offer = await signalling.read_offer(request)
@@ -25,4 +25,4 @@ def routes(signalling: Signalling) -> list[web.RouteDef]:
         options = PeerOptions(listens=True, shows=call, ice_servers=signalling.ice_servers)
         return await signalling.connect(request, offer, options, room)
 
-    return [web.post("/whip", whip)]
+    return [web.post("/whip", whip), web.options("/whip", signalling.describe)]

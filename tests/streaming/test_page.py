@@ -26,7 +26,7 @@ pytest.importorskip("aiortc", reason="aiortc is not installed")
 from aiohttp import web  # noqa: E402
 
 from lipstream.engine.types import AudioChunk, VideoFrame  # noqa: E402
-from lipstream.streaming.rooms import Catalogue  # noqa: E402
+from lipstream.streaming.catalogue import Catalogue  # noqa: E402
 from lipstream.streaming.runner import LiveEngine  # noqa: E402
 from lipstream.streaming.server import ServerOptions, make_app  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession  # noqa: E402

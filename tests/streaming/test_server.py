@@ -21,7 +21,7 @@ pytest.importorskip("aiortc", reason="aiortc is not installed")
 from aiohttp import ClientSession, web  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
-from lipstream.streaming.rooms import Catalogue  # noqa: E402
+from lipstream.streaming.catalogue import Catalogue  # noqa: E402
 from lipstream.streaming.runner import LiveEngine  # noqa: E402
 from lipstream.streaming.server import ServerOptions, make_app  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
@@ -39,8 +39,14 @@ async def fake_engine(name: str) -> LiveEngine:
 
 
 @asynccontextmanager
-async def server(**options: object) -> AsyncIterator[ClientSession]:
-    app = make_app(ServerOptions(**options), lambda: ["face"], fake_engine)  # type: ignore[arg-type]
+async def server(
+    catalogue: Catalogue | None = None, **options: object
+) -> AsyncIterator[ClientSession]:
+    made = ServerOptions(**options)  # type: ignore[arg-type]
+    if catalogue is None:
+        app = make_app(made, lambda: ["face"], fake_engine)
+    else:
+        app = make_app(made, catalogue.names, catalogue.engine, catalogue)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

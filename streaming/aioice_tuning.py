@@ -1,0 +1,195 @@
+"""Every touch on aioice's private parts: which addresses and ports, and when a peer is gone.
+
+Called by `aiortc_tuning.apply`, which knows whether the installed version is the one that this
+was written against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import itertools
+import random
+import socket
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lipstream.engine.errors import LipstreamError, UsageError
+
+# Consent (RFC 7675): aioice asks every 5 s and gives up after 6 questions, about 30 s, and the
+# session of a client that was killed lives as long. We ask every 0.2 s, without waiting for the
+# answer before the next question, and give up after 3.5 s of silence: then even a network that
+# loses a tenth of the packets each way would have to lose 17 answers in a row.
+CONSENT_INTERVAL_S: Final = 0.2
+CONSENT_EXPIRY_S: Final = 3.5
+
+
+class NoFreePort(LipstreamError):
+    """Every UDP port of the range is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """UDP ports for media, both ends included. A connection takes one, on all its addresses."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if not 1024 <= self.low <= self.high <= 65535:
+            raise UsageError(
+                f"UDP ports {self.low}-{self.high}: expected LOW-HIGH within 1024 to 65535"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> PortRange:
+        """`LOW-HIGH`.
+
+        Raises:
+            UsageError: anything else.
+        """
+        low, dash, high = text.partition("-")
+        if not (dash and low.strip().isdecimal() and high.strip().isdecimal()):
+            raise UsageError(f"UDP ports {text!r}: expected LOW-HIGH, such as 50000-50099")
+        return cls(int(low), int(high))
+
+
+def apply(loopback: bool, ports: PortRange | None) -> None:
+    """Tune the process; call it again to change it.
+
+    Args:
+        loopback: offer 127.0.0.1 as well, which aioice leaves out.
+        ports: None lets the system choose.
+    """
+    import aioice.ice
+
+    ice: Any = aioice.ice
+    addresses = getattr(ice, "_lipstream_addresses", ice.get_host_addresses)
+    ice._lipstream_addresses = addresses
+
+    def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        return [*addresses(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
+
+    ice.get_host_addresses = with_loopback if loopback else addresses
+    connection: Any = ice.Connection
+    connection.query_consent = _query_consent
+    gather = getattr(connection, "_lipstream_gather", connection.get_component_candidates)
+    connection._lipstream_gather = gather
+    connection.get_component_candidates = gather if ports is None else _gather_within(ports)
+
+
+async def _query_consent(self: Any) -> None:
+    """In place of `Connection.query_consent`."""
+    import aioice.stun as stun
+
+    loop = asyncio.get_running_loop()
+    answered_s = loop.time()
+    key = self.remote_password.encode()
+    asked: set[asyncio.Task[None]] = set()
+
+    async def ask(pair: Any) -> None:
+        nonlocal answered_s
+        request = self.build_request(pair, nominate=False)
+        try:
+            await pair.protocol.request(
+                request, pair.remote_addr, integrity_key=key, retransmissions=0
+            )
+            answered_s = loop.time()
+        except stun.TransactionError:
+            pass
+
+    try:
+        while loop.time() - answered_s < CONSENT_EXPIRY_S:
+            await asyncio.sleep(CONSENT_INTERVAL_S * random.uniform(0.8, 1.2))
+            for pair in tuple(self._nominated.values()):
+                task = loop.create_task(ask(pair))
+                asked.add(task)
+                task.add_done_callback(asked.discard)
+    finally:
+        for task in tuple(asked):
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    self._query_consent_task = None
+    await self.close()
+
+
+def _gather_within(ports: PortRange) -> Any:
+    """`Connection.get_component_candidates` with host candidates on ports of the range."""
+    # Round and round: a port just freed rests, while late packets still come to it.
+    turns = itertools.count(random.randrange(ports.high - ports.low + 1))
+
+    def take(addresses: list[str]) -> list[socket.socket]:
+        for _ in range(ports.low, ports.high + 1):
+            port = ports.low + next(turns) % (ports.high - ports.low + 1)
+            sockets = _bind(addresses, port)
+            if sockets is not None:
+                return sockets
+        raise NoFreePort(f"all UDP ports of {ports.low}-{ports.high} are taken; try again later")
+
+    async def get_component_candidates(
+        self: Any, component: int, addresses: list[str], timeout: int = 5
+    ) -> list[Any]:
+        import aioice.ice
+        from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+
+        ice: Any = aioice.ice
+        loop = asyncio.get_running_loop()
+        hosts = []
+        for sock in take(addresses) if addresses else []:
+            _, protocol = await loop.create_datagram_endpoint(
+                lambda: ice.StunProtocol(self), sock=sock
+            )
+            self._protocols.append(protocol)
+            host, port = sock.getsockname()[:2]
+            protocol.local_candidate = Candidate(
+                foundation=candidate_foundation("host", "udp", host),
+                component=component,
+                transport="udp",
+                priority=candidate_priority(component, "host"),
+                host=host,
+                port=port,
+                type="host",
+            )
+            hosts.append(protocol)
+        reflexive = [
+            asyncio.wait_for(ice.server_reflexive_candidate(protocol, self.stun_server), timeout)
+            for protocol in hosts
+            if self.stun_server and "." in protocol.local_candidate.host
+        ]
+        # The original, asked for no address, gathers what a TURN server gives.
+        relayed, *found = await asyncio.gather(
+            ice.Connection._lipstream_gather(self, component, [], timeout),
+            *reflexive,
+            return_exceptions=True,
+        )
+        return [
+            *(protocol.local_candidate for protocol in hosts),
+            *(pair[0] for pair in found if not isinstance(pair, BaseException)),
+            *(relayed if not isinstance(relayed, BaseException) else []),
+        ]
+
+    return get_component_candidates
+
+
+def _bind(addresses: list[str], port: int) -> list[socket.socket] | None:
+    """A socket on every address, or None where somebody else has the port."""
+    import aioice.turn
+
+    sockets: list[socket.socket] = []
+    for address in addresses:
+        version = ipaddress.ip_address(address.partition("%")[0]).version
+        sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, aioice.turn.UDP_SOCKET_BUFFER_SIZE)
+            sock.bind((address, port))
+        except OSError as error:
+            sock.close()
+            if error.errno == errno.EADDRINUSE:
+                for taken in sockets:
+                    taken.close()
+                return None
+            continue  # an address that cannot be had, as aioice does
+        sockets.append(sock)
+    return sockets

@@ -1,0 +1,131 @@
+"""STUN and TURN servers as an operator names them, and as aiortc, a browser and WHIP want them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from lipstream.engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from aiortc import RTCIceServer
+
+_URL: Final = re.compile(
+    r"(?:stuns?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?)"
+    r"|(?:turns?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?)"
+)
+_EXPECTED: Final = "stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp],USERNAME,CREDENTIAL"
+
+
+@dataclass(frozen=True, slots=True)
+class IceServer:
+    """One server; a TURN server needs a user and a password.
+
+    Raises:
+        UsageError: an address that no browser takes, or a TURN server without a user.
+    """
+
+    urls: tuple[str, ...]
+    username: str | None = None
+    credential: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.urls:
+            raise UsageError(f"an ICE server without an address; expected {_EXPECTED}")
+        for url in self.urls:
+            if not _URL.fullmatch(url):
+                raise UsageError(f"ICE server {url!r}: expected {_EXPECTED}")
+            if url.startswith("turn") and not (self.username and self.credential):
+                raise UsageError(f"ICE server {url}: TURN needs a user; expected {_EXPECTED}")
+        for text in (self.username, self.credential):
+            # They go into a header between quotes; what is no printable ASCII would break out.
+            if text is not None and not (text.isascii() and text.isprintable()):
+                raise UsageError("an ICE server's user and password are printable ASCII")
+
+    def as_json(self) -> dict[str, Any]:
+        """An RTCIceServer for a browser."""
+        out: dict[str, Any] = {"urls": list(self.urls)}
+        if self.username is not None:
+            out["username"] = self.username
+        if self.credential is not None:
+            out["credential"] = self.credential
+        return out
+
+    def links(self) -> list[str]:
+        """A `Link` header for each address. Source: RFC 9725 section 4.6."""
+        secret = ""
+        if self.username is not None and self.credential is not None:
+            secret = (
+                f"; username={_quoted(self.username)}; credential={_quoted(self.credential)}"
+                '; credential-type="password"'
+            )
+        return [f'<{url}>; rel="ice-server"{secret}' for url in self.urls]
+
+    def for_aiortc(self) -> RTCIceServer:
+        """What aiortc takes; of several servers it uses the first STUN and the first TURN."""
+        from aiortc import RTCIceServer
+
+        return RTCIceServer(
+            urls=list(self.urls), username=self.username, credential=self.credential
+        )
+
+
+def parse_server(text: str) -> IceServer:
+    """`URL` or `URL,username,credential`; the credential may hold commas.
+
+    Raises:
+        UsageError: anything else.
+    """
+    parts = text.split(",", 2)
+    if len(parts) == 2:
+        raise UsageError(f"ICE server {parts[0]}: a user without a password; expected {_EXPECTED}")
+    return IceServer((parts[0].strip(),), *parts[1:])
+
+
+def parse_json(text: str) -> tuple[IceServer, ...]:
+    """A list of RTCIceServer objects, as `LIPSTREAM_ICE_SERVERS` holds it.
+
+    Raises:
+        UsageError: not such a list.
+    """
+    expected = 'expected a JSON list such as [{"urls": "stun:stun.example.org"}]'
+    try:
+        listed = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"LIPSTREAM_ICE_SERVERS is not JSON ({error}); {expected}") from error
+    if not isinstance(listed, list):
+        raise UsageError(f"LIPSTREAM_ICE_SERVERS holds a {type(listed).__name__}; {expected}")
+    return tuple(_from_json(entry, expected) for entry in listed)
+
+
+def all_servers(options: Iterable[str], environment: str | None) -> tuple[IceServer, ...]:
+    """Those of the command line, then those of the environment.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    return (*map(parse_server, options), *(parse_json(environment) if environment else ()))
+
+
+def _from_json(entry: Any, expected: str) -> IceServer:
+    if not isinstance(entry, dict):
+        raise UsageError(f"LIPSTREAM_ICE_SERVERS lists a {type(entry).__name__}; {expected}")
+    unknown = set(entry) - {"urls", "username", "credential", "credentialType"}
+    if unknown or entry.get("credentialType", "password") != "password":
+        what = sorted(unknown)[0] if unknown else "a credentialType other than password"
+        raise UsageError(f"LIPSTREAM_ICE_SERVERS has {what}; {expected}")
+    urls = entry.get("urls")
+    urls = [urls] if isinstance(urls, str) else urls
+    texts = [entry.get("username"), entry.get("credential")]
+    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+        raise UsageError(f"LIPSTREAM_ICE_SERVERS: urls is {urls!r}; {expected}")
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise UsageError(f"LIPSTREAM_ICE_SERVERS: username and credential are text; {expected}")
+    return IceServer(tuple(urls), *texts)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
