@@ -64,8 +64,8 @@ class Voice(MediaStreamTrack):
 class Client:
     """A browser in small: what it saw and heard, with the times."""
 
-    def __init__(self, speaks: bool = True) -> None:
-        self.pc = RTCPeerConnection()
+    def __init__(self, speaks: bool = True, connection: RTCPeerConnection | None = None) -> None:
+        self.pc = connection or RTCPeerConnection()
         self.voice = Voice()
         self.pictures: list[tuple[float, float]] = []  # (s, mean luma)
         self.sounds: list[tuple[float, float]] = []  # (s, peak)
