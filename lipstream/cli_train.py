@@ -57,7 +57,7 @@ def train_renderer(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for renderer.safetensors and .onnx.")
     ],
-    steps: Annotated[int, typer.Option(help="Of the optimiser.")] = 4000,
+    steps: Annotated[int, typer.Option(help="Of the optimiser.")] = 1500,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     json: Json = False,

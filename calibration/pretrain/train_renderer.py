@@ -32,7 +32,7 @@ class RendererTraining:
     """How to train."""
 
     seed: int = 0
-    steps: int = 5000
+    steps: int = 1500
     batch: int = 8
     rate: float = 6e-4
     adversarial_from: float = 0.3  # share of the steps before the discriminator joins
