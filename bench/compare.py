@@ -2,7 +2,8 @@
 
 A figure has changed if the 95 % bootstrap interval of its ratio leaves 1 aside, and by more than
 `least_percent`: runs minutes apart on one machine differ by some percent that no interval of one
-run can know (docs/benchmarks.md has how much).
+run can know (docs/benchmarks.md has how much). On the clock they differ by more, since cores that
+sleep between two chunks wake at the scheduler's and the hypervisor's pleasure.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lipstream.engine.timing import STAGES
 LEAST_PERCENT = 5.0
 _LEAST_MS = 0.02  # a stage that changed by less changed nothing that anybody can see
 _LEAST_SAMPLES = 20
+_ON_THE_CLOCK = 4  # times as much for what waits between chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,11 @@ def compare(
         percent, low, high = change(old[name], new[name])
         a, b = (sorted(x)[len(x) // 2] for x in (old[name], new[name]))
         verdict = "same"
-        if abs(b - a) >= _LEAST_MS and abs(percent) >= least_percent:
+        on_the_clock = not name.startswith("latency ")
+        least = least_percent * (_ON_THE_CLOCK if on_the_clock else 1)
+        # Waiting that changed by less than a millisecond is the scheduler's, not ours.
+        least_ms = 1.0 if on_the_clock else _LEAST_MS
+        if abs(b - a) >= least_ms and abs(percent) >= least:
             if low > 0:
                 verdict = "worse"
             elif high < 0:

@@ -186,13 +186,18 @@ def instrumentation_cost(target: Target, setting: Setting, seconds: float = 30.0
     }
 
 
-def _mark_ms() -> float:
-    recorder, times = Recorder(), 20_000
-    began = time.perf_counter()
-    for _ in range(times):
-        recorder.begin("warp")
-        recorder.end("warp")
-    return (time.perf_counter() - began) * 1000 / (2 * times)
+def _mark_ms(batch: int = 40, batches: int = 50) -> float:
+    """CPU time of one mark: the median of batches as long as a frame's."""
+    recorder = Recorder()
+    spent = []
+    for _ in range(batches):
+        began = time.thread_time_ns()
+        for _ in range(batch // 2):
+            recorder.begin("warp")
+            recorder.end("warp")
+        spent.append((time.thread_time_ns() - began) / 1e6 / batch)
+        recorder.take()
+    return float(np.median(spent))
 
 
 def _run(

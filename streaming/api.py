@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
@@ -66,15 +67,15 @@ def routes(
     async def sessions(request: web.Request) -> web.Response:
         return web.json_response({"sessions": [figures(room) for room in signalling.rooms]})
 
-    async def version(request: web.Request) -> web.Response:
-        return web.json_response({"version": _version()})
+    async def told_version(request: web.Request) -> web.Response:
+        return web.json_response({"version": version("lipstream")})
 
     async def config(request: web.Request) -> web.Response:
         servers = [server.as_json() for server in signalling.ice_servers]
         return web.json_response({"iceServers": servers})
 
     async def openapi(request: web.Request) -> web.Response:
-        return web.json_response(document(_version()))
+        return web.json_response(document(version("lipstream")))
 
     async def index(request: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": "/api.html"})
@@ -82,16 +83,10 @@ def routes(
     return [
         web.get("/api", index),
         web.get("/api/openapi.json", openapi),
-        web.get("/api/version", version),
+        web.get("/api/version", told_version),
         web.get("/api/config", config),
         web.get("/api/sessions", sessions),
         web.get("/api/targets", targets),
         web.get("/api/targets/{name}", target),
         web.get("/api/targets/{name}/poster", poster),
     ]
-
-
-def _version() -> str:
-    from lipstream import __version__
-
-    return __version__

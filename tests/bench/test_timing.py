@@ -1,0 +1,82 @@
+"""Stages are timed where they run, and cost nothing where nobody asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from lipstream.engine.timing import Recorder, recording, stage
+
+
+@stage("outer")
+def outer(inner_s: float, outer_s: float) -> str:
+    time.sleep(outer_s)
+    with stage("inner"):
+        time.sleep(inner_s)
+    return "done"
+
+
+def test_a_stage_does_not_count_what_runs_within_it() -> None:
+    recorder = Recorder()
+    with recording(recorder):
+        assert outer(0.03, 0.01) == "done"
+    inner, whole = recorder.take()
+    assert (inner.stage, inner.depth) == ("inner", 1)
+    assert (whole.stage, whole.depth) == ("outer", 0)
+    assert whole.own_ns == whole.end_ns - whole.begin_ns - (inner.end_ns - inner.begin_ns)
+    assert inner.own_ns >= 30e6 and 10e6 <= whole.own_ns < 25e6
+    assert recorder.take() == []
+
+
+def test_nothing_is_recorded_without_a_recording() -> None:
+    recorder = Recorder()
+    outer(0, 0)
+    with recording(recorder):
+        pass
+    outer(0, 0)
+    assert recorder.take() == []
+
+
+def test_an_error_ends_its_stage() -> None:
+    @stage("wrong")
+    def wrong() -> None:
+        raise ValueError
+
+    recorder = Recorder()
+    with recording(recorder):
+        with pytest.raises(ValueError):
+            wrong()
+        outer(0, 0)
+    assert [(s.stage, s.depth) for s in recorder.take()] == [
+        ("wrong", 0), ("inner", 1), ("outer", 0)
+    ]  # fmt: skip
+
+
+def test_threads_do_not_mix() -> None:
+    recorder = Recorder()
+    with recording(recorder):
+        threads = [threading.Thread(target=outer, args=(0.01, 0.01)) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    spans = recorder.take()
+    assert len(spans) == 8
+    for name, depth in (("inner", 1), ("outer", 0)):
+        assert len({s.thread for s in spans if (s.stage, s.depth) == (name, depth)}) == 4
+
+
+def test_one_recording_at_a_time() -> None:
+    with recording(Recorder()), pytest.raises(RuntimeError), recording(Recorder()):
+        pass
+
+
+def test_a_slowed_stage_is_slower_by_what_was_asked() -> None:
+    recorder = Recorder({"inner": 5.0})
+    with recording(recorder):
+        outer(0, 0)
+    inner, whole = recorder.take()
+    assert inner.own_ns >= 5e6
+    assert whole.own_ns < 5e6
