@@ -154,7 +154,8 @@ def send(url, voice):
     pipeline = Gst.parse_launch(
         "appsrc name=voice format=time is-live=true caps=audio/x-raw,format=S16LE,"
         f"layout=interleaved,channels=1,rate={rate_hz} ! audioconvert ! audioresample ! "
-        f"audio/x-raw,rate=48000 ! opusenc ! rtpopuspay pt=111 ! {OPUS} ! webrtcbin name=peer bundle-policy=max-bundle"
+        f"audio/x-raw,rate=48000 ! opusenc ! rtpopuspay pt=111 ! {OPUS} ! "
+        "webrtcbin name=peer bundle-policy=max-bundle"
     )
     found = {"began": None, "sent": 0}
     connection = Connection(url, pipeline)
