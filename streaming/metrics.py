@@ -25,6 +25,9 @@ class _Sessions(Collector):
         compute = GaugeMetricFamily(
             "lipstream_compute_seconds", "Median of the last pushes of 20 ms.", labels=label
         )
+        drift = GaugeMetricFamily(
+            "lipstream_source_drift_ppm", "Microphone's clock less ours.", labels=label
+        )
         members = GaugeMetricFamily("lipstream_members", "Connections.", labels=label)
         # A place, not the name: names are chosen by clients, and there is no end of them.
         for place, room in enumerate(self._rooms):
@@ -35,12 +38,13 @@ class _Sessions(Collector):
             lost.add_metric(labels, values.dropped_frames)
             queued.add_metric(labels, values.queue_depth / 16_000)
             compute.add_metric(labels, times[len(times) // 2] / 1000 if times else 0)
+            drift.add_metric(labels, values.source_ppm)
             members.add_metric(labels, len(room.members))
         opened = CounterMetricFamily("lipstream_sessions_opened", "Conversations begun.")
         opened.add_metric([], self._rooms.opened)
         going = GaugeMetricFamily("lipstream_sessions", "Conversations going on.")
         going.add_metric([], len(self._rooms))
-        return [opened, going, members, frames, late, lost, queued, compute]
+        return [opened, going, members, frames, late, lost, queued, compute, drift]
 
 
 def exposition(rooms: Rooms) -> bytes:

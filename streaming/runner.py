@@ -30,7 +30,8 @@ import numpy as np
 from lipstream.engine.errors import UsageError
 from lipstream.engine.timebase import frame_sample, ms_to_samples
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, VideoFrame
-from lipstream.streaming.clock import MediaClock, Now, SourceAnchor
+from lipstream.streaming.clock import MediaClock, Now
+from lipstream.streaming.drift import SourceFollower
 from lipstream.streaming.sound_queue import SoundQueue
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,9 @@ class RunnerOptions:
     """Times and sizes of one conversation."""
 
     lead_ms: int = 40  # for the network's jitter and our own compute, between engine and exit
-    patience_ms: int = 20  # how long a step waits for sound that is late
+    # How long a step waits for sound that is late: a packet of 20 ms, since a source whose clock
+    # drifts ends its packets anywhere in our step, and what the drift loop is off by.
+    patience_ms: int = 24
     sound_capacity_s: int = 60  # speech that is made faster than it is spoken
     frames_capacity: int = 8  # per subscriber
     slip_ms: int = 400  # so far behind, time is skipped
@@ -103,6 +106,7 @@ class RunnerCounters:
     interruptions: int = 0
     queue_depth: int = 0  # samples of sound waiting
     dropped_samples: int = 0
+    source_ppm: float = 0.0  # how much faster than ours a live source's clock runs
     compute_ms: deque[float] = field(default_factory=lambda: deque(maxlen=250))  # per push
 
 
@@ -193,7 +197,7 @@ class SessionRunner:
         self._delay_samples = round(engine.delay_ms * SAMPLE_RATE_HZ / 1000)
         self._lock = threading.Condition()
         self._sound = SoundQueue(self.options.sound_capacity_s * SAMPLE_RATE_HZ)
-        self._anchor = SourceAnchor(self.clock)
+        self._source = SourceFollower(self.clock)
         self._subscriptions: tuple[Subscription, ...] = ()
         self._spoken: list[tuple[int, int]] = []  # (start, end) on the clock, of this turn
         self._shown_sample = 0
@@ -239,8 +243,10 @@ class SessionRunner:
                 soon = self.clock.sample() + ms_to_samples(self.options.patience_ms)
                 start = max(self._sound.end_sample, soon, self._fed_sample + self._slip_samples)
             else:
-                start = self._anchor.place(source_sample, samples.size, arrival_s)
-                self._align(start + samples.size)
+                samples, start = self._source.follow(samples, source_sample, arrival_s)
+                self.counters.source_ppm = self._source.ppm
+                if self._source.placed_anew:
+                    self._align(start + samples.size)
             end = start + samples.size
             kept = self._sound.put(samples, start)
             if kept:

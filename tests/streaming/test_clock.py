@@ -1,11 +1,11 @@
-"""Session time, and where a microphone's packets lie on it."""
+"""Session time, and the sound that waits for its place in it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from lipstream.streaming.clock import MediaClock, SourceAnchor
+from lipstream.streaming.clock import MediaClock
 from lipstream.streaming.sound_queue import SoundQueue
 from tests.streaming.live_engine import ScriptedClock
 
@@ -22,39 +22,6 @@ def test_the_origin_never_moves() -> None:
     clock = MediaClock(now)
     now.time_s = 7.5
     assert (clock.sample(), clock.origin_s) == (40_000, 5.0)
-
-
-def test_a_start_burst_does_not_stay_in_the_delay() -> None:
-    """Packets 0 to 14 arrive together, 300 ms late; the next ones are on time."""
-    clock = MediaClock(ScriptedClock(0.0))
-    anchor = SourceAnchor(clock)
-    for k in range(15):
-        anchor.place(320 * k, 320, 1.0 + 0.3)
-    for k in range(15, 60):
-        end_s = 0.02 * (k + 1)
-        placed = anchor.place(320 * k, 320, 1.0 + end_s)
-    assert placed + 320 == round(16_000 * (1.0 + 0.02 * 60))
-
-
-def test_jitter_alone_does_not_move_a_source() -> None:
-    anchor = SourceAnchor(MediaClock(ScriptedClock(0.0)))
-    rng = np.random.default_rng(1)
-    shifts = set()
-    for k in range(3000):
-        late_s = 0.0 if k % 50 == 0 else rng.uniform(0, 0.1)
-        shifts.add(anchor.place(320 * k, 320, 0.02 * (k + 1) + late_s) - 320 * k)
-    assert shifts == {0}
-
-
-def test_a_slow_sound_card_is_followed_packet_by_packet() -> None:
-    """200 ppm slow for 10 minutes is 120 ms; unfollowed, all of it would come too late."""
-    clock = MediaClock(ScriptedClock(0.0))
-    anchor = SourceAnchor(clock)
-    steps = []
-    for k in range(30_000):
-        arrival_s = 0.02 * (k + 1) * 1.0002
-        steps.append(anchor.place(320 * k, 320, arrival_s) + 320 - round(arrival_s * 16_000))
-    assert min(steps) > -480 and max(steps) <= 1  # never over a packet and a window behind
 
 
 def test_the_queue_returns_what_was_put_and_silence_between() -> None:
