@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lipstream.cli_bench import Json, Verbose, bench_app
+from lipstream.cli_present import present
 from lipstream.cli_train import train_app
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError
@@ -42,6 +43,7 @@ assets_app = typer.Typer(help="Model files that are fetched, not shipped.", no_a
 app.add_typer(assets_app, name="assets")
 app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
+app.command()(present)
 
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
 Renderer = Annotated[

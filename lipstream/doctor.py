@@ -47,6 +47,8 @@ def examine() -> list[Check]:
         _calibration_libraries,
         _landmarker,
         _portaudio,
+        _window,
+        _camera,
         _torch,
         _cuda,
         _tensorrt,
@@ -193,6 +195,26 @@ def _portaudio() -> Check:
         return Check("portaudio", "ok", "libportaudio.so.2", "microphones")
     remedy = "apt-get install libportaudio2"
     return Check("portaudio", "missing", "no libportaudio.so.2", "microphones", remedy)
+
+
+def _window() -> Check:
+    version = _version("pysdl2")
+    if version is None:
+        remedy = "pip install 'lipstream[present]'"
+        return Check("window", "missing", "no SDL", "present --window", remedy)
+    return Check("window", "ok", version, "present --window")
+
+
+def _camera() -> Check:
+    needed_for = "present --camera"
+    version = _version("pyvirtualcam")
+    if version is None:
+        remedy = "pip install 'lipstream[present]'"
+        return Check("camera", "missing", "no pyvirtualcam", needed_for, remedy)
+    if platform.system() == "Linux" and not Path("/sys/module/v4l2loopback").exists():
+        remedy = "apt-get install v4l2loopback-dkms, then modprobe v4l2loopback"
+        return Check("camera", "missing", f"{version}, no v4l2loopback", needed_for, remedy)
+    return Check("camera", "ok", version, needed_for)
 
 
 def _torch() -> Check:

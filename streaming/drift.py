@@ -122,6 +122,10 @@ class DriftLoop:
             self._updated_s = now_s
         return now_s - self._updated_s >= _UPDATE_S
 
+    def skip(self, now_s: float) -> None:
+        """What was measured says nothing about clocks; ask again in a second."""
+        self._updated_s = now_s
+
     def update(self, behind_s: float, now_s: float) -> None:
         """Hear the error: how far the output lags behind its place; positive speeds it up."""
         assert self._updated_s is not None, "due() comes first"

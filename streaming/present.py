@@ -1,0 +1,115 @@
+"""A presenter: microphone in, window or virtual camera out, the delayed voice to a loudspeaker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner, TimedFrame, warm_up
+from lipstream.streaming.screens import Screen, Window
+from lipstream.streaming.sound_card import SoundCard
+
+
+@dataclass(frozen=True, slots=True)
+class PresentOptions:
+    """What is heard and for how long."""
+
+    microphone: str = "default"
+    loudspeaker: str | None = None  # None: nobody hears the voice here
+    seconds: float | None = None  # None: until the window is closed, or Ctrl-C
+    tell: Callable[[str], None] = print
+
+
+def present(
+    engine: LiveEngine, screens: Sequence[Screen], options: PresentOptions
+) -> dict[str, Any]:
+    """Be on the air, until the time is over, a window is closed or Ctrl-C.
+
+    Args:
+        engine: shared; it is warmed up first.
+        screens: each gets every frame; they are not closed.
+        options: see there.
+
+    Returns:
+        what happened: frames, fps, delay_ms (voice to picture), late_frames, dropped_frames,
+        input, output (names of devices), input_ppm, output_ppm (clocks against ours),
+        sound_behind_ms, sound_lost (times), interruptions, seconds.
+
+    Raises:
+        SoundError, UsageError: the devices that were asked for cannot be had.
+    """
+    warm_up(engine)
+    runner = SessionRunner(engine, RunnerOptions())
+    card = SoundCard(runner, options.microphone, options.loudspeaker, options.tell)
+    try:
+        runner.start()
+        return asyncio.run(_on_air(runner, card, screens, options))
+    finally:
+        card.close()
+        runner.close()
+
+
+async def _on_air(
+    runner: SessionRunner, card: SoundCard, screens: Sequence[Screen], options: PresentOptions
+) -> dict[str, Any]:
+    def early(item: TimedFrame) -> None:
+        if card.playback is not None:
+            card.playback.offer(item)
+
+    windows = [screen for screen in screens if isinstance(screen, Window)]
+    subscription = runner.subscribe(early)
+    began_s = first_s = last_s = time.monotonic()
+    shown = 0
+    try:
+        async for item in subscription:
+            # The voice needs its time in the card's buffer; the picture waits for it.
+            await asyncio.sleep(max(0.0, item.release_s + card.hold_s - time.monotonic()))
+            if item.turn == runner.turn:
+                for screen in screens:
+                    screen.show(item.frame)
+                last_s = time.monotonic()
+                first_s = last_s if not shown else first_s
+                shown += 1
+            if any(not _grant(window, runner, card) for window in windows):
+                break
+            if options.seconds is not None and time.monotonic() - began_s >= options.seconds:
+                break
+    except asyncio.CancelledError:  # Ctrl-C: the end that was asked for
+        pass
+    finally:
+        subscription.close()
+    if runner.error is not None:
+        raise RuntimeError(runner.error)
+    counters, playback = runner.counters, card.playback
+    lasted_s = last_s - first_s
+    return {
+        "seconds": round(time.monotonic() - began_s, 3),
+        "frames": shown,
+        "fps": round((shown - 1) / lasted_s, 3) if lasted_s > 0 else 0.0,
+        "delay_ms": round(runner.delay_samples / 16 + 1000 * card.hold_s, 1),
+        "late_frames": counters.late_frames,
+        "dropped_frames": counters.dropped_frames,
+        "interruptions": counters.interruptions,
+        "input": card.names.get("input"),
+        "output": card.names.get("output"),
+        "input_ppm": round(counters.source_ppm, 1),
+        "output_ppm": round(-playback.ppm, 1) if playback is not None else None,
+        "sound_behind_ms": round(1000 * playback.behind_s, 2) if playback is not None else None,
+        "sound_lost": card.lost,
+    }
+
+
+def _grant(window: Window, runner: SessionRunner, card: SoundCard) -> bool:
+    """Do what was asked for at a window; False when that is to end."""
+    for wish in window.wishes():
+        if wish == "quit":
+            return False
+        if wish == "interrupt":
+            runner.interrupt()
+        elif wish == "mute":
+            card.muted = not card.muted
+            window.title("lipstream (synthetic picture)" + (" — muted" if card.muted else ""))
+    return True
