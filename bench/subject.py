@@ -10,22 +10,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.calibration.demo import build_demo_target, demo_speech
-from lipstream.engine.errors import UsageError
 from lipstream.engine.face_model import Pose
 from lipstream.engine.frames import FrameReader, FrameWriter
 from lipstream.engine.target import Target, Track, load_target
-from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, VideoFrame
 from lipstream.engine.warp import Placement
 from lipstream.kernels import color
 from lipstream.kernels.mesh import remap
-from lipstream.streaming import aiortc_tuning
 from lipstream.streaming.audio_file import read_speech
+from lipstream.streaming.video_feed import H264, VIDEO_CLOCK_HZ
+from lipstream.streaming.video_feed import Encoding as EncoderOptions
 
 _CLOCK_HZ: Final = 90_000
 _JUMPS: Final = 16  # made up in a lengthened track, as many as calibration keeps
@@ -61,29 +59,22 @@ def burst(samples: int) -> F32:
 
 @dataclass
 class Encoding:
-    """H.264 as the server sends it: the same encoder with the same tuning, and its packets."""
+    """H.264 as the server sends it."""
 
     fps: Fraction
 
     def __post_init__(self) -> None:
-        """Raises: UsageError without aiortc."""
-        try:
-            from aiortc.codecs.h264 import H264Encoder
-        except ImportError as error:
-            raise UsageError(
-                f"aiortc cannot be imported ({error}): pip install 'lipstream[live]'"
-            ) from error
-        aiortc_tuning.apply(aiortc_tuning.Tuning(fps=round(self.fps)))
-        self._encoder = H264Encoder()
+        """Begin with a key frame."""
+        self._encoder: H264 | None = None
 
-    @stage("encode")
     def encode(self, frame: VideoFrame) -> int:
-        """Bytes of the packets of one frame."""
-        picture = av.VideoFrame.from_ndarray(frame.i420, format="yuv420p")
-        picture.pts = round(frame.frame_index * _CLOCK_HZ / self.fps)
-        picture.time_base = Fraction(1, _CLOCK_HZ)
-        packets, _ = self._encoder.encode(picture, frame.frame_index == 0)
-        return sum(len(packet) for packet in packets)
+        """Bytes of one frame's packet."""
+        if self._encoder is None:
+            height, width = frame.i420.shape[0] * 2 // 3, frame.i420.shape[1]
+            self._encoder = H264(EncoderOptions(), width, height, self.fps)
+        pts = round(frame.frame_index * VIDEO_CLOCK_HZ / self.fps)
+        packet = self._encoder.encode(frame, pts, frame.frame_index == 0)
+        return packet.size if packet is not None else 0
 
 
 def resized(target: Target, side_px: int, folder: Path) -> Target:

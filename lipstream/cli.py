@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lipstream.cli_bench import Json, Verbose, bench_app
-from lipstream.cli_present import present
+from lipstream.cli_bench import bench_app
+from lipstream.cli_live import present, publish, serve
+from lipstream.cli_options import Backend, Json, Profile, Renderer, Verbose
 from lipstream.cli_train import train_app
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError
@@ -43,15 +44,8 @@ assets_app = typer.Typer(help="Model files that are fetched, not shipped.", no_a
 app.add_typer(assets_app, name="assets")
 app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
-app.command()(present)
-
-Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
-Renderer = Annotated[
-    str, typer.Option(help="Mend mouths by the network: auto (where it can run), network, none.")
-]
-Backend = Annotated[
-    str, typer.Option(help="What runs the networks: auto, openvino, numpy, torch, tensorrt.")
-]
+for command in (serve, present, publish):
+    app.command()(command)
 
 
 @app.callback()
@@ -167,45 +161,6 @@ def _dub(
         f"{report['profile']}, {report['backend']})"
     )
     console.result(report, json, sentence)
-
-
-@app.command()
-def serve(
-    targets: Annotated[Path, typer.Option(help="A folder with NAME.target bundles.")] = Path("."),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LIPSTREAM_TOKEN", help="Secret that clients must send; needed beyond loopback."
-        ),
-    ] = None,
-    sessions: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 4,
-    ice_server: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL[,USER,PASSWORD]",
-            help="STUN or TURN server; repeatable. Also LIPSTREAM_ICE_SERVERS, a JSON list.",
-        ),
-    ] = None,
-    udp_ports: Annotated[
-        str | None, typer.Option(metavar="LOW-HIGH", help="UDP ports for media, one a connection.")
-    ] = None,
-    profile: Profile = "live",
-    backend: Backend = "auto",
-    verbose: Verbose = False,
-) -> None:
-    """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
-    with own_console(verbose) as console:
-        from lipstream.streaming.aioice_tuning import PortRange
-        from lipstream.streaming.ice import all_servers
-        from lipstream.streaming.server import ServerOptions
-        from lipstream.streaming.server import serve as run_server
-
-        servers = all_servers(ice_server or (), os.environ.get("LIPSTREAM_ICE_SERVERS"))
-        ports = PortRange.parse(udp_ports) if udp_ports is not None else None
-        options = ServerOptions(host, port, token, sessions, servers, ports)
-        run_server(targets, profile, backend, options, console.note)
 
 
 @app.command()

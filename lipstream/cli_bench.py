@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lipstream.cli_options import Json, Verbose
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import UsageError
 
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 bench_app = typer.Typer(help="Measurements that can be repeated.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show what libraries say, and where errors arise.")
-]
 ReportFolder = Annotated[
     Path | None,
     typer.Option(

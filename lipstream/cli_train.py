@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lipstream.cli_bench import Json, Verbose
+from lipstream.cli_options import Json, Verbose
 from lipstream.console import own_console
 
 train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=True)

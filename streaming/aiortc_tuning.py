@@ -1,23 +1,19 @@
 """Every touch on aiortc's private parts; those on aioice's are in `aioice_tuning`.
 
 `apply` changes how all connections of the process encode and connect; `hand_on_at_once` one
-receiver. They were written against the versions in `TESTED`: with others nothing is touched, and
-the log says so, because a private name that moved must not break a call.
+receiver, `key_frames_from` one sender. They were written against the versions in `TESTED`: with
+others nothing is touched, and the log says so, because a private name that moved must not break a
+call.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.metadata import version
 from typing import Any, Final
 
-import av
-from av.video.frame import PictureType
-
-from lipstream.engine.errors import UsageError
 from lipstream.streaming import aioice_tuning
 from lipstream.streaming.aioice_tuning import PortRange
 
@@ -37,14 +33,11 @@ _CIPHERS: Final = (
 class Tuning:
     """How the process sends pictures."""
 
-    bitrate_bps: int = 1_500_000  # held: each change rebuilds the encoder with a key frame
-    fps: int = 25  # for the encoder's rate control
+    # Of VP8, which each viewer has its own encoder for: held, since each change rebuilds it with a
+    # key frame. H.264 is made by `video_feed`.
+    vp8_bps: int = 1_500_000
     loopback: bool = False  # offer 127.0.0.1 as well, which aioice leaves out
     udp_ports: PortRange | None = None  # for media; None: as the system chooses
-
-    def __post_init__(self) -> None:
-        if not 100_000 <= self.bitrate_bps <= 20_000_000:
-            raise UsageError(f"bitrate {self.bitrate_bps} bit/s: expected 100000 to 20000000")
 
 
 def versions_tested() -> bool:
@@ -59,13 +52,10 @@ def apply(tuning: Tuning) -> bool:
         logger.warning("%s: not the tested versions, left untuned (slower, more delay)", found)
         return False
     import aiortc.rtcdtlstransport as dtls
-    from aiortc.codecs import h264, vpx
+    from aiortc.codecs import vpx
 
-    for module in (h264, vpx):
-        for name in ("DEFAULT_BITRATE", "MIN_BITRATE", "MAX_BITRATE"):
-            setattr(module, name, tuning.bitrate_bps)
-    encoder: Any = h264.H264Encoder
-    encoder._encode_frame = _x264_encode(tuning.fps)
+    for name in ("DEFAULT_BITRATE", "MIN_BITRATE", "MAX_BITRATE"):
+        setattr(vpx, name, tuning.vp8_bps)
 
     certificate: Any = dtls.RTCCertificate
     original = getattr(certificate, "_lipstream_original", certificate._create_ssl_context)
@@ -94,6 +84,20 @@ def hand_on_at_once(receiver: Any) -> bool:
     return True
 
 
+def key_frames_from(sender: Any, want: Callable[[], None]) -> bool:
+    """Let a sender whose frames come compressed pass on that the other side needs a key frame."""
+    if not versions_tested():
+        return False
+    own = sender._send_keyframe
+
+    def send_keyframe() -> None:
+        own()
+        want()
+
+    sender._send_keyframe = send_keyframe
+    return True
+
+
 class _NoBuffer:
     """In place of aiortc's `JitterBuffer`, for codecs with one packet a frame."""
 
@@ -109,37 +113,3 @@ class _NoBuffer:
             return False, None
         self._last = number
         return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
-
-
-def _x264_encode(fps: int) -> Any:
-    """`H264Encoder._encode_frame`, with a preset for live use (aiortc's is "medium")."""
-
-    def encode_frame(self: Any, frame: av.VideoFrame, force_keyframe: bool) -> Iterator[bytes]:
-        codec = self.codec
-        if codec is not None and (frame.width, frame.height) != (codec.width, codec.height):
-            codec = None
-        if codec is None:
-            codec = av.CodecContext.create("libx264", "w")
-            codec.width, codec.height = frame.width, frame.height
-            codec.bit_rate = self.target_bitrate
-            codec.pix_fmt = "yuv420p"
-            codec.framerate = Fraction(fps)
-            codec.time_base = frame.time_base or Fraction(1, 90_000)
-            codec.gop_size = 10 * fps  # a viewer that joins or loses packets asks for its own
-            codec.thread_count = 1
-            rate_kbps = str(self.target_bitrate // 1000)
-            codec.options = {
-                "preset": "ultrafast",
-                "tune": "zerolatency",
-                "forced-idr": "1",
-                "x264-params": f"vbv-maxrate={rate_kbps}:vbv-bufsize={rate_kbps}:colormatrix=bt709:"
-                "colorprim=bt709:transfer=bt709:range=tv",
-            }
-            codec.profile = "Baseline"
-            self.codec = codec
-        frame.pict_type = PictureType.I if force_keyframe else PictureType.NONE
-        data = b"".join(bytes(packet) for packet in codec.encode(frame))
-        if data:
-            yield from self._split_bitstream(data)
-
-    return encode_frame

@@ -8,10 +8,13 @@ import logging
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.streaming.runner import LiveEngine, warm_up
+
+if TYPE_CHECKING:
+    from lipstream.engine.pipeline import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +52,29 @@ class Gallery(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EngineSetting:
+    """How targets are made to speak; see `engine.pipeline.Engine`."""
+
+    profile: str = "live"
+    backend: str = "auto"
+    renderer: str = "auto"
+
+    def load(self, folder: Path) -> Engine:
+        """The engine of a bundle; raises LipstreamError."""
+        from lipstream.engine.pipeline import Engine
+        from lipstream.engine.target import load_target
+
+        return Engine(load_target(folder), self.profile, self.backend, "matched", self.renderer)
+
+
 class Catalogue:
     """The bundles of a folder; each engine is made and warmed once, when it is first asked for."""
 
-    def __init__(self, folder: Path, profile: str = "live", backend: str = "auto") -> None:
+    def __init__(self, folder: Path, setting: EngineSetting | None = None) -> None:
         if not folder.is_dir():
             raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
-        self.folder, self._profile, self._backend = folder, profile, backend
+        self.folder, self._setting = folder, setting or EngineSetting()
         self._engines: dict[str, LiveEngine] = {}
         self._lock = asyncio.Lock()
 
@@ -126,10 +145,6 @@ class Catalogue:
         return self.folder / (name + _SUFFIX)
 
     def _load(self, name: str) -> LiveEngine:
-        from lipstream.engine.pipeline import Engine
-        from lipstream.engine.target import load_target
-
-        target = load_target(self.folder / (name + _SUFFIX))
-        engine = Engine(target, profile=self._profile, backend=self._backend)
+        engine = self._setting.load(self.folder / (name + _SUFFIX))
         logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
         return engine

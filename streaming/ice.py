@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,11 +14,17 @@ from lipstream.engine.errors import UsageError
 if TYPE_CHECKING:
     from aiortc import RTCIceServer
 
+logger = logging.getLogger(__name__)
+
 _URL: Final = re.compile(
     r"(?:stuns?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?)"
     r"|(?:turns?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?)"
 )
 _EXPECTED: Final = "stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp],USERNAME,CREDENTIAL"
+
+_VALUE: Final = r'"(?:[^"\\]|\\.)*"|[^;,\s"]+'
+_PARAMETER: Final = re.compile(rf";\s*([\w-]+)\s*=\s*({_VALUE})")
+_LINK: Final = re.compile(rf"<([^>]*)>((?:\s*;\s*[\w-]+\s*=\s*(?:{_VALUE}))*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,19 @@ def all_servers(options: Iterable[str], environment: str | None) -> tuple[IceSer
     return (*map(parse_server, options), *(parse_json(environment) if environment else ()))
 
 
+def from_links(headers: Iterable[str]) -> tuple[IceServer, ...]:
+    """The servers that `Link` headers name; what is no ICE server that we know is left out."""
+    found = []
+    for address, parameters in (m.groups() for h in headers for m in _LINK.finditer(h)):
+        told = {m[1].lower(): _unquoted(m[2]) for m in _PARAMETER.finditer(parameters)}
+        if told.get("rel") == "ice-server":
+            try:
+                found.append(IceServer((address,), told.get("username"), told.get("credential")))
+            except UsageError as error:
+                logger.info("%s", error)
+    return tuple(found)
+
+
 def _from_json(entry: Any, expected: str) -> IceServer:
     if not isinstance(entry, dict):
         raise UsageError(f"LIPSTREAM_ICE_SERVERS lists a {type(entry).__name__}; {expected}")
@@ -129,3 +149,7 @@ def _from_json(entry: Any, expected: str) -> IceServer:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text

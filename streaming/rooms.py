@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner
+from lipstream.streaming.video_feed import Encoding, VideoFeed
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Room:
     target: str
     delay_ms: float
     runner: SessionRunner
+    feed: VideoFeed
     members: dict[str, Closable] = field(default_factory=dict)
     expected: int = 0  # members on their way in
     began_s: float = field(default_factory=time.monotonic)
@@ -52,11 +54,13 @@ class Rooms:
         capacity: int,
         viewers_capacity: int = 16,
         options: RunnerOptions | None = None,
+        encoding: Encoding | None = None,
     ) -> None:
         self._engine = engine
         self._capacity = capacity
         self._viewers_capacity = viewers_capacity
         self._options = options
+        self._encoding = encoding
         self._rooms: dict[str, Room] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._entry = asyncio.Lock()
@@ -93,7 +97,9 @@ class Rooms:
                 runner = SessionRunner(engine, self._options)
                 runner.start()
                 name = name or secrets.token_urlsafe(12)
-                room = self._rooms[name] = Room(name, target, engine.delay_ms, runner)
+                room = self._rooms[name] = Room(
+                    name, target, engine.delay_ms, runner, VideoFeed(runner, self._encoding)
+                )
                 self.opened += 1
             if len(room.members) + room.expected >= self._viewers_capacity:
                 raise Busy(f"{self._viewers_capacity} take part in {room.name!r}; try again later")

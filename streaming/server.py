@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -23,12 +23,13 @@ from aiohttp import web
 from lipstream.engine.errors import UsageError
 from lipstream.streaming import aiortc_tuning, api, websocket, whep, whip
 from lipstream.streaming.aioice_tuning import PortRange
-from lipstream.streaming.catalogue import Catalogue, Gallery
+from lipstream.streaming.catalogue import Catalogue, EngineSetting, Gallery
 from lipstream.streaming.ice import IceServer
 from lipstream.streaming.metrics import exposition
 from lipstream.streaming.rooms import Rooms
 from lipstream.streaming.runner import LiveEngine
 from lipstream.streaming.signalling import Refused, Signalling
+from lipstream.streaming.video_feed import Encoding
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class ServerOptions:
     sessions: int = 4
     ice_servers: tuple[IceServer, ...] = ()
     udp_ports: PortRange | None = None  # None: as the system chooses
+    encoding: Encoding = field(default_factory=Encoding)
     max_body_bytes: int = 1 << 20
     max_sdp_bytes: int = 64 << 10
 
@@ -92,7 +94,7 @@ def make_app(
     tuning = aiortc_tuning.Tuning(loopback=options.local, udp_ports=options.udp_ports)
     if not aiortc_tuning.apply(tuning) and options.udp_ports is not None:
         raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
-    rooms = Rooms(engine, options.sessions)
+    rooms = Rooms(engine, options.sessions, encoding=options.encoding)
     signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
     app = web.Application(
         middlewares=[_answer_errors, _guard(options)], client_max_size=options.max_body_bytes
@@ -130,8 +132,7 @@ def make_app(
 
 def serve(
     folder: str | Path,
-    profile: str,
-    backend: str,
+    setting: EngineSetting,
     options: ServerOptions,
     tell: Callable[[str], None] = logger.info,
 ) -> None:
@@ -139,15 +140,14 @@ def serve(
 
     Args:
         folder: with NAME.target bundles in it.
-        profile: of the engines.
-        backend: of the engines.
+        setting: of the engines.
         options: where and for whom.
         tell: called with one line when calls are taken.
 
     Raises:
         LipstreamError: no targets, a bad bundle, or a port that cannot be had.
     """
-    asyncio.run(_serve(Catalogue(Path(folder), profile, backend), options, tell))
+    asyncio.run(_serve(Catalogue(Path(folder), setting), options, tell))
 
 
 async def _serve(catalogue: Catalogue, options: ServerOptions, tell: Callable[[str], None]) -> None:

@@ -70,7 +70,7 @@ class Signalling:
             for known in key:
                 self.rooms.leave_soon(known, reason)
 
-        peer = Peer(room.runner, options, ended)
+        peer = Peer(room.feed, options, ended)
         try:
             answer = await peer.answer(offer)
         except BaseException as error:  # a client that goes away cancels us here
@@ -165,7 +165,9 @@ def figures(room: Room) -> dict[str, Any]:
         "engine_delay_ms": room.delay_ms,
         "lead_ms": runner.options.lead_ms,
         "compute_ms_p95": round(compute[int(0.95 * len(compute))], 2) if compute else None,
+        "source_ppm": round(counters.source_ppm, 1),
         "frames": counters.frames,
+        "key_frames": room.feed.key_frames,
         "late_frames": counters.late_frames,
         "dropped_frames": counters.dropped_frames,
         "queued_sound_ms": counters.queue_depth // 16,

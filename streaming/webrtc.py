@@ -29,10 +29,11 @@ from lipstream.streaming.aioice_tuning import NoFreePort
 from lipstream.streaming.ice import IceServer
 from lipstream.streaming.runner import SessionRunner, TimedFrame
 from lipstream.streaming.sound_queue import SoundQueue
+from lipstream.streaming.video_feed import VIDEO_CLOCK_HZ, VideoFeed
 
 logger = logging.getLogger(__name__)
 
-_VIDEO_CLOCK_HZ: Final = 90_000
+_PACKETS_WAITING: Final = 12  # half a second, for a connection that does not take them
 _OUTGOING_SOUND_S: Final = 2  # more than the engine can be ahead of what has left
 _LATE_SOUND_S: Final = 0.06  # how long the sound waits for a frame that is late
 _RTP_WRAP: Final = 1 << 32
@@ -40,34 +41,51 @@ CONNECT_TIMEOUT_S: Final = 15.0
 
 
 class OutgoingVideo(MediaStreamTrack):
-    """Frames at their release times; I420 goes to the encoder as it is."""
+    """Frames at their release times: packets that the feed compressed, or I420 for VP8."""
 
     kind = "video"
 
-    def __init__(self) -> None:
+    def __init__(self, feed: VideoFeed) -> None:
         super().__init__()
-        # One that waits while one is encoded; the oldest goes, because a viewer wants the newest.
-        self._frames: deque[TimedFrame] = deque(maxlen=2)
-        self._ready = asyncio.Event()
+        self.takes_packets = False
         self.sent_frames = 0
+        self._feed = feed
+        self._queued: deque[TimedFrame | av.Packet[Any]] = deque()
+        self._ready = asyncio.Event()
+        self._decodes = False  # the other side has a key frame and everything since
 
-    def offer(self, item: TimedFrame) -> None:
+    def offer(self, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
         """A frame whose time has come."""
-        self._frames.append(item)
+        if not self.takes_packets:
+            # One that waits while one is encoded; the oldest goes: a viewer wants the newest.
+            while len(self._queued) > 1:
+                self._queued.popleft()
+            self._queued.append(item)
+        elif packet is not None:
+            if len(self._queued) >= _PACKETS_WAITING:
+                self._queued.clear()  # none alone: each needs the one before
+                self._decodes = False
+            if not self._decodes and not packet.is_keyframe:
+                self._feed.want_key_frame()
+                return
+            self._decodes = True
+            self._queued.append(packet)
         self._ready.set()
 
-    async def recv(self) -> av.VideoFrame:
+    async def recv(self) -> av.VideoFrame | av.Packet[Any]:
         """For aiortc: the next frame."""
-        while not self._frames:
+        while not self._queued:
             if self.readyState != "live":
                 raise MediaStreamError
             self._ready.clear()
             await self._ready.wait()
-        item = self._frames.popleft()
-        frame = av.VideoFrame.from_ndarray(item.frame.i420, format="yuv420p")
-        frame.pts = item.media_sample * _VIDEO_CLOCK_HZ // SAMPLE_RATE_HZ
-        frame.time_base = Fraction(1, _VIDEO_CLOCK_HZ)
+        item = self._queued.popleft()
         self.sent_frames += 1
+        if not isinstance(item, TimedFrame):
+            return item
+        frame = av.VideoFrame.from_ndarray(item.frame.i420, format="yuv420p")
+        frame.pts = item.media_sample * VIDEO_CLOCK_HZ // SAMPLE_RATE_HZ
+        frame.time_base = Fraction(1, VIDEO_CLOCK_HZ)
         return frame
 
     def stop(self) -> None:
@@ -192,20 +210,35 @@ class Peer:
     `ended` is called once, with the reason, when the connection is over for whatever cause.
     """
 
-    def __init__(
-        self, runner: SessionRunner, options: PeerOptions, ended: Callable[[str], None]
-    ) -> None:
+    def __init__(self, feed: VideoFeed, options: PeerOptions, ended: Callable[[str], None]) -> None:
         servers = [server.for_aiortc() for server in options.ice_servers]
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
-        self._runner = runner
+        self._feed = feed
         self._options = options
         self._ended: Callable[[str], None] | None = ended
-        self.video = OutgoingVideo()
-        self.audio = OutgoingAudio(runner)
-        self._subscription = runner.subscribe(self.audio.offer) if options.shows else None
+        self.video = OutgoingVideo(feed)
+        self.audio = OutgoingAudio(feed.runner)
+        self._connected = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.pc.on("track", self._on_track)
         self.pc.on("connectionstatechange", self._on_state)
+
+    @property
+    def takes_packets(self) -> bool:
+        """For the feed: whether H.264 was agreed on."""
+        return self.video.takes_packets
+
+    def early(self, item: TimedFrame) -> None:
+        """For the feed: the sound of a frame, before its time."""
+        self.audio.offer(item)
+
+    def show(self, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
+        """For the feed: a frame whose time has come."""
+        self.video.offer(item, packet)
+
+    def over(self, reason: str) -> None:
+        """For the feed: the conversation has ended."""
+        self._tell_end(reason)
 
     async def answer(self, offer_sdp: str) -> str:
         """The answer to an offer, with all candidates in it.
@@ -216,13 +249,7 @@ class Peer:
         """
         try:
             if self._options.shows:
-                # Before the offer is set: a preference that comes later has no effect.
-                self.pc.addTransceiver(self.audio, direction="sendrecv")
-                video = self.pc.addTransceiver(self.video, direction="sendonly")
-                codecs = RTCRtpSender.getCapabilities("video").codecs
-                video.setCodecPreferences(
-                    sorted(codecs, key=lambda codec: codec.mimeType != "video/H264")
-                )
+                self._send_tracks("sendrecv")
             self._check_offer(offer_sdp)
             await self.pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
             answer = await self.pc.createAnswer()
@@ -230,15 +257,56 @@ class Peer:
         except (UsageError, NoFreePort):
             raise
         except Exception as error:  # the parser raises whatever comes first
-            why = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UsageError(f"the offer cannot be answered: {why}; expected WebRTC SDP") from error
+            raise UsageError(
+                f"the offer cannot be answered: {_reason(error)}; expected WebRTC SDP"
+            ) from error
         for transceiver in self.pc.getTransceivers():
             if transceiver.kind == "audio":
                 aiortc_tuning.hand_on_at_once(transceiver.receiver)
-        if self._subscription is not None:
-            self._spawn(self._pump())
+        if self._options.shows:
+            self._begin_to_show(self.pc.localDescription.sdp)
         self._spawn(self._give_up())
         return self.pc.localDescription.sdp
+
+    async def offer(self) -> str:
+        """An offer that sends, with all candidates in it; `accept` takes the answer."""
+        self._send_tracks("sendonly")
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return self.pc.localDescription.sdp
+
+    async def accept(self, answer_sdp: str) -> None:
+        """The answer to `offer`.
+
+        Raises:
+            UsageError: it is not SDP, or it takes neither picture nor sound.
+        """
+        try:
+            await self.pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+        except Exception as error:  # the parser raises whatever comes first
+            raise UsageError(f"the answer cannot be used: {_reason(error)}") from error
+        self._begin_to_show(answer_sdp)
+        self._spawn(self._give_up())
+
+    async def connected(self) -> None:
+        """Return when media can flow; `ended` tells if it never will."""
+        await self._connected.wait()
+
+    def _send_tracks(self, sound: str) -> None:
+        # Before the offer is set: a preference that comes later has no effect.
+        self.pc.addTransceiver(self.audio, direction=sound)
+        video = self.pc.addTransceiver(self.video, direction="sendonly")
+        codecs = RTCRtpSender.getCapabilities("video").codecs
+        video.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType != "video/H264"))
+
+    def _begin_to_show(self, answer_sdp: str) -> None:
+        # Ours is the order of codecs, H.264 first, whoever answers: if it is there, it is used.
+        sections = SessionDescription.parse(answer_sdp).media
+        agreed = [c.mimeType for m in sections if m.kind == "video" for c in m.rtp.codecs]
+        self.video.takes_packets = "video/H264" in agreed
+        for transceiver in self.pc.getTransceivers():
+            if transceiver.kind == "video":
+                aiortc_tuning.key_frames_from(transceiver.sender, self._feed.want_key_frame)
+        self._feed.attach(self)
 
     def _check_offer(self, offer_sdp: str) -> None:
         sections = SessionDescription.parse(offer_sdp).media
@@ -253,11 +321,13 @@ class Peer:
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._options.listens:
-            self._spawn(IncomingVoice(self._runner).listen(track))
+            self._spawn(IncomingVoice(self._feed.runner).listen(track))
 
     def _on_state(self) -> None:
         state = self.pc.connectionState
         logger.info("connection is %s", state)
+        if state == "connected":
+            self._connected.set()
         if state in ("failed", "closed"):
             self._tell_end(f"connection {state}")
 
@@ -265,12 +335,6 @@ class Peer:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(reason)
-
-    async def _pump(self) -> None:
-        assert self._subscription is not None
-        async for item in self._subscription:
-            self.video.offer(item)
-        self._tell_end(self._runner.error or "conversation over")
 
     async def _give_up(self) -> None:
         await asyncio.sleep(CONNECT_TIMEOUT_S)
@@ -285,11 +349,14 @@ class Peer:
     async def close(self) -> None:
         """End the connection and everything that belongs to it."""
         self._ended = None
-        if self._subscription is not None:
-            self._subscription.close()
+        self._feed.detach(self)
         self.video.stop()
         self.audio.stop()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pc.close()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,210 @@
+"""Voices that are alive: `lipstream serve`, `present` and `publish`."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lipstream.cli_options import Backend, Json, Profile, Renderer, Verbose
+from lipstream.console import own_console
+
+if TYPE_CHECKING:
+    from lipstream.console import Console
+    from lipstream.streaming.screens import Screen
+
+_DEVICE = "number, name, part of a name, or default."
+
+VideoPreset = Annotated[
+    str, typer.Option(help="light, standard or sharp: bits and time for each picture.")
+]
+Bitrate = Annotated[
+    int | None, typer.Option(metavar="KBPS", help="Of the pictures, in place of the preset's.")
+]
+IceServers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ice-server",
+        metavar="URL[,USER,PASSWORD]",
+        help="STUN or TURN server; repeatable. Also LIPSTREAM_ICE_SERVERS, a JSON list.",
+    ),
+]
+
+
+def serve(
+    targets: Annotated[Path, typer.Option(help="A folder with NAME.target bundles.")] = Path("."),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LIPSTREAM_TOKEN", help="Secret that clients must send; needed beyond loopback."
+        ),
+    ] = None,
+    sessions: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 4,
+    ice_server: IceServers = None,
+    udp_ports: Annotated[
+        str | None, typer.Option(metavar="LOW-HIGH", help="UDP ports for media, one a connection.")
+    ] = None,
+    video_preset: VideoPreset = "standard",
+    bitrate: Bitrate = None,
+    profile: Profile = "live",
+    backend: Backend = "auto",
+    renderer: Renderer = "auto",
+    verbose: Verbose = False,
+) -> None:
+    """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
+    with own_console(verbose) as console:
+        from lipstream.streaming.aioice_tuning import PortRange
+        from lipstream.streaming.catalogue import EngineSetting
+        from lipstream.streaming.ice import all_servers
+        from lipstream.streaming.server import ServerOptions
+        from lipstream.streaming.server import serve as run_server
+        from lipstream.streaming.video_feed import Encoding
+
+        servers = all_servers(ice_server or (), os.environ.get("LIPSTREAM_ICE_SERVERS"))
+        ports = PortRange.parse(udp_ports) if udp_ports is not None else None
+        encoding = Encoding(video_preset, 1000 * bitrate if bitrate is not None else None)
+        options = ServerOptions(host, port, token, sessions, servers, ports, encoding)
+        run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
+
+
+def present(
+    target: Annotated[
+        Path | None, typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate.")
+    ] = None,
+    microphone: Annotated[str, typer.Option("--input", help=f"Microphone: {_DEVICE}")] = "default",
+    loudspeaker: Annotated[
+        str | None,
+        typer.Option("--output", help=f"Play the voice in time with the picture: {_DEVICE}"),
+    ] = None,
+    camera: Annotated[
+        bool, typer.Option("--camera", help="Show on a virtual camera; with --window on both.")
+    ] = False,
+    camera_device: Annotated[
+        str | None, typer.Option(help="Which virtual camera, as /dev/video2.")
+    ] = None,
+    window: Annotated[
+        bool, typer.Option("--window", help="Show in a window, as without --camera.")
+    ] = False,
+    fullscreen: Annotated[bool, typer.Option("--fullscreen", help="Fill the screen.")] = False,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="Tell which devices there are, and leave.")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option(help="Leave after so long.", min=0.1)] = None,
+    profile: Profile = "live",
+    backend: Backend = "auto",
+    renderer: Renderer = "auto",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Speak as a target: microphone in, window or virtual camera out."""
+    with own_console(verbose) as console, ExitStack() as stack:
+        if list_devices:
+            return _list(console, json)
+        if target is None:
+            raise typer.BadParameter("expected NAME.target (or --list-devices)")
+
+        from lipstream.engine.pipeline import Engine
+        from lipstream.engine.target import load_target
+        from lipstream.streaming.present import PresentOptions
+        from lipstream.streaming.present import present as go
+        from lipstream.streaming.screens import Camera, Window
+
+        loaded = load_target(target)
+        screens: list[Screen] = []
+        size = (loaded.width, loaded.height)
+        if camera or camera_device is not None:
+            virtual = Camera(*size, float(loaded.fps), camera_device)
+            stack.callback(virtual.close)
+            screens.append(virtual)
+            console.note(f"on the camera {virtual.name!r}")
+        if window or fullscreen or not screens:
+            shown = Window(f"{target.stem} — synthetic picture", *size, fullscreen)
+            stack.callback(shown.close)
+            screens.append(shown)
+            console.note("Esc closes, F fills the screen, M mutes, space drops what is being said")
+        engine = Engine(loaded, profile, backend, "matched", renderer)
+        options = PresentOptions(microphone, loudspeaker, seconds, console.note)
+        report = {
+            "target": target.stem,
+            "profile": profile,
+            "backend": engine.backend,
+            **go(engine, screens, options),
+        }
+        sentence = (
+            f"{report['frames']} frames in {report['seconds']:.0f} s ({report['fps']:.2f} fps), "
+            f"{report['delay_ms']:.0f} ms behind the voice"
+        )
+        console.result(report, json, sentence)
+
+
+def publish(
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate.")
+    ],
+    whip: Annotated[str, typer.Option(metavar="URL", help="The WHIP endpoint of an SFU.")],
+    token: Annotated[
+        str | None, typer.Option(envvar="LIPSTREAM_WHIP_TOKEN", help="Its bearer token.")
+    ] = None,
+    microphone: Annotated[
+        str | None, typer.Option("--input", help=f"Whose voice, a microphone: {_DEVICE}")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", help="Whose voice, a sound file, said once.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Leave after so long.", min=0.1)] = None,
+    ice_server: IceServers = None,
+    video_preset: VideoPreset = "standard",
+    bitrate: Bitrate = None,
+    profile: Profile = "live",
+    backend: Backend = "auto",
+    renderer: Renderer = "auto",
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Push a target into an SFU (Janus, LiveKit, MediaMTX, ...) by WHIP."""
+    with own_console(verbose) as console:
+        from lipstream.streaming.catalogue import EngineSetting
+        from lipstream.streaming.ice import all_servers
+        from lipstream.streaming.publish import PublishOptions
+        from lipstream.streaming.publish import publish as go
+        from lipstream.streaming.video_feed import Encoding
+
+        options = PublishOptions(
+            whip,
+            token,
+            microphone if audio is not None or microphone is not None else "default",
+            audio,
+            seconds,
+            all_servers(ice_server or (), os.environ.get("LIPSTREAM_ICE_SERVERS")),
+            Encoding(video_preset, 1000 * bitrate if bitrate is not None else None),
+            console.note,
+        )
+        engine = EngineSetting(profile, backend, renderer).load(target)
+        report = {"target": target.stem, "profile": profile, "backend": engine.backend}
+        report |= go(engine, options)
+        sentence = (
+            f"{report['frames']} frames in {report['seconds']:.0f} s, {report['kbps']} kb/s, "
+            f"{report['connections']} connections"
+        )
+        console.result(report, json, sentence)
+
+
+def _list(console: Console, json: bool) -> None:
+    from lipstream.streaming.sound_card import devices
+
+    listed = devices()
+    lines = [
+        f"{d.index:3}  {d.inputs:2} in {d.outputs:2} out  {d.rate_hz:6.0f} Hz  {d.name} ({d.api})"
+        + (", default input" if d.default_input else "")
+        + (", default output" if d.default_output else "")
+        for d in listed
+    ]
+    told = "\n".join(lines) or "no sound device at all"
+    console.result({"devices": [asdict(device) for device in listed]}, json, told)
+    return None

@@ -1,0 +1,231 @@
+"""`lipstream publish`: the avatar goes into an SFU by WHIP (RFC 9725), and the SFU fans it out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.types import SAMPLE_RATE_HZ
+from lipstream.streaming import aiortc_tuning
+from lipstream.streaming.audio_file import AudioFile
+from lipstream.streaming.ice import IceServer, from_links
+from lipstream.streaming.runner import LiveEngine, SessionRunner, warm_up
+from lipstream.streaming.sound_card import SoundCard
+from lipstream.streaming.video_feed import Encoding, VideoFeed
+from lipstream.streaming.webrtc import Peer, PeerOptions
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_S: Final = 10.0
+_RETRY_S: Final = (1.0, 30.0)  # first and longest wait; doubled in between
+_AHEAD_S: Final = 2.0  # of a file's sound, that waits for its time
+_MAX_ANSWER_BYTES: Final = 64 << 10
+
+
+class PublishError(LipstreamError):
+    """The server does not take us."""
+
+
+class _Again(Exception):
+    """It may take us later."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """Where to, and whose voice."""
+
+    url: str
+    token: str | None = None
+    microphone: str | None = None  # see sound_card.choose
+    audio: Path | None = None  # said once; afterwards the target idles
+    seconds: float | None = None  # None: to the end of the file, or until Ctrl-C
+    ice_servers: tuple[IceServer, ...] = ()
+    encoding: Encoding = field(default_factory=Encoding)
+    tell: Callable[[str], None] = logger.info
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise UsageError(f"{self.url!r}: expected the http(s) address of a WHIP endpoint")
+        if self.microphone is not None and self.audio is not None:
+            raise UsageError("a microphone or a file, not both: one voice at a time")
+
+    @property
+    def local(self) -> bool:
+        """Whether the endpoint is on this machine."""
+        host = urlsplit(self.url).hostname or ""
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
+    """Be on the air at an SFU; a connection that breaks is made again.
+
+    Returns:
+        what happened: seconds, frames (painted), connections (made), key_frames, kbps (of the
+        pictures), late_frames, dropped_frames.
+
+    Raises:
+        PublishError: the server refuses us, or cannot be reached at the first attempt.
+        LipstreamError: the voice cannot be had.
+    """
+    warm_up(engine)
+    aiortc_tuning.apply(aiortc_tuning.Tuning(loopback=options.local))
+    return asyncio.run(_publish(engine, options))
+
+
+async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
+    runner = SessionRunner(engine)
+    feed = VideoFeed(runner, options.encoding)
+    card = None
+    began_s = time.monotonic()
+    publisher = _Publisher(feed, options)
+    work = []
+    try:
+        if options.microphone is not None:
+            card = SoundCard(runner, options.microphone, None, options.tell)
+        runner.start()
+        work.append(asyncio.create_task(publisher.stay()))
+        if options.audio is not None:
+            work.append(asyncio.create_task(_say(runner, options.audio, publisher.connected)))
+        if options.seconds is not None:
+            work.append(asyncio.create_task(asyncio.sleep(options.seconds)))
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    except asyncio.CancelledError:  # Ctrl-C: the end that was asked for
+        pass
+    finally:
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        if card is not None:
+            await asyncio.to_thread(card.close)
+        await asyncio.to_thread(runner.close)
+    seconds = time.monotonic() - began_s
+    return {
+        "seconds": round(seconds, 3),
+        "frames": runner.counters.frames,
+        "connections": publisher.connections,
+        "key_frames": feed.key_frames,
+        "kbps": round(8 * feed.encoded_bytes / seconds / 1000),
+        "late_frames": runner.counters.late_frames,
+        "dropped_frames": runner.counters.dropped_frames,
+    }
+
+
+async def _say(runner: SessionRunner, path: Path, connected: asyncio.Event) -> None:
+    """The file's sound, at its own pace, once somebody can hear it; returns when it has left."""
+    await connected.wait()
+    with await asyncio.to_thread(AudioFile, path) as sound:
+        blocks = sound.blocks()
+        while (block := await asyncio.to_thread(next, blocks, None)) is not None:
+            runner.hear(block.speech)
+            while runner.counters.queue_depth > _AHEAD_S * SAMPLE_RATE_HZ:
+                await asyncio.sleep(0.1)
+    while runner.speaking:
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)  # for the last packets on their way
+
+
+class _Publisher:
+    """Keeps one connection to the endpoint."""
+
+    def __init__(self, feed: VideoFeed, options: PublishOptions) -> None:
+        self.connected = asyncio.Event()  # once is for ever
+        self.connections = 0
+        self._feed = feed
+        self._options = options
+        self._headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
+
+    async def stay(self) -> None:
+        """Connect, and again whenever the connection breaks; ends by cancellation or an error.
+
+        Raises:
+            PublishError: refused, or not reached at the first attempt.
+        """
+        first_s, longest_s = _RETRY_S
+        wait_s = first_s
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
+        async with aiohttp.ClientSession(headers=self._headers, timeout=timeout) as http:
+            while True:
+                before = self.connections
+                try:
+                    why = await self._once(http)
+                except (_Again, aiohttp.ClientError, TimeoutError, OSError) as error:
+                    why = str(error) or type(error).__name__
+                if not self.connections:
+                    raise PublishError(f"{self._options.url}: {why}")
+                if self._feed.runner.error is not None:
+                    raise RuntimeError(self._feed.runner.error)
+                wait_s = first_s if self.connections > before else min(2 * wait_s, longest_s)
+                self._options.tell(f"off the air ({why}); again in {wait_s:.0f} s")
+                await asyncio.sleep(wait_s)
+
+    async def _once(self, http: aiohttp.ClientSession) -> str:
+        """One connection, until it ends; returns why it did."""
+        over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def ended(reason: str) -> None:
+            if not over.done():
+                over.set_result(reason)
+
+        servers = (*self._options.ice_servers, *await self._their_servers(http))
+        peer = Peer(self._feed, PeerOptions(listens=False, shows=True, ice_servers=servers), ended)
+        resource = None
+        try:
+            resource, answer = await self._post(http, await peer.offer())
+            await peer.accept(answer)
+            connected = asyncio.create_task(peer.connected())
+            waiting: set[asyncio.Future[Any]] = {connected, over}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            connected.cancel()
+            if over.done():
+                raise _Again(over.result())
+            self.connections += 1
+            self.connected.set()
+            self._options.tell(f"on the air at {self._options.url}")
+            return await over
+        finally:
+            await asyncio.shield(self._leave(http, peer, resource))
+
+    async def _leave(self, http: aiohttp.ClientSession, peer: Peer, resource: str | None) -> None:
+        await peer.close()
+        if resource is not None:
+            try:
+                async with http.delete(resource):
+                    pass
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                logger.info("DELETE %s: %s", resource, error)
+
+    async def _their_servers(self, http: aiohttp.ClientSession) -> Sequence[IceServer]:
+        """ICE servers that the endpoint names before an offer is made (RFC 9725, 4.6)."""
+        try:
+            async with http.options(self._options.url) as response:
+                return from_links(response.headers.getall("Link", []))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            logger.info("OPTIONS %s: %s", self._options.url, error)
+            return ()
+
+    async def _post(self, http: aiohttp.ClientSession, offer: str) -> tuple[str | None, str]:
+        """(address of the session, the answer)."""
+        sdp = {"Content-Type": "application/sdp", "Accept": "application/sdp"}
+        async with http.post(self._options.url, data=offer.encode(), headers=sdp) as response:
+            body = (await response.content.read(_MAX_ANSWER_BYTES)).decode("utf-8", "replace")
+            if response.status == 201:
+                location = response.headers.get("Location")
+                return (urljoin(str(response.url), location) if location else None), body
+            said = " ".join(body.split())[:200]
+            why = f"{response.status} {response.reason or ''}".strip()
+            why += f": {said}" if said else ""
+            if response.status >= 500 or response.status == 429:
+                raise _Again(why)
+            hint = "; see --token" if response.status in (401, 403) else ""
+            raise PublishError(f"{self._options.url} refuses: {why}{hint}")
