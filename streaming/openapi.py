@@ -200,6 +200,8 @@ def document(version: str) -> dict[str, Any]:
                         "dropped_frames": ("integer", "never shown"),
                         "queued_sound_ms": ("integer", "waiting"),
                         "dropped_sound_ms": ("integer", "too late, or too much"),
+                        "source_ppm": ("number", "how much faster than ours the microphone runs"),
+                        "key_frames": ("integer", "of H.264, made so far"),
                         "skipped_ms": ("integer", "time skipped by a machine that is too slow"),
                         "unheard_ms": (
                             ["integer", "null"],
