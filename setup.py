@@ -23,6 +23,7 @@ PACKAGES = [
     "lipstream.calibration",
     "lipstream.calibration.pretrain",
     "lipstream.streaming",
+    "lipstream.streaming.integrations",
     "lipstream.bench",
 ]
 

@@ -229,13 +229,16 @@ class SessionRunner:
                 subscription._offer(None)
         return subscription
 
-    def hear(self, samples: F32, source_sample: int | None = None) -> None:
+    def hear(self, samples: F32, source_sample: int | None = None) -> int:
         """Take sound in: f32 [n], mono 16 kHz.
 
         Args:
             samples: the sound.
             source_sample: of samples[0] on a live source's own clock. None for speech that is
                 made, not recorded: it is said from now on, after what is queued already.
+
+        Returns:
+            the session sample of its first.
         """
         arrival_s = self.heard_s = self.clock.now()
         with self._lock:
@@ -255,6 +258,7 @@ class SessionRunner:
                 else:
                     self._spoken = [*self._spoken[-63:], (end - kept, end)]
             self._lock.notify()
+            return start
 
     def interrupt(self) -> float:
         """Barge-in: the turn ends now, wherever its sound and frames are.

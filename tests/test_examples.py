@@ -45,6 +45,29 @@ def test_example(
     assert says in done.stdout
 
 
+def test_the_pipecat_example_speaks_a_file(tmp_path: Path, target: Path) -> None:
+    pytest.importorskip("pipecat", reason="no Pipecat: pip install 'lipstream[pipecat]'")
+    path = write_wav(tmp_path / "speech.wav", np.zeros(16_000, np.float32))
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "pipecat_avatar.py"), str(target), str(path)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "pictures with 1.00 s of speech" in done.stdout
+
+
+def test_the_livekit_example_says_what_it_needs(target: Path) -> None:
+    pytest.importorskip("livekit.agents", reason="no LiveKit: pip install 'lipstream[livekit]'")
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "livekit_avatar.py"), str(target)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1 and "set LIVEKIT_URL" in done.stderr
+
+
 def test_every_example_is_tested() -> None:
-    tested = {"dub_a_file.py", "live_loop.py", "lips_to_avatar.py", "contact_sheet.py"}
+    tested = {
+        "dub_a_file.py", "live_loop.py", "lips_to_avatar.py", "contact_sheet.py",
+        "pipecat_avatar.py", "livekit_avatar.py",
+    }  # fmt: skip
     assert {p.name for p in EXAMPLES.glob("*.py")} == tested

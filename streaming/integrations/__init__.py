@@ -1,0 +1,1 @@
+"""lipstream inside other people's frameworks; each module needs its framework installed."""

@@ -1,0 +1,87 @@
+"""An avatar for LiveKit Agents: a `VideoGenerator` for its `AvatarRunner`.
+
+    generator = LipstreamGenerator(engine)
+    runner = AvatarRunner(room, audio_recv=DataStreamAudioReceiver(room), video_gen=generator,
+                          options=generator.options(audio_sample_rate=24_000))
+    await runner.start()
+
+Needs livekit-agents: pip install 'lipstream[livekit]'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+from livekit import rtc
+from livekit.agents.voice.avatar import AudioSegmentEnd, AvatarOptions, VideoGenerator
+
+from lipstream.engine.pipeline import Engine
+from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
+from lipstream.streaming.runner import SessionRunner, warm_up
+
+
+class LipstreamGenerator(VideoGenerator):
+    """One conversation: speech in, pictures with that speech out, for as long as somebody iterates.
+
+    Made and used on one event loop. Pictures come at the target's rate, I420, also while nobody
+    speaks; sound comes only where there is speech, as it was pushed, with the pictures that it
+    belongs to.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """One conversation of an engine, which others may share."""
+        self._engine = engine
+        self._runner = SessionRunner(engine, AGENT_OPTIONS)
+        self._voice = Voice(self._runner)
+        self._started = False
+
+    def options(self, audio_sample_rate: int = 24_000, audio_channels: int = 1) -> AvatarOptions:
+        """For `AvatarRunner`: the target's size and rate, and the speech's."""
+        target = self._engine.target
+        return AvatarOptions(
+            video_width=target.width,
+            video_height=target.height,
+            video_fps=float(target.fps),
+            audio_sample_rate=audio_sample_rate,
+            audio_channels=audio_channels,
+        )
+
+    async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
+        """Speech, as fast as it is made, or the end of a segment."""
+        if isinstance(frame, AudioSegmentEnd):
+            self._voice.end()
+        else:
+            samples = np.frombuffer(frame.data, np.int16)
+            self._voice.say(samples, frame.sample_rate, frame.num_channels)
+
+    def clear_buffer(self) -> None:
+        """Barge-in: what has not left is dropped, at every stage."""
+        self._voice.interrupt()
+
+    async def __aiter__(self) -> AsyncIterator[rtc.VideoFrame | rtc.AudioFrame | AudioSegmentEnd]:
+        if not self._started:
+            self._started = True
+            await asyncio.to_thread(warm_up, self._engine)
+            self._runner.start()
+        subscription = self._runner.subscribe()
+        try:
+            async for item in subscription:
+                height, width = item.frame.i420.shape[0] * 2 // 3, item.frame.i420.shape[1]
+                yield rtc.VideoFrame(
+                    width, height, rtc.VideoBufferType.I420, item.frame.i420.tobytes()
+                )
+                spoken, ended = self._voice.leaves(item)
+                for one in spoken:
+                    yield rtc.AudioFrame(one.samples.tobytes(), one.rate_hz, 1, one.samples.size)
+                if ended:
+                    yield AudioSegmentEnd()
+        finally:
+            subscription.close()
+        if self._runner.error is not None:
+            raise RuntimeError(self._runner.error)
+
+    async def aclose(self) -> None:
+        """End the conversation and its thread."""
+        await asyncio.to_thread(self._runner.close)

@@ -1,0 +1,128 @@
+"""A video service for Pipecat: put it after the text-to-speech, before the transport's output.
+
+    Pipeline([transport.input(), stt, ..., tts, LipstreamVideoService(engine), transport.output()])
+
+Set the transport's `video_out_enabled`, `video_out_is_live`, and width, height and frame rate to
+the target's. Needs pipecat-ai: pip install 'lipstream[pipecat]'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    OutputImageRawFrame,
+    StartFrame,
+    TTSAudioRawFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, FrameProcessorSetup
+
+from lipstream.engine.pipeline import Engine
+from lipstream.engine.types import SAMPLE_RATE_HZ
+from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
+from lipstream.streaming.runner import SessionRunner, TimedFrame, warm_up
+
+_NANOSECONDS = 1_000_000_000
+
+
+class LipstreamVideoService(FrameProcessor):
+    """Speech in; pictures and that speech out, together.
+
+    TTSAudioRawFrame is taken in and comes out again, at its own rate, with the pictures that it
+    belongs to: both carry the conversation's time as `pts`, ns, and leave when it comes. While
+    nobody speaks, pictures go on. TTSStartedFrame and TTSStoppedFrame follow when the speech
+    between them does. InterruptionFrame drops what has not left, at every stage, and goes on at
+    once.
+    """
+
+    def __init__(self, engine: Engine, **kwargs: Any) -> None:
+        """One conversation of an engine, which others may share."""
+        super().__init__(**kwargs)
+        self._engine = engine
+        self._runner = SessionRunner(engine, AGENT_OPTIONS)
+        self._voice = Voice(self._runner)
+        self._started: list[Frame] = []  # of segments whose speech has not begun to leave
+        self._stopped: list[Frame] = []  # of segments whose speech has not left
+        self._task: asyncio.Task[None] | None = None
+
+    async def setup(self, setup: FrameProcessorSetup) -> None:
+        """Warm up; the conversation begins with StartFrame."""
+        await super().setup(setup)
+        await asyncio.to_thread(warm_up, self._engine)
+
+    async def cleanup(self) -> None:
+        """End the conversation and its thread."""
+        await self._close()
+        await super().cleanup()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Speech stays here until its picture leaves; everything else passes."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSAudioRawFrame):
+            self._voice.say(
+                np.frombuffer(frame.audio, np.int16), frame.sample_rate, frame.num_channels
+            )
+        elif isinstance(frame, TTSStartedFrame):
+            self._started.append(frame)
+        elif isinstance(frame, TTSStoppedFrame):
+            self._stopped.append(frame)
+            self._voice.end()
+        else:
+            if isinstance(frame, InterruptionFrame):
+                self._voice.interrupt()
+                self._started, self._stopped = [], []
+            elif isinstance(frame, EndFrame):
+                await self._said()
+            if isinstance(frame, (EndFrame, CancelFrame)):
+                await self._close()
+            await self.push_frame(frame, direction)
+            if isinstance(frame, StartFrame):
+                self._runner.start()
+                self._task = self.create_task(self._show())
+
+    async def _said(self) -> None:
+        """Return when nothing waits to be said: an end that is in order cuts nobody off."""
+        while self._runner.speaking and self._runner.error is None:
+            await asyncio.sleep(0.02)
+
+    async def _show(self) -> None:
+        subscription = self._runner.subscribe()
+        try:
+            async for item in subscription:
+                await self._push(item)
+        finally:
+            subscription.close()
+        if self._runner.error is not None:
+            await self.push_error(f"lipstream: {self._runner.error}")
+
+    async def _push(self, item: TimedFrame) -> None:
+        spoken, ended = self._voice.leaves(item)
+        if spoken and self._started:
+            await self.push_frame(self._started.pop(0))
+        pts = item.media_sample * _NANOSECONDS // SAMPLE_RATE_HZ
+        rgb = item.frame.image
+        picture = OutputImageRawFrame(
+            image=rgb.tobytes(), size=(rgb.shape[1], rgb.shape[0]), format="RGB"
+        )
+        picture.pts = pts
+        await self.push_frame(picture)
+        for one in spoken:
+            sound = TTSAudioRawFrame(one.samples.tobytes(), one.rate_hz, 1)
+            sound.pts = pts
+            await self.push_frame(sound)
+        if ended and self._stopped:
+            await self.push_frame(self._stopped.pop(0))
+
+    async def _close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            await self.cancel_task(task)
+            await asyncio.to_thread(self._runner.close)
