@@ -40,22 +40,33 @@ def sections(run: dict[str, object]) -> dict[str, object]:
 
 def test_stages_sum_to_the_total_and_a_slowed_one_is_named(loaded: Target, tmp_path: Path) -> None:
     before = measure_unpaced(loaded, SETTING, CEILINGS, seconds=3)
-    assert abs(before["sum"]["unattributed_percent"]) <= 3
+    samples = before["samples_ms"]
+    assert len(samples["total"]) == 75
     assert set(before["stages"]) >= {
         "features", "encoder", "matcher", "sources", "decode", "background", "warp", "composite",
         "color", "encode",
     }  # fmt: skip
+    # Frame by frame, so that one frame that was preempted between two stages does not decide.
+    named = sum(np.array(samples[name]) for name in before["stages"] if name != "session")
+    missing = 1 - named / np.array(samples["total"])
+    assert np.all(missing > 0)
+    assert np.median(missing) <= 0.03
+    assert before["sum"]["unattributed_percent"] == pytest.approx(
+        100 * (1 - np.mean(named) / np.mean(samples["total"])), abs=0.1
+    )
     assert before["click"]["measured_ms"] == pytest.approx(before["algorithmic_ms"], abs=5)
-    assert len(before["samples_ms"]["total"]) == 75
 
-    after = measure_unpaced(loaded, SETTING, CEILINGS, seconds=3, slowed={"sources": 4.0})
+    # Slowed by more than what a busy machine does to a stage, and found as it was: the wait ends by
+    # the clock, so others can only lengthen it.
+    slowed_ms = 20.0
+    after = measure_unpaced(loaded, SETTING, CEILINGS, seconds=3, slowed={"sources": slowed_ms})
     assert after["slowest_stage"] == "sources"
+    assert min(after["samples_ms"]["sources"]) >= slowed_ms
+    assert before["stages"]["sources"]["p50"] < slowed_ms / 4
     old, new = sections(before), sections(after)
     changes = compare(old, new)
     worse = {one.name.rsplit(" ", 1)[-1] for one in changes if one.verdict == "worse"}
     assert {"sources", "compute", "total"} <= worse
-    slowed = next(one for one in changes if one.name.endswith("sources"))
-    assert slowed.after_ms - slowed.before_ms == pytest.approx(4.0, abs=0.3)
     assert "slowed most: latency live" in text(changes, old, new)
     assert text(changes, old, new).split("slowed most: ")[1].split("\n")[0].endswith("sources")
     assert all(one.verdict == "same" for one in compare(old, old))
@@ -80,8 +91,8 @@ def test_a_burst_shows_no_earlier_than_the_delay_allows(loaded: Target, profile:
 def test_on_the_clock_the_parts_add_up_to_what_a_click_takes(loaded: Target) -> None:
     run = measure_paced(loaded, SETTING, seconds=3)
     assert run["click"]["clicks"] >= 2
-    # One click in 75 frames meets its own weather; the clock and the parts must not differ.
-    assert run["click"]["difference_ms"] == pytest.approx(0, abs=12)
+    # Each click against the parts of the frame that carried it: the same weather for both.
+    assert run["click"]["difference_ms"] == pytest.approx(0, abs=5)
     samples = run["samples_ms"]
     whole = sum(np.array(samples[name]) for name in PARTS)
     np.testing.assert_allclose(whole, samples["total"], atol=0.01)
@@ -99,7 +110,9 @@ def test_recording_costs_next_to_nothing(loaded: Target) -> None:
 def test_one_conversation_is_held(loaded: Target) -> None:
     result = measure_capacity(loaded, SETTING, seconds=1, most=1)
     (row,) = result["curve"]
-    assert (row["sessions"], len(row["samples_ms"])) == (1, pytest.approx(25, abs=3))
+    assert row["sessions"] == 1
+    # What a machine that stalls skips is told, and missing.
+    assert len(row["samples_ms"]) == pytest.approx(25, abs=3 + row["slipped_ms"] / 40)
     assert row["held"] == (row["p99"] <= 40 and row["slipped_ms"] == 0)
 
 

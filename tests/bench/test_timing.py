@@ -7,7 +7,30 @@ import time
 
 import pytest
 
+from lipstream.engine import timing
 from lipstream.engine.timing import Recorder, recording, stage
+
+
+class Clock:
+    """A clock that moves when it is told to, and by 1 µs when it is looked at."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+
+    def __call__(self) -> int:
+        self.ns += 1000
+        return self.ns
+
+    def sleep(self, seconds: float) -> None:
+        self.ns += round(seconds * 1e9)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timing, "_now_ns", clock)
+    monkeypatch.setattr(time, "sleep", clock.sleep)
+    return clock
 
 
 @stage("outer")
@@ -18,7 +41,7 @@ def outer(inner_s: float, outer_s: float) -> str:
     return "done"
 
 
-def test_a_stage_does_not_count_what_runs_within_it() -> None:
+def test_a_stage_does_not_count_what_runs_within_it(clock: Clock) -> None:
     recorder = Recorder()
     with recording(recorder):
         assert outer(0.03, 0.01) == "done"
@@ -26,7 +49,8 @@ def test_a_stage_does_not_count_what_runs_within_it() -> None:
     assert (inner.stage, inner.depth) == ("inner", 1)
     assert (whole.stage, whole.depth) == ("outer", 0)
     assert whole.own_ns == whole.end_ns - whole.begin_ns - (inner.end_ns - inner.begin_ns)
-    assert inner.own_ns >= 30e6 and 10e6 <= whole.own_ns < 25e6
+    assert inner.own_ns == pytest.approx(30e6, abs=10e3)
+    assert whole.own_ns == pytest.approx(10e6, abs=10e3)
     assert recorder.take() == []
 
 
@@ -73,10 +97,10 @@ def test_one_recording_at_a_time() -> None:
         pass
 
 
-def test_a_slowed_stage_is_slower_by_what_was_asked() -> None:
+def test_a_slowed_stage_is_slower_by_what_was_asked(clock: Clock) -> None:
     recorder = Recorder({"inner": 5.0})
     with recording(recorder):
-        outer(0, 0)
+        outer(0.002, 0.001)
     inner, whole = recorder.take()
-    assert inner.own_ns >= 5e6
-    assert whole.own_ns < 5e6
+    assert inner.own_ns == pytest.approx(7e6, abs=10e3)
+    assert whole.own_ns == pytest.approx(1e6, abs=10e3)
