@@ -1,0 +1,82 @@
+// The API for people to read: the server's own OpenAPI document, laid out.
+
+const $ = (id) => document.getElementById(id);
+
+function element(name, text = "", more = {}) {
+  return Object.assign(document.createElement(name), { textContent: text, ...more });
+}
+
+function table(caption, heads, rows) {
+  const made = element("table");
+  const head = element("tr");
+  head.append(...heads.map((text) => element("th", text, { scope: "col" })));
+  made.append(element("caption", caption), head);
+  for (const row of rows) {
+    const line = element("tr");
+    line.append(...row.map((text) => element("td", text)));
+    made.append(line);
+  }
+  return made;
+}
+
+const kind = (schema) => [schema?.type ?? ""].flat().join(" or ");
+
+function operation(path, method, { summary, parameters = [], requestBody, responses }) {
+  const section = element("section");
+  const title = element("h2");
+  title.append(element("code", `${method.toUpperCase()} ${path}`));
+  section.append(title, element("p", `${summary}.`));
+  if (parameters.length) {
+    const rows = parameters.map((p) => [p.name, p.in, p.required ? "yes" : "no", p.description ?? ""]);
+    section.append(table("Parameters", ["name", "in", "needed", "what"], rows));
+  }
+  if (requestBody) section.append(element("p", `Body: ${Object.keys(requestBody.content).join(", ")}`));
+  const rows = Object.entries(responses).map(([status, { description, headers = {} }]) => [
+    status,
+    [description, ...Object.entries(headers).map(([name, header]) => `${name}: ${header.description}`)].join(" — "),
+  ]);
+  section.append(table("Answers", ["status", "what"], rows));
+  return section;
+}
+
+function schema(name, { properties }) {
+  const section = element("section");
+  const rows = Object.entries(properties).map(([field, about]) => [field, kind(about), about.description ?? ""]);
+  section.append(element("h2", name), table("Fields", ["name", "type", "what"], rows));
+  return section;
+}
+
+async function show(token) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch("/api/openapi.json", { headers });
+  $("access").hidden = response.status !== 401;
+  if (!response.ok) {
+    $("status").textContent =
+      response.status === 401 ? "This server asks for its access token." : `The server answered ${response.status}.`;
+    $("status").classList.add("wrong");
+    return;
+  }
+  const { info, paths, components } = await response.json();
+  $("status").textContent = `${info.summary} Version ${info.version}.`;
+  $("status").classList.remove("wrong");
+  const operations = Object.entries(paths).flatMap(([path, item]) =>
+    Object.entries(item).map(([method, one]) => operation(path, method, one)));
+  $("api").replaceChildren(...operations, ...Object.entries(components.schemas).map(([name, one]) => schema(name, one)));
+}
+
+function unreachable() {
+  $("status").textContent = "The server cannot be reached.";
+  $("status").classList.add("wrong");
+}
+
+$("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  show($("token").value.trim()).catch(unreachable);
+});
+
+let token = "";
+if (location.hash.startsWith("#token=")) {
+  token = decodeURIComponent(location.hash.slice(7));
+  history.replaceState(null, "", location.pathname);
+}
+show(token).catch(unreachable);

@@ -2,9 +2,12 @@
 
 import { Call, fileVoice, microphone } from "./call.js";
 import { Meter } from "./meter.js";
+import { Targets } from "./targets.js";
 
 const $ = (id) => document.getElementById(id);
 const picture = $("picture");
+const targets = new Targets($("target"), picture, $("about"), () =>
+  token() ? { Authorization: `Bearer ${token()}` } : {});
 let call = null;
 let meter = null;
 let context = null;
@@ -26,16 +29,13 @@ function show(live) {
 }
 
 async function listTargets() {
-  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
-  const response = await fetch("/api/targets", { headers });
-  if (response.status === 401) {
+  const count = await targets.list();
+  if (count === null) {
     $("access").open = true;
     say("This server asks for its access token.", true);
-    return;
+  } else {
+    say(count ? "Ready." : "This server has no targets.", !count);
   }
-  const { targets } = await response.json();
-  $("target").replaceChildren(...targets.map(({ name }) => new Option(name, name)));
-  say(targets.length ? "Ready." : "This server has no targets.", !targets.length);
 }
 
 function chosenVoice() {
@@ -47,16 +47,20 @@ async function start() {
   if (chosenVoice() === "file" && !file) return say("Choose an audio file first.", true);
   $("start").disabled = true;
   say("Connecting …");
-  const now = new Call(token());
+  let now = null;
+  let track = null;
   try {
-    let track, play;
+    let play = null;
     if (chosenVoice() === "file") {
       context = new AudioContext();
       ({ track, play } = await fileVoice(file, context));
     } else {
       track = await microphone();
+      track.addEventListener("ended", () => {
+        if (call === now) say("The microphone has stopped; the call goes on without a voice.", true);
+      });
     }
-    call = now;
+    call = now = await Call.open(token(), track);
     now.pc.addEventListener("connectionstatechange", () => {
       if (call !== now) return;
       if (now.pc.connectionState === "connected") {
@@ -65,16 +69,17 @@ async function start() {
       }
       if (now.pc.connectionState === "failed") stop("The connection was lost.", true);
     });
-    await now.start($("target").value, track);
+    await now.start(targets.chosen);
     picture.srcObject = now.stream;
     picture.muted = false;
     await picture.play();
-    meter = new Meter(now, $("meter"));
+    meter = new Meter(now, $("meter"), (reason) => stop(`The server says: ${reason}.`, true));
     show(true);
     $("stop").focus();
   } catch (error) {
     const denied = error.name === "NotAllowedError" || error.name === "NotFoundError";
-    await now.stop();
+    track?.stop();
+    await now?.stop();
     await stop(denied ? "No microphone: allow it in the browser, or use an audio file." : `Could not start: ${error.message}.`, true);
   }
 }

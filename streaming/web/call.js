@@ -6,17 +6,22 @@ export class Call {
   #token;
   #location = null;
 
-  constructor(token) {
+  constructor(token, voice) {
     this.#token = token;
-    this.pc = new RTCPeerConnection();
+    this.voice = voice;
     this.stream = new MediaStream();
-    this.voice = null;
   }
 
-  // Connect `voice` (an audio track) with `target`. Resolves when the server has answered.
-  async start(target, voice) {
-    this.voice = voice;
-    const sound = this.pc.addTransceiver(voice, { direction: "sendrecv" });
+  // For `voice` (an audio track), with the ICE servers that this server names.
+  static async open(token, voice) {
+    const made = new Call(token, voice);
+    made.pc = new RTCPeerConnection(await (await made.#fetch("/api/config")).json());
+    return made;
+  }
+
+  // Connect with `target`. Resolves when the server has answered.
+  async start(target) {
+    const sound = this.pc.addTransceiver(this.voice, { direction: "sendrecv" });
     const picture = this.pc.addTransceiver("video", { direction: "recvonly" });
     for (const transceiver of [sound, picture]) {
       const receiver = transceiver.receiver;
@@ -64,7 +69,8 @@ export class Call {
     const response = await fetch(path, { ...options, headers: { ...options.headers, ...this.#headers() } });
     if (!response.ok) {
       const body = await response.json().catch(() => ({}));
-      throw new Error(body.error ?? `the server answered ${response.status}`);
+      const error = new Error(body.error ?? `the server answered ${response.status}`);
+      throw Object.assign(error, { status: response.status });
     }
     return response;
   }

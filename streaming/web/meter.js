@@ -4,12 +4,15 @@ const ms = (value) => (Number.isFinite(value) ? `${Math.round(value)} ms` : "–
 
 export class Meter {
   #call;
+  #ended;
   #fields;
   #timer = null;
   #last = null;
 
-  constructor(call, root) {
+  // `ended` is called with the reason when the server has ended the call.
+  constructor(call, root, ended) {
     this.#call = call;
+    this.#ended = ended;
     this.#fields = Object.fromEntries([...root.querySelectorAll("[data-value]")].map((e) => [e.dataset.value, e]));
     this.#timer = setInterval(() => this.#read(), 1000);
   }
@@ -23,8 +26,9 @@ export class Meter {
     let server, report;
     try {
       [server, report] = await Promise.all([this.#call.figures(), this.#call.pc.getStats()]);
-    } catch {
-      return; // the call is ending; its state change says so
+    } catch (error) {
+      if (error.status === 404) this.#ended(error.message);
+      return; // or the call is ending, or the network is away: its state change says so
     }
     if (!server) return;
     const inbound = {};

@@ -66,11 +66,11 @@ class Holdings:
 
 
 @asynccontextmanager
-async def served(targets: Path) -> AsyncIterator[tuple[str, int]]:
+async def served(targets: Path, *options: str) -> AsyncIterator[tuple[str, int]]:
     """`lipstream serve`; yields its URL and its process id."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "lipstream", "serve", "--targets", str(targets), "--port", "0",
-        stderr=asyncio.subprocess.PIPE, cwd=ROOT,
+        *options, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
     )  # fmt: skip
     assert process.stderr is not None
     drained: asyncio.Task[bytes] | None = None

@@ -49,25 +49,32 @@ class Voice(MediaStreamTrack):
         if self.readyState != "live":
             raise MediaStreamError
         await asyncio.sleep(max(0, self._began_s + 0.02 * (self._k + 1) - time.monotonic()))
-        loud = self._k % 50 >= 40
-        if self._k % 50 == 40:
-            self.loud_at_s.append(time.monotonic() - 0.02)
-        tone = np.sin(np.arange(960) * (2 * np.pi * 200 / 48_000)) * (0.9 if loud else 0)
-        frame = av.AudioFrame.from_ndarray(
-            (tone * 32767).astype(np.int16)[None], format="s16", layout="mono"
-        )
+        packet = self.packet(self._k)
+        frame = av.AudioFrame.from_ndarray(packet[None], format="s16", layout="mono")
         frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
         frame.pts = 960 * self._k
         self._k += 1
         return frame
 
+    def packet(self, k: int) -> np.ndarray:
+        """20 ms, i16 [960]."""
+        if k % 50 == 40:
+            self.loud_at_s.append(time.monotonic() - 0.02)
+        tone = np.sin(np.arange(960) * (2 * np.pi * 200 / 48_000)) * (0.9 if k % 50 >= 40 else 0)
+        return (tone * 32767).astype(np.int16)
+
 
 class Client:
     """A browser in small: what it saw and heard, with the times."""
 
-    def __init__(self, speaks: bool = True, connection: RTCPeerConnection | None = None) -> None:
+    def __init__(
+        self,
+        speaks: bool = True,
+        connection: RTCPeerConnection | None = None,
+        voice: Voice | None = None,
+    ) -> None:
         self.pc = connection or RTCPeerConnection()
-        self.voice = Voice()
+        self.voice = voice or Voice()
         self.pictures: list[tuple[float, float]] = []  # (s, mean luma)
         self.sounds: list[tuple[float, float]] = []  # (s, peak)
         self._tasks: list[asyncio.Task[None]] = []
