@@ -17,7 +17,7 @@ from lipstream.engine.face_model import (
 )
 from lipstream.engine.inner_mouth import InnerMouth, Lent
 from lipstream.engine.mouth import Mouth
-from lipstream.engine.renderer import GUIDES, MouthCrop, Renderer
+from lipstream.engine.renderer import DETAILS, GUIDES, MouthCrop, Renderer
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
@@ -149,7 +149,8 @@ class Compositor:
         triangles = self._mesh.jaw_triangles
         stirred = np.abs(moved - start).max(1) > _STILL_PX
         triangles = np.ascontiguousarray(triangles[stirred[triangles].any(1)])
-        crop = MouthCrop.around(placement, self._mesh.model)
+        detail = DETAILS[0] if self._renderer is None else self._renderer.detail
+        crop = MouthCrop.around(placement, self._mesh.model, detail)
         corners = np.concatenate([moved[triangles].reshape(-1, 2), after[self._lip_vertices]])
         if guided:
             corners = np.concatenate([corners, crop.corners()])

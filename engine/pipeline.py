@@ -37,7 +37,7 @@ from lipstream.engine.matcher import (
     SourceState,
     sequential,
 )
-from lipstream.engine.renderer import load_renderer
+from lipstream.engine.renderer import DETAILS, load_renderer
 from lipstream.engine.target import Target, Track
 from lipstream.engine.timebase import frame_sample, frames_covering
 from lipstream.engine.timing import stage
@@ -108,7 +108,7 @@ class Engine:
     """A target made ready to speak. Immutable; any number of sessions share it.
 
     Raises:
-        UsageError: unknown profile, background or renderer.
+        UsageError: unknown profile, background, renderer or detail.
         BackendUnavailable: a backend asked for by name is not here.
     """
 
@@ -119,8 +119,12 @@ class Engine:
         backend: str = "auto",
         background: str = "matched",
         renderer: str = "auto",
+        detail: int = DETAILS[0],
     ) -> None:
-        """Load the networks and lay out the search over the target's footage."""
+        """Load the networks and lay out the search over the target's footage.
+
+        detail: of the renderer's crop, one of `renderer.DETAILS`.
+        """
         if profile not in PROFILE_LOOK_AHEAD_MS:
             raise UsageError(
                 f"profile {profile!r}: expected one of {', '.join(PROFILE_LOOK_AHEAD_MS)}"
@@ -152,7 +156,7 @@ class Engine:
             _SOURCE_COSTS,
         )
         self._backdrop = Background(track, model)
-        self.renderer = load_renderer(renderer, backend, target.renderer)
+        self.renderer = load_renderer(renderer, backend, target.renderer, detail)
         self.compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
         self._opening = model.lip_rows()[0]
         self._open_wider = self._opening * model.spread**2  # the likeliest way to open further

@@ -1,8 +1,12 @@
 """The neural renderer: mends the warped mouth in a small crop that moves with the head.
 
-    painted mouth ─► crop 256×256 ─► network ─► what to add ─► back to the picture, inside the mask
+    painted mouth ─► crop 192×160 ─► network ─► what to add ─► back to the picture, inside the mask
                         ▲               ▲
          where lips and gap lie   its own last crop, mended
+
+Detail is how many pixels 1.8 inter-ocular distances get: 256 as trained, 384 and 512 where the
+footage holds more. Of that square only the part is cut where a lip layer can be, 3/4 of its width
+and 5/8 of its height: what lies beyond has no opacity, and would cost as much again.
 
 The network is asked for a difference, not for a picture: where it has nothing to mend the
 picture keeps its pixels, at whatever resolution they are, and resampling never blurs them. The
@@ -32,67 +36,87 @@ from lipstream.kernels.crop import crop_in, crop_out
 log = logging.getLogger(__name__)
 
 RENDERERS: Final = ("auto", "network", "none")
-CROP_PX: Final = 256
-CROP_EYES: Final = 1.8  # side of the crop, inter-ocular distances
+DETAILS: Final = (256, 384, 512)  # px per SQUARE_EYES
+SQUARE_EYES: Final = 1.8  # inter-ocular distances
+_TOP, _LEFT = 9 / 32, 1 / 8  # of the square, where the crop begins: mouths open downwards
+_ROWS, _COLUMNS = 5 / 8, 3 / 4
 GUIDES: Final = 3  # opacity of the lip layer; row of the gap from upper to lower lip; trust in it
 CHANNELS: Final = 3 + GUIDES + 3  # the painted crop, the guides, the previous crop
 INPUT, OUTPUT = "crop", "difference"
 
 
+def crop_shape(detail: int = DETAILS[0]) -> tuple[int, int]:
+    """Rows and columns of the crop, px; 8 divides both."""
+    return int(detail * _ROWS), int(detail * _COLUMNS)
+
+
+CROP_SHAPE: Final = crop_shape()
+
+
 @dataclass(frozen=True, slots=True)
 class MouthCrop:
-    """The square round the mouth in one picture. It follows the head, not the lips."""
+    """The rectangle round the mouth in one picture. It follows the head, not the lips."""
 
     left: float  # px
     top: float  # px
-    side: float  # px of the picture
+    step: float  # px of the picture per px of the crop
+    shape: tuple[int, int]  # rows, columns of the crop
 
     @classmethod
-    def around(cls, placement: Placement, model: FaceModel) -> MouthCrop:
+    def around(cls, placement: Placement, model: FaceModel, detail: int = DETAILS[0]) -> MouthCrop:
         """The crop of a face."""
         middle = model.mean[list(LIP_OUTLINE)].mean(0, keepdims=True)
         x, y = placement.project(middle)[0].tolist()
-        side = CROP_EYES * placement.scale
-        return cls(x - side / 2, y - side / 2, side)
+        side = SQUARE_EYES * placement.scale
+        left, top = x + (_LEFT - 0.5) * side, y + (_TOP - 0.5) * side
+        return cls(left, top, side / detail, crop_shape(detail))
 
     def corners(self) -> F32:
         """Two opposite corners f32 [2, 2], px."""
+        rows, columns = self.shape
         low = np.array([self.left, self.top], np.float32)
-        return np.stack([low, low + np.float32(self.side)])
+        return np.stack([low, low + np.float32(self.step) * np.array([columns, rows], np.float32)])
 
     def seen_from(self, x: float, y: float) -> MouthCrop:
         """The same in a picture whose origin is at (x, y)."""
-        return MouthCrop(self.left - x, self.top - y, self.side)
+        return MouthCrop(self.left - x, self.top - y, self.step, self.shape)
 
     @property
-    def square(self) -> tuple[float, float, float]:
+    def place(self) -> tuple[float, float, float]:
         """As the kernels take it."""
-        return self.left, self.top, self.side
+        return self.left, self.top, self.step
 
     def inward(self) -> F32:
-        """Where each pixel of the crop lies in the picture, f32 [256, 256, 2] px."""
-        steps = (np.arange(CROP_PX, dtype=np.float32) + 0.5) * np.float32(self.side / CROP_PX)
-        place = np.meshgrid(steps + np.float32(self.left), steps + np.float32(self.top))
-        return np.stack(place, -1)
+        """Where each pixel of the crop lies in the picture, f32 [rows, columns, 2] px."""
+        rows, columns = (
+            (np.arange(n, dtype=np.float32) + 0.5) * np.float32(self.step) for n in self.shape
+        )
+        grid = np.meshgrid(columns + np.float32(self.left), rows + np.float32(self.top))
+        return np.stack(grid, -1)
 
 
 class Renderer:
     """A loaded network. Immutable; one is shared by all sessions of a target."""
 
-    def __init__(self, network: Network) -> None:
-        """`network` maps INPUT f32 [1, 9, 256, 256], 0 to 1, to OUTPUT f32 [1, 3, 256, 256]."""
-        self.network = network
+    def __init__(self, network: Network, detail: int = DETAILS[0]) -> None:
+        """`network` maps INPUT f32 [1, 9, h, w], 0 to 1, to OUTPUT f32 [1, 3, h, w].
+
+        detail: one of DETAILS. Raises: UsageError for another.
+        """
+        if detail not in DETAILS:
+            raise UsageError(f"detail {detail}: expected one of {', '.join(map(str, DETAILS))}")
+        self.network, self.detail = network, detail
 
     @stage("renderer")
     def mend(self, picture: U8, guides: U8, crop: MouthCrop, previous: U8 | None) -> U8:
         """Mend the mouth of `picture` u8 [h, w, 3], in place.
 
         guides u8 [h, w, 3]; previous: what this returned for the frame before, None for the
-        first. Returns the mended crop u8 [256, 256, 3].
+        first. Returns the mended crop u8 [rows, columns, 3].
         """
-        seen, planes = crop_in(picture, guides, previous, crop.square, CROP_PX)
+        seen, planes = crop_in(picture, guides, previous, crop.place, crop.shape)
         difference = self.network.run({INPUT: planes[None]})[OUTPUT][0]
-        return crop_out(difference, seen, picture, guides, crop.square)
+        return crop_out(difference, seen, picture, guides, crop.place)
 
 
 def shipped_model() -> Model:
@@ -101,14 +125,16 @@ def shipped_model() -> Model:
     return Model(folder / "renderer.onnx", folder / "renderer.safetensors")
 
 
-def load_renderer(choice: str, backend: str, own: Path | None) -> Renderer | None:
+def load_renderer(
+    choice: str, backend: str, own: Path | None, detail: int = DETAILS[0]
+) -> Renderer | None:
     """The renderer of a target, or None to show the warped mouth as it is.
 
     `choice` is one of RENDERERS; `own`: the target's adapted weights, if it has any. "auto" does
     without where no weights are shipped or the backend has no code for them, and says so.
 
     Raises:
-        UsageError: an unknown choice.
+        UsageError: an unknown choice or detail.
         BackendUnavailable: the network was asked for by name and cannot run.
     """
     if choice not in RENDERERS:
@@ -120,7 +146,7 @@ def load_renderer(choice: str, backend: str, own: Path | None) -> Renderer | Non
     try:
         if not (model.onnx.is_file() and model.safetensors.is_file()):
             raise BackendUnavailable("no renderer weights in the package; reinstall lipstream")
-        return Renderer(select_backend(backend, model, FAST))
+        return Renderer(select_backend(backend, model, FAST), detail)
     except BackendUnavailable as error:
         if choice == "network":
             raise

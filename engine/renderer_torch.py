@@ -1,6 +1,6 @@
 """The renderer's network in torch: for training, adapting and as the reference backend.
 
-    crop 256² ─► 2×2 pixels to channels ─► 128² ─► 64² ─► 32² ─► 64² ─► 128² ─► difference 256²
+    crop ─► 2×2 pixels to channels ─► 1/2 ─► 1/4 ─► 1/8 ─► 1/4 ─► 1/2 ─► difference
 
 A residual U-Net of dense 3×3 convolutions and nothing else: that is what CPUs and tensor cores
 are fastest at, and without normalisation a frame's result does not hang on its statistics. Fully
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lipstream.engine.backends.torch import TorchNetwork
-from lipstream.engine.renderer import CHANNELS, INPUT, OUTPUT
+from lipstream.engine.renderer import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
 
 ARCHITECTURE = "lipstream-renderer"
 
 
 @dataclass(frozen=True, slots=True)
 class RendererSize:
-    """Widths at 128², 64² and 32², and residual blocks at the two smaller sizes."""
+    """Widths at 1/2, 1/4 and 1/8 of the crop, and residual blocks at the two smaller sizes."""
 
     fine: int = 16
     middle: int = 40
@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 class RendererNet(nn.Module):
-    """Crop f32 [B, 9, S, S], 0 to 1, to what is to be added to its colour, f32 [B, 3, S, S]."""
+    """Crop f32 [B, 9, h, w], 0 to 1, to what is to be added to its colour, f32 [B, 3, h, w]."""
 
     def __init__(self, size: RendererSize) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def load_network(path: Path) -> TorchNetwork:
     return TorchNetwork(lambda crop: (net(crop),), (INPUT,), (OUTPUT,))
 
 
-def multiply_adds(size: RendererSize, side: int = 256) -> int:
+def multiply_adds(size: RendererSize, shape: tuple[int, int] = CROP_SHAPE) -> int:
     """Per frame."""
     counted = 0
 
@@ -123,5 +123,5 @@ def multiply_adds(size: RendererSize, side: int = 256) -> int:
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
     with torch.inference_mode():
-        net(torch.zeros(1, CHANNELS, side, side))
+        net(torch.zeros(1, CHANNELS, *shape))
     return counted

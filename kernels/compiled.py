@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 2  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 3  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -63,9 +63,9 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_feature_distance": [_INT, _INT] + [_POINTER] * 4,
         "ls_mesh_map": [_POINTER, _POINTER, _POINTER] + [_INT] * 5 + [_POINTER] * 2,
         "ls_remap": [_POINTER] + [_INT] * 3 + [_POINTER, _POINTER] + [_INT] + [_POINTER],
-        "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] + [_POINTER] * 2,
+        "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
         "ls_crop_out": [_POINTER] * 2
-        + [_INT, _POINTER]
+        + [_INT, _INT, _POINTER]
         + [_INT] * 2
         + [_FLOAT] * 3
         + [_POINTER] * 3,
@@ -223,34 +223,37 @@ def blend(background: U8, layer: U8, alpha: U8 | F32, match: tuple[F32, F32] | N
 
 
 def crop_in(
-    picture: U8, guides: U8, previous: U8 | None, square: tuple[float, float, float], size: int
+    picture: U8,
+    guides: U8,
+    previous: U8 | None,
+    place: tuple[float, float, float],
+    shape: tuple[int, int],
 ) -> tuple[U8, F32]:
     """See `crop.crop_in`."""
     picture, guides = np.ascontiguousarray(picture), np.ascontiguousarray(guides)
     previous = None if previous is None else np.ascontiguousarray(previous)
     h, w = picture.shape[:2]
-    left, top, side = square
-    seen = np.empty((size, size, 6), np.uint8)
-    planes = np.empty((9, size, size), np.float32)
+    seen = np.empty((*shape, 6), np.uint8)
+    planes = np.empty((9, *shape), np.float32)
     library().ls_crop_in(
-        _pointer(picture), _pointer(guides), _pointer(previous), h, w, left, top, side / size,
-        size, _pointer(seen), _pointer(planes),
+        _pointer(picture), _pointer(guides), _pointer(previous), h, w, *place, *shape,
+        _pointer(seen), _pointer(planes),
     )  # fmt: skip
     return seen, planes
 
 
 def crop_out(
-    difference: F32, seen: U8, picture: U8, guides: U8, square: tuple[float, float, float]
+    difference: F32, seen: U8, picture: U8, guides: U8, place: tuple[float, float, float]
 ) -> U8:
     """See `crop.crop_out`; `picture` is contiguous."""
     difference, seen = np.ascontiguousarray(difference), np.ascontiguousarray(seen)
     guides = np.ascontiguousarray(guides)
     h, w = picture.shape[:2]
-    left, top, side = square
-    size = seen.shape[0]
-    stored, mended = np.empty((2, size, size, 3), np.uint8)
+    left, top, step = place
+    shape = seen.shape[:2]
+    stored, mended = np.empty((2, *shape, 3), np.uint8)
     library().ls_crop_out(
-        _pointer(difference), _pointer(seen), size, _pointer(guides), h, w, left, top, size / side,
+        _pointer(difference), _pointer(seen), *shape, _pointer(guides), h, w, left, top, 1 / step,
         _pointer(stored), _pointer(picture), _pointer(mended),
     )  # fmt: skip
     return mended

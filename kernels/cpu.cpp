@@ -26,7 +26,7 @@
 #define LS_MULTIVERSION
 #endif
 
-LS_EXPORT int32_t ls_abi_version() { return 2; }
+LS_EXPORT int32_t ls_abi_version() { return 3; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -347,18 +347,19 @@ LS_EXPORT void ls_blend(
 
 // ---------------------------------------------------------------------------- crop
 
-// A square of the picture, `side` px wide with its corner at (left, top), seen as size x size.
+// A rectangle of the picture with its corner at (left, top), seen as rows x columns; `step` is how
+// far apart in the picture two neighbours lie.
 LS_EXPORT void ls_crop_in(
     const uint8_t *picture, const uint8_t *guides, const uint8_t *previous, int32_t height,
-    int32_t width, float left, float top, float step, int32_t size, uint8_t *seen,
-    float *planes) {
+    int32_t width, float left, float top, float step, int32_t rows, int32_t columns,
+    uint8_t *seen, float *planes) {
     const float full = (float)(1.0 / 255.0);
-    const int64_t area = (int64_t)size * size;
-    for (int row = 0; row < size; ++row) {
+    const int64_t area = (int64_t)rows * columns;
+    for (int row = 0; row < rows; ++row) {
         const float y = ((float)row + 0.5f) * step + top;
-        for (int column = 0; column < size; ++column) {
+        for (int column = 0; column < columns; ++column) {
             const float xy[2] = {((float)column + 0.5f) * step + left, y};
-            const int64_t at = (int64_t)row * size + column;
+            const int64_t at = (int64_t)row * columns + column;
             uint8_t *own = seen + 6 * at;
             sample_rgb(picture, height, width, xy, own);
             sample_rgb(guides, height, width, xy, own + 3);
@@ -375,12 +376,12 @@ LS_BODY uint8_t ls_add_weighted(int level, int difference, int opacity) {
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-// `stored` is scratch of size x size x 3: the difference in levels, 128 for none.
+// `stored` is scratch of rows x columns x 3: the difference in levels, 128 for none.
 LS_EXPORT void ls_crop_out(
-    const float *difference, const uint8_t *seen, int32_t size, const uint8_t *opacity,
-    int32_t height, int32_t width, float left, float top, float zoom, uint8_t *stored,
-    uint8_t *picture, uint8_t *mended) {
-    const int64_t area = (int64_t)size * size;
+    const float *difference, const uint8_t *seen, int32_t rows, int32_t columns,
+    const uint8_t *opacity, int32_t height, int32_t width, float left, float top, float zoom,
+    uint8_t *stored, uint8_t *picture, uint8_t *mended) {
+    const int64_t area = (int64_t)rows * columns;
     for (int c = 0; c < 3; ++c) {
         for (int64_t i = 0; i < area; ++i) {
             const float level = difference[c * area + i] * 255.0f + 128.5f;
@@ -399,7 +400,7 @@ LS_EXPORT void ls_crop_out(
             if (!weight) continue;
             const float xy[2] = {((float)column + 0.5f - left) * zoom, y};
             uint8_t change[3];
-            sample_rgb(stored, size, size, xy, change);
+            sample_rgb(stored, rows, columns, xy, change);
             for (int c = 0; c < 3; ++c) {
                 picture[3 * at + c] = ls_add_weighted(picture[3 * at + c], change[c], weight);
             }

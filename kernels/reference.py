@@ -283,13 +283,17 @@ NONE = 128  # of a stored difference: nothing to add
 
 
 def crop_in(
-    picture: U8, guides: U8, previous: U8 | None, square: tuple[float, float, float], size: int
+    picture: U8,
+    guides: U8,
+    previous: U8 | None,
+    place: tuple[float, float, float],
+    shape: tuple[int, int],
 ) -> tuple[U8, F32]:
-    """A square of picture and guides, both u8 [h, w, 3]: u8 [size, size, 6], and with the previous
-    crop u8 [size, size, 3] (None: the picture's own) as f32 [9, size, size], 0 to 1."""
-    left, top, side = square
-    steps = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(side / size)
-    inward = _plane(steps + np.float32(left), steps + np.float32(top))
+    """A rectangle of picture and guides, both u8 [h, w, 3]: u8 [rows, columns, 6], and with the
+    previous crop u8 [rows, columns, 3] (None: the picture's own) as f32 [9, rows, columns]."""
+    left, top, step = (np.float32(value) for value in place)
+    rows, columns = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in shape)
+    inward = _plane(columns * step + left, rows * step + top)
     seen = np.concatenate([remap(picture, inward), remap(guides, inward)], axis=2)
     stack = np.concatenate([seen, seen[..., :3] if previous is None else previous], axis=2)
     planes = np.ascontiguousarray(stack.transpose(2, 0, 1), np.float32) * np.float32(1 / 255)
@@ -297,16 +301,15 @@ def crop_in(
 
 
 def crop_out(
-    difference: F32, seen: U8, picture: U8, guides: U8, square: tuple[float, float, float]
+    difference: F32, seen: U8, picture: U8, guides: U8, place: tuple[float, float, float]
 ) -> U8:
-    """Add f32 [3, size, size] to `picture` in place, by the opacity in the guides' first channel;
-    returns the crop with the same added, u8 [size, size, 3]."""
-    left, top, side = square
-    size = len(seen)
+    """Add f32 [3, rows, columns] to `picture` in place, by the opacity in the guides' first
+    channel; returns the crop with the same added, u8 [rows, columns, 3]."""
+    left, top, step = place
     levels = difference.transpose(1, 2, 0) * np.float32(255) + np.float32(NONE + 0.5)
     stored = np.ascontiguousarray(np.clip(levels, 0, 255), np.uint8)
     height, width = picture.shape[:2]
-    zoom, half = np.float32(size / side), np.float32(0.5)
+    zoom, half = np.float32(1 / step), np.float32(0.5)
     columns = (np.arange(width, dtype=np.float32) + half - np.float32(left)) * zoom
     rows = (np.arange(height, dtype=np.float32) + half - np.float32(top)) * zoom
     own_size = remap(stored, _plane(columns, rows))

@@ -7,12 +7,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lipstream.engine.renderer import CHANNELS, CROP_PX, INPUT, OUTPUT
+from lipstream.engine.renderer import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lipstream.engine.renderer_torch import RendererNet
+
+
+def activation_ranges(net: RendererNet, crops: Tensor) -> dict[str, tuple[float, float]]:
+    """What the input of each convolution spans over crops f32 [B, 9, h, w]; see `backends.int8`.
+
+    The rarest hundred-thousandth at either end is cut: it would cost the rest their precision.
+    """
+    import numpy as np
+    import torch
+    from torch import nn
+
+    found: dict[str, list[tuple[float, float]]] = {}
+    hooks = []
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+
+            def look(module: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
+                low, high = np.percentile(given[0].float().cpu().numpy(), (1e-3, 100 - 1e-3))
+                found.setdefault(f"{name}.weight", []).append((float(low), float(high)))
+
+            hooks.append(module.register_forward_pre_hook(look))
+    with torch.inference_mode():
+        for crop in crops:
+            net(crop[None])
+    for hook in hooks:
+        hook.remove()
+    return {
+        name: (min(low for low, _ in spans), max(high for _, high in spans))
+        for name, spans in found.items()
+    }
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
@@ -44,7 +74,7 @@ def renderer_onnx(net: RendererNet) -> bytes:
     axes = {0: "batch", 2: "height", 3: "width"}
     torch.onnx.export(
         net.eval(),
-        (torch.zeros(1, CHANNELS, CROP_PX, CROP_PX),),
+        (torch.zeros(1, CHANNELS, *CROP_SHAPE),),
         target,
         input_names=[INPUT],
         output_names=[OUTPUT],

@@ -23,7 +23,7 @@ from lipstream.calibration.sources import cut_source
 from lipstream.engine.compositor import Compositor, Layers, MouthSource
 from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, face_model
 from lipstream.engine.frames import FrameDecoder
-from lipstream.engine.renderer import CROP_PX
+from lipstream.engine.renderer import CROP_SHAPE
 from lipstream.engine.target import Target
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import build_mesh
@@ -42,8 +42,8 @@ _BEND_PX = 7.0
 class Example:
     """Two neighbouring frames of one face."""
 
-    seen: U8  # u8 [2, 256, 256, 6], painted crop and guides; see `renderer.cut`
-    truth: U8  # u8 [2, 256, 256, 3]
+    seen: U8  # u8 [2, h, w, 6], painted crop and guides; h, w: `renderer.CROP_SHAPE`
+    truth: U8  # u8 [2, h, w, 3]
 
 
 class Person:
@@ -129,7 +129,7 @@ class Person:
 class Variation:
     """One change of face, skin, light and lens, the same for all pictures of an example."""
 
-    bend: F32  # f32 [256, 256, 2], px of the crop
+    bend: F32  # f32 [h, w, 2], px of the crop
     mixing: F32  # f32 [3, 3], of colours
     gamma: F32  # f32 [3]
     gain: F32  # f32 [3]
@@ -139,7 +139,7 @@ class Variation:
     @classmethod
     def none(cls) -> Variation:
         """The face as it is."""
-        bend = np.zeros((CROP_PX, CROP_PX, 2), np.float32)
+        bend = np.zeros((*CROP_SHAPE, 2), np.float32)
         one, off = np.ones(3, np.float32), np.zeros((3, 3), np.float32)
         return cls(bend, np.eye(3, dtype=np.float32), one, one, 0.0, off)
 
@@ -162,17 +162,15 @@ class Variation:
         )
 
     def apply(self, layers: Layers, real: U8) -> tuple[U8, U8]:
-        """Crops u8 [256, 256, 6] of what was painted and u8 [256, 256, 3] of the real patch."""
+        """Crops u8 [h, w, 6] of what was painted and u8 [h, w, 3] of the real patch."""
         crop = layers.crop
-        bent = crop.inward() + self.bend * np.float32(crop.side / CROP_PX)
+        bent = crop.inward() + self.bend * np.float32(crop.step)
         both = np.concatenate([layers.painted, layers.guides, real], axis=2)
         stack = remap(np.ascontiguousarray(both), bent.astype(np.float32))
         painted, truth = self._recoloured(stack[..., :3]), self._recoloured(stack[..., 6:])
         opacity = stack[..., 3:4].astype(np.float32) / 255
-        ramp = np.linspace(-1, 1, CROP_PX, dtype=np.float32)
-        light = (
-            self.tilt[0] + ramp[None, :, None] * self.tilt[1] + ramp[:, None, None] * self.tilt[2]
-        )
+        down, across = (np.linspace(-1, 1, n, dtype=np.float32) for n in CROP_SHAPE)
+        light = self.tilt[0] + across[:, None] * self.tilt[1] + down[:, None, None] * self.tilt[2]
         painted += opacity * light * (painted / 128)
         if self.blur_px:
             spread = (self.blur_px, self.blur_px, 0)
@@ -194,9 +192,10 @@ def _good_frames(clip: Target, span: tuple[int, int] | None) -> NDArray[np.int64
 
 
 def _bend(rng: np.random.Generator) -> F32:
-    """A displacement of the crop f32 [256, 256, 2], px: another face, or the head tilted."""
-    centre = np.float32(CROP_PX / 2)
-    y, x = np.mgrid[:CROP_PX, :CROP_PX].astype(np.float32) + np.float32(0.5) - centre
+    """A displacement of the crop f32 [h, w, 2], px: another face, or the head tilted."""
+    height, width = CROP_SHAPE
+    y, x = np.mgrid[:height, :width].astype(np.float32) + np.float32(0.5)
+    y, x = y - np.float32(height / 2), x - np.float32(width / 2)
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     angle, size = rng.normal(0, 0.12), np.exp(rng.normal(0, 0.1))
     stretch = np.exp(rng.normal(0, 0.08))
@@ -205,17 +204,19 @@ def _bend(rng: np.random.Generator) -> F32:
     shift = rng.normal(0, 5, 2)
     moved = np.stack([x, y], -1) @ turn.T + shift
     coarse = rng.normal(0, _BEND_PX / 2, (5, 5, 2)).astype(np.float32)
-    rows = np.linspace(0, 4, CROP_PX, dtype=np.float32)
-    return (moved - np.stack([x, y], -1) + _smooth(coarse, rows)).astype(np.float32)
+    return (moved - np.stack([x, y], -1) + _smooth(coarse)).astype(np.float32)
 
 
-def _smooth(coarse: F32, at: F32) -> F32:
-    """Cubic-like interpolation of a coarse grid f32 [5, 5, 2] at f32 [n] × f32 [n]."""
+def _smooth(coarse: F32) -> F32:
+    """Cubic-like interpolation of a coarse grid f32 [5, 5, 2] over the crop."""
     grid = np.arange(5, dtype=np.float32)
-    weight = np.exp(-((at[:, None] - grid) ** 2) / 0.8)
-    weight /= weight.sum(1, keepdims=True)
-    rows = np.einsum("ng,ghc->nhc", weight, coarse)
-    return np.einsum("mh,nhc->nmc", weight, rows)
+    weights = []
+    for n in CROP_SHAPE:
+        at = np.linspace(0, 4, n, dtype=np.float32)
+        weight = np.exp(-((at[:, None] - grid) ** 2) / 0.8)
+        weights.append(weight / weight.sum(1, keepdims=True))
+    rows = np.einsum("ng,ghc->nhc", weights[0], coarse)
+    return np.einsum("mh,nhc->nmc", weights[1], rows)
 
 
 def _bytes(values: F32) -> U8:
@@ -223,7 +224,7 @@ def _bytes(values: F32) -> U8:
 
 
 def as_crops(examples: Sequence[Example]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Examples as one batch: seen u8 [B, 2, 6, 256, 256] and truth u8 [B, 2, 3, 256, 256]."""
+    """Examples as one batch: seen u8 [B, 2, 6, h, w] and truth u8 [B, 2, 3, h, w]."""
     seen = np.stack([e.seen for e in examples]).transpose(0, 1, 4, 2, 3)
     truth = np.stack([e.truth for e in examples]).transpose(0, 1, 4, 2, 3)
     return np.ascontiguousarray(seen), np.ascontiguousarray(truth)

@@ -1,6 +1,6 @@
 """What the renderer is trained against, inside the mouth mask.
 
-Shapes: B crops of S × S; pictures f32 [B, 3, S, S] in 0 to 1, weight f32 [B, 1, S, S].
+Shapes: B crops of h × w; pictures f32 [B, 3, h, w] in 0 to 1, weight f32 [B, 1, h, w].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 _PIXELS_IN_GAP = 0.25
 _WINDOWS_IN_GAP = 3.0
 _WINDOW, _WINDOW_STEP = 16, 8  # px; every second pixel of a window is looked at
-_MIDDLE_PX = 144  # round the middle of the crop
+_MIDDLE_PX = 144  # the middle of the crop, at most
 _LUMA = (0.299, 0.587, 0.114)
 
 
@@ -71,13 +71,13 @@ def motion_loss(
 
 
 def luma(picture: Tensor) -> Tensor:
-    """f32 [B, 1, S, S]."""
+    """f32 [B, 1, h, w]."""
     r, g, b = _LUMA
     return r * picture[:, :1] + g * picture[:, 1:2] + b * picture[:, 2:3]
 
 
 def similarity(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """SSIM of f32 [B, 1, S, S] over 7 × 7 windows, weighted. Source: Wang et al. 2004."""
+    """SSIM of f32 [B, 1, h, w] over 7 × 7 windows, weighted. Source: Wang et al. 2004."""
 
     def mean(x: Tensor) -> Tensor:
         return functional.avg_pool2d(x, 7, 1, 3)
@@ -134,8 +134,8 @@ def discriminator_loss(judge: Discriminator, ours: Tensor, real: Tensor) -> Tens
 
 
 def _middle(x: Tensor) -> Tensor:
-    edge = (x.shape[-1] - _MIDDLE_PX) // 2
-    return x[..., edge : edge + _MIDDLE_PX, edge : edge + _MIDDLE_PX]
+    top, left = (max(side - _MIDDLE_PX, 0) // 2 for side in x.shape[-2:])
+    return x[..., top : top + _MIDDLE_PX, left : left + _MIDDLE_PX]
 
 
 def _steepness(x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _steepness(x: Tensor) -> Tensor:
 
 
 def _gradient(x: Tensor) -> Tensor:
-    """Differences to the right and down, f32 [B, 2C, S, S]."""
+    """Differences to the right and down, f32 [B, 2C, h, w]."""
     dx = functional.pad(x[..., 1:] - x[..., :-1], (0, 1))
     dy = functional.pad(x[..., 1:, :] - x[..., :-1, :], (0, 0, 0, 1))
     return torch.cat([dx, dy], 1)

@@ -11,6 +11,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def loader(people: Sequence[Person], options: RendererTraining) -> Any:
 
 
 class RendererTrainer:
-    """One run over batches of seen u8 [B, 2, 6, S, S] and truth u8 [B, 2, 3, S, S]."""
+    """One run over batches of seen u8 [B, 2, 6, h, w] and truth u8 [B, 2, 3, h, w]."""
 
     def __init__(self, net: RendererNet, options: RendererTraining) -> None:
         import torch
@@ -148,13 +149,24 @@ class RendererTrainer:
 
 
 def mended(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-    """The crop f32 [B, 3, S, S] that `engine.renderer` would make of seen f32 [B, 6, S, S]."""
+    """The crop f32 [B, 3, h, w] that `engine.renderer` would make of seen f32 [B, 6, h, w]."""
     import torch
 
     stack = torch.cat([seen, previous], 1).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(seen.device.type, torch.bfloat16):
+    with torch.autocast(seen.device.type, torch.bfloat16, computes_in_bf16(seen.device.type)):
         difference = net(stack)
     return (seen[:, :3] + difference.float() * seen[:, 3:4]).clamp(0, 1)
+
+
+@cache
+def computes_in_bf16(device: str) -> bool:
+    """Whether bf16 is fast there. A CPU that only emulates it takes 15 times as long as in f32."""
+    import torch
+
+    if device != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def people_of(data: Path, cache: Path, report: Report) -> list[Person]:

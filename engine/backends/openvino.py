@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from lipstream.engine.backends.int8 import Ranges, quantise
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.types import F32
+
+# Our words for precisions, and OpenVINO's for what a CPU can.
+_WORDS: Final = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "int8": "int8"}
 
 
 class OpenVinoNetwork:
@@ -57,30 +61,38 @@ def library() -> Any:
     return openvino
 
 
-def load(onnx: bytes, precision: str = "f32", threads: int = 1) -> OpenVinoNetwork:
-    """Compile an ONNX model for the CPU; "fast" is bf16 where the CPU computes in it, else f32.
+def load(
+    onnx: bytes, precision: str = "f32", threads: int = 1, ranges: Ranges | None = None
+) -> OpenVinoNetwork:
+    """Compile an ONNX model for the CPU.
+
+    "fast" is bf16 where the CPU computes in it; else int8 where the model's `ranges` are known;
+    else f32.
 
     Raises: BackendUnavailable when OpenVINO or the precision is missing on this machine.
     """
     core = library().Core()
-    if precision not in ("f32", "bf16", "f16", "fast"):
-        raise BackendUnavailable(f"openvino computes in f32, bf16 or f16, not {precision!r}")
+    if precision not in (*_WORDS, "fast"):
+        raise BackendUnavailable(f"openvino computes in {', '.join(_WORDS)}, not {precision!r}")
     supported = {
         str(word).lower() for word in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     }
     if precision == "fast":
-        precision = "bf16" if "bf16" in supported else "f32"
-    wanted = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}[precision]
-    if wanted not in supported:
+        able = {"bf16": True, "int8": bool(ranges), "f32": True}
+        precision = next(p for p, can in able.items() if can and _WORDS[p] in supported)
+    if _WORDS[precision] not in supported:
         raise BackendUnavailable(
             f"this CPU has no {precision} in OpenVINO (it has {', '.join(sorted(supported))}); "
             "use precision f32"
         )
+    model = core.read_model(onnx, b"")
+    if precision == "int8":
+        quantise(model, ranges or {})
     compiled = core.compile_model(
-        core.read_model(onnx, b""),
+        model,
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",

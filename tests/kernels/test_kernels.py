@@ -288,14 +288,14 @@ def test_nobody_falls_back_in_silence(kernels, monkeypatch, caplog):
 # ------------------------------------------------------------------------------ crop
 
 
-def test_a_square_on_whole_pixels_is_copied():
+def test_a_crop_on_whole_pixels_is_copied():
     picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    seen, planes = crop.crop_in(picture, picture[::-1], None, (3.0, 2.0, 8.0), 8)
-    np.testing.assert_array_equal(seen[..., :3], picture[2:10, 3:11])
-    np.testing.assert_array_equal(seen[..., 3:], picture[::-1][2:10, 3:11])
-    np.testing.assert_allclose(planes[6:] * 255, picture[2:10, 3:11].transpose(2, 0, 1), atol=1e-4)
-    before = np.full((8, 8, 3), 51, np.uint8)
-    _, planes = crop.crop_in(picture, picture, before, (3.0, 2.0, 8.0), 8)
+    seen, planes = crop.crop_in(picture, picture[::-1], None, (3.0, 2.0, 1.0), (6, 8))
+    np.testing.assert_array_equal(seen[..., :3], picture[2:8, 3:11])
+    np.testing.assert_array_equal(seen[..., 3:], picture[::-1][2:8, 3:11])
+    np.testing.assert_allclose(planes[6:] * 255, picture[2:8, 3:11].transpose(2, 0, 1), atol=1e-4)
+    before = np.full((6, 8, 3), 51, np.uint8)
+    _, planes = crop.crop_in(picture, picture, before, (3.0, 2.0, 1.0), (6, 8))
     np.testing.assert_allclose(planes[6:], 0.2, atol=1e-6)
 
 
@@ -304,9 +304,9 @@ def test_a_difference_is_added_by_opacity_and_rounded():
     guides = np.repeat(opacity[..., None], 3, axis=2)
     for difference in (-128, -37, -1, 0, 1, 90, 127):
         picture = np.full((16, 16, 3), 120, np.uint8)
-        seen, _ = crop.crop_in(picture, guides, None, (0.0, 0.0, 16.0), 16)
+        seen, _ = crop.crop_in(picture, guides, None, (0.0, 0.0, 1.0), (16, 16))
         values = np.full((3, 16, 16), difference / 255, np.float32)
-        mended = crop.crop_out(values, seen, picture, guides, (0.0, 0.0, 16.0))
+        mended = crop.crop_out(values, seen, picture, guides, (0.0, 0.0, 1.0))
         exact = np.floor(120 + difference * opacity.astype(np.float64) / 255 + 0.5)
         np.testing.assert_array_equal(picture[..., 1], np.clip(exact, 0, 255))
         np.testing.assert_array_equal(mended, picture)
@@ -314,10 +314,10 @@ def test_a_difference_is_added_by_opacity_and_rounded():
 
 def test_crop_arguments_are_checked():
     picture = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(UsageError, match="square"):
-        crop.crop_in(picture, picture, None, (0.0, float("nan"), 4.0), 4)
+    with pytest.raises(UsageError, match="place"):
+        crop.crop_in(picture, picture, None, (0.0, float("nan"), 1.0), (4, 4))
     with pytest.raises(UsageError, match=r"guides.*\[4, 4, 3\]"):
-        crop.crop_in(picture, picture[:2], None, (0.0, 0.0, 4.0), 4)
-    seen, planes = crop.crop_in(picture, picture, None, (0.0, 0.0, 4.0), 4)
+        crop.crop_in(picture, picture[:2], None, (0.0, 0.0, 1.0), (4, 4))
+    seen, planes = crop.crop_in(picture, picture, None, (0.0, 0.0, 1.0), (4, 4))
     with pytest.raises(UsageError, match="written in place"):
-        crop.crop_out(planes[:3], seen, np.zeros((4, 8, 3), np.uint8)[:, ::2], picture, (0, 0, 4))
+        crop.crop_out(planes[:3], seen, np.zeros((4, 8, 3), np.uint8)[:, ::2], picture, (0, 0, 1))

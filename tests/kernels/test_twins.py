@@ -140,22 +140,28 @@ def test_blend(seed, w, h, as_float, matched):
 
 
 @FEW
-@given(SEEDS, st.integers(1, 30), st.integers(1, 30), st.integers(2, 12), st.booleans())
-def test_crop_in_and_out(seed, w, h, size, first):
+@given(
+    SEEDS,
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.tuples(st.integers(2, 12), st.integers(2, 12)),
+    st.booleans(),
+)
+def test_crop_in_and_out(seed, w, h, shape, first):
     random = np.random.default_rng(seed)
     picture, guides = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
     guides[random.random((h, w)) < 0.3] = 0
-    previous = None if first else random.integers(0, 256, (size, size, 3), dtype=np.uint8)
-    square = (*random.uniform(-5, 20, 2), random.uniform(0.5, 40))
-    expected, expected_planes = reference.crop_in(picture, guides, previous, square, size)
-    seen, planes = compiled.crop_in(picture, guides, previous, square, size)
+    previous = None if first else random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    place = (*random.uniform(-5, 20, 2), random.uniform(0.1, 5))
+    expected, expected_planes = reference.crop_in(picture, guides, previous, place, shape)
+    seen, planes = compiled.crop_in(picture, guides, previous, place, shape)
     np.testing.assert_array_equal(seen, expected)
     np.testing.assert_array_equal(planes, expected_planes)
-    difference = random.normal(0, 0.4, (3, size, size)).astype(np.float32)
+    difference = random.normal(0, 0.4, (3, *shape)).astype(np.float32)
     ours, theirs = picture.copy(), picture.copy()
     np.testing.assert_array_equal(
-        compiled.crop_out(difference, seen, ours, guides, square),
-        reference.crop_out(difference, seen, theirs, guides, square),
+        compiled.crop_out(difference, seen, ours, guides, place),
+        reference.crop_out(difference, seen, theirs, guides, place),
     )
     np.testing.assert_array_equal(ours, theirs)
 
