@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lipstream.calibration import bundle
 from lipstream.calibration.options import CalibrationOptions
+from lipstream.calibration.style import Voice, opening_gain, speaking_pose
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.face_model import face_model
 from lipstream.engine.types import F32
@@ -19,8 +20,6 @@ from lipstream.engine.types import F32
 __all__ = ["CalibrationOptions", "calibrate"]
 
 _UNPAINTABLE = ("no_face", "occlusion", "profile", "outside", "other_person")
-_GAIN_RANGE = (0.75, 1.5)
-_TYPICAL_OPENING = 0.20  # 95th percentile of the opening that the encoder gives in speech
 _THUMBNAIL_PX = 32
 
 
@@ -118,13 +117,15 @@ def _calibrate_video(
     bundle.write_jumps(folder, jump_graph(track.landmarks, np.stack(thumbnails), ~track.usable))
 
     opening = openings(track)
-    late_ms, confidence = _sound_offset(path, options, np.where(raw.found, opening, np.nan), fps)
+    voice = _voice(path, options, np.where(raw.found, opening, np.nan), fps)
     first = int(np.flatnonzero(track.usable)[0])
     skin = skin_colour(i420_to_rgb(decoder.read(first)), track.landmarks[first])
-    rest = np.zeros(model.size, np.float32)
-    style = Style(rest, _gain(opening[track.usable]), mouth_of(model, track.geometry, skin))
+    rest, gain = np.zeros(model.size, np.float32), opening_gain(opening[track.usable])
+    speaking = speaking_pose(track.expression, track.usable, fps, gain, voice)
+    style = Style(rest, gain, speaking, mouth_of(model, track.geometry, skin))
     bundle.write_track(folder, track, style, frames.offsets)
     options.report("writing the report", 0.0)
+    late_ms, confidence = (voice.late_ms, voice.confidence) if voice else (None, 0.0)
     summary = Summary(name, path, "video", fps, track, chosen, notes, rejected, late_ms, confidence)
     summary.write_report(folder, reader)
     result = summary.figures()
@@ -144,22 +145,16 @@ def _thumbnail(i420: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return (sums / area + 0.5).astype(np.uint8)
 
 
-def _gain(opening: F32) -> float:
-    """How wide this person opens in speech over how wide people do."""
-    widest = float(np.percentile(opening, 95))
-    if widest < 0.05:  # they hardly spoke in this footage: nothing is known of their style
-        return 1.0
-    return float(np.clip(widest / _TYPICAL_OPENING, *_GAIN_RANGE))
-
-
-def _sound_offset(
-    path: Path, options: CalibrationOptions, opening: F32, fps: Any
-) -> tuple[int | None, float]:
-    from lipstream.calibration.offset import estimate_offset_ms, predict_opening
+def _voice(path: Path, options: CalibrationOptions, opening: F32, fps: Any) -> Voice | None:
+    from lipstream.calibration.offset import estimate_offset_ms, listen, predicted_opening
     from lipstream.calibration.video import read_sound
 
     sound = read_sound(path, options.start_s, options.end_s)
     if sound is None:
-        return None, 0.0
+        return None
     options.report("comparing sound and picture", 0.0)
-    return estimate_offset_ms(opening.astype(np.float32), fps, sound, predict_opening(sound))
+    heard = listen(sound)
+    late_ms, confidence = estimate_offset_ms(
+        opening.astype(np.float32), fps, sound, predicted_opening(heard)
+    )
+    return Voice(heard, late_ms, confidence)

@@ -72,6 +72,7 @@ def write_track(folder: Path, track: Track, style: Style, frame_offsets: list[in
             "frame_offsets": np.asarray(frame_offsets, np.int64),
             "rest": style.rest,
             "gain": np.array([style.gain], np.float32),
+            "speaking": style.speaking,
             "mouth": np.array([mouth.upper_edge, mouth.lower_edge, *mouth.light], np.float32),
         },
     )

@@ -8,6 +8,7 @@ breaks ties. Ours; figures in docs/calibration.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Final
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfiltfilt
 
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, Expression
 
 _RATE_HZ: Final = 100  # of the curves that are compared
 _REACH_MS: Final = 500
@@ -47,7 +48,7 @@ def estimate_offset_ms(
         fps: of `opening`.
         sound: f32 [samples], mono 16 kHz; sample 0 is heard with frame 0.
         predicted: f32 [steps], opening that the encoder hears in `sound`, at 50 Hz with step k
-            belonging to k * 20 ms (`predict_opening`); None to use the sound's energy alone.
+            belonging to k * 20 ms (`predicted_opening`); None to use the sound's energy alone.
     """
     seconds = min(opening.size / float(fps), sound.size / SAMPLE_RATE_HZ, _MOST_S)
     if seconds < _LEAST_S or not np.isfinite(opening).any():
@@ -74,8 +75,8 @@ def estimate_offset_ms(
     return _peak(curve, seconds)
 
 
-def predict_opening(sound: F32) -> F32:
-    """What the shipped encoder hears: opening, f32 [steps] at 50 Hz, step k at k * 20 ms.
+def listen(sound: F32) -> list[Expression]:
+    """What the shipped encoder hears in sound f32 [samples], every 20 ms.
 
     The longest look-ahead is used, as nothing is live here; at most two minutes are heard.
     """
@@ -85,9 +86,13 @@ def predict_opening(sound: F32) -> F32:
     encoder = Encoder(PROFILE_LOOK_AHEAD_MS["studio"])
     chunk = AudioChunk(sound[: int(_MOST_S * SAMPLE_RATE_HZ)].astype(np.float32, copy=False), 0)
     outputs, state = encoder.step(encoder.init(), chunk)
-    outputs += encoder.flush(state)
-    curve = np.zeros(max((e.sample for e in outputs), default=0) // STEP_SAMPLES + 1, np.float32)
-    for expression in outputs:
+    return outputs + encoder.flush(state)
+
+
+def predicted_opening(heard: Sequence[Expression]) -> F32:
+    """The opening of `listen`, f32 [steps] at 50 Hz, step k at k * 20 ms."""
+    curve = np.zeros(max((e.sample for e in heard), default=0) // STEP_SAMPLES + 1, np.float32)
+    for expression in heard:
         curve[expression.sample // STEP_SAMPLES] = expression.lips.opening
     return curve
 

@@ -36,7 +36,7 @@ def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track,
             frames.append(frame)
     source = cut_source(photo, track.placement(0), build_mesh(model))
     mouth = mouth_of(model, track.geometry, skin_colour(photo, face.landmarks))
-    bundle.write_track(folder, track, Style(rest, 1.0, mouth), frames.offsets)
+    bundle.write_track(folder, track, Style(rest, 1.0, np.zeros_like(rest), mouth), frames.offsets)
     chosen = np.zeros(1, np.int32)
     bundle.write_sources(folder, chosen, [source])
     # The loop closes: its end leads to its beginning at no cost, and nowhere else.

@@ -163,7 +163,7 @@ class Encoder:
         coefficients = result["expression"][0, self._head] * np.float32(opening)
         gap, width, protrusion = (self._lip_rows @ coefficients).tolist()
         lips = Lips(max(0.0, gap), self._rest_width + width, protrusion)
-        expression = Expression(coefficients, lips, opening > 0.0, sample)
+        expression = Expression(coefficients, lips, opening > 0.0, sample, opening)
         hidden = (result["h1_next"], result["h2_next"], result["h3_next"])
         return expression, (features, hidden, gate)
 

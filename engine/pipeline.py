@@ -324,6 +324,7 @@ class Session:
         engine = self.engine
         style = engine.target.style
         worn = style.rest + np.float32(style.gain) * heard.coefficients
+        worn = worn + np.float32(heard.activity) * style.speaking
         opening, free = float(engine._opening @ worn), _FREE_REACH * engine._reach
         if opening > free:
             left = engine._reach - free
@@ -333,7 +334,8 @@ class Session:
 
     def _quiet(self, expression: Expression) -> Expression:
         """A styled expression at rest."""
-        return replace(expression, coefficients=self.engine.target.style.rest, speech=False)
+        rest = self.engine.target.style.rest
+        return replace(expression, coefficients=rest, speech=False, activity=0.0)
 
     def _paint(
         self, state: SessionState, selected: list[SelectedSource]
@@ -413,7 +415,9 @@ def _expression_at(
     first, second = expressions[:2]
     mixed = first.coefficients + share * (second.coefficients - first.coefficients)
     nearer = first if share < 0.5 else second
-    return replace(nearer, coefficients=mixed.astype(np.float32)), expressions
+    activity = first.activity + float(share) * (second.activity - first.activity)
+    mixed = mixed.astype(np.float32)
+    return replace(nearer, coefficients=mixed, activity=activity), expressions
 
 
 def _easing(expressions: tuple[Expression, ...], until: int) -> tuple[Expression, ...]:
@@ -431,6 +435,7 @@ def _easing(expressions: tuple[Expression, ...], until: int) -> tuple[Expression
                 coefficients=first.coefficients * share,
                 speech=False,
                 sample=first.sample + k * STEP_SAMPLES,
+                activity=first.activity * float(share),
             )  # fmt: skip
         )
     return tuple(eased)

@@ -79,6 +79,7 @@ class Style:
 
     rest: F32  # f32 [K], expression in silence
     gain: float  # their opening over the universal one
+    speaking: F32  # f32 [K], added while they speak: how their mouth sits then
     mouth: Mouth  # their teeth and light
 
 
@@ -281,12 +282,14 @@ def _read_track(folder: Path, width: int, height: int) -> tuple[Track, NDArray[n
     _bounded(rest, file, "rest", -20, 20)
     gain = _take(data, file, "gain", np.float32, (1,))
     _bounded(gain, file, "gain", 0.1, 10)
+    speaking = _take(data, file, "speaking", np.float32, (size,))
+    _bounded(speaking, file, "speaking", -20, 20)
     mouth = _take(data, file, "mouth", np.float32, (5,))
     _bounded(mouth, file, "mouth", -10, 10)
     pose = Pose(scale, rotation, translation)
     track = Track(landmarks, pose, expression, geometry, usable, paintable, speed)
     teeth = Mouth(float(mouth[0]), float(mouth[1]), mouth[2:])
-    return track, offsets, Style(rest, float(gain[0]), teeth)
+    return track, offsets, Style(rest, float(gain[0]), speaking, teeth)
 
 
 def _read_sources(folder: Path, track: Track) -> tuple[tuple[MouthSource, ...], I32]:

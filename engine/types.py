@@ -46,6 +46,7 @@ class Expression:
     lips: Lips
     speech: bool
     sample: int  # the moment of the audio it belongs to, samples at 16 kHz
+    activity: float = 1.0  # 0 at rest, 1 in speech; in between the mouth is on its way
 
 
 @dataclass(frozen=True, slots=True)

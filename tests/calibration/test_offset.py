@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from lipstream.calibration.offset import estimate_offset_ms, predict_opening
+from lipstream.calibration.offset import estimate_offset_ms, listen, predicted_opening
 from lipstream.calibration.tracker import inter_ocular_px, track
 from lipstream.calibration.video import open_footage, read_sound
 from lipstream.engine.types import SAMPLE_RATE_HZ
@@ -89,7 +89,7 @@ def test_nothing_is_claimed_without_evidence() -> None:
 
 def test_the_predicted_curve_has_one_value_each_20_ms() -> None:
     sound = voice(0.0)[: 2 * SAMPLE_RATE_HZ]
-    curve = predict_opening(sound)
+    curve = predicted_opening(listen(sound))
     assert curve.dtype == np.float32 and curve.size == 100
     assert np.isfinite(curve).all() and curve.min() >= 0
 
@@ -115,6 +115,8 @@ def test_real_clips_agree_with_the_manifest(model, name: str) -> None:  # type: 
     opening = np.linalg.norm(points[:, 13] - points[:, 14], axis=1) / inter_ocular_px(points)
     sound = read_sound(path)
     assert sound is not None
-    found, confidence = estimate_offset_ms(opening, raw.fps, sound, predict_opening(sound))
+    found, confidence = estimate_offset_ms(
+        opening, raw.fps, sound, predicted_opening(listen(sound))
+    )
     assert abs(found - stated) <= 60
     assert confidence > 0.2
