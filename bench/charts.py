@@ -9,51 +9,56 @@ from typing import Final
 
 import numpy as np
 
-_W: Final = 960
+_W: Final = 760
 _LEFT: Final = 64
-_RIGHT: Final = 16
+_RIGHT: Final = 20
 _COLOURS: Final = 3  # s0 to s2 of the style sheet
+_LINE: Final = 15  # px from one line of text to the next
 
 Points = Sequence[tuple[float, float]]
+Level = tuple[float, str]  # a value worth a line across the chart, and what it is
 
 
 def line_chart(
     title: str,
     axes: tuple[str, str],
     series: Mapping[str, Points],
-    limit: tuple[float, str] | None = None,
+    limit: Level | None = None,
+    roofline: Level | None = None,
     log_x: bool = False,
 ) -> str:
-    """Lines with dots. axes: x and y, with units; limit: a level to stay below, and its name."""
+    """Lines with dots. axes: x and y, with units; limit: a level to stay below; roofline: what the
+    machine could reach at best."""
     series = {name: points for name, points in series.items() if points}
     if not series:
         return _nothing()
-    xs = [x for points in series.values() for x, _ in points]
+    xs = sorted({x for points in series.values() for x, _ in points})
     ys = [y for points in series.values() for _, y in points]
-    top = max(*ys, 1e-9, limit[0] * 1.05 if limit else 0.0)
+    levels = [(level, kind) for level, kind in ((limit, "limit"), (roofline, "roof")) if level]
+    top = 1.05 * max(*ys, 1e-9, *(value for (value, _), _ in levels))
     if limit:  # what lies far beyond the limit must not flatten what lies below it
         top = min(top, 3 * limit[0])
     bottom = min(0.0, *ys)
-    low_x, high_x = min(xs), max(xs)
-    height, plot_w, plot_h = 300, _W - _LEFT - _RIGHT, 236
+    low_x, high_x = xs[0], xs[-1]
+    height, plot_w, plot_h = 290, _W - _LEFT - _RIGHT, 226
 
     def place(x: float, y: float) -> tuple[float, float]:
         a, b, c = (math.log(v) if log_x else v for v in (x, low_x, high_x))
         across = (a - b) / (c - b) if c > b else 0.5
         up = (min(y, top) - bottom) / (top - bottom)
-        return _LEFT + 10 + (plot_w - 20) * across, 12 + plot_h * (1 - up)
+        return _LEFT + 16 + (plot_w - 40) * across, 12 + plot_h * (1 - up)
 
     out = [_begin(title, height)]
     for tick in _ticks(bottom, top):
         out.append(_level(place(low_x, tick)[1], f"{tick:g}"))
-    for x in sorted(set(xs)) if len(set(xs)) <= 12 else _ticks(low_x, high_x, 8):
+    for x in xs if len(xs) <= 9 else _ticks(low_x, high_x, 8):
         if low_x <= x <= high_x:
             out.append(_text(place(x, bottom)[0], height - 34, f"{x:g}"))
-    if limit:
-        y = place(low_x, limit[0])[1]
+    for (value, name), kind in levels:
+        y = place(low_x, value)[1]
         out.append(
-            f'<line class="limit" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            + _text(_W - _RIGHT, y - 5, limit[1], "end")
+            f'<line class="{kind}" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            + _text(_W - _RIGHT, y - 5 if y > 24 else y + 14, name, "end", kind)
         )
     for k, points in enumerate(series.values()):
         placed = [place(x, y) for x, y in points]
@@ -68,73 +73,109 @@ def line_chart(
     return _chart("".join(out), list(series))
 
 
-def histogram(title: str, axes: tuple[str, str], samples: Sequence[float]) -> str:
-    """Counts of samples, up to the 99.9th percentile; p50, p95 and p99 are marked."""
+def histogram(
+    title: str, axes: tuple[str, str], samples: Sequence[float], marks: Sequence[Level] = ()
+) -> str:
+    """Counts of samples, up to the 99.9th percentile; p50, p95, p99 and `marks` have a line each,
+    named above the bars."""
     if not len(samples):
         return _nothing()
     values = np.asarray(samples, np.float64)
-    high = max(float(np.percentile(values, 99.9)), 1e-6)
+    lines = [
+        (float(np.percentile(values, percent)), f"p{percent}", "limit") for percent in (50, 95, 99)
+    ]
+    lines += [(value, name, "roof") for value, name in marks]
+    lines.sort()
+    high = 1.02 * max(float(np.percentile(values, 99.9)), *(value for value, _, _ in lines), 1e-6)
     counts, edges = np.histogram(values, bins=60, range=(0.0, high))
-    height, plot_w, plot_h = 240, _W - _LEFT - _RIGHT, 176
-    out, most = [_begin(title, height)], max(int(counts.max()), 1)
+    top = 10 + _LINE * len(lines)
+    plot_w, plot_h = _W - _LEFT - _RIGHT, 150
+    height, most = top + plot_h + 56, max(int(counts.max()), 1)
+    out = [_begin(title, height)]
     for tick in _ticks(0, most):
-        if tick <= most:
-            out.append(_level(12 + plot_h * (1 - tick / most), f"{tick:g}"))
+        if tick == int(tick):
+            out.append(_level(top + plot_h * (1 - tick / most), f"{tick:g}"))
     for k, count in enumerate(counts):
         tall = plot_h * count / most
         out.append(
-            f'<rect class="bar" x="{_LEFT + plot_w * k / 60:.1f}" y="{12 + plot_h - tall:.1f}" '
+            f'<rect class="bar" x="{_LEFT + plot_w * k / 60:.1f}" y="{top + plot_h - tall:.1f}" '
             f'width="{plot_w / 60 - 1:.1f}" height="{tall:.1f}"><title>{edges[k]:.3g} to '
             f"{edges[k + 1]:.3g} ms: {count}</title></rect>"
         )
     for tick in _ticks(0, high, 8):
-        if tick <= high:
-            out.append(_text(_LEFT + plot_w * tick / high, height - 34, f"{tick:g}"))
-    for k, percent in enumerate((50, 95, 99)):
-        value = float(np.percentile(values, percent))
-        x = _LEFT + plot_w * min(value / high, 1.0)
+        out.append(_text(_LEFT + plot_w * tick / high, height - 34, f"{tick:g}"))
+    for k, (value, name, kind) in enumerate(lines):
+        x, y = _LEFT + plot_w * value / high, 12 + _LINE * k
+        side = (x - 5, "end") if x > _W / 2 else (x + 5, "start")
         out.append(
-            f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{12 + plot_h}"/>'
-            + _text(x + 4, 24 + 15 * k, f"p{percent} {value:.2f} ms", "start")
+            f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8}" y2="{top + plot_h}"/>'
+            + _text(side[0], y, f"{name} {value:.2f} ms", side[1], kind)
         )
     out.append(_axes(axes, height))
     return _chart("".join(out))
 
 
-def waterfall(title: str, bars: Sequence[tuple[str, float]], unit: str = "ms") -> str:
-    """Stages one under another, each beginning where the one before ended."""
+def waterfall(
+    title: str, bars: Sequence[tuple[str, float]], least: Mapping[str, float] | None = None
+) -> str:
+    """Stages one under another, in ms, each beginning where the one before ended.
+
+    least: what a stage could take at best; a darker bar within its own.
+    """
     whole = sum(max(value, 0.0) for _, value in bars)
     if whole <= 0:
         return _nothing()
-    row, left = 24, 130
-    height, plot_w = row * len(bars) + 16, _W - 130 - 110
+    least = least or {}
+    row, left = 24, 108
+    height, plot_w = row * len(bars) + 16, _W - left - 80
     out, so_far = [_begin(title, height)], 0.0
     for k, (name, value) in enumerate(bars):
         y, x = 8 + row * k, left + plot_w * so_far / whole
         wide = max(plot_w * max(value, 0.0) / whole, 1.0)
+        best = min(plot_w * least.get(name, 0.0) / whole, wide)
         out.append(
             _text(left - 10, y + 16, name, "end")
             + f'<rect class="bar" x="{x:.1f}" y="{y + 4}" width="{wide:.1f}" height="{row - 8}"/>'
-            + _text(x + wide + 6, y + 16, f"{value:.2f} {unit}", "start")
+            + _text(x + wide + 6, y + 16, f"{value:.2f} ms", "start")
         )
+        if best >= 0.5:
+            out.append(
+                f'<rect class="best" x="{x:.1f}" y="{y + 4}" width="{best:.1f}" '
+                f'height="{row - 8}"><title>at best {least[name]:.3g} ms</title></rect>'
+            )
         so_far += max(value, 0.0)
     out.append("</svg>")
-    return _chart("".join(out))
+    names = ("measured", "least by the roofline") if least else ()
+    return _chart("".join(out), names, ("bar", "best"))
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Words on the left, figures on the right."""
+    """Words on the left, figures on the right; None is a dash."""
 
     def cell(value: object) -> str:
-        if isinstance(value, float):
-            return f'<td class="n">{value:,.3g}</td>'
-        if isinstance(value, int) and not isinstance(value, bool):
-            return f'<td class="n">{value:,}</td>'
-        return f"<td>{html.escape(str(value))}</td>"
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        words = "–" if value is None else figure(value) if number else str(value)  # type: ignore[arg-type]
+        return f"<td{' class=n' if number or value is None else ''}>{html.escape(words)}</td>"
 
-    head = "".join(f"<th>{html.escape(one)}</th>" for one in heads)
+    numeric = [
+        all(row[k] is None or isinstance(row[k], (int, float)) for row in rows)
+        for k in range(len(heads))
+    ]
+    head = "".join(
+        f"<th{' class=n' if right else ''}>{html.escape(one)}</th>"
+        for one, right in zip(heads, numeric, strict=True)
+    )
     body = "".join(f"<tr>{''.join(cell(v) for v in row)}</tr>" for row in rows)
-    return f'<div class="chart"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<div class="chart"><div class="wide"><table><tr>{head}</tr>{body}</table></div></div>'
+
+
+def figure(value: float) -> str:
+    """Three digits that count, never an exponent that a reader has to work out."""
+    if value == 0 or isinstance(value, int):
+        return f"{value:,}" if value else "0"
+    size = abs(value)
+    decimals = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{decimals}f}" if size >= 0.0005 else "<0.001"
 
 
 def _begin(title: str, height: int) -> str:
@@ -147,9 +188,10 @@ def _level(y: float, label: str) -> str:
     return line + _text(_LEFT - 8, y + 4, label, "end")
 
 
-def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
+def _text(x: float, y: float, words: str, anchor: str = "middle", kind: str = "") -> str:
+    name = f"tick {kind}".strip()
     return (
-        f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f'<text class="{name}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
         f"{html.escape(words)}</text>"
     )
 
@@ -163,13 +205,14 @@ def _axes(axes: tuple[str, str], height: int) -> str:
     )
 
 
-def _chart(svg: str, names: Sequence[str] = ()) -> str:
+def _chart(svg: str, names: Sequence[str] = (), kinds: Sequence[str] = ()) -> str:
+    kinds = kinds or [f"s{k % _COLOURS}" for k in range(len(names))]
     legend = "".join(
-        f'<span><i class="s{k % _COLOURS}"></i>{html.escape(name)}</span>'
-        for k, name in enumerate(names)
+        f'<span><i class="{kind}"></i>{html.escape(name)}</span>'
+        for name, kind in zip(names, kinds, strict=False)
     )
     legend = f'<p class="legend">{legend}</p>' if len(names) > 1 else ""
-    return f'<div class="chart">{legend}{svg}</div>'
+    return f'<div class="chart">{legend}<div class="wide">{svg}</div></div>'
 
 
 def _nothing() -> str:

@@ -20,6 +20,7 @@ LEAST_PERCENT = 5.0
 _LEAST_MS = 0.02  # a stage that changed by less changed nothing that anybody can see
 _LEAST_SAMPLES = 20
 _ON_THE_CLOCK = 4  # times as much for what waits between chunks
+_OFF_THE_CLOCK = ("latency ", "throughput ", "matcher ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def compare(
         percent, low, high = change(old[name], new[name])
         a, b = (sorted(x)[len(x) // 2] for x in (old[name], new[name]))
         verdict = "same"
-        on_the_clock = not name.startswith("latency ")
+        on_the_clock = not name.startswith(_OFF_THE_CLOCK)
         least = least_percent * (_ON_THE_CLOCK if on_the_clock else 1)
         # Waiting that changed by less than a millisecond is the scheduler's, not ours.
         least_ms = 1.0 if on_the_clock else _LEAST_MS
@@ -107,6 +108,13 @@ def _samples(report: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
             for row in run.get("curve", ()):
                 if row["held"]:
                     yield f"{where} {row['sessions']} sessions", row["samples_ms"]
+        data = section["data"]
+        if kind == "throughput":
+            for row in data["rows"]:
+                yield f"throughput {run_name(data)} {row['by']} {row['value']}", row["samples_ms"]
+        if kind == "matcher":
+            for row in data["time"]:
+                yield f"matcher {row['frames']} frames of footage", row["samples_ms"]
 
 
 def _is_stage(name: str) -> bool:

@@ -93,6 +93,14 @@ def _alternate(
     return {"compiled_ms": fast, "numpy_ms": slow, "ratio": slow / fast}
 
 
+def kernels_text(report: dict[str, Any]) -> str:
+    """For people."""
+    return "\n".join(
+        f"{name:<32} {row['compiled_ms']:8.3f} ms  {row['ratio']:6.1f}x NumPy"
+        for name, row in report["kernels"].items()
+    )
+
+
 if __name__ == "__main__":
     json.dump(kernel_timings(), sys.stdout, indent=1)
     sys.stdout.write("\n")

@@ -17,7 +17,7 @@ import numpy as np
 
 from lipstream.bench.figures import percentiles
 from lipstream.bench.machine import Load
-from lipstream.bench.roofline import against, stage_work
+from lipstream.bench.roofline import against, precisions, stage_work
 from lipstream.bench.subject import Encoding, burst, voice
 from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS
 from lipstream.engine.pipeline import Engine
@@ -68,15 +68,12 @@ def measure_unpaced(
     named = sum(float(np.mean(samples[name])) for name in STAGES if name in samples)
     named -= float(np.mean(samples["session"]))
     stages = {name: percentiles(samples[name]) for name in STAGES if name in samples}
-    renderer = engine.renderer
-    precision = {"encoder": engine._encoder.network.precision}
-    if renderer is not None:
-        precision["renderer"] = renderer.network.precision
+    precision = precisions(engine)
     click = click_delay(engine)
     return {
         "backend": engine.backend,
         "precision": precision,
-        "renderer": renderer is not None,
+        "renderer": engine.renderer is not None,
         "profile": setting.profile,
         "size": [target.width, target.height],
         "track_frames": len(target.track),

@@ -30,7 +30,7 @@ from lipstream.streaming.runner import SessionRunner, TimedFrame, warm_up
 PARTS: Final = ("algorithmic", "chunking", "queue", "compute", "hand_over", "hold", "encode_queue",
                 "encode")  # fmt: skip
 _CLICK_S: Final = 1.013  # so that clicks fall everywhere between two frames
-_STEP_S: Final = STEP_SAMPLES / SAMPLE_RATE_HZ
+_STEADY_FRAMES: Final = 25  # after time was skipped, until a frame's sound is where it says again
 
 
 @dataclass
@@ -168,6 +168,7 @@ async def _converse(
     runner.start()
     source = asyncio.create_task(_speak(runner, sound))
     warm_s = runner.clock.origin_s + WARM_UP_S
+    steady, slipped = _STEADY_FRAMES, 0
     while (item := await subscription.next()) is not None:
         left_s = time.monotonic()
         frame = item.frame
@@ -194,8 +195,10 @@ async def _converse(
         if spoken_s >= warm_s:
             done.rows.append(row)
             done.stages.append({**own, "encode": row["encode"]})
+            steady = steady + 1 if runner.counters.slipped_samples == slipped else 0
+            slipped = runner.counters.slipped_samples
             for at in np.flatnonzero(frame.audio.samples == 1.0):
-                if clicks:
+                if steady >= _STEADY_FRAMES:
                     said_s = min(
                         (runner.clock.wall_s(c) for c in clicks),
                         key=lambda s: abs(s - spoken_s - at / SAMPLE_RATE_HZ),

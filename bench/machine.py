@@ -1,7 +1,7 @@
 """The machine that a figure belongs to: what it is, how busy it is, and what it can do at best.
 
 The ceilings are measured in the same run as the figures: a copy as in STREAM (McCalpin, 1995) and
-a square matrix product in each precision that the networks use, on one thread, as the stages run.
+convolutions in each precision that the networks use, on one thread, as the stages run.
 """
 
 from __future__ import annotations
@@ -10,21 +10,27 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from lipstream.engine.backends.int8 import quantise
 from lipstream.engine.backends.openvino import library
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.kernels import implementation
 
 _COPY_BYTES: Final = 64 << 20  # far beyond any last-level cache share
-_SIDE: Final = 768
+_PICTURE: Final = (1, 64, 96, 96)  # of a middle layer of a renderer
+_LAYERS: Final = 4
+_SIDE: Final = 768  # of the matrix that is multiplied without OpenVINO
 _LIBRARIES: Final = ("lipstream", "numpy", "av", "aiortc", "openvino", "torch", "onnxruntime")
 _QUIET_CORES: Final = 0.15  # kept busy by others, up to which a machine counts as quiet
+# What the figures hang on: processors of one name differ in these.
+_INSTRUCTIONS: Final = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 def describe(load: Load) -> dict[str, Any]:
@@ -33,6 +39,8 @@ def describe(load: Load) -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "instructions": _instructions(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "kernels": implementation(),
@@ -63,44 +71,57 @@ class Load:
 
 
 def ceilings() -> dict[str, float]:
-    """What one thread reaches: copy_gb_s (bytes read + written), gmac_s_f32, and gmac_s_bf16
-    where OpenVINO and the processor have it."""
+    """What one thread reaches: copy_gb_s (bytes read + written), gmac_s_f32, and gmac_s_bf16 and
+    gmac_s_int8 where OpenVINO and the processor have them."""
     one = np.ones(_COPY_BYTES // 8)
     other = np.empty_like(one)
     copy_s = _best_s(lambda: np.copyto(other, one), 12)
     found = {"copy_gb_s": 2 * _COPY_BYTES / copy_s / 1e9}
-    for precision in ("f32", "bf16"):
-        rate = _product_rate(precision)
+    for precision in ("f32", "bf16", "int8"):
+        rate = _mac_rate(precision)
         if rate is not None:
             found[f"gmac_s_{precision}"] = rate
     return {name: round(value, 2) for name, value in found.items()}
 
 
-def _product_rate(precision: str) -> float | None:
-    """Billions of multiply-adds a second."""
-    macs = _SIDE**3
-    values = np.ones((_SIDE, _SIDE), np.float32)
+def _mac_rate(precision: str) -> float | None:
+    """Billions of multiply-adds a second: convolutions of 3×3, whose weights stay in the cache."""
     try:
-        openvino = library()
+        core = library().Core()
     except BackendUnavailable:
         if precision != "f32":
             return None
-        return macs / _best_s(lambda: values @ values, 12) / 1e9
-    core = openvino.Core()
-    supported = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bf16" and "BF16" not in supported:
+        values = np.ones((_SIDE, _SIDE), np.float32)
+        return float(_SIDE**3 / _best_s(lambda: values @ values, 12) / 1e9)
+    if precision.upper() not in {"F32", *core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")}:
         return None
+    hint = "f32" if precision == "int8" else precision
+    compiled = core.compile_model(
+        _convolutions(precision == "int8"), "CPU",
+        {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1},
+    )  # fmt: skip
+    request, picture = compiled.create_infer_request(), np.ones(_PICTURE, np.float32)
+    macs = _LAYERS * 9 * _PICTURE[1] * np.prod(_PICTURE)
+    return float(macs / _best_s(lambda: request.infer([picture], share_inputs=True), 12) / 1e9)
+
+
+def _convolutions(int8: bool) -> Any:
+    """An OpenVINO model of _LAYERS convolutions, one after another."""
+    openvino = library()
     from openvino import opset13 as ops
 
-    shape = openvino.Shape([_SIDE, _SIDE])
-    left = ops.parameter(shape, np.float32)
-    # A constant right side, as the weights of a network are: packed once, when it is compiled.
-    model = openvino.Model([ops.matmul(left, ops.constant(values), False, False)], [left], "gemm")
-    compiled = core.compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
-    )
-    request = compiled.create_infer_request()
-    return macs / _best_s(lambda: request.infer([values], share_inputs=True), 12) / 1e9
+    values = np.random.default_rng(0).normal(size=(*_PICTURE[1:2] * 2, 3, 3)).astype(np.float32)
+    first = ops.parameter(openvino.Shape(_PICTURE), np.float32)
+    last, ranges = first, {}
+    for layer in range(_LAYERS):
+        weights = ops.constant(values / 24)
+        weights.set_friendly_name(f"weights{layer}")
+        ranges[f"weights{layer}"] = (0.0, 4.0)
+        last = ops.relu(ops.convolution(last, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+    model = openvino.Model([last], [first], "convolutions")
+    if int8:
+        quantise(model, ranges)
+    return model
 
 
 def _best_s(run: Callable[[], object], times: int) -> float:
@@ -114,14 +135,36 @@ def _best_s(run: Callable[[], object], times: int) -> float:
     return min(found)
 
 
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """Only the first `count` cores, for this thread and all that it starts meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instructions() -> list[str]:
+    found = _cpuinfo("flags").split()
+    return [name for name in _INSTRUCTIONS if name in found]
+
+
+def _cpuinfo(key: str) -> str:
+    """Of the first processor; "" where it cannot be told."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def _version(name: str) -> str | None:

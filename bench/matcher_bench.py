@@ -6,14 +6,15 @@ with a dictionary of edges turned to arrays, which shares no code with the engin
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from lipstream.bench.figures import percentiles
+from lipstream.bench.machine import ceilings
+from lipstream.bench.roofline import matcher_work
 from lipstream.engine.footage import Footage
 from lipstream.engine.matcher import FootageMatcher
 from lipstream.engine.types import F32, Expression, Lips
@@ -66,10 +67,10 @@ def matcher_bench(
         repeats: frames timed per N.
 
     Returns:
-        machine; kernels; gap: list of lag_ms, lag_frames, gap_percent and worst_percent (mean
-        and worst over clips), blind_percent (mean without the guide to what follows the lag);
-        optimum and textbook_optimum: sums over clips; time: list of frames, cpu_ms, p50_ms,
-        p95_ms, p99_ms; textbook_ms_per_frame.
+        kernels; seeds; ceilings; gap: list of lag_ms, lag_frames, gap_percent and worst_percent
+        (mean and worst over clips), blind_percent (mean without the guide to what follows the
+        lag), each_percent (by clip); optimum and textbook_optimum: sums over clips; time: list of
+        frames, cpu_ms, p50_ms, p95_ms, p99_ms, roofline_ms, samples_ms; textbook_ms_per_frame.
     """
     optima, whole, textbook_ms = [], 0.0, []
     costs: dict[int, list[float]] = {lag_ms: [] for lag_ms in LAGS_MS}
@@ -97,16 +98,19 @@ def matcher_bench(
                 "lag_frames": _lag_frames(lag_ms),
                 "gap_percent": float(np.mean(percent)),
                 "worst_percent": max(percent),
+                "each_percent": percent,
                 "blind_percent": 100 * (float(np.mean(unguided)) - 1),
             }
         )
+    best = ceilings()
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one used",
         "kernels": implementation(),
+        "seeds": {"footage": list(range(0, 2 * clips, 2)), "speech": list(range(1, 2 * clips, 2))},
+        "ceilings": best,
         "optimum": whole,
         "textbook_optimum": sum(optima),
         "gap": gaps,
-        "time": [_timing(n, repeats) for n in (500, 1000, 2000, 5000, 10_000, 15_000)],
+        "time": [_timing(n, repeats, best) for n in (500, 1000, 2000, 5000, 10_000, 15_000)],
         "textbook_ms_per_frame": {"frames": frames, "mean_ms": float(np.mean(textbook_ms))},
     }
 
@@ -159,7 +163,7 @@ def _textbook(transitions: Transitions, rows: list[F32]) -> tuple[float, float]:
     return float(score.min()), spent_ms / max(len(rows) - 1, 1)
 
 
-def _timing(frames: int, repeats: int, lag: int = 1) -> dict[str, float]:
+def _timing(frames: int, repeats: int, best: dict[str, float], lag: int = 1) -> dict[str, Any]:
     """One `FootageMatcher.step`, all in, with the lag of the live profile."""
     matcher = FootageMatcher(made_up_footage(frames), lag, FPS)
     speech = made_up_speech(repeats + 5)
@@ -170,11 +174,27 @@ def _timing(frames: int, repeats: int, lag: int = 1) -> dict[str, float]:
         _, state = matcher.step(state, item)
         cpu_ms.append((time.thread_time() - cpu_begin) * 1000)
         wall_ms.append((time.perf_counter() - begin) * 1000)
-    p50, p95, p99 = np.percentile(wall_ms[5:], [50, 95, 99])
+    found = percentiles(wall_ms[5:])
+    states, slots = matcher.transitions.predecessors.shape
+    macs, moved = matcher_work(states, slots, _COEFFICIENTS)
     return {
         "frames": frames,
         "cpu_ms": float(np.median(cpu_ms[5:])),  # what others on the machine cannot disturb
-        "p50_ms": float(p50),
-        "p95_ms": float(p95),
-        "p99_ms": float(p99),
+        **{f"{name}_ms": found[name] for name in ("p50", "p95", "p99")},
+        "roofline_ms": max(macs / best["gmac_s_f32"], moved / best["copy_gb_s"]) / 1e6,
+        "samples_ms": [round(x, 4) for x in wall_ms[5:]],
     }
+
+
+def matcher_text(report: dict[str, Any]) -> str:
+    """For people."""
+    lines = [f"kernels: {report['kernels']}", "", "above the best path:"]
+    for row in report["gap"]:
+        lines.append(f"  lag {row['lag_ms']:4d} ms  {row['gap_percent']:6.2f} % in cost")
+    lines += ["", "time per output frame:"]
+    for row in report["time"]:
+        lines.append(
+            f"  {row['frames']:6d} track frames  p50 {row['p50_ms']:.3f}  "
+            f"p95 {row['p95_ms']:.3f}  p99 {row['p99_ms']:.3f}  at best {row['roofline_ms']:.3f} ms"
+        )
+    return "\n".join(lines)

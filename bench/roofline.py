@@ -8,7 +8,7 @@ on. Bytes are the least that has to move: inputs, outputs and weights once each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +18,13 @@ import numpy as np
 from lipstream.engine.backends.openvino import library
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.face_model import face_model
+from lipstream.engine.features import BANDS, FFT_SAMPLES, FRAMES_PER_STEP, WINDOW_SAMPLES
 from lipstream.engine.pipeline import Engine
+from lipstream.engine.renderer import CHANNELS, crop_shape
 from lipstream.engine.warp import LIP_OUTLINE
 
-_FFT_SAMPLES, _MEL_BANDS = 512, 80
-_HOPS: Final = 2  # of 10 ms in a step
+# Bytes of one element, of weights and of what flows between layers.
+_BYTES: Final = {"f32": 4.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0}
 
 
 def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
@@ -37,15 +39,15 @@ def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
     sources = len(target.sources)
     coefficients = target.track.expression.shape[1]
     jpeg = float(np.diff(target.frames._offsets).mean())
-    fft = _HOPS * (_FFT_SAMPLES * 9 + _FFT_SAMPLES // 2 * _MEL_BANDS)
+    mel = FFT_SAMPLES // 2 * BANDS
     work = {
-        "features": (fft, 4.0 * (_HOPS * 400 + _FFT_SAMPLES // 2 * _MEL_BANDS)),
-        "encoder": _network("encoder.onnx"),
-        # One addition and comparison a transition, twice over with the guide; and the emission.
-        "matcher": (
-            states * (slots + coefficients / 2),
-            states * (8.0 * slots + 2 * coefficients + 16),
+        # A transform of n takes about n log2 n; the mel filters, a dense product.
+        "features": (
+            FRAMES_PER_STEP * (FFT_SAMPLES * np.log2(FFT_SAMPLES) + mel),
+            4.0 * (FRAMES_PER_STEP * WINDOW_SAMPLES + mel),
         ),
+        "encoder": _network("encoder.onnx", engine._encoder.network.precision),
+        "matcher": matcher_work(states, slots, coefficients),
         "sources": (sources * (32 + coefficients), sources * (8.0 * 32 + 4 * coefficients)),
         "decode": (pixels * 1.5 * 8, jpeg + pixels * 1.5),
         "background": (0.0, 0.0),
@@ -56,8 +58,18 @@ def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
         "encode": (pixels * 1.5 * 16, 3.0 * pixels),
     }
     if engine.renderer is not None:
-        work["renderer"] = _network("renderer.onnx")
+        shape = (1, CHANNELS, *crop_shape(engine.renderer.detail))
+        work["renderer"] = _network("renderer.onnx", engine.renderer.network.precision, shape)
     return {name: {"macs": float(m), "bytes": float(b)} for name, (m, b) in work.items()}
+
+
+def matcher_work(states: int, slots: int, coefficients: int) -> tuple[float, float]:
+    """Multiply-adds and bytes of one frame of the search; states are track frames, both ways."""
+    # One addition and comparison a transition, twice over with the guide; and the emission.
+    return (
+        states * (slots + coefficients / 2),
+        states * (8.0 * slots + 2 * coefficients + 16),
+    )
 
 
 def against(
@@ -89,6 +101,21 @@ def against(
     return told
 
 
+def whole_ms(engine: Engine, machine: Mapping[str, float]) -> float:
+    """The least that a frame could take on one core, encoding and all."""
+    work = stage_work(engine)
+    rows = against(work, dict.fromkeys(work, 0.0), machine, precisions(engine))
+    return float(sum(row["least_ms"] for row in rows.values()))
+
+
+def precisions(engine: Engine) -> dict[str, str]:
+    """What each stage that is a network computes in."""
+    found = {"encoder": engine._encoder.network.precision}
+    if engine.renderer is not None:
+        found["renderer"] = engine.renderer.network.precision
+    return found
+
+
 def _patches(engine: Engine) -> tuple[float, float]:
     """Pixels of the patch round the jaw and of the one round the lips, in a middle frame."""
     track = engine.target.track
@@ -101,30 +128,31 @@ def _patches(engine: Engine) -> tuple[float, float]:
     return float(jaw), float(lips)
 
 
-def _network(file: str) -> tuple[float, float]:
-    """Multiply-adds and bytes of one run of a shipped network."""
+def _network(file: str, precision: str, shape: Sequence[int] = ()) -> tuple[float, float]:
+    """Multiply-adds and bytes of one run of a shipped network; `shape` of its input, if free."""
     path = Path(str(files("lipstream.engine.weights"))) / file
     if not path.is_file():
         return 0.0, 0.0
+    size = _BYTES.get(precision, 4.0)
     try:
         model = library().Core().read_model(str(path))
     except BackendUnavailable:
-        size = float(path.stat().st_size)
-        return size / 4, size  # each f32 weight once: true of a recurrent step
-    model.reshape({port.any_name: _one(port.partial_shape) for port in model.inputs})
-    macs = moved = 0.0
+        weights = path.stat().st_size / 4
+        return weights, size * weights  # each weight once: true of a recurrent step
+    model.reshape({port.any_name: list(shape) or _one(port.partial_shape) for port in model.inputs})
+    macs = elements = 0.0
     for layer in model.get_ordered_ops():
         kind = layer.get_type_name()
         if kind == "Constant":
-            moved += 4.0 * _count(layer.output(0).get_shape())
+            elements += _count(layer.output(0).get_shape())
         elif kind in ("MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData"):
             macs += _layer(kind, layer)
-            moved += 4.0 * _count(layer.output(0).get_shape())
+            elements += _count(layer.output(0).get_shape())
         elif kind in ("GRUCell", "GRUSequence"):
             macs += sum(
                 _count(layer.input(k).get_shape()) for k in range(2, layer.get_input_size())
             )
-    return macs, moved
+    return macs, size * elements
 
 
 def _layer(kind: str, layer: Any) -> float:

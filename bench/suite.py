@@ -1,30 +1,39 @@
-"""Runs of `lipstream bench latency` and `capacity` over profiles, backends and renderers."""
+"""Runs of `lipstream bench` over profiles, backends and renderers, and all of them in a row."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from lipstream.bench.capacity import measure_capacity
+from lipstream.bench.capacity import capacity_growth, measure_capacity
 from lipstream.bench.compare import run_name
+from lipstream.bench.kernels_bench import kernel_timings, kernels_text
 from lipstream.bench.latency import Report, Setting, instrumentation_cost, measure_unpaced
 from lipstream.bench.latency_live import measure_paced
 from lipstream.bench.machine import Load, ceilings
+from lipstream.bench.matcher_bench import matcher_bench, matcher_text
 from lipstream.bench.subject import subject
-from lipstream.engine.errors import BackendUnavailable
+from lipstream.bench.throughput import measure_throughput, throughput_text
+from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS
+from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.target import Target
 
 logger = logging.getLogger(__name__)
 
 
+_BACKENDS: Final = ("openvino", "torch", "numpy", "tensorrt")
+
+
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What to measure: every combination."""
+    """What to measure: every combination. The backend "all": each profile with the default one,
+    and every other one with the `live` profile, since backends and profiles do not interact."""
 
     profiles: tuple[str, ...]
     backends: tuple[str, ...]
@@ -37,15 +46,19 @@ class Ways:
         """
         found: dict[tuple[str, str, bool], Setting] = {}
         refused: list[str] = []
-        for profile, backend, renderer in itertools.product(
-            self.profiles, self.backends, self.renderers
-        ):
+        asked = list(itertools.product(self.profiles, self.backends, self.renderers))
+        if self.backends == ("all",):
+            one = "live" if "live" in self.profiles else self.profiles[0]
+            asked = list(itertools.product(self.profiles, ("auto",), self.renderers))
+            asked += itertools.product((one,), _BACKENDS, self.renderers)
+        for profile, backend, renderer in asked:
             setting = Setting(profile, backend, renderer)
             try:
                 engine: Engine = setting.engine(target)
             except BackendUnavailable as error:
-                logger.warning("left out: %s", error)
-                refused.append(str(error))
+                if str(error) not in refused:
+                    logger.warning("left out: %s", error)
+                    refused.append(str(error))
                 continue
             mends = engine.renderer is not None
             found.setdefault(
@@ -53,7 +66,7 @@ class Ways:
                 Setting(profile, engine.backend, "network" if mends else "none"),
             )
         if not found:
-            raise BackendUnavailable("; ".join(dict.fromkeys(refused)) or "nothing to measure")
+            raise BackendUnavailable("; ".join(refused) or "nothing to measure")
         return list(found.values())
 
 
@@ -117,14 +130,16 @@ def latency_text(sections: Mapping[str, Any]) -> str:
 
 
 def capacity_sections(
-    path: Path | None, ways: Ways, seconds: float, report: Report | None
+    path: Path | None, ways: Ways, seconds: float, report: Report | None, growth: bool = False
 ) -> dict[str, Any]:
-    """{"capacity": …}, ready for a report."""
+    """{"capacity": …}, ready for a report; `growth`: by cores, size and track too."""
+    runs, cores = [], len(os.sched_getaffinity(0))
     with subject(path) as target:
-        runs = [
-            measure_capacity(target, setting, seconds, report=report)
-            for setting in ways.settings(target)
-        ]
+        for setting in ways.settings(target):
+            run = measure_capacity(target, setting, seconds, report=report)
+            if growth:
+                run["growth"] = capacity_growth(target, setting, cores, min(seconds, 3.0), report)
+            runs.append(run)
     return {"capacity": {"runs": runs}}
 
 
@@ -139,4 +154,60 @@ def capacity_text(sections: Mapping[str, Any]) -> str:
             f"{'' if row['held'] else '  not held'}"
             for row in run["curve"]
         ]
+        lines += [
+            f"  {row['by']:<6} {row['value']:>6}: {row['sessions']}"
+            for row in run.get("growth", ())
+        ]
     return "\n".join(lines)
+
+
+Part = Callable[[Report | None], tuple[dict[str, Any], str]]
+
+
+def everything(path: Path | None, data: Path | None, seconds: float) -> dict[str, Part]:
+    """What `bench all` measures, in order: {name: what gives sections and a text for people}.
+
+    path: a target; data: clips and labelled speech, without which there is no quality.
+    """
+
+    def latency(report: Report | None) -> tuple[dict[str, Any], str]:
+        ways = Ways(tuple(PROFILE_LOOK_AHEAD_MS), ("all",), ("auto", "none"))
+        sections = latency_sections(path, ways, seconds, report)
+        return sections, latency_text(sections)
+
+    def capacity(report: Report | None) -> tuple[dict[str, Any], str]:
+        ways = Ways(("live",), ("auto",), ("auto", "none"))
+        sections = capacity_sections(path, ways, seconds, report, growth=True)
+        return sections, capacity_text(sections)
+
+    def throughput(report: Report | None) -> tuple[dict[str, Any], str]:
+        cores = len(os.sched_getaffinity(0))
+        found = measure_throughput(path, Setting(), cores, min(seconds, 5.0), report)
+        return {"throughput": found}, throughput_text(found)
+
+    def matcher(report: Report | None) -> tuple[dict[str, Any], str]:
+        found = matcher_bench()
+        return {"matcher": found}, matcher_text(found)
+
+    def kernels(report: Report | None) -> tuple[dict[str, Any], str]:
+        found = {"kernels": kernel_timings()}
+        return {"kernels": found}, kernels_text(found)
+
+    def webrtc(report: Report | None) -> tuple[dict[str, Any], str]:
+        from lipstream.bench.webrtc import measure_webrtc, webrtc_text
+
+        found = measure_webrtc((40.0, 120.0), 3 * seconds, report)
+        return {"webrtc": found}, webrtc_text(found)
+
+    def quality(report: Report | None) -> tuple[dict[str, Any], str]:
+        if data is None:
+            raise UsageError("name clips and labelled speech with --data (docs/models.md)")
+        from lipstream.bench.quality import measure_quality, summary
+
+        found = measure_quality(data, report=report)
+        return {"quality": found}, summary(found)
+
+    return {
+        "latency": latency, "capacity": capacity, "throughput": throughput, "webrtc": webrtc,
+        "matcher": matcher, "kernels": kernels, "quality": quality,
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""`lipstream bench …` and `lipstream train …`: figures of this version, and its weights anew."""
+"""`lipstream bench …`: figures of this version on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from lipstream.cli_options import Json, Verbose
 from lipstream.console import Console, own_console
-from lipstream.engine.errors import UsageError
+from lipstream.engine.errors import LipstreamError, UsageError
 
 if TYPE_CHECKING:
     from lipstream.bench.machine import Load
@@ -30,7 +30,12 @@ TargetBundle = Annotated[
 ]
 Seconds = Annotated[float, typer.Option(help="Measured time of each run, after the warm-up.")]
 Profiles = Annotated[str, typer.Option(help="Comma-separated: low, live, studio.")]
-Backends = Annotated[str, typer.Option(help="Comma-separated: auto, openvino, numpy, torch.")]
+Backends = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated: auto, openvino, torch, numpy, tensorrt; all: every one that is here."
+    ),
+]
 Renderers = Annotated[
     str, typer.Option(help="Comma-separated: none, network, auto (network if it can run).")
 ]
@@ -43,6 +48,54 @@ Data = Annotated[
         help="Folder of clips of people talking, and of labelled speech (docs/models.md).",
     ),
 ]
+
+
+@bench_app.command("all")
+def bench_all(
+    report_folder: Annotated[
+        Path, typer.Option("--report", help="Folder for report.html and report.json.")
+    ],
+    target: TargetBundle = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LIPSTREAM_TEST_DATA", exists=True, file_okay=False,
+            help="Clips of people talking, and labelled speech; without them, no quality.",
+        ),
+    ] = None,
+    seconds: Seconds = 10.0,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Everything that this machine can measure, into one report: about a quarter of an hour.
+
+    The report grows part by part; what cannot be measured here is said and left out.
+    """
+    with own_console(verbose) as console:
+        from lipstream.bench.machine import Load, describe
+        from lipstream.bench.report import section, write_report
+        from lipstream.bench.suite import everything
+
+        left_out: dict[str, str] = {}
+        measured: dict[str, str] = {}
+        with console.progress() as progress:
+            for name, measure in everything(target, data, seconds).items():
+                load = Load()
+                try:
+                    sections, text = measure(progress)
+                except LipstreamError as error:
+                    left_out[name] = str(error)
+                    console.note(f"{name} left out: {error}")
+                    continue
+                machine = describe(load)
+                write_report(
+                    report_folder, {kind: section(machine, part) for kind, part in sections.items()}
+                )
+                measured[name] = text
+        page = report_folder / "report.html"
+        values = {"report": str(page), "measured": list(measured), "left_out": left_out}
+        told = [f"{name}\n{text}\n" for name, text in measured.items()]
+        console.result(values, json, "\n".join([*told, f"report: {page}"]))
 
 
 @bench_app.command("quality")
@@ -91,31 +144,29 @@ def bench_matcher(
 ) -> None:
     """What the frame matcher costs, and how far a short lag is from the best path."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.matcher_bench import matcher_bench
+        from lipstream.bench.matcher_bench import matcher_bench, matcher_text
 
         report = matcher_bench()
-        _tell(console, load, {"matcher": report}, report_folder, json, _matcher_text(report))
+        _tell(console, load, {"matcher": report}, report_folder, json, matcher_text(report))
 
 
 @bench_app.command("kernels")
-def bench_kernels(json: Json = False, verbose: Verbose = False) -> None:
+def bench_kernels(
+    report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False
+) -> None:
     """The compiled kernels against their NumPy twins."""
-    with own_console(verbose) as console:
-        from lipstream.bench.kernels_bench import kernel_timings
+    with own_console(verbose) as console, _load() as load:
+        from lipstream.bench.kernels_bench import kernel_timings, kernels_text
 
-        report = kernel_timings()
-        lines = [
-            f"{name:<32} {row['compiled_ms']:8.3f} ms  {row['ratio']:6.1f}x NumPy"
-            for name, row in report.items()
-        ]
-        console.result(report, json, "\n".join(lines))
+        report = {"kernels": kernel_timings()}
+        _tell(console, load, {"kernels": report}, report_folder, json, kernels_text(report))
 
 
 @bench_app.command("latency")
 def bench_latency(
     target: TargetBundle = None,
     profiles: Profiles = "low,live,studio",
-    backends: Backends = "auto",
+    backends: Backends = "all",
     renderers: Renderers = "auto,none",
     seconds: Seconds = 20.0,
     report_folder: ReportFolder = None,
@@ -138,6 +189,9 @@ def bench_capacity(
     backends: Backends = "auto",
     renderers: Renderers = "auto,none",
     seconds: Seconds = 10.0,
+    growth: Annotated[
+        bool, typer.Option("--growth", help="By cores, frame size and length of track, too.")
+    ] = False,
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -148,7 +202,7 @@ def bench_capacity(
 
         ways = Ways(("live",), _words(backends), _words(renderers))
         with console.progress() as progress:
-            sections = capacity_sections(target, ways, seconds, progress)
+            sections = capacity_sections(target, ways, seconds, progress, growth)
         _tell(console, load, sections, report_folder, json, capacity_text(sections))
 
 
@@ -162,16 +216,16 @@ def bench_throughput(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Frames a second, by threads, processes, frame size and length of track."""
+    """Frames a second, by sessions, processes, cores, frame size and length of track."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.capacity import measure_throughput
         from lipstream.bench.latency import Setting
+        from lipstream.bench.throughput import measure_throughput, throughput_text
 
         setting, cores = Setting("live", backend, renderer), len(os.sched_getaffinity(0))
         with console.progress() as progress:
-            rows = measure_throughput(target, setting, cores, seconds, progress)
-        lines = [f"{row['by']:<10} {row['value']:>6}  {row['fps']:8.1f} frames/s" for row in rows]
-        _tell(console, load, {"throughput": {"rows": rows}}, report_folder, json, "\n".join(lines))
+            report = measure_throughput(target, setting, cores, seconds, progress)
+        text = throughput_text(report)
+        _tell(console, load, {"throughput": report}, report_folder, json, text)
 
 
 @bench_app.command("webrtc")
@@ -251,16 +305,3 @@ def _tell(  # noqa: PLR0913 - the ends of every command, in one place
     head = f"{machine['processor']}, {machine['cores']} cores, commit {machine['commit']}, "
     head += f"others kept {machine['others_cores']} cores busy{noise}"
     console.result({**values, "machine": machine}, json, f"{head}\n{text}")
-
-
-def _matcher_text(report: dict[str, Any]) -> str:
-    lines = [f"{report['machine']}, kernels: {report['kernels']}", "", "above the best path:"]
-    for row in report["gap"]:
-        lines.append(f"  lag {row['lag_ms']:4d} ms  {row['gap_percent']:6.2f} % in cost")
-    lines += ["", "time per output frame:"]
-    for row in report["time"]:
-        lines.append(
-            f"  {row['frames']:6d} track frames  p50 {row['p50_ms']:.3f}  "
-            f"p95 {row['p95_ms']:.3f}  p99 {row['p99_ms']:.3f} ms"
-        )
-    return "\n".join(lines)

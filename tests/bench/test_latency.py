@@ -34,7 +34,8 @@ def loaded(target: Path) -> Target:
 
 
 def sections(run: dict[str, object]) -> dict[str, object]:
-    data = {"runs": [run], "ceilings": CEILINGS}
+    cost = {"percent": 0.1, "interval_percent": [0.0, 0.2]}
+    data = {"runs": [run], "ceilings": CEILINGS, "instrumentation": cost}
     return {"schema": 1, "sections": {"latency": section(describe(Load()), data)}}
 
 
@@ -90,7 +91,8 @@ def test_a_burst_shows_no_earlier_than_the_delay_allows(loaded: Target, profile:
 
 def test_on_the_clock_the_parts_add_up_to_what_a_click_takes(loaded: Target) -> None:
     run = measure_paced(loaded, SETTING, seconds=3)
-    assert run["click"]["clicks"] >= 2
+    # A machine that had to skip time has lost what was said in it.
+    assert run["click"]["clicks"] >= 2 or run["slipped_ms"] > 0
     # Each click against the parts of the frame that carried it: the same weather for both.
     assert run["click"]["difference_ms"] == pytest.approx(0, abs=5)
     samples = run["samples_ms"]
