@@ -6,23 +6,21 @@ sound and picture is taken out per clip, because it belongs to the footage.
 
 On clips: correlation with the measured lip opening, and the ratio of standard deviations after
 bringing each person to one amplitude (1 is as lively as people are). On labelled speech: whether
-lips meet on p b m (the least opening within 100 ms of the phone below 0.15 of the clip's 95th
-percentile; people do so 95 % of the time) and stay open on open vowels. A vowel is counted twice:
-in its middle half, and whole, where the closing for a neighbouring p b m counts against it.
+lips meet on p b m and stay open on open vowels (`closures`).
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lipstream.bench.closures import grid_closures, labelled_closures
+from lipstream.bench.hearing import hear
 from lipstream.calibration.pretrain.clips import (
     LAGS_S,
     TalkingClip,
@@ -31,48 +29,15 @@ from lipstream.calibration.pretrain.clips import (
     person_scale,
     track_clips,
 )
-from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.encoder import LOOK_AHEADS_MS, PROFILE_LOOK_AHEAD_MS, Encoder
 from lipstream.engine.errors import UsageError
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.audio_file import read_speech
 
 Report = Callable[[str, float], None]
-CLOSED: Final = 0.15  # of the clip's 95th percentile; 95 % of real closures pass
-REAL_NEAR_S: Final = 0.1  # within which 95 % of real bilabials close
-NEAR_S: Final = 0.06  # a stricter reading
-BILABIALS: Final = frozenset({"P", "B", "M"})
 BABBLE_SNR_DB: Final = 10.0
 _BABBLERS: Final = 6
-OPEN_VOWELS: Final = frozenset({"AA", "AE", "AO", "AW", "AY"})
 HELD_OUT: Final = ("obama",)
-_REST_AFTER_S: Final = 0.2
-_GRID_S: Final = 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What the stage made of one sound."""
-
-    time_s: NDArray[np.float64]  # f64 [outputs]
-    lips: F32  # f32 [outputs, 3]: opening, width, protrusion
-
-    def at(self, time_s: NDArray[np.float64]) -> F32:
-        """Lips at any times, f32 [n, 3]."""
-        columns = [np.interp(time_s, self.time_s, column) for column in self.lips.T]
-        return np.stack(columns, 1).astype(np.float32)
-
-
-def hear(encoder: Encoder, samples: F32) -> Heard:
-    """Run the streaming stage over a whole sound, in WebRTC's 20 ms packets."""
-    state = encoder.init()
-    outputs: list[Expression] = []
-    for start in range(0, len(samples), 320):
-        more, state = encoder.step(state, AudioChunk(samples[start : start + 320], start))
-        outputs += more
-    outputs += encoder.flush(state)
-    lips = [(e.lips.opening, e.lips.width, e.lips.protrusion) for e in outputs]
-    time_s = np.array([e.sample for e in outputs]) / SAMPLE_RATE_HZ
-    return Heard(time_s, np.array(lips, np.float32))
 
 
 def measure_quality(
@@ -91,35 +56,36 @@ def measure_quality(
         raise UsageError(f"{data}: no clip with a face and a voice")
     held = held_out(clips, HELD_OUT)
     unseen = [clip for clip, hidden in zip(clips, held, strict=True) if hidden]
-    encoders = {
-        name: Encoder(look_ahead_ms, backend)
-        for name, look_ahead_ms in PROFILE_LOOK_AHEAD_MS.items()
-    }
     scale = person_scale(clips)
-    groups = {clip.speaker for clip in unseen}
-    result: dict[str, Any] = {"profiles": {}, "clips": len(unseen)}
-    for index, (name, encoder) in enumerate(encoders.items()):
-        report(f"measuring {name}", index / len(encoders))
-        rows = [_clip_figures(encoder, clip, scale[clip.speaker]) for clip in unseen]
-        result["profiles"][name] = {
-            group: _mean([row for row in rows if row["speaker"] == group])
-            for group in sorted(groups)
-        }
-        result["profiles"][name]["closures"] = closures(encoder, data)
-        if name == "live":
+    encoders = {ms: Encoder(ms, backend) for ms in LOOK_AHEADS_MS}
+    profiles = {ms: name for name, ms in PROFILE_LOOK_AHEAD_MS.items()}
+    result: dict[str, Any] = {"profiles": {}, "look_aheads": [], "clips": len(unseen)}
+
+    def judged(encoder: Encoder, some: Sequence[TalkingClip]) -> list[dict[str, Any]]:
+        return [_clip_figures(encoder, clip, scale[clip.speaker]) for clip in some]
+
+    for index, (look_ahead_ms, encoder) in enumerate(encoders.items()):
+        report(f"measuring {look_ahead_ms} ms of look-ahead", index / len(encoders))
+        rows = judged(encoder, unseen)
+        figures: dict[str, Any] = _by_speaker(rows)
+        figures["closures"] = labelled_closures(encoder, data)
+        figures["grid_closures"] = grid_closures(encoder, unseen, data)
+        result["look_aheads"].append({"look_ahead_ms": look_ahead_ms, **figures})
+        if look_ahead_ms in profiles:
+            result["profiles"][profiles[look_ahead_ms]] = figures
+        if profiles.get(look_ahead_ms) == "live":
             result["each"] = rows
+    live = encoders[PROFILE_LOOK_AHEAD_MS["live"]]
     crowd = babble(data)
     if crowd is not None:
         noisy = [replace(clip, audio=with_babble(clip.audio, crowd)) for clip in unseen]
-        rows = [_clip_figures(encoders["live"], clip, scale[clip.speaker]) for clip in noisy]
         result["babble"] = {
-            group: _mean([row for row in rows if row["speaker"] == group])
-            for group in sorted(groups)
+            **_by_speaker(judged(live, noisy)),
+            "closures": labelled_closures(live, data, lambda s: with_babble(s, crowd)),
         }
-        result["babble"]["closures"] = closures(encoders["live"], data, crowd)
-    result["rest"] = rest_figures(encoders["live"])
-    result["step_ms"] = step_ms(encoders["live"])
-    result["backend"] = encoders["live"].network.name
+    result["rest"] = rest_figures(live)
+    result["step_ms"] = step_ms(live)
+    result["backend"] = live.network.name
     return result
 
 
@@ -140,6 +106,11 @@ def _clip_figures(encoder: Encoder, clip: TalkingClip, scale: float) -> dict[str
         "protrusion_r": correlation(lips[:, 2], real[:, 2]),
         "spread": float(lips[:, 0].std() / (scale * clip.opening.std() + 1e-6)),
     }
+
+
+def _by_speaker(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    speakers = sorted({row["speaker"] for row in rows})
+    return {name: _mean([row for row in rows if row["speaker"] == name]) for name in speakers}
 
 
 def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -164,51 +135,6 @@ def with_babble(samples: F32, crowd: F32) -> F32:
     level = samples.std() / (behind.std() + 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
     mixed: F32 = np.clip(samples + level * behind, -1, 1).astype(np.float32)
     return mixed
-
-
-def closures(encoder: Encoder, data: Path, crowd: F32 | None = None) -> dict[str, float]:
-    """Shares of bilabials that close and of open vowels that do, over audio/lj with its labels;
-    `crowd`: people talking behind it."""
-    closed: list[bool] = []
-    closed_near: list[bool] = []
-    shut_vowels: list[bool] = []
-    shut_middles: list[bool] = []
-    for sound in sorted((data / "audio" / "lj").glob("*.wav")):
-        labels = data / "labels" / "lj" / f"{sound.stem}.TextGrid"
-        if not labels.is_file():
-            continue
-        samples = read_speech(sound)
-        heard = hear(encoder, samples if crowd is None else with_babble(samples, crowd))
-        time_s = np.arange(0.0, len(samples) / SAMPLE_RATE_HZ, _GRID_S)
-        opening = heard.at(time_s)[:, 0]
-        limit = CLOSED * float(np.percentile(opening, 95))
-        for start_s, end_s, phone in read_phones(labels):
-            if phone in BILABIALS:
-                for found, reach_s in ((closed, REAL_NEAR_S), (closed_near, NEAR_S)):
-                    near = (time_s >= start_s - reach_s) & (time_s <= end_s + reach_s)
-                    found.append(bool(opening[near].min() < limit))
-            elif phone in OPEN_VOWELS:
-                edge_s = (end_s - start_s) / 4
-                for found, cut_s in ((shut_vowels, 0.0), (shut_middles, edge_s)):
-                    within = (time_s >= start_s + cut_s) & (time_s <= end_s - cut_s)
-                    found.append(bool(opening[within].min() < limit))
-    if not closed:
-        return {}
-    return {
-        "bilabials": len(closed),
-        "bilabials_closed": round(float(np.mean(closed)), 3),
-        "bilabials_closed_60ms": round(float(np.mean(closed_near)), 3),
-        "open_vowels": len(shut_vowels),
-        "open_vowels_closed_in_the_middle": round(float(np.mean(shut_middles)), 3),
-        "open_vowels_closed": round(float(np.mean(shut_vowels)), 3),
-    }
-
-
-def read_phones(path: Path) -> list[tuple[float, float, str]]:
-    """Start, end and ARPAbet phone (no stress digit) of a Praat TextGrid's tier "phones"."""
-    _, _, tier = path.read_text().partition('name = "phones"')
-    found = re.findall(r'xmin = ([\d.]+)\s+xmax = ([\d.]+)\s+text = "([^"]*)"', tier)
-    return [(float(start), float(end), text.rstrip("012").upper()) for start, end, text in found]
 
 
 def rest_figures(encoder: Encoder) -> dict[str, float]:
@@ -244,10 +170,10 @@ def step_ms(encoder: Encoder) -> float:
 def summary(result: dict[str, Any]) -> str:
     """The figures as lines for people."""
     lines = []
-    for name, groups in result["profiles"].items():
-        for group, figures in groups.items():
+    for row in result["look_aheads"]:
+        for group, figures in list(row.items())[1:]:
             told = ", ".join(f"{key} {value}" for key, value in figures.items())
-            lines.append(f"{name:7s} {group}: {told}")
+            lines.append(f"{row['look_ahead_ms']:3d} ms ahead, {group}: {told}")
     for group, figures in result.get("babble", {}).items():
         told = ", ".join(f"{key} {value}" for key, value in figures.items())
         lines.append(f"live, babble at {BABBLE_SNR_DB:g} dB, {group}: {told}")

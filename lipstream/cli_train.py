@@ -27,6 +27,15 @@ def train_encoder(
         ),
     ] = None,
     hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 17.0,
+    steps: Annotated[
+        int | None, typer.Option(help="Of the recogniser with real speech; ours: 1050, or 600.")
+    ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="encoder.safetensors whose recogniser goes on."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
     json: Json = False,
     verbose: Verbose = False,
@@ -39,9 +48,10 @@ def train_encoder(
         # Two hours of training must not end at a folder that cannot be written to.
         output.mkdir(parents=True, exist_ok=True)
         PartialFile(output / "encoder.onnx").discard()
-        options = TrainingOptions(seed=seed, hours=hours)
+        steps = steps if steps is not None else (1050 if continue_from is None else 600)
+        options = TrainingOptions(seed=seed, hours=hours, more_steps=steps)
         with console.progress() as progress:
-            report = main(output, data, options=options, report=progress)
+            report = main(output, data, options=options, report=progress, continued=continue_from)
         accuracy = report["phone_accuracy"]
         sentence = (
             f"{output}: {report['clips']} clips, phones right in {accuracy[-1]:.1%} of frames"

@@ -19,6 +19,7 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 _CODECS: Final = (
     ("libopus", "ogg", 12_000, 16_000),
     ("libopus", "ogg", 24_000, 16_000),
+    ("libopus", "ogg", 64_000, 48_000),
     ("libmp3lame", "mp3", 32_000, 16_000),
     ("aac", "adts", 32_000, 16_000),
     ("pcm_mulaw", "wav", 64_000, 8_000),
@@ -36,6 +37,12 @@ class Augmentation:
     codec: float = 0.12
     clip: float = 0.05
     babble: float = 0.25  # others talking behind
+    music: float = 0.08
+    loss: float = 0.08  # packets that never came
+    gain: float = 0.08  # somebody turns the volume, or moves
+
+
+DRY: Final = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def resample_and_colour(
@@ -145,6 +152,8 @@ def add_noise(samples: F32, babble: F32 | None, rng: np.random.Generator, how: A
     if power < 1e-8:  # nobody speaks: as loud as if somebody had
         power = 1e-3
     out = samples.copy()
+    if babble is None and rng.random() < how.music:
+        babble = music(len(out), rng)
     if babble is not None or rng.random() < how.noise:
         if babble is not None:
             noise = babble / np.float32(np.sqrt(np.mean(babble**2)) + 1e-9)
@@ -154,11 +163,72 @@ def add_noise(samples: F32, babble: F32 | None, rng: np.random.Generator, how: A
             ratio_db = float(rng.uniform(5.0, 45.0))
         out += noise * np.float32(np.sqrt(power) * 10.0 ** (-ratio_db / 20.0))
     level_db = float(rng.normal(-25.0, 7.0))
+    if rng.random() < how.gain:
+        out *= _gain_steps(len(out), rng)
     out *= np.float32(10.0 ** (level_db / 20.0) / np.sqrt(power))
     if rng.random() < how.clip:
         limit = float(np.quantile(np.abs(out), rng.uniform(0.97, 0.999))) + 1e-6
         out = np.clip(out, -limit, limit)
+    if rng.random() < how.gain:
+        out += np.float32(rng.normal(0.0, 0.02))  # a sound card's own offset
     return np.asarray(out, dtype=np.float32)
+
+
+def music(samples: int, rng: np.random.Generator) -> F32:
+    """Chords that change, a bass and a beat, f32 [samples]: music as a recogniser hears it."""
+    time_s = np.arange(samples) / SAMPLE_RATE_HZ
+    beat_s = 60.0 / float(rng.uniform(70, 150))
+    scale = np.array([0, 2, 3, 5, 7, 8, 10] if rng.random() < 0.5 else [0, 2, 4, 5, 7, 9, 11])
+    root_hz = float(rng.uniform(110, 220))
+    bright = float(rng.uniform(0.4, 0.9))
+    out = np.zeros(samples)
+    for bar in range(int(time_s[-1] / (4 * beat_s)) + 1):
+        at, end = (int(b * 4 * beat_s * SAMPLE_RATE_HZ) for b in (bar, bar + 1))
+        place = time_s[at:end] - time_s[min(at, samples - 1)]
+        degree = int(rng.integers(7))
+        for note in (degree, degree + 2, degree + 4, degree - 7):
+            hz = root_hz * 2.0 ** ((scale[note % 7] + 12 * (note // 7)) / 12)
+            fade = np.exp(-place * float(rng.uniform(0.3, 3.0)))
+            for harmonic in range(1, 7):
+                out[at:end] += bright**harmonic * fade * np.sin(2 * np.pi * hz * harmonic * place)
+    drum = rng.standard_normal(samples) * np.exp(-(time_s % beat_s) * float(rng.uniform(20, 60)))
+    out += float(rng.uniform(0.0, 2.0)) * drum
+    return np.asarray(out, dtype=np.float32)
+
+
+def _gain_steps(samples: int, rng: np.random.Generator) -> F32:
+    """One to three changes of loudness, at once or over half a second, f32 [samples]."""
+    time = np.arange(samples)
+    gain_db = np.zeros(samples)
+    for _ in range(int(rng.integers(1, 4))):
+        at, over = rng.uniform(0, samples), rng.choice([80, 8_000])
+        gain_db += float(rng.normal(0, 7)) * np.clip((time - at) / over, 0.0, 1.0)
+    return np.asarray(10.0 ** (gain_db / 20.0), dtype=np.float32)
+
+
+def over_the_line(samples: F32, rng: np.random.Generator, how: Augmentation) -> F32:
+    """Through a codec, and over a network that loses packets; each now and then."""
+    if rng.random() < how.codec:
+        samples = through_codec(samples, rng)
+    if rng.random() < how.loss:
+        samples = lose_packets(samples, rng)
+    return samples
+
+
+def lose_packets(samples: F32, rng: np.random.Generator) -> F32:
+    """1 to 15 % of 20 ms packets lost, in runs, and hidden as a receiver hides them: the last
+    packet again, fading, then silence."""
+    packet = SAMPLE_RATE_HZ // 50
+    out = samples.copy()
+    share, stays = float(rng.uniform(0.01, 0.15)), float(rng.uniform(0.1, 0.6))
+    run = 0
+    for at in range(packet, len(out) - packet, packet):
+        lost = rng.random() < (stays if run else share * (1.0 - stays))
+        run = run + 1 if lost else 0
+        if lost:
+            fade = np.float32(0.6 if run < 4 else 0.0)
+            out[at : at + packet] = fade * out[at - packet : at]
+    return out
 
 
 def through_codec(samples: F32, rng: np.random.Generator) -> F32:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from lipstream.engine.features import BANDS, FRAMES_PER_STEP, Features, offline_
 from lipstream.engine.types import F32, U8
 
 SHARD_CLIPS: Final = 100
+CORPUS_VERSION: Final = 2  # of what a seed gives; shards of another are made anew
 CLIP_FRAMES: Final = synthesis.CLIP_SAMPLES // synthesis.PHONE_HOP_SAMPLES
 UNKNOWN: Final = 255  # a phone target before the clip began
 
@@ -30,8 +31,10 @@ UNKNOWN: Final = 255  # a phone target before the clip began
 class Shard:
     """Clips ready to train on."""
 
-    features: NDArray[np.float16]  # f16 [clips, steps, BANDS * FRAMES_PER_STEP]
+    log_mel: NDArray[np.float16]  # f16 [clips, frames, BANDS], as heard
+    features: NDArray[np.float16]  # f16 [clips, steps, BANDS * FRAMES_PER_STEP], normalised
     phones: U8  # u8 [clips, frames], per 10 ms
+    voices: tuple[str, ...]  # who speaks, by clip; "" where that is not known
     targets: U8  # u8 [clips, steps, look-aheads], the phone each output speaks of
 
 
@@ -41,11 +44,13 @@ def make_shard(job: tuple[int, Path]) -> Path:
     features = Features()
     log_mel = np.zeros((SHARD_CLIPS, CLIP_FRAMES, BANDS), np.float16)
     phones = np.zeros((SHARD_CLIPS, CLIP_FRAMES), np.uint8)
+    voices = []
     for index in range(SHARD_CLIPS):
         clip = synthesis.make_clip(seed * SHARD_CLIPS + index)
         log_mel[index] = offline_log_mel(features, clip.samples)
         phones[index] = clip.phones
-    save_shard(path, log_mel, phones)
+        voices.append(clip.voice)
+    save_shard(path, log_mel, phones, voices)
     return path
 
 
@@ -56,7 +61,7 @@ def make_corpus(
     folder.mkdir(parents=True, exist_ok=True)
     seconds = SHARD_CLIPS * CLIP_FRAMES * 0.01
     count = max(2, round(hours * 3600 / seconds))
-    paths = [folder / f"synthetic_{seed}_{index:04d}.npz" for index in range(count)]
+    paths = [folder / f"speech_{CORPUS_VERSION}_{seed}_{index:04d}.npz" for index in range(count)]
     jobs = [
         (seed * 100_000 + index, path) for index, path in enumerate(paths) if not path.is_file()
     ]
@@ -75,7 +80,6 @@ def make_real_shard(
     length = synthesis.CLIP_SAMPLES
     log_mel = np.zeros((clips, CLIP_FRAMES, BANDS), np.float16)
     phones = np.zeros((clips, CLIP_FRAMES), np.uint8)
-    dry = augment.Augmentation(0, 0, 0, 0, 0, 0, 0)
     how = augment.Augmentation()
     centres = (np.arange(CLIP_FRAMES) + 0.5) * synthesis.PHONE_HOP_SAMPLES
     for index in range(clips):
@@ -85,7 +89,7 @@ def make_real_shard(
         at = int(rng.uniform(-8000, 8000))
         while at < length:
             audio, labels = speech[which]
-            voice = augment.resample_and_colour(audio, 16_000 * speed, rng, dry)
+            voice = augment.resample_and_colour(audio, 16_000 * speed, rng, augment.DRY)
             voice *= np.float32(0.1) / (np.sqrt(np.mean(voice**2, dtype=np.float32)) + 1e-6)
             first, last = max(0, at), min(length, at + len(voice))
             if last > first:
@@ -99,10 +103,9 @@ def make_real_shard(
         samples = augment.resample_and_colour(samples, 16_000, rng, how)
         others = _crowd(speech, length, rng) if rng.random() < how.babble else None
         samples = augment.add_noise(samples, others, rng, how)
-        if rng.random() < how.codec:
-            samples = augment.through_codec(samples, rng)
+        samples = augment.over_the_line(samples, rng, how)
         log_mel[index] = offline_log_mel(features, samples)
-    save_shard(path, log_mel, phones)
+    save_shard(path, log_mel, phones, [""] * clips)
 
 
 def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) -> F32:
@@ -112,20 +115,20 @@ def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) 
     return np.sum([voice / (voice.std() + 1e-6) for voice in voices], axis=0, dtype=np.float32)
 
 
-def save_shard(path: Path, log_mel: NDArray[np.float16], phones: U8) -> None:
+def save_shard(path: Path, log_mel: NDArray[np.float16], phones: U8, voices: Sequence[str]) -> None:
     """Write a shard; a name appears only when the file is whole."""
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, log_mel=log_mel, phones=phones)
+    np.savez(partial, log_mel=log_mel, phones=phones, voices=np.array(voices))
     partial.rename(path)
 
 
 def load_shard(path: Path) -> Shard:
     """Read a shard and normalise it as the stream would be."""
     with np.load(path) as data:
-        log_mel, phones = data["log_mel"], data["phones"]
+        log_mel, phones, voices = data["log_mel"], data["phones"], data["voices"]
     normal = normalise(log_mel)
     steps = normal.reshape(len(normal), -1, BANDS * FRAMES_PER_STEP)
-    return Shard(steps, phones, phone_targets(phones))
+    return Shard(log_mel, steps, phones, tuple(voices.tolist()), phone_targets(phones))
 
 
 def normalise(log_mel: NDArray[np.float16] | F32) -> NDArray[np.float16]:

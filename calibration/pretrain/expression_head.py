@@ -29,6 +29,7 @@ from lipstream.engine.features import BANDS, FRAMES_PER_STEP, Features, offline_
 from lipstream.engine.types import F32, STEP_SAMPLES, U8
 
 _VARIANTS: Final = 12  # damaged copies of each real clip
+_CROWDED: Final = 0.35  # of them, with others talking behind
 _CROP_STEPS: Final = 175
 _REAL_BATCH: Final = 24
 _SYNTHETIC_BATCH: Final = 16
@@ -110,7 +111,7 @@ def real_sequences(
         for variant in range(_VARIANTS + 1):
             audio, speed = clip.audio, 1.0
             if variant:
-                audio, speed = _damaged(clip.audio, rng)
+                audio, speed = _damaged(clip.audio, _crowd(clip, clips, rng), rng)
             heard = listen(net, features_of(audio))
             target, known = _targets(clip, speed, len(heard.logits), scale[clip.speaker])
             sequence = _RealSequence(heard.logits, heard.hidden, target, known)
@@ -118,14 +119,31 @@ def real_sequences(
     return people
 
 
-def _damaged(audio: F32, rng: np.random.Generator) -> tuple[F32, float]:
+def _crowd(clip: TalkingClip, clips: Sequence[TalkingClip], rng: np.random.Generator) -> F32 | None:
+    """Two to five others talking, f32 [samples of the clip] at 16 kHz; now and then."""
+    others = [other.audio for other in clips if other.speaker != clip.speaker]
+    if not others or rng.random() > _CROWDED:
+        return None
+    voices = [others[int(rng.integers(len(others)))] for _ in range(int(rng.integers(2, 6)))]
+    length = len(clip.audio)
+    return np.sum(
+        [
+            np.roll(np.resize(v / (v.std() + 1e-6), length), int(rng.integers(length)))
+            for v in voices
+        ],
+        axis=0,
+        dtype=np.float32,
+    )
+
+
+def _damaged(audio: F32, crowd: F32 | None, rng: np.random.Generator) -> tuple[F32, float]:
     speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.18))))
     how = augment.Augmentation(room=0.4, noise=0.7, colour=0.8, telephone=0.1, clip=0.03)
     damaged = augment.resample_and_colour(audio, 16_000 * speed, rng, how)
-    damaged = augment.add_noise(damaged, None, rng, how)
-    if rng.random() < how.codec:
-        damaged = augment.through_codec(damaged, rng)
-    return damaged, speed
+    if crowd is not None:
+        crowd = np.resize(crowd, len(damaged))
+    damaged = augment.add_noise(damaged, crowd, rng, how)
+    return augment.over_the_line(damaged, rng, how), speed
 
 
 def output_times_s(steps: int) -> F32:

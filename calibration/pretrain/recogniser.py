@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lipstream.calibration.pretrain.corpus import UNKNOWN, Shard
+from lipstream.calibration.pretrain.corpus import UNKNOWN, Shard, normalise
+from lipstream.calibration.pretrain.phones import BILABIALS
+from lipstream.calibration.pretrain.train_renderer import computes_in_bf16
 from lipstream.engine.encoder_torch import EncoderNet
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP
+from lipstream.engine.types import F32
 
 BATCH: Final = 32
 # By look-ahead: what has just been heard is a guess and must not pull the rest.
 _WEIGHT: Final = (0.4, 0.8, 1.0, 1.0, 1.0)
 _PARTS: Final = ("dense", "gru1", "gru2", "phone")
-_F32_TAIL: Final = 0.15  # the last steps in f32; bf16 before that is 1.6 times as fast on CPUs
+_F32_TAIL: Final = 0.15  # the last steps in f32; bf16 before that is 1.6 times as fast
+# An m that is taken for an n leaves the lips apart, which is seen; the other way round is not.
+_BILABIAL_WEIGHT: Final = 2.0
+_CROWDED: Final = 0.35  # of a batch, with others behind
+_QUIET_ROOM: Final = 1e-4  # power in a band where nobody speaks: what the others are held against
 
 
 class _Recognise(nn.Module):
@@ -54,11 +63,12 @@ def train_recogniser(
         warm = min(1.0, 0.02 + step / 100)
         for group in optimiser.param_groups:
             group["lr"] = rate * warm * (0.5 * (1.0 + np.cos(np.pi * share)) + 0.01)
-        features, targets = _batch(shards, rng)
-        dtype = torch.bfloat16 if share < 1.0 - _F32_TAIL else torch.float32
+        batch = draw(shards, rng)
+        short = share < 1.0 - _F32_TAIL and computes_in_bf16("cpu")
+        dtype = torch.bfloat16 if short else torch.float32
         weights = {name: p.to(dtype) for name, p in forward.named_parameters()}
-        logits = torch.func.functional_call(forward, weights, (features.to(dtype),))
-        loss = phone_loss(logits.float(), targets)
+        logits = torch.func.functional_call(forward, weights, (batch.features.to(dtype),))
+        loss = phone_loss(logits.float(), batch.targets)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -70,8 +80,10 @@ def train_recogniser(
 
 def phone_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy over look-aheads; logits f32 [B, T, L, phones], targets i64 [B, T, L]."""
+    by_phone = torch.ones(logits.shape[-1])
+    by_phone[list(BILABIALS)] = _BILABIAL_WEIGHT
     loss = functional.cross_entropy(
-        logits.flatten(0, 2), targets.flatten(), reduction="none", ignore_index=-100,
+        logits.flatten(0, 2), targets.flatten(), by_phone, reduction="none", ignore_index=-100,
         label_smoothing=0.03,
     )  # fmt: skip
     return (loss.view(targets.shape) * torch.tensor(_WEIGHT)).mean()
@@ -85,13 +97,25 @@ def frame_accuracy(net: EncoderNet, shard: Shard) -> list[float]:
     return [float(right[:, 20:, column].mean()) for column in range(right.shape[2])]
 
 
-def _batch(shards: Sequence[Shard], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Random clips, with their channel and noise varied once more in the feature domain."""
-    picked = [shards[int(rng.integers(len(shards)))] for _ in range(BATCH)]
-    rows = [int(rng.integers(len(shard.features))) for shard in picked]
-    features = np.stack([s.features[row] for s, row in zip(picked, rows, strict=True)])
-    targets = np.stack([s.targets[row] for s, row in zip(picked, rows, strict=True)])
-    x = torch.from_numpy(features.astype(np.float32)).unflatten(-1, (FRAMES_PER_STEP, BANDS))
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step of training hears."""
+
+    features: Tensor  # f32 [BATCH, steps, FEATURES]
+    targets: Tensor  # i64 [BATCH, steps, look-aheads], -100 where unknown
+    voices: tuple[str, ...]
+
+
+def draw(shards: Sequence[Shard], rng: np.random.Generator) -> Batch:
+    """Random clips, some with others talking behind, their channel and noise varied once more."""
+    picked = [_any_clip(shards, rng) for _ in range(BATCH)]
+    features = np.stack([shard.features[row] for shard, row in picked]).astype(np.float32)
+    targets = np.stack([shard.targets[row] for shard, row in picked])
+    crowded = np.flatnonzero(rng.random(BATCH) < _CROWDED)
+    mixed = [with_crowd(picked[row][0].log_mel[picked[row][1]], shards, rng) for row in crowded]
+    if mixed:
+        features[crowded] = normalise(np.stack(mixed)).reshape(len(mixed), *features.shape[1:])
+    x = torch.from_numpy(features).unflatten(-1, (FRAMES_PER_STEP, BANDS))
     tilt = functional.interpolate(0.25 * torch.randn(BATCH, 1, 8), size=BANDS, mode="linear")
     x = x + tilt[:, :, None] + 0.15 * torch.randn(BATCH, 1, 1, 1) + 0.08 * torch.randn_like(x)
     for row in range(BATCH):
@@ -100,4 +124,29 @@ def _batch(shards: Sequence[Shard], rng: np.random.Generator) -> tuple[Tensor, T
             first = int(rng.integers(0, BANDS - width))
             x[row, :, :, first : first + width] = 0.0
     wanted = torch.from_numpy(targets.astype(np.int64))
-    return x.flatten(-2), wanted.masked_fill(wanted == UNKNOWN, -100)
+    voices = tuple(shard.voices[row] for shard, row in picked)
+    return Batch(x.flatten(-2), wanted.masked_fill(wanted == UNKNOWN, -100), voices)
+
+
+def _any_clip(shards: Sequence[Shard], rng: np.random.Generator) -> tuple[Shard, int]:
+    shard = shards[int(rng.integers(len(shards)))]
+    return shard, int(rng.integers(len(shard.log_mel)))
+
+
+def with_crowd(
+    log_mel: NDArray[np.float16], shards: Sequence[Shard], rng: np.random.Generator
+) -> F32:
+    """A clip f16 [frames, BANDS] with one to six other clips behind it, 2 to 20 dB weaker.
+
+    Powers add in every band: sounds of different people are not in phase.
+    """
+    own = np.exp(log_mel.astype(np.float32))
+    crowd = np.zeros_like(own)
+    for _ in range(int(rng.integers(1, 7))):
+        shard, row = _any_clip(shards, rng)
+        other = np.exp(shard.log_mel[row].astype(np.float32))
+        crowd += np.roll(other, int(rng.integers(len(other))), 0) / (other.mean() + 1e-9)
+    ratio = 10.0 ** (-float(rng.uniform(2.0, 20.0)) / 10.0)
+    level = max(float(own.mean()), _QUIET_ROOM) * ratio / (float(crowd.mean()) + 1e-9)
+    mixed: F32 = np.log(own + np.float32(level) * crowd).astype(np.float32)
+    return mixed

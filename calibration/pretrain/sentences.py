@@ -128,6 +128,17 @@ def nonsense(rng: np.random.Generator) -> str:
     )
 
 
+def syllables(rng: np.random.Generator) -> str:
+    """Words of plain syllables, consonant and vowel and at most one sonorant: sayable anywhere."""
+    words = []
+    for _ in range(int(rng.integers(3, 8))):
+        word = ""
+        for _ in range(int(rng.integers(1, 5))):
+            word += str(rng.choice(list("ppbbmmfvtdnszkgl"))) + str(rng.choice(list("aeiou")))
+        words.append(word + str(rng.choice(["", "", "", "n", "l", "s"])))
+    return " ".join(words) + "."
+
+
 def numbers(rng: np.random.Generator) -> str:
     """Digits and numbers: words in every language that a synthesiser speaks."""
     kinds = rng.integers(0, 3, size=int(rng.integers(1, 4)))

@@ -1,30 +1,34 @@
 """Synthetic speech with the exact time of every phone, from three synthesisers.
 
 espeak-ng speaks 100 languages in 100 voices through its C interface, which reports each phoneme
-with its sample; flite and festival are recorded human voices. Formant voices and recorded ones
-fail in different ways, and it is the variety that carries over to real people. Each clip is a
-pure function of its seed.
+with its sample; `recorded_voices` adds flite and festival. Each clip is a pure function of its
+seed and of the voices that are installed.
 
 Source: time shifts measured against lips of real speakers (espeak stamps voiceless stops at the
-burst, 35 to 40 ms after the lips have closed; flite and festival are best at +15 ms).
+burst, 35 to 40 ms after the lips have closed).
 """
 
 from __future__ import annotations
 
 import ctypes
 import shutil
-import subprocess
-import tempfile
-import wave
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from lipstream.calibration.pretrain import augment, sentences
-from lipstream.calibration.pretrain.phones import SILENCE, VOICELESS_STOPS, from_arpabet, from_ipa
+from lipstream.calibration.pretrain.manner import Manner, any_manner
+from lipstream.calibration.pretrain.phones import SILENCE, VOICELESS_STOPS, from_ipa
+from lipstream.calibration.pretrain.recorded_voices import (
+    FLITE_VOICES,
+    Speech,
+    festival_voices,
+    speak_festival,
+    speak_flite,
+    text_for,
+)
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8
 
@@ -32,9 +36,6 @@ PHONE_HOP_SAMPLES: Final = 160  # labels are per 10 ms at 16 kHz
 CLIP_SAMPLES: Final = 8 * SAMPLE_RATE_HZ
 _ESPEAK_SHIFT_S: Final = -0.028
 _ESPEAK_VOICELESS_STOP_SHIFT_S: Final = -0.040
-_RECORDED_SHIFT_S: Final = 0.015
-_FLITE_VOICES: Final = ("slt", "rms", "awb", "kal16", "kal")
-_FESTIVAL_VOICES: Final = ("voice_cmu_us_slt_arctic_hts", "voice_kal_diphone")
 _ENGLISH: Final = (
     "en-us", "en", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp",
     "en-us-nyc", "en-029",
@@ -59,16 +60,6 @@ _VARIANTS: Final = (
     "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "Storm",
     "travis", "Tweaky", "victor", "zac",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Speech:
-    """Speech and what was said when."""
-
-    samples: F32  # f32 [n], at rate_hz
-    rate_hz: int
-    starts_s: tuple[float, ...]  # of each phone
-    phones: tuple[int, ...]  # index into PHONES; each lasts until the next one starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,82 +164,18 @@ def _espeak() -> Espeak:
     return Espeak()
 
 
-def _read_wav(path: Path) -> tuple[F32, int]:
-    with wave.open(str(path)) as source:
-        raw = source.readframes(source.getnframes())
-        return np.frombuffer(raw, np.int16).astype(np.float32) / 32768.0, source.getframerate()
-
-
-def _from_ends(pairs: list[tuple[str, float]]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Phones given with their end times to starts and phones."""
-    starts: list[float] = []
-    phones: list[int] = []
-    start_s = 0.0
-    for symbol, end_s in pairs:
-        parts = from_arpabet(symbol)
-        for index, phone in enumerate(parts):
-            starts.append(start_s + (end_s - start_s) * index / len(parts) + _RECORDED_SHIFT_S)
-            phones.append(phone)
-        start_s = end_s
-    return tuple(starts), tuple(phones)
-
-
-def speak_flite(text: str, voice: str, stretch: float, pitch_hz: float) -> Speech:
-    """One utterance by flite. Raises: UsageError when flite is not installed."""
-    program = shutil.which("flite")
-    if program is None:
-        raise UsageError("flite was not found; install the package flite")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speech.wav"
-        command = [program, "-voice", voice, "-psdur", "--setf", f"duration_stretch={stretch:.3f}"]
-        command += ["--setf", f"int_f0_target_mean={pitch_hz:.1f}", "-t", text, "-o", str(path)]
-        result = subprocess.run(command, check=True, capture_output=True, text=True)
-        samples, rate_hz = _read_wav(path)
-    pairs = [
-        (name, float(end)) for name, end in (item.split(":") for item in result.stdout.split())
-    ]
-    starts, phones = _from_ends(pairs)
-    return Speech(samples, rate_hz, starts, phones)
-
-
-def speak_festival(texts: list[str], voice: str, stretch: float) -> list[Speech]:
-    """Several utterances by one festival process, which takes a second to start."""
-    program = shutil.which("festival")
-    if program is None:
-        raise UsageError(
-            "festival was not found; install festival, festvox-us-slt-hts and festvox-kallpc16k"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        lines = [f"({voice})", f"(Parameter.set 'Duration_Stretch {stretch:.3f})"]
-        for index, text in enumerate(texts):
-            quoted = text.replace("\\", "").replace('"', "")
-            base = Path(folder) / str(index)
-            lines.append(f'(set! u (Utterance Text "{quoted}"))(utt.synth u)')
-            lines.append(f'(utt.save.wave u "{base}.wav" \'riff)(utt.save.segs u "{base}.segs")')
-        script = Path(folder) / "speak.scm"
-        script.write_text("\n".join(lines))
-        subprocess.run([program, "-b", str(script)], check=True, capture_output=True)
-        spoken = []
-        for index in range(len(texts)):
-            samples, rate_hz = _read_wav(Path(folder) / f"{index}.wav")
-            segments = (Path(folder) / f"{index}.segs").read_text().split("#\n", 1)[1].split("\n")
-            pairs = [(cells[2], float(cells[0])) for cells in map(str.split, segments) if cells]
-            starts, phones = _from_ends(pairs)
-            spoken.append(Speech(samples, rate_hz, starts, phones))
-    return spoken
-
-
-def _voice_of_clip(rng: np.random.Generator) -> tuple[str, list[Speech]]:
+def _voice_of_clip(rng: np.random.Generator, manner: Manner) -> tuple[str, list[Speech]]:
     """Utterances of one random voice, together at least 8 s or eight tries."""
     kind = rng.random()
+    stretch = float(np.exp(rng.uniform(*np.log(manner.stretch))))
     spoken: list[Speech] = []
-    if kind < 0.06 and shutil.which("festival"):
-        voice = str(rng.choice(_FESTIVAL_VOICES))
-        texts = [sentences.english(rng) for _ in range(3)]
-        return voice, speak_festival(texts, voice, float(rng.uniform(0.8, 1.3)))
-    if kind < 0.34 and shutil.which("flite"):
-        voice = str(rng.choice(_FLITE_VOICES))
-        stretch, pitch_hz = float(rng.uniform(0.75, 1.4)), float(rng.uniform(80, 230))
+    if kind < 0.12 and festival_voices():
+        voices = festival_voices()
+        recorded = voices[int(rng.integers(len(voices)))]
+        texts = [text_for(recorded, rng) for _ in range(3)]
+        return recorded.name, speak_festival(texts, recorded, stretch)
+    if kind < 0.36 and shutil.which("flite"):
+        voice, pitch_hz = str(rng.choice(FLITE_VOICES)), float(rng.uniform(80, 230))
         for _ in range(4):
             spoken.append(speak_flite(sentences.english(rng), voice, stretch, pitch_hz))
         return voice, spoken
@@ -256,7 +183,8 @@ def _voice_of_clip(rng: np.random.Generator) -> tuple[str, list[Speech]]:
     names = _ENGLISH if family < 0.6 else _LATIN if family < 0.87 else _OTHER
     language = str(rng.choice(names))
     voice = f"{language}+{rng.choice(_VARIANTS)}"
-    manner = (int(rng.integers(110, 230)), int(rng.integers(15, 85)), int(rng.integers(20, 80)))
+    rate_wpm = int(np.clip(165 / stretch, 80, 260))
+    how = (rate_wpm, int(rng.integers(15, 85)), int(rng.integers(*manner.pitch_range)))
     for _ in range(8):
         if names is _ENGLISH:
             text = sentences.english(rng)
@@ -264,7 +192,7 @@ def _voice_of_clip(rng: np.random.Generator) -> tuple[str, list[Speech]]:
             text = sentences.nonsense(rng)
         else:
             text = sentences.numbers(rng)
-        speech = _espeak().speak(text, voice, *manner)
+        speech = _espeak().speak(text, voice, *how)
         if speech is None:
             voice = f"en-us+{rng.choice(_VARIANTS[:13])}"
             continue
@@ -280,10 +208,11 @@ def make_clip(
 ) -> LabelledClip:
     """The labelled clip of one seed. Raises: UsageError when no synthesiser is installed."""
     rng = np.random.default_rng(seed)
-    voice, spoken = _voice_of_clip(rng)
+    manner = any_manner(rng)
+    voice, spoken = _voice_of_clip(rng, manner)
     if rng.random() < 0.03:  # a room where nobody speaks
         voice, spoken = "none", []
-    shift = float(np.exp(rng.uniform(np.log(0.82), np.log(1.22))))
+    shift = float(np.exp(rng.uniform(*np.log(manner.shift))))
     samples = np.zeros(CLIP_SAMPLES, np.float32)
     phones = np.full(CLIP_SAMPLES // PHONE_HOP_SAMPLES, SILENCE, np.uint8)
     centres_s = (np.arange(len(phones)) + 0.5) * PHONE_HOP_SAMPLES / SAMPLE_RATE_HZ
@@ -294,7 +223,8 @@ def make_clip(
         at = _add_mouth_noise(samples, max(0, at), rng)
     for speech in spoken:
         rate_hz = speech.rate_hz * shift
-        voiced = augment.resample_and_colour(speech.samples, rate_hz, rng, _dry(how))
+        voiced = manner.voiced(speech.samples, speech.rate_hz, rng)
+        voiced = augment.resample_and_colour(voiced, rate_hz, rng, augment.DRY)
         starts_s = np.array(speech.starts_s) / shift + at / SAMPLE_RATE_HZ
         which = np.searchsorted(starts_s, centres_s, side="right") - 1
         end_s = (at + len(voiced)) / SAMPLE_RATE_HZ
@@ -311,8 +241,7 @@ def make_clip(
     samples = augment.resample_and_colour(samples, SAMPLE_RATE_HZ, rng, how)
     babble = _babble(rng) if rng.random() < how.babble else None
     samples = augment.add_noise(samples, babble, rng, how)
-    if rng.random() < how.codec:
-        samples = augment.through_codec(samples, rng)
+    samples = augment.over_the_line(samples, rng, how)
     return LabelledClip(samples, phones, voice)
 
 
@@ -324,11 +253,6 @@ def _add_mouth_noise(samples: F32, at: int, rng: np.random.Generator) -> int:
     if last > first:
         samples[first:last] += noise[first - at : last - at]
     return end
-
-
-def _dry(how: augment.Augmentation) -> augment.Augmentation:
-    """Per utterance only the resampling: room and line are the same for a whole clip."""
-    return augment.Augmentation(0, 0, 0, 0, 0, 0, 0)
 
 
 def _babble(rng: np.random.Generator) -> F32:

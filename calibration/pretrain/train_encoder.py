@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Report = Callable[[str, float], None]
 # Averaging and the loss both leave the motion a little small; measured on held-out people.
 OUTPUT_GAIN = 1.15
+_LATER_RATE = 1.2e-3
+_CONTINUED_RATE = 1.0e-3
 _ALIGNING_HEAD = 3  # 120 ms: knows enough of what follows, and is trained as much as any
 
 
@@ -58,10 +60,18 @@ def main(
     cache: Path | None = None,
     options: TrainingOptions | None = None,
     report: Report | None = None,
+    continued: Path | None = None,
 ) -> dict[str, Any]:
     """Train an encoder and write it into the folder `output`; returns what it can do.
 
-    `data` is a folder of video clips of people talking (docs/models.md says what ours holds).
+    Args:
+        output: folder.
+        data: folder of video clips of people talking (docs/models.md says what ours holds).
+        cache: folder for the steps' results.
+        options: how long.
+        report: hears (what is done, share of it).
+        continued: encoder.safetensors whose recogniser is trained on, in place of a new one: only
+            `more_steps` of it, at a lower rate.
 
     Raises:
         UsageError: torch, onnx or a synthesiser is missing, or `data` holds no clips.
@@ -86,15 +96,21 @@ def main(
     paths = corpus.make_corpus(cache / "corpus", options.hours, options.seed, report)
     shards = [corpus.load_shard(path) for path in paths]
     judged, shards = shards[0], shards[1:]
-    recogniser.train_recogniser(net, shards, options.steps, 2e-3, options.seed, report)
+    if continued is None:
+        recogniser.train_recogniser(net, shards, options.steps, 2e-3, options.seed, report)
+    else:
+        load_recogniser(net, continued)
     clips: list[TalkingClip] = []
     if data is not None:
         clips = track_clips(data, cache / "tracks", report)
         real = _real_shards(net, data, clips, cache, options)
-        shards = [*shards, *(corpus.load_shard(path) for path in real)]
+        # Not more than a fifth: there are few voices in it.
+        some = real[: max(3, len(paths) // 5)]
+        shards = [*shards, *(corpus.load_shard(path) for path in some)]
     if options.more_steps:
         seed = options.seed + 1
-        recogniser.train_recogniser(net, shards, options.more_steps, 1.2e-3, seed, report)
+        rate = _LATER_RATE if continued is None else _CONTINUED_RATE
+        recogniser.train_recogniser(net, shards, options.more_steps, rate, seed, report)
     heads = train_heads(net, shards[:12], clips, options, report)
     weights = export.louder(export.joined(heads), OUTPUT_GAIN)
     output.mkdir(parents=True, exist_ok=True)
@@ -105,6 +121,17 @@ def main(
         "clips": len(clips),
         "phone_accuracy": [round(value, 3) for value in accuracy],
     }
+
+
+def load_recogniser(net: EncoderNet, weights: Path) -> None:
+    """Take the phonetic part of encoder.safetensors. Raises: UsageError for another shape."""
+    from safetensors.torch import load_file
+
+    parts = ("dense", "gru1", "gru2", "phone")
+    known = {k: w.float() for k, w in load_file(weights).items() if k.split(".")[0] in parts}
+    missing = net.load_state_dict(known, strict=False).missing_keys
+    if any(name.split(".")[0] in parts for name in missing):
+        raise UsageError(f"{weights}: not an encoder of this shape")
 
 
 def train_heads(
@@ -187,7 +214,10 @@ def _real_shards(
         labels, score = alignment.align(np.log(posterior + 1e-9), alignment.phones_of(text))
         if score > alignment.GOOD_SCORE:
             speech.append((audio, labels))
-    paths = [cache / "corpus" / f"real_{options.seed}_{index:02d}.npz" for index in range(12)]
+    paths = [
+        cache / "corpus" / f"real_{corpus.CORPUS_VERSION}_{options.seed}_{index:02d}.npz"
+        for index in range(12)
+    ]
     for index, path in enumerate(paths if speech else []):
         if not path.is_file():
             rng = np.random.default_rng((options.seed, index))

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipstream.bench.quality import closures, hear, measure_quality, read_phones, step_ms
+from lipstream.bench.closures import labelled_closures, read_phones, word_starts
+from lipstream.bench.hearing import hear
+from lipstream.bench.quality import measure_quality, step_ms
 from lipstream.engine.encoder import Encoder
 from lipstream.engine.errors import UsageError
 from tests.engine.sounds import data_folder, vowels
@@ -35,6 +37,13 @@ def test_phones_of_a_textgrid(tmp_path: Path) -> None:
     assert read_phones(path) == [(0.0, 0.09, "AH"), (0.09, 0.21, "B")]
 
 
+def test_words_of_a_grid_label_file(tmp_path: Path) -> None:
+    path = tmp_path / "bbaf4p.align"
+    path.write_text("0 17250 sil\n17250 22500 bin\n22500 26500 blue\n38000 47250 please\n")
+    assert word_starts(path, ("b", "p")) == [0.69, 0.9, 1.52]
+    assert word_starts(path, ("s",)) == [0.0]
+
+
 def test_hearing_covers_the_sound_in_steps_of_20_ms() -> None:
     heard = hear(Encoder(80), vowels(1.0))
     np.testing.assert_allclose(heard.time_s, 0.02 * np.arange(50))
@@ -53,7 +62,7 @@ def test_a_step_has_a_cost() -> None:
 
 def test_lips_meet_on_real_bilabials() -> None:
     """The promise of the model card, with the shipped weights, through the streaming stage."""
-    figures = closures(Encoder(80), data_folder())
+    figures = labelled_closures(Encoder(80), data_folder())
     assert figures["bilabials"] == 46
     assert figures["bilabials_closed"] >= 0.8
     assert figures["open_vowels_closed"] <= 0.25

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from lipstream.calibration.pretrain import alignment, augment, phones, sentences, synthesis
 from lipstream.calibration.pretrain.coarticulation import lip_track
 from lipstream.calibration.pretrain.corpus import UNKNOWN, phone_targets
-from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32, U8
 
 INDEX = phones.INDEX
@@ -30,7 +28,6 @@ def has_espeak() -> bool:
 
 
 needs_espeak = pytest.mark.skipif(not has_espeak(), reason="libespeak-ng is not installed")
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 
 
 def named(*names: str) -> tuple[int, ...]:
@@ -99,13 +96,31 @@ def test_a_codec_keeps_time(seed: int) -> None:
 
 def test_resampling_shifts_time_by_the_rate_and_colour_does_not() -> None:
     samples = pulses(2.0)
-    dry = augment.Augmentation(0, 0, 0, 0, 0, 0)
     rng = np.random.default_rng(0)
-    faster = augment.resample_and_colour(samples, 16_000 * 1.25, rng, dry)
+    faster = augment.resample_and_colour(samples, 16_000 * 1.25, rng, augment.DRY)
     assert abs(len(faster) - len(samples) / 1.25) <= 1
     assert abs(int(np.abs(faster[:1400]).argmax()) - 800 / 1.25) < 12
     coloured = augment.resample_and_colour(samples, 16_000, rng, augment.Augmentation(room=0))
     assert abs(int(np.abs(coloured[:1600]).argmax()) - int(np.abs(samples[:1600]).argmax())) < 24
+
+
+def test_lost_packets_are_hidden_and_keep_time() -> None:
+    rng = np.random.default_rng(3)
+    samples = rng.standard_normal(8 * 16_000).astype(np.float32)
+    heard = augment.lose_packets(samples, rng)
+    packets, before = heard.reshape(-1, 320), samples.reshape(-1, 320)
+    lost = np.flatnonzero((packets != before).any(1))
+    assert 0.005 * len(packets) < len(lost) < 0.4 * len(packets)
+    first = int(lost[0])
+    np.testing.assert_allclose(packets[first], 0.6 * before[first - 1], rtol=1e-6)
+
+
+def test_music_is_loud_all_the_time_and_changes() -> None:
+    heard = augment.music(8 * 16_000, np.random.default_rng(0))
+    power = (heard.reshape(-1, 16_000) ** 2).mean(1)
+    assert power.min() > 0.02 * power.max()
+    spectra = np.abs(np.fft.rfft(heard.reshape(-1, 16_000), axis=1))
+    assert np.corrcoef(spectra[0], spectra[-1])[0, 1] < 0.9
 
 
 def test_alignment_finds_the_boundaries_of_a_clear_posterior() -> None:
@@ -152,22 +167,6 @@ def test_a_seed_in_a_fresh_process_is_a_clip() -> None:
     first, second = in_fresh_process("clip"), in_fresh_process("clip")
     np.testing.assert_array_equal(first["samples"], second["samples"])
     np.testing.assert_array_equal(first["phones"], second["phones"])
-
-
-@needs_flite
-def test_flite_reports_phones_with_their_times() -> None:
-    speech = synthesis.speak_flite("Mama", "slt", 1.0, 180.0)
-    said = [phones.PHONES[p].name for p in speech.phones if p != phones.SILENCE]
-    assert said == ["m", "aa", "m", "ah"]
-    assert 0.3 < len(speech.samples) / speech.rate_hz < 2.0
-
-
-def test_a_missing_synthesiser_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    with pytest.raises(UsageError, match="package flite"):
-        synthesis.speak_flite("x", "slt", 1.0, 100.0)
-    with pytest.raises(UsageError, match="festvox-us-slt-hts"):
-        synthesis.speak_festival(["x"], "voice_kal_diphone", 1.0)
 
 
 SCRIPT = """
