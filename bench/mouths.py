@@ -18,6 +18,7 @@ from lipstream.bench.reconstruction import (
     summary_of,
 )
 from lipstream.calibration.pretrain.clips import VIDEO_SUFFIXES, find_paintable
+from lipstream.calibration.pretrain.train_renderer import kept_target
 from lipstream.engine.errors import CalibrationError, UsageError
 from lipstream.engine.renderer import Renderer, load_renderer
 from lipstream.engine.target import Target, load_target
@@ -63,7 +64,7 @@ def measure_mouths(
         for index, path in enumerate(clips):
             report(f"repainting {path.name}", index / len(clips))
             try:
-                target = _calibrated(path, cache)
+                target = kept_target(path, cache)
             except CalibrationError:
                 continue
             renderers: dict[str, Renderer | None] = {
@@ -115,15 +116,6 @@ def unseen_clips(data: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{data} holds no video of a person that the renderer has not seen")
     return found
-
-
-def _calibrated(path: Path, cache: Path) -> Target:
-    from lipstream.calibration.build import CalibrationOptions, calibrate
-
-    folder = cache / f"{path.stem}.target"
-    if not folder.is_dir():
-        calibrate(path, folder, CalibrationOptions())
-    return load_target(folder)
 
 
 def _adapted(target: Target, cache: Path) -> tuple[Path, dict[str, Any]]:

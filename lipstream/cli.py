@@ -18,7 +18,7 @@ import typer
 
 from lipstream.cli_bench import bench_app
 from lipstream.cli_live import present, publish, serve
-from lipstream.cli_options import Backend, Json, Profile, Renderer, Verbose
+from lipstream.cli_options import Backend, Detail, Json, Profile, Renderer, Verbose
 from lipstream.cli_train import train_app
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError
@@ -136,25 +136,29 @@ def dub(
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
+    detail: Detail = 256,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Make a target say what a sound file says."""
     with own_console(verbose) as console:
-        _dub(console, (target, audio, output), (profile, backend, background, renderer), json)
+        names = profile, backend, background, renderer
+        _dub(console, (target, audio, output), names, json, detail)
 
 
 def _dub(
-    console: Console, paths: tuple[Path, Path, Path], names: tuple[str, str, str, str], json: bool
+    console: Console,
+    paths: tuple[Path, Path, Path],
+    names: tuple[str, str, str, str],
+    json: bool,
+    detail: int = 256,
 ) -> None:
     from lipstream.streaming.dub import DubOptions
     from lipstream.streaming.dub import dub as write
 
     target, audio, output = paths
     with console.progress() as progress:
-        profile, backend, background, renderer = names
-        options = DubOptions(profile, backend, background, renderer, progress)
-        report = write(target, audio, output, options)
+        report = write(target, audio, output, DubOptions(*names, progress, detail))
     sentence = (
         f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
         f"{report['seconds']:.1f} s ({report['realtime_factor']:.1f}x real time, "

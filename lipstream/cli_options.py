@@ -14,6 +14,9 @@ Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 
 Renderer = Annotated[
     str, typer.Option(help="Mend mouths by the network: auto (where it can run), network, none.")
 ]
+Detail = Annotated[
+    int, typer.Option(help="Of the renderer's crop, px: 256; 384 or 512 for large, sharp faces.")
+]
 Backend = Annotated[
     str, typer.Option(help="What runs the networks: auto, openvino, numpy, torch, tensorrt.")
 ]

@@ -62,6 +62,7 @@ class DubOptions:
     background: str = "matched"
     renderer: str = "auto"
     progress: Progress | None = None
+    detail: int = 256  # of the renderer, see `engine.renderer.DETAILS`
 
 
 def dub(
@@ -74,7 +75,8 @@ def dub(
 
     Returns:
         frames, fps, duration_s, seconds, realtime_factor, backend, profile, background, renderer,
-        delay_ms, av_offset_ms, peak_rss_mib, output. `seconds` counts everything, loading included.
+        renderer_precision, delay_ms, av_offset_ms, peak_rss_mib, output. `seconds` counts
+        everything, loading included.
 
     Raises:
         LipstreamError: input that cannot be read, output that cannot be written.
@@ -92,6 +94,7 @@ def dub(
             backend=options.backend,
             background=options.background,
             renderer=options.renderer,
+            detail=options.detail,
         )
         written = write_dub(engine, sound, part, options.progress)
     seconds = time.monotonic() - began_s
@@ -103,6 +106,9 @@ def dub(
         "profile": options.profile,
         "background": options.background,
         "renderer": "none" if engine.renderer is None else "network",
+        "renderer_precision": None
+        if engine.renderer is None
+        else engine.renderer.network.precision,
         "delay_ms": engine.delay_ms,
         "peak_rss_mib": round(peak_rss_mib()),
     }

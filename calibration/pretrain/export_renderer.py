@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,13 +57,19 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, notes: Mapping[str, 
     path.chmod(0o644)
 
 
-def save_renderer(weights: Mapping[str, Tensor], folder: Path, notes: Mapping[str, str]) -> None:
-    """Write renderer.safetensors and renderer.onnx into `folder`; both hold the same numbers."""
+def save_renderer(
+    weights: Mapping[str, Tensor], folder: Path, notes: Mapping[str, str], crops: Tensor
+) -> None:
+    """Write renderer.safetensors and renderer.onnx into `folder`; both hold the same numbers.
+
+    crops f32 [B, 9, h, w]: what the network sees, for the ranges that int8 needs.
+    """
     from lipstream.engine.renderer_torch import net_of
 
-    save_weights(weights, folder / "renderer.safetensors", notes)
-    rounded = {name: value.detach().cpu().half().float() for name, value in weights.items()}
-    (folder / "renderer.onnx").write_bytes(renderer_onnx(net_of(rounded)))
+    net = net_of({name: value.detach().cpu().half().float() for name, value in weights.items()})
+    ranges = json.dumps(activation_ranges(net, crops))
+    save_weights(weights, folder / "renderer.safetensors", {"ranges": ranges, **notes})
+    (folder / "renderer.onnx").write_bytes(renderer_onnx(net))
 
 
 def renderer_onnx(net: RendererNet) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from lipstream.calibration.pretrain.mouth_pairs import Person
     from lipstream.engine.renderer_torch import RendererNet
+    from lipstream.engine.target import Target
 
 Report = Callable[[str, float], None]
+_RANGED_BATCHES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,26 +179,41 @@ def people_of(data: Path, cache: Path, report: Report) -> list[Person]:
 
     Raises: UsageError when nothing is left.
     """
-    from lipstream.calibration.build import CalibrationOptions, calibrate
     from lipstream.calibration.pretrain.clips import find_paintable
     from lipstream.calibration.pretrain.mouth_pairs import Person
     from lipstream.engine.errors import CalibrationError
-    from lipstream.engine.target import load_target
 
     found = find_paintable(data)
     clips: dict[str, list[Any]] = {}
     for index, (path, speaker) in enumerate(found):
         report(f"calibrating {path.name}", index / len(found))
-        folder = cache / f"{path.stem}.target"
         try:
-            if not folder.is_dir():
-                calibrate(path, folder, CalibrationOptions())
+            clip = kept_target(path, cache)
         except CalibrationError:
             continue
-        clips.setdefault(speaker, []).append(load_target(folder))
+        clips.setdefault(speaker, []).append(clip)
     if not clips:
         raise UsageError(f"{data}: no clip that the renderer may learn from")
     return [Person(name, own) for name, own in sorted(clips.items())]
+
+
+def kept_target(path: Path, cache: Path) -> Target:
+    """The calibrated clip, from `cache` if this version wrote it there.
+
+    Raises: CalibrationError for a clip that cannot be calibrated.
+    """
+    from lipstream.calibration.build import CalibrationOptions, calibrate
+    from lipstream.engine.errors import TargetError
+    from lipstream.engine.target import load_target
+
+    folder = cache / f"{path.stem}.target"
+    try:
+        if folder.is_dir():
+            return load_target(folder)
+    except TargetError:  # of another version
+        shutil.rmtree(folder)
+    calibrate(path, folder, CalibrationOptions())
+    return load_target(folder)
 
 
 def main(
@@ -227,14 +245,19 @@ def main(
     trainer = RendererTrainer(RendererNet(RendererSize()), options)
     output.mkdir(parents=True, exist_ok=True)
     kept: list[dict[str, float]] = []
+    looked_at: list[torch.Tensor] = []  # for the ranges of int8
     for step, (seen, truth) in enumerate(loader(people, options)):
         kept.append(trainer.step(seen, truth))
+        if len(looked_at) < _RANGED_BATCHES:
+            looked_at.append(torch.cat([seen[:, 1], seen[:, 1, :3]], 1).float() / 255)
         if step % 50 == 49:
             told = {n: round(_recent(kept, n), 5) for n in kept[-1]}
             report(" ".join(f"{n} {v:.4f}" for n, v in told.items()), step / options.steps)
         if step % 500 == 499 or step == options.steps - 1:
             notes = {"steps": str(step + 1), **{k: str(v) for k, v in asdict(options).items()}}
-            save_renderer(trainer.mean, output, {"training": json.dumps(notes)})
+            save_renderer(
+                trainer.mean, output, {"training": json.dumps(notes)}, torch.cat(looked_at)
+            )
         if step == options.steps - 1:
             break
     final = {name: _recent(kept, name) for name in kept[-1]}

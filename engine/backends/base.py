@@ -181,6 +181,8 @@ def select_backend(name: str, model: Model, precision: str = "f32", threads: int
     try:
         network = _openvino(model, precision, threads)
         reason = "fastest on a CPU; a step this small gains nothing from a GPU"
+        if precision == FAST:
+            reason += "; in bf16 where the CPU has it, else in int8, else in f32"
     except BackendUnavailable as error:
         network = _numpy(model, "f32", threads)
         reason = f"openvino is not there: {error}"

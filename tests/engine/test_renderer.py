@@ -16,15 +16,18 @@ from lipstream.engine.face_model import face_model
 from lipstream.engine.renderer import (
     CHANNELS,
     CROP_SHAPE,
+    DETAILS,
     INPUT,
     OUTPUT,
+    MouthCrop,
     Renderer,
+    crop_shape,
     load_renderer,
     shipped_model,
 )
 from lipstream.engine.target import Target, load_target
 from lipstream.engine.types import F32, U8
-from lipstream.engine.warp import build_mesh
+from lipstream.engine.warp import LIP_OUTLINE, build_mesh, drive
 
 # Largest difference of openvino in f32 from torch, of full scale; measured 2e-6.
 TOLERANCE = 1e-4
@@ -137,11 +140,71 @@ def test_the_fast_precision_is_not_seen() -> None:
     assert apart.max() < FAST_LARGEST
 
 
+def test_int8_is_not_seen_and_is_what_a_cpu_without_bf16_takes() -> None:
+    apart = np.abs(outputs("openvino", "int8") - outputs("openvino", "f32")) * 255
+    assert 0 < apart.mean() < FAST_MEAN, "and it is not f32 under another name"
+    assert apart.max() < FAST_LARGEST
+    from lipstream.engine.backends.openvino import library
+
+    able = library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    chosen = select_backend("auto", shipped_model(), FAST).precision
+    assert chosen == ("bf16" if "BF16" in able else "int8" if "INT8" in able else "f32")
+
+
+def test_int8_needs_the_range_of_every_convolution() -> None:
+    from lipstream.engine.backends.openvino import load
+
+    model = shipped_model()
+    ranges = model.ranges()
+    del ranges["leave.weight"]
+    with pytest.raises(BackendUnavailable, match=r"leave\.weight.*f32"):
+        load(model.graph(), "int8", 1, ranges)
+
+
+@pytest.mark.parametrize("detail", DETAILS)
+def test_a_finer_crop_shows_the_same_mouth_in_more_pixels(loaded: Target, detail: int) -> None:
+    network = Constant(25)
+    fine = painted(loaded, Renderer(network, detail))
+    rows, columns = CROP_SHAPE[0] * detail // 256, CROP_SHAPE[1] * detail // 256
+    assert fine.mended is not None and fine.mended.shape == (rows, columns, 3)
+    step = detail // 128
+    coarse = Constant(25)
+    painted(loaded, Renderer(coarse))
+    seen, usual = network.shown[0][0, :3], coarse.shown[0][0, :3]
+    small = seen.reshape(3, rows // step, step, columns // step, step).mean((2, 4))
+    usual = usual.reshape(3, rows // step, 2, columns // step, 2).mean((2, 4))
+    assert np.abs(small - usual).mean() * 255 < 2, "the same part of the face"
+
+
+def test_the_network_takes_every_detail_and_no_other() -> None:
+    network = select_backend("openvino", shipped_model(), FAST)
+    for detail in DETAILS:
+        rows, columns = crop_shape(detail)
+        crops = np.zeros((1, CHANNELS, rows, columns), np.float32)
+        assert network.run({INPUT: crops})[OUTPUT].shape == (1, 3, rows, columns)
+    with pytest.raises(UsageError, match="256, 384, 512"):
+        load_renderer("network", "openvino", None, 300)
+
+
+def test_lips_of_the_widest_mouth_lie_inside_the_crop(loaded: Target) -> None:
+    rows, columns = CROP_SHAPE
+    model = face_model()
+    placement = loaded.track.placement(0)
+    crop = MouthCrop.around(placement, model)
+    for spread in (-2.0, 2.0):
+        for one in range(3):
+            expression = np.zeros(model.size, np.float32)
+            expression[one] = spread * model.spread[one]
+            lips = placement.project(drive(build_mesh(model), placement, expression))
+            at = (lips[list(LIP_OUTLINE)] - [crop.left, crop.top]) / crop.step
+            assert (at > 4).all() and (at < [columns - 4, rows - 4]).all()
+
+
 def test_it_fits_the_budget() -> None:
     pytest.importorskip("torch")
     from lipstream.engine.renderer_torch import load_net, multiply_adds
 
-    assert multiply_adds(load_net(shipped_model().safetensors).size) <= 1.7e9
+    assert multiply_adds(load_net(shipped_model().safetensors).size) <= 0.45e9
 
 
 def test_a_targets_own_weights_take_the_place_of_those_shipped(tmp_path: Path) -> None:
