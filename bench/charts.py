@@ -12,8 +12,9 @@ import numpy as np
 _W: Final = 760
 _LEFT: Final = 64
 _RIGHT: Final = 20
-_COLOURS: Final = 3  # s0 to s2 of the style sheet
+_COLOURS: Final = 6  # s0 to s5 of the style sheet
 _LINE: Final = 15  # px from one line of text to the next
+_NAME: Final = 120  # px for the name of a line
 
 Points = Sequence[tuple[float, float]]
 Level = tuple[float, str]  # a value worth a line across the chart, and what it is
@@ -36,8 +37,9 @@ def line_chart(
     ys = [y for points in series.values() for _, y in points]
     levels = [(level, kind) for level, kind in ((limit, "limit"), (roofline, "roof")) if level]
     top = 1.05 * max(*ys, 1e-9, *(value for (value, _), _ in levels))
-    if limit:  # what lies far beyond the limit must not flatten what lies below it
-        top = min(top, 3 * limit[0])
+    if limit and top > 3 * limit[0]:  # it must not flatten what lies below the limit
+        top = 3 * limit[0]
+        axes = (axes[0], f"{axes[1]} (cut at {top:.0f})")
     bottom = min(0.0, *ys)
     low_x, high_x = xs[0], xs[-1]
     height, plot_w, plot_h = 290, _W - _LEFT - _RIGHT, 226
@@ -86,10 +88,12 @@ def histogram(
     ]
     lines += [(value, name, "roof") for value, name in marks]
     lines.sort()
-    high = 1.02 * max(float(np.percentile(values, 99.9)), *(value for value, _, _ in lines), 1e-6)
+    # Names stand right of their lines, where no later line passes; the last needs room.
+    plot_w, plot_h = _W - _LEFT - _RIGHT, 150
+    last = max(lines)[0] * plot_w / (plot_w - _NAME)
+    high = max(float(np.percentile(values, 99.9)), last, 1e-6)
     counts, edges = np.histogram(values, bins=60, range=(0.0, high))
     top = 10 + _LINE * len(lines)
-    plot_w, plot_h = _W - _LEFT - _RIGHT, 150
     height, most = top + plot_h + 56, max(int(counts.max()), 1)
     out = [_begin(title, height)]
     for tick in _ticks(0, most):
@@ -106,10 +110,9 @@ def histogram(
         out.append(_text(_LEFT + plot_w * tick / high, height - 34, f"{tick:g}"))
     for k, (value, name, kind) in enumerate(lines):
         x, y = _LEFT + plot_w * value / high, 12 + _LINE * k
-        side = (x - 5, "end") if x > _W / 2 else (x + 5, "start")
         out.append(
             f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8}" y2="{top + plot_h}"/>'
-            + _text(side[0], y, f"{name} {value:.2f} ms", side[1], kind)
+            + _text(x + 5, y, f"{name} {value:.2f} ms", "start", kind)
         )
     out.append(_axes(axes, height))
     return _chart("".join(out))
@@ -134,9 +137,9 @@ def waterfall(
         wide = max(plot_w * max(value, 0.0) / whole, 1.0)
         best = min(plot_w * least.get(name, 0.0) / whole, wide)
         out.append(
-            _text(left - 10, y + 16, name, "end")
+            _text(left - 10, y + 16, name.replace("_", " "), "end")
             + f'<rect class="bar" x="{x:.1f}" y="{y + 4}" width="{wide:.1f}" height="{row - 8}"/>'
-            + _text(x + wide + 6, y + 16, f"{value:.2f} ms", "start")
+            + _text(x + wide + 6, y + 16, f"{max(value, 0.0):.2f} ms", "start")
         )
         if best >= 0.5:
             out.append(

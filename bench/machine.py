@@ -35,7 +35,7 @@ _INSTRUCTIONS: Final = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf
 
 def describe(load: Load) -> dict[str, Any]:
     """Hardware, versions, commit, and what others did to the machine since `load` began."""
-    others = load.others()
+    others, stolen = load.others(), load.stolen()
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -49,7 +49,8 @@ def describe(load: Load) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "load_average": load.average,  # when it began
         "others_cores": others,
-        "quiet": others is not None and others <= _QUIET_CORES,
+        "stolen_cores": stolen,
+        "quiet": others is not None and others + (stolen or 0.0) <= _QUIET_CORES,
     }
 
 
@@ -60,6 +61,7 @@ class Load:
         """Begin."""
         self.average = [round(x, 2) for x in os.getloadavg()]
         self._machine, self._own, self._wall = _busy_s(), _own_s(), time.perf_counter()
+        self._stolen = _stolen_s()
 
     def others(self) -> float | None:
         """Cores that other processes kept busy since, on average; None where it cannot be told."""
@@ -68,6 +70,13 @@ class Load:
             return None
         wall = max(time.perf_counter() - self._wall, 1e-3)
         return round(max(0.0, (machine - self._machine - _own_s() + self._own) / wall), 3)
+
+    def stolen(self) -> float | None:
+        """Cores that the host of a virtual machine gave to others meanwhile; None if unknown."""
+        now = _stolen_s()
+        if now is None or self._stolen is None:
+            return None
+        return round((now - self._stolen) / max(time.perf_counter() - self._wall, 1e-3), 3)
 
 
 def ceilings() -> dict[str, float]:
@@ -189,12 +198,25 @@ def _commit() -> str | None:
 
 def _busy_s() -> float | None:
     """CPU seconds that all processes have used since the machine began."""
+    spent = _cpu_s()
+    if spent is None:
+        return None
+    user, nice, system, _, _, irq, soft, _ = spent
+    return user + nice + system + irq + soft
+
+
+def _stolen_s() -> float | None:
+    spent = _cpu_s()
+    return None if spent is None else spent[7]
+
+
+def _cpu_s() -> list[float] | None:
+    """Seconds of user, nice, system, idle, iowait, irq, softirq and steal, of all cores."""
     try:
         words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
         return None
-    user, nice, system, _, _, irq, soft, _ = (int(word) for word in words)
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+    return [int(word) / os.sysconf("SC_CLK_TCK") for word in words]
 
 
 def _own_s() -> float:

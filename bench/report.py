@@ -19,13 +19,17 @@ from lipstream.engine.errors import UsageError
 SCHEMA: Final = 2
 _STYLE: Final = """
 .bar{fill:var(--s0);opacity:.55}.best{fill:var(--s0)}
-.dot{fill:var(--s0)}.dot.s1{fill:var(--s1)}.dot.s2{fill:var(--s2)}
+.dot{fill:var(--s0)}.dot.s1{fill:var(--s1)}.dot.s2{fill:var(--s2)}.dot.s3{fill:var(--good)}
+.dot.s4{fill:var(--poor)}.dot.s5{fill:var(--usable)}
+.line.s3{stroke:var(--good)}.line.s4{stroke:var(--poor)}.line.s5{stroke:var(--usable)}
+.legend .s3{background:var(--good)}.legend .s4{background:var(--poor)}
+.legend .s5{background:var(--usable)}.legend{flex-wrap:wrap;gap:2px 18px}
 line.limit,line.roof{stroke:var(--poor);stroke-width:1;stroke-dasharray:5 4}
 line.roof{stroke:var(--good);stroke-dasharray:2 3}
 text.limit{fill:var(--poor)}text.roof{fill:var(--good)}
 .legend i.bar,.legend i.best{height:10px;background:var(--s0)}
 table{border-collapse:collapse;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:3px 14px 3px 0;white-space:nowrap}.n{text-align:right}
+th,td{text-align:left;padding:3px 10px 3px 0;white-space:nowrap}.n{text-align:right}
 th{color:var(--soft);font-weight:600}
 .chart{margin:10px 0}.wide{overflow-x:auto}.chart svg{max-width:880px;min-width:540px;margin:0 auto}
 details{margin:8px 0}summary{cursor:pointer;color:var(--accent)}
@@ -92,6 +96,8 @@ def _machine(machine: Mapping[str, Any]) -> str:
     able = " ".join(machine["instructions"]) or "no vector instructions known"
     others = machine["others_cores"]
     busy = "others unknown" if others is None else f"others kept {others:.2f} cores busy"
+    if machine["stolen_cores"]:
+        busy += f", the host took {machine['stolen_cores']:.2f}"
     return (
         f"{machine['processor']} ({able}), {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['system']}, Python {machine['python']}, commit {machine['commit']}, "

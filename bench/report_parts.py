@@ -70,8 +70,8 @@ def _runs(data: Data, draw: Callable[[Data], str]) -> str:
 
 
 def _latency(data: Data) -> str:
-    heads = ("run", "delay, ms", "by click, ms", "compute p50, ms", "p95", "p99", "max",
-             "+ encoding p50", "first frame", "slowest stage", "in no stage, %")  # fmt: skip
+    heads = ("run", "delay", "by click", "p50", "p95", "p99", "max", "encoding", "first frame",
+             "slowest stage", "in no stage, %")  # fmt: skip
     rows = [
         (
             run_name(run), run["algorithmic_ms"], run["click"]["measured_ms"],
@@ -92,7 +92,7 @@ def _latency(data: Data) -> str:
             "From sound to picture, as fast as it goes",
             "Compute from a complete chunk of sound to its frame, and encoding, without a clock. "
             "The delay is how much sound after its own moment a frame waits for, before compute; "
-            "the click measures it.",
+            "the click measures it. All in ms: percentiles of compute, the median of encoding.",
         )
         + table(heads, rows)
         + _runs(data, _one_latency)
@@ -136,7 +136,9 @@ def _live(data: Data) -> str:
 
 def _one_live(run: Data) -> str:
     parts, click = run["parts"], run["click"]
-    rows = [(part, *(parts[part][q] for q in _SPREAD)) for part in (*WAY, "total")]
+    rows = [
+        (part.replace("_", " "), *(parts[part][q] for q in _SPREAD)) for part in (*WAY, "total")
+    ]
     told = (
         f"The parts of the frames that carried a click add up to {click['parts_sum_ms']:.1f} ms; "
         f"their {click['clicks']} clicks took {click['measured_ms']:.1f} ms. First frame after "
@@ -252,22 +254,25 @@ def _matcher(data: Data) -> str:
 
 
 def _quality(data: Data) -> str:
-    series: dict[str, list[tuple[float, float]]] = {}
-    for look_ahead_ms, groups in _frontier(data):
-        for group, figures in groups.items():
-            if not isinstance(figures, Mapping):
-                continue
-            for key, name in (("opening_r", "opening, r"), ("bilabials_closed", "p b m closed")):
-                if key in figures:
-                    label = name if group == "closures" else f"{name}, {group}"
-                    series.setdefault(label, []).append((look_ahead_ms, float(figures[key])))
+    charts = []
+    for key, axis in (
+        ("opening_r", "opening of the lips against people's, r"),
+        ("bilabials_closed", "share of p, b, m that close"),
+    ):
+        series: dict[str, list[tuple[float, float]]] = {}
+        for look_ahead_ms, groups in _frontier(data):
+            for group, figures in groups.items():
+                if isinstance(figures, Mapping) and key in figures:
+                    name = group.replace("_", " ")
+                    series.setdefault(name, []).append((look_ahead_ms, float(figures[key])))
+        charts.append(line_chart("Frontier", ("look-ahead, ms", axis), series))
     profiles = ", ".join(f"{name} {ms} ms" for name, ms in PROFILE_LOOK_AHEAD_MS.items())
     lead = (
         "How well lips follow voices of people never seen, against how much of the sound to come "
         f"is heard first. Profiles: {profiles}."
     )
-    return _title("Quality against look-ahead", lead) + line_chart(
-        "Frontier", ("look-ahead, ms", "correlation, or share"), series
+    return _title("Quality against look-ahead", lead) + (
+        f'<div class="pair">{"".join(charts)}</div>'
     )
 
 

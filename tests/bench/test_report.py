@@ -24,6 +24,17 @@ def circles(svg: str) -> list[str]:
     return re.findall(r"<circle[^>]*><title>([^<]*)</title>", svg)
 
 
+def test_a_machine_that_is_taken_away_is_not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Load()
+    monkeypatch.setattr(Load, "others", lambda self: 0.0)
+    monkeypatch.setattr(Load, "stolen", lambda self: 0.5)
+    html = page({"sections": {"kernels": section(describe(load), {"kernels": {}})}})
+    assert "the host took 0.50: NOT a quiet machine" in html
+    monkeypatch.undo()
+    stolen = load.stolen()
+    assert stolen is None or 0 <= stolen <= 64
+
+
 def test_capacity_shows_limit_roofline_and_growth() -> None:
     growth = [
         {"by": "cores", "value": 1, "sessions": 3},
@@ -63,7 +74,8 @@ def test_the_frontier_runs_over_look_aheads_where_they_were_measured() -> None:
     ]
     html = drawn("quality", data)
     assert circles(html) == ["0: 0.4", "80: 0.48", "200: 0.6", "0: 0.9", "80: 0.9", "200: 0.9"]
-    assert "opening, r, people" in html
+    assert "opening of the lips" in html
+    assert "share of p, b, m that close" in html
 
 
 def test_the_matcher_stands_beside_the_textbook() -> None:
