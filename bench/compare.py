@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lipstream.bench.figures import change
 from lipstream.engine.errors import UsageError
 from lipstream.engine.timing import STAGES
@@ -19,6 +22,7 @@ from lipstream.engine.timing import STAGES
 LEAST_PERCENT = 5.0
 _LEAST_MS = 0.02  # a stage that changed by less changed nothing that anybody can see
 _LEAST_SAMPLES = 20
+_NEAR_FRAMES = 12  # either side of one, over which the machine's pace is told
 _ON_THE_CLOCK = 4  # times as much for what waits between chunks
 _OFF_THE_CLOCK = ("latency ", "throughput ", "matcher ")
 
@@ -45,10 +49,11 @@ def compare(
     old, new = dict(_samples(before)), dict(_samples(after))
     found = []
     for name in old:
-        if name not in new or min(len(old[name]), len(new[name])) < _LEAST_SAMPLES:
+        if name not in new or min(len(old[name][0]), len(new[name][0])) < _LEAST_SAMPLES:
             continue
-        percent, low, high = change(old[name], new[name])
-        a, b = (sorted(x)[len(x) // 2] for x in (old[name], new[name]))
+        first, second = _at_one_pace(old[name], new[name])
+        percent, low, high = change(first, second)
+        a, b = (float(np.median(x)) for x in (first, second))
         verdict = "same"
         on_the_clock = not name.startswith(_OFF_THE_CLOCK)
         least = least_percent * (_ON_THE_CLOCK if on_the_clock else 1)
@@ -97,24 +102,49 @@ def text(changes: list[Change], before: Mapping[str, Any], after: Mapping[str, A
     return "\n".join(lines)
 
 
-def _samples(report: Mapping[str, Any]) -> Iterator[tuple[str, list[float]]]:
-    """(name, ms) of every raw set in a report."""
+Samples = tuple[list[float], list[float] | None]  # ms, and the machine's pace beside each
+
+
+def _samples(report: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
+    """Every raw set in a report, by name."""
     for kind, section in report["sections"].items():
-        for run in section["data"].get("runs", ()):
+        data = section["data"]
+        for run in data.get("runs", ()):
             where = f"{kind} {run_name(run)}"
-            for stage, values in run.get("samples_ms", {}).items():
-                if stage not in ("algorithmic", "chunking", "hold", "click"):
-                    yield f"{where} {stage}", values
+            raw = run.get("samples_ms", {})
+            for stage, values in raw.items():
+                if stage not in ("algorithmic", "chunking", "hold", "click", "pace"):
+                    yield f"{where} {stage}", (values, raw.get("pace"))
             for row in run.get("curve", ()):
                 if row["held"]:
-                    yield f"{where} {row['sessions']} sessions", row["samples_ms"]
-        data = section["data"]
+                    yield f"{where} {row['sessions']} sessions", (row["samples_ms"], None)
         if kind == "throughput":
             for row in data["rows"]:
-                yield f"throughput {run_name(data)} {row['by']} {row['value']}", row["samples_ms"]
+                name = f"throughput {run_name(data)} {row['by']} {row['value']}"
+                yield name, (row["samples_ms"], None)
         if kind == "matcher":
             for row in data["time"]:
-                yield f"matcher {row['frames']} frames of footage", row["samples_ms"]
+                yield f"matcher {row['frames']} frames of footage", (row["samples_ms"], None)
+
+
+def _at_one_pace(before: Samples, after: Samples) -> tuple[list[float], list[float]]:
+    """Both as if the machine had kept the first one's pace; as they are where it is not known."""
+    paces = [None if pace is None else _smooth(pace) for _, pace in (before, after)]
+    if paces[0] is None or paces[1] is None:
+        return before[0], after[0]
+    usual = float(np.median(paces[0]))
+    first, second = (
+        (np.asarray(values) * usual / pace).tolist()
+        for (values, _), pace in zip((before, after), paces, strict=True)
+        if pace is not None
+    )
+    return first, second
+
+
+def _smooth(pace: list[float]) -> NDArray[np.float64]:
+    """The median of a second round each: one look may have been disturbed."""
+    padded = np.pad(np.asarray(pace, np.float64), _NEAR_FRAMES, mode="edge")
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEAR_FRAMES + 1), axis=1)
 
 
 def _is_stage(name: str) -> bool:

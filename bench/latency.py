@@ -27,6 +27,7 @@ from lipstream.engine.timing import STAGES, Recorder, Span, recording
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
 
 WARM_UP_S: Final = 2.0
+_PACE_FRAMES: Final = 5  # between two looks at the machine's pace
 PROFILES: Final = tuple(PROFILE_LOOK_AHEAD_MS)
 Report = Callable[[str, float], None]
 
@@ -204,7 +205,7 @@ def _run(
     session, encoding = engine.session(), Encoding(engine.target.fps)
     rows: list[dict[str, float]] = []
     first: dict[str, float] = {}
-    recorder = Recorder(slowed)
+    recorder, pace = Recorder(slowed), 0.0
     warm = WARM_UP_S * SAMPLE_RATE_HZ
     with recording(recorder):
         for number, chunk in enumerate(_chunks(sound)):
@@ -219,11 +220,29 @@ def _run(
             if frames:
                 first.setdefault("frame", _ms(done_s - began_s))
             if frames and number * STEP_SAMPLES >= warm:
+                if len(rows) % _PACE_FRAMES == 0:
+                    pace = pace_ms()
                 row = own_ms(spans)
+                row["pace"] = pace
                 row["compute"] = _ms(pushed_s - began_s) / len(frames)
                 row["total"] = _ms(done_s - began_s) / len(frames)
                 rows.append(row)
     return rows, first
+
+
+def pace_ms() -> float:
+    """The time of a piece of work that never changes, part Python and part NumPy.
+
+    Cores differ from minute to minute (their clock, the host of a virtual machine) by more than
+    what is worth finding; `compare` divides by this.
+    """
+    values = np.arange(4096, dtype=np.float32)
+    began_s, total = time.perf_counter(), 0
+    for k in range(4000):
+        total += k & 7
+    for _ in range(20):
+        values = np.sqrt(values * values + 1)
+    return _ms(time.perf_counter() - began_s)
 
 
 def own_ms(spans: Sequence[Span]) -> dict[str, float]:
@@ -235,7 +254,7 @@ def own_ms(spans: Sequence[Span]) -> dict[str, float]:
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    names = [*STAGES, "compute", "total"]
+    names = [*STAGES, "compute", "total", "pace"]
     seen = {name for row in rows for name in row}
     return {name: [row.get(name, 0.0) for row in rows] for name in names if name in seen}
 

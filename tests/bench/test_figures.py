@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,32 @@ def test_noise_is_no_regression_and_a_regression_is() -> None:
     assert verdict([1.15 * x for x in one], other) == "better"
     # 20 % of next to nothing is nothing.
     assert verdict([x / 1000 for x in one], [1.2 * x / 1000 for x in other]) == "same"
+
+
+def paced(samples: list[float], pace: list[float]) -> dict[str, object]:
+    made: dict[str, Any] = report(samples)
+    made["sections"]["latency"]["data"]["runs"][0]["samples_ms"]["pace"] = pace
+    return made
+
+
+def test_a_machine_that_changed_its_pace_is_no_regression() -> None:
+    random = np.random.default_rng(2)
+    one, other = (random.gamma(50, 0.04, 400) for _ in range(2))
+    slow = np.where(np.arange(400) < 250, 1.4, 1.0)  # for a while
+    quiet, busy = np.ones(400).tolist(), slow.tolist()
+    (same, *_) = [
+        x for x in compare(paced(one.tolist(), quiet), paced((slow * other).tolist(), busy))
+        if x.name.endswith("warp")
+    ]  # fmt: skip
+    assert same.verdict == "same"
+    assert abs(same.percent) < 5
+    (worse, *_) = [
+        x for x in compare(paced(one.tolist(), busy), paced((1.2 * other).tolist(), busy))
+        if x.name.endswith("warp")
+    ]  # fmt: skip
+    assert worse.verdict == "worse"
+    assert verdict(one.tolist(), (slow * other).tolist()) == "worse"  # its pace was not told
+    assert not any("pace" in x.name for x in compare(paced(quiet, quiet), paced(quiet, quiet)))
 
 
 def test_capacity_changes_by_two_or_not_at_all() -> None:
