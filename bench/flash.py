@@ -47,7 +47,7 @@ class FlashSession:
         self._start = 0  # session sample of _sound[0]
         self._next = 0
 
-    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
+    def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
         """Frames whose first sample + delay has been heard."""
         engine = self._engine
         time.sleep(engine.compute_s)

@@ -51,10 +51,10 @@ class _Watched:
         self._session = self.engine.session()
         return self
 
-    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
+    def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
         assert self._session is not None
         began_s = time.monotonic()
-        frames = self._session.push(chunk)
+        frames = self._session.push(chunk, paint)
         done_s = time.monotonic()
         own = own_ms(self.recorder.take()) if self.recorder is not None else {}
         for frame in frames:

@@ -208,6 +208,7 @@ class Session:
         """Use `Engine.session`."""
         self.engine = engine
         self._decoder = engine.target.frames.decoder()
+        self._shown: U8 | None = None  # the last picture, for a push that paints none
         matcher = engine._matcher
         self._state = SessionState(
             engine._encoder.init(), (), None if matcher is None else matcher.init(),
@@ -220,8 +221,10 @@ class Session:
         return self.engine.delay_ms
 
     @stage("session")
-    def push(self, chunk: AudioChunk | F32) -> list[VideoFrame]:
+    def push(self, chunk: AudioChunk | F32, paint: bool = True) -> list[VideoFrame]:
         """Hear f32 mono 16 kHz of any length; return the frames that it completes, in order.
+
+        Without `paint` they show the last picture again, at next to no cost: for who is behind.
 
         Raises:
             UsageError: not f32 mono, not finite, or a chunk that does not follow the last one.
@@ -242,7 +245,7 @@ class Session:
             sound=np.concatenate([state.sound, chunk.samples]),
         )
         selected, state = self._select(state, None)
-        frames, self._state = self._paint(state, selected)
+        frames, self._state = self._paint(state, selected, paint)
         return frames
 
     def flush(self) -> list[VideoFrame]:
@@ -338,7 +341,7 @@ class Session:
         return replace(expression, coefficients=rest, speech=False, activity=0.0)
 
     def _paint(
-        self, state: SessionState, selected: list[SelectedSource]
+        self, state: SessionState, selected: list[SelectedSource], paint: bool = True
     ) -> tuple[list[VideoFrame], SessionState]:
         engine = self.engine
         target, fps = engine.target, engine.target.fps
@@ -349,9 +352,14 @@ class Session:
             item = choice.matched
             walk = follow(walk, item.background, len(target.track))
             fade = fade.to(choice.source)
-            backdrop, placement = engine._backdrop.paint(walk, self._decoder)
-            picture = backdrop
-            if target.track.paintable[item.background]:
+            if paint or self._shown is None:
+                backdrop, placement = engine._backdrop.paint(walk, self._decoder)
+                picture = backdrop
+            else:
+                picture = self._shown
+            if picture is self._shown:
+                mended = None
+            elif target.track.paintable[item.background]:
                 wanted = item.expression.coefficients
                 painting = engine.compositor.paint(
                     backdrop, placement, wanted, engine.shares(fade, wanted), mended
@@ -359,6 +367,7 @@ class Session:
                 picture, mended = painting.frame, painting.mended
             else:
                 mended = None
+            self._shown = picture
             until = frame_sample(item.frame_index + 1, fps)
             own = sound[: until - start]
             chunk = AudioChunk(own, start)

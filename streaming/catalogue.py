@@ -133,6 +133,8 @@ class Catalogue:
             UsageError: no target of this name.
             TargetError: its bundle is damaged.
         """
+        if name in self._engines:
+            return self._engines[name]
         async with self._lock:
             if name not in self._engines:
                 self._bundle(name)

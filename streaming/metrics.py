@@ -21,6 +21,9 @@ class _Sessions(Collector):
         frames = GaugeMetricFamily("lipstream_frames", "Frames painted.", labels=label)
         late = GaugeMetricFamily("lipstream_late_frames", "Painted after their time.", labels=label)
         lost = GaugeMetricFamily("lipstream_dropped_frames", "Never shown.", labels=label)
+        unpainted = GaugeMetricFamily(
+            "lipstream_unpainted_frames", "Showed the picture before: no time.", labels=label
+        )
         queued = GaugeMetricFamily("lipstream_queued_sound_seconds", "Waiting.", labels=label)
         compute = GaugeMetricFamily(
             "lipstream_compute_seconds", "Median of the last pushes of 20 ms.", labels=label
@@ -36,6 +39,7 @@ class _Sessions(Collector):
             frames.add_metric(labels, values.frames)
             late.add_metric(labels, values.late_frames)
             lost.add_metric(labels, values.dropped_frames)
+            unpainted.add_metric(labels, values.unpainted_frames)
             queued.add_metric(labels, values.queue_depth / 16_000)
             compute.add_metric(labels, times[len(times) // 2] / 1000 if times else 0)
             drift.add_metric(labels, values.source_ppm)
@@ -44,7 +48,7 @@ class _Sessions(Collector):
         opened.add_metric([], self._rooms.opened)
         going = GaugeMetricFamily("lipstream_sessions", "Conversations going on.")
         going.add_metric([], len(self._rooms))
-        return [opened, going, members, frames, late, lost, queued, compute, drift]
+        return [opened, going, members, frames, late, lost, unpainted, queued, compute, drift]
 
 
 def exposition(rooms: Rooms) -> bytes:

@@ -198,6 +198,7 @@ def document(version: str) -> dict[str, Any]:
                         "frames": ("integer", "painted"),
                         "late_frames": ("integer", "painted after their time"),
                         "dropped_frames": ("integer", "never shown"),
+                        "unpainted_frames": ("integer", "showed the picture before: no time"),
                         "queued_sound_ms": ("integer", "waiting"),
                         "dropped_sound_ms": ("integer", "too late, or too much"),
                         "source_ppm": ("number", "how much faster than ours the microphone runs"),

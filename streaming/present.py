@@ -11,6 +11,7 @@ from typing import Any
 from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner, TimedFrame, warm_up
 from lipstream.streaming.screens import Screen, Window
 from lipstream.streaming.sound_card import SoundCard
+from lipstream.streaming.stopping import cancelled_by_sigterm
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +65,21 @@ async def _on_air(
     began_s = first_s = last_s = time.monotonic()
     shown = 0
     try:
-        async for item in subscription:
-            # The voice needs its time in the card's buffer; the picture waits for it.
-            await asyncio.sleep(max(0.0, item.release_s + card.hold_s - time.monotonic()))
-            if item.turn == runner.turn:
-                for screen in screens:
-                    screen.show(item.frame)
-                last_s = time.monotonic()
-                first_s = last_s if not shown else first_s
-                shown += 1
-            if any(not _grant(window, runner, card) for window in windows):
-                break
-            if options.seconds is not None and time.monotonic() - began_s >= options.seconds:
-                break
-    except asyncio.CancelledError:  # Ctrl-C: the end that was asked for
+        with cancelled_by_sigterm():
+            async for item in subscription:
+                # The voice needs its time in the card's buffer; the picture waits for it.
+                await asyncio.sleep(max(0.0, item.release_s + card.hold_s - time.monotonic()))
+                if item.turn == runner.turn:
+                    for screen in screens:
+                        screen.show(item.frame)
+                    last_s = time.monotonic()
+                    first_s = last_s if not shown else first_s
+                    shown += 1
+                if any(not _grant(window, runner, card) for window in windows):
+                    break
+                if options.seconds is not None and time.monotonic() - began_s >= options.seconds:
+                    break
+    except asyncio.CancelledError:  # Ctrl-C or SIGTERM: the end that was asked for
         pass
     finally:
         subscription.close()

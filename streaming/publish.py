@@ -20,6 +20,7 @@ from lipstream.streaming.audio_file import AudioFile
 from lipstream.streaming.ice import IceServer, from_links
 from lipstream.streaming.runner import LiveEngine, SessionRunner, warm_up
 from lipstream.streaming.sound_card import SoundCard
+from lipstream.streaming.stopping import cancelled_by_sigterm
 from lipstream.streaming.video_feed import Encoding, VideoFeed
 from lipstream.streaming.webrtc import Peer, PeerOptions
 
@@ -97,10 +98,11 @@ async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any
             work.append(asyncio.create_task(_say(runner, options.audio, publisher.connected)))
         if options.seconds is not None:
             work.append(asyncio.create_task(asyncio.sleep(options.seconds)))
-        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        with cancelled_by_sigterm():
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
-    except asyncio.CancelledError:  # Ctrl-C: the end that was asked for
+    except asyncio.CancelledError:  # Ctrl-C or SIGTERM: the end that was asked for
         pass
     finally:
         for task in work:

@@ -86,6 +86,7 @@ class Rooms:
             Busy: too many conversations, or too many in this one.
             LipstreamError: the target cannot be had.
         """
+        engine = await self._engine(target)  # may take its time: nobody else's entry waits for it
         async with self._entry:
             room = self._rooms.get(name) if name else None
             if room is not None and room.target != target:
@@ -93,7 +94,6 @@ class Rooms:
             if room is None:
                 if len(self._rooms) >= self._capacity:
                     raise Busy(f"{self._capacity} conversations are going on; try again later")
-                engine = await self._engine(target)
                 runner = SessionRunner(engine, self._options)
                 runner.start()
                 name = name or secrets.token_urlsafe(12)

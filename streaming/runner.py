@@ -10,8 +10,9 @@ is not, so the target's idle life goes on at the frame rate. Frame k may leave a
 and carries that moment along; picture and sound of one media time therefore leave together.
 
 What is dropped, and counted: queued sound over `sound_capacity_s` (oldest first), sound that
-arrives after its time, frames that a subscriber does not fetch (oldest first), and, when the
-machine is too slow by `slip_ms`, the sound of that time.
+arrives after its time, and frames that a subscriber does not fetch (oldest first). A machine that
+is too slow first loses pictures: those that would be late anyway show the one before, all but
+every fifth, and the sound goes on unhurt. Behind by `slip_ms`, it loses the sound of that time.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ from lipstream.streaming.sound_queue import SoundQueue
 logger = logging.getLogger(__name__)
 
 _WARM_UP_S: Final = 1.0
+_UNPAINTED: Final = 8  # steps in a row at most, four pictures: a face that lives, even if it jerks
 _ALIGNED_SAMPLES: Final = 80  # 5 ms: what is nearer is not worth a step in time
 
 
 class LiveSession(Protocol):
     """The part of `engine.pipeline.Session` that a conversation needs."""
 
-    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
-        """Frames that this sound completes."""
+    def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
+        """Frames that this sound completes; without `paint` they show the picture before."""
         ...
 
     def interrupt(self) -> None:
@@ -102,6 +104,7 @@ class RunnerCounters:
     frames: int = 0
     late_frames: int = 0  # finished after their release time
     dropped_frames: int = 0  # by subscribers that did not fetch them, or by an interruption
+    unpainted_frames: int = 0  # showed the picture before: there was no time
     slipped_samples: int = 0
     interruptions: int = 0
     queue_depth: int = 0  # samples of sound waiting
@@ -203,6 +206,7 @@ class SessionRunner:
         self._shown_sample = 0
         self._fed_sample = 0  # of the session, which knows nothing of slips
         self._slip_samples = 0
+        self._unpainted = 0  # steps in a row
         self._interrupted = False
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="lipstream-session", daemon=True)
@@ -252,6 +256,7 @@ class SessionRunner:
                     self._align(start + samples.size)
             end = start + samples.size
             kept = self._sound.put(samples, start)
+            self._count_sound()
             if kept:
                 if self._spoken and self._spoken[-1][1] >= end - kept:
                     self._spoken[-1] = (self._spoken[-1][0], end)
@@ -285,6 +290,12 @@ class SessionRunner:
         """ms of this turn's sound that have left."""
         with self._lock:
             return self._played_ms()
+
+    @property
+    def waiting_s(self) -> float:
+        """Sound that waits for its time."""
+        with self._lock:
+            return self._sound.queued_samples / SAMPLE_RATE_HZ
 
     @property
     def speaking(self) -> bool:
@@ -376,13 +387,21 @@ class SessionRunner:
                 self._session.interrupt()
             chunk = AudioChunk(self._sound.take(start, STEP_SAMPLES), self._fed_sample)
             self._fed_sample += STEP_SAMPLES
-            self.counters.queue_depth = self._sound.queued_samples
-            self.counters.dropped_samples = self._sound.dropped_samples
+            self._count_sound()
             return chunk, self.turn
+
+    def _count_sound(self) -> None:
+        self.counters.queue_depth = self._sound.queued_samples
+        self.counters.dropped_samples = self._sound.dropped_samples
 
     def _speak(self, chunk: AudioChunk, turn: int) -> None:
         began_s = time.perf_counter()
-        frames = self._session.push(chunk)
+        late = self.clock.sample() - (chunk.start_sample + STEP_SAMPLES + self._slip_samples)
+        hurried = late > ms_to_samples(self.options.lead_ms) and self._unpainted < _UNPAINTED
+        self._unpainted = self._unpainted + 1 if hurried else 0
+        frames = self._session.push(chunk, not hurried)
+        if hurried:
+            self.counters.unpainted_frames += len(frames)
         self.counters.compute_ms.append((time.perf_counter() - began_s) * 1000)
         for frame in frames:
             media = frame_sample(frame.frame_index, frame.fps) + self._slip_samples

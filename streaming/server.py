@@ -29,6 +29,7 @@ from lipstream.streaming.metrics import exposition
 from lipstream.streaming.rooms import Rooms
 from lipstream.streaming.runner import LiveEngine
 from lipstream.streaming.signalling import Refused, Signalling
+from lipstream.streaming.stopping import on_sigterm
 from lipstream.streaming.video_feed import Encoding
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,9 @@ async def _serve(catalogue: Catalogue, options: ServerOptions, tell: Callable[[s
             ) from error
         port = runner.addresses[0][1]
         tell(f"serving {', '.join(found)} on http://{options.host}:{port}/ (Ctrl-C ends)")
-        await asyncio.Event().wait()
+        stop = asyncio.Event()
+        with on_sigterm(stop.set):
+            await stop.wait()
     finally:
         await runner.cleanup()
 

@@ -170,6 +170,7 @@ def figures(room: Room) -> dict[str, Any]:
         "key_frames": room.feed.key_frames,
         "late_frames": counters.late_frames,
         "dropped_frames": counters.dropped_frames,
+        "unpainted_frames": counters.unpainted_frames,
         "queued_sound_ms": counters.queue_depth // 16,
         "dropped_sound_ms": counters.dropped_samples // 16,
         "skipped_ms": counters.slipped_samples // 16,

@@ -97,8 +97,16 @@ class _Turns:
             raise _Wrong('sound outside a turn; send {"type": "start", "rate": 16000} first')
         if len(data) % 2:
             raise _Wrong(f"{len(data)} bytes of PCM16: expected an even number")
-        if data:
-            self._runner.hear(self._to_16_khz(np.frombuffer(data, "<i2")))
+        if not data:
+            return
+        waiting_s, most_s = self._runner.waiting_s, self._runner.options.sound_capacity_s
+        if waiting_s + len(data) / 2 / self._rate_hz > most_s:
+            # What comes too early goes, not what is about to be said; and the sender hears of it.
+            raise _Wrong(
+                f"{waiting_s:.1f} s of sound wait to be said, {most_s} are the most: "
+                f"these {len(data)} bytes are dropped; send them later"
+            )
+        self._runner.hear(self._to_16_khz(np.frombuffer(data, "<i2")))
 
     def _to_16_khz(self, pcm: Any) -> F32:
         if self._resampler is None:

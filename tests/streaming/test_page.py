@@ -63,8 +63,8 @@ class MarkedSession:
         self.interrupt = session.interrupt
         self._session = session
 
-    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
-        return [self._marked(frame) for frame in self._session.push(chunk)]
+    def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
+        return [self._marked(frame) for frame in self._session.push(chunk, paint)]
 
     def _marked(self, frame: VideoFrame) -> VideoFrame:
         # Loud in the middle of the frame: right on average.

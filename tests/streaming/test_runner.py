@@ -148,12 +148,29 @@ def test_a_viewer_that_does_not_fetch_loses_the_oldest_and_holds_nobody_up() -> 
 
 def test_a_machine_that_is_too_slow_skips_time_and_says_so() -> None:
     async def test() -> None:
-        slow = LiveFakeEngine(compute_s=0.03)  # for 20 ms of sound
+        slow = LiveFakeEngine(compute_s=0.2)  # for 20 ms of sound
         async with conversation(slow, RunnerOptions(slip_ms=100)) as runner:
             got = await frames_for(runner, 1.5)
             assert runner.counters.slipped_samples > 0
             assert runner.counters.late_frames > 0
             assert max(late_s for late_s, _ in got) < 0.3, "the delay stays bounded"
+
+    run(test())
+
+
+def test_a_machine_that_is_a_bit_too_slow_paints_less_and_keeps_the_sound_whole() -> None:
+    async def test() -> None:
+        slow = LiveFakeEngine(compute_s=0.028)  # to paint; without, it is in time
+        async with conversation(slow) as runner:
+            await asyncio.sleep(0.3)
+            task = asyncio.create_task(frames_for(runner, 2.5))
+            runner.hear(np.concatenate([LOUD] * 50))
+            got = [item for _, item in await task]
+            assert runner.counters.slipped_samples == 0
+            assert runner.counters.unpainted_frames > 5
+            assert runner.counters.unpainted_frames < 0.85 * runner.counters.frames
+        heard = np.concatenate([item.frame.audio.samples for item in got])
+        assert np.count_nonzero(heard) == 16_000, "a second, whole"
 
     run(test())
 

@@ -22,6 +22,7 @@ from aiohttp import ClientSession, web  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.streaming.catalogue import Catalogue  # noqa: E402
+from lipstream.streaming.rooms import Rooms  # noqa: E402
 from lipstream.streaming.runner import LiveEngine  # noqa: E402
 from lipstream.streaming.server import ServerOptions, make_app  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
@@ -143,6 +144,50 @@ def test_a_wrong_message_is_answered_and_the_socket_lives(
     run(test())
 
 
+def test_speech_beyond_a_minute_is_refused_and_what_waits_is_said() -> None:
+    async def test() -> None:
+        async with server() as http, http.ws_connect("/ws?target=face") as socket:
+            await socket.send_json({"type": "start", "rate": 16_000})
+            assert (await socket.receive_json())["type"] == "started"
+            ten_s = b"\0\0" * 160_000
+            for _ in range(7):
+                await socket.send_bytes(ten_s)
+            told = await socket.receive_json()
+            while told["type"] == "played":
+                told = await socket.receive_json()
+            assert told["type"] == "error" and "60 are the most" in told["reason"]
+            (session,) = (await (await http.get("/api/sessions")).json())["sessions"]
+            assert 50_000 < session["queued_sound_ms"] <= 60_000
+            assert session["dropped_sound_ms"] == 0
+            while (told := await socket.receive_json())["played_ms"] == 0:
+                pass
+            assert told["type"] == "played", "it began with the beginning"
+
+    run(test())
+
+
+def test_a_target_that_loads_holds_up_nobody_else() -> None:
+    async def test() -> None:
+        loading = asyncio.Event()
+
+        async def engine(name: str) -> LiveEngine:
+            if name == "slow":
+                await loading.wait()
+            return LiveFakeEngine()
+
+        rooms = Rooms(engine, 4)
+        slow = asyncio.create_task(rooms.enter("slow"))
+        await asyncio.sleep(0.05)
+        quick = await asyncio.wait_for(rooms.enter("quick"), 2)
+        assert not slow.done()
+        loading.set()
+        for room in (quick, await slow):
+            await rooms.leave_unjoined(room)
+        assert len(rooms) == 0
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     "path, body, headers, status, reason",
     [
@@ -228,22 +273,28 @@ def test_a_killed_client_does_not_disturb_the_others() -> None:
                 await client.accept(await answer.text())
             await asyncio.sleep(0.8)
             await vanish(killed)
-            before = len(other.pictures)
+            place = answer.headers["Location"]
+            before, painted = len(other.pictures), await frames_of(http, place)
             await asyncio.sleep(1.0)
-            assert len(other.pictures) - before > 20
-            for _ in range(50):
+            painted = await frames_of(http, place) - painted
+            assert painted > 10 and len(other.pictures) - before > 0.7 * painted - 2
+            for _ in range(150):
                 if "lipstream_sessions 1.0" in await (await http.get("/metrics")).text():
                     break
                 await asyncio.sleep(0.1)
             else:
-                raise AssertionError("after 6 s the server still talks to nobody")
+                raise AssertionError("the server still talks to nobody")
             seen = len(other.pictures)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
             assert len(other.pictures) - seen > 8, "the other call goes on"
             await killed.close()
             await other.close()
 
     run(test())
+
+
+async def frames_of(http: ClientSession, place: str) -> int:
+    return int((await (await http.get(place)).json())["frames"])
 
 
 @pytest.mark.slow
