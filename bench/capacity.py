@@ -2,7 +2,7 @@
 
 Measured as the server works: threads of one process, each conversation on the clock
 (`latency_live.converse`). A number of conversations is held if p99 of the time from complete
-sound to encoded picture is inside the frame interval and nothing was skipped.
+sound to encoded picture is inside the frame interval, no time was skipped and no picture left out.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def measure_capacity(
     """Held conversations of one setting.
 
     Returns: sessions (the most that were held), interval_ms, roofline_ms (a frame at best, on one
-    core), curve: list of sessions, p50, p95, p99, max (ms), held, late_frames, slipped_ms, cores
-    (busy with us), others_cores, samples_ms.
+    core), curve: list of sessions, p50, p95, p99, max (ms), held, late_frames, unpainted_frames,
+    slipped_ms, cores (busy with us), others_cores, samples_ms.
     """
     engine = setting.engine(target)
     warm_up(engine)
@@ -108,13 +108,15 @@ def _hold(engine: Engine, count: int, seconds: float) -> dict[str, Any]:
     spent = in_time(done)
     figures = percentiles(spent)
     slipped = sum(one.slipped_ms for one in done)
+    unpainted = sum(one.unpainted_frames for one in done)
     errors = [one.error for one in done if one.error is not None]
     in_interval = bool(spent) and figures["p99"] <= float(1000 / engine.target.fps)
     return {
         "sessions": count,
         **figures,
-        "held": in_interval and slipped == 0 and not errors,
+        "held": in_interval and slipped == 0 and unpainted == 0 and not errors,
         "late_frames": sum(one.late_frames for one in done),
+        "unpainted_frames": unpainted,
         "slipped_ms": slipped,
         "cores": round((time.process_time() - cpu) / (time.perf_counter() - wall), 3),
         "others_cores": load.others(),

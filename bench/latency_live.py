@@ -82,6 +82,7 @@ class Conversation:
     first_frame_ms: float = 0.0  # from start to the first frame encoded
     late_frames: int = 0
     dropped_frames: int = 0
+    unpainted_frames: int = 0
     slipped_ms: float = 0.0
     error: str | None = None
 
@@ -127,6 +128,7 @@ def measure_paced(
         },
         "late_frames": done.late_frames,
         "dropped_frames": done.dropped_frames,
+        "unpainted_frames": done.unpainted_frames,
         "slipped_ms": done.slipped_ms,
         "samples_ms": {
             **{name: [round(x, 4) for x in values] for name, values in parts.items()},
@@ -213,6 +215,7 @@ async def _converse(
     runner.close()
     counters = runner.counters
     done.late_frames, done.dropped_frames = counters.late_frames, counters.dropped_frames
+    done.unpainted_frames = counters.unpainted_frames
     done.slipped_ms, done.error = counters.slipped_samples * 1000 / SAMPLE_RATE_HZ, runner.error
     return done
 
