@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.types import AudioChunk
+from lipstream.streaming.catalogue import EngineSetting
 from lipstream.streaming.runner import RunnerOptions, SessionRunner, TimedFrame, warm_up
 from tests.streaming.live_engine import LiveFakeEngine
 
@@ -173,6 +176,23 @@ def test_a_machine_that_is_a_bit_too_slow_paints_less_and_keeps_the_sound_whole(
         assert np.count_nonzero(heard) == 16_000, "a second, whole"
 
     run(test())
+
+
+def test_a_frame_without_painting_is_the_one_before_with_its_own_sound(target: Path) -> None:
+    engine = EngineSetting(renderer="none").load(target)
+    sound = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    painted, hurried = engine.session(), engine.session()
+    truth, got = [], []
+    for k in range(50):
+        chunk = AudioChunk(sound[320 * k : 320 * (k + 1)], 320 * k)
+        truth += painted.push(chunk)
+        got += hurried.push(chunk, paint=not 24 <= k < 32)
+    assert len(got) == len(truth) > 15
+    still = [k for k in range(1, len(got)) if np.array_equal(got[k].i420, got[k - 1].i420)]
+    assert len(still) == 4
+    for k, (one, other) in enumerate(zip(got, truth, strict=True)):
+        assert np.array_equal(one.audio.samples, other.audio.samples)
+        assert k in still or np.array_equal(one.i420, other.i420)
 
 
 def test_an_engine_that_fails_ends_its_own_conversation_only() -> None:
