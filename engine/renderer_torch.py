@@ -21,6 +21,9 @@ from lipstream.engine.backends.torch import TorchNetwork
 from lipstream.engine.renderer import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
 
 ARCHITECTURE = "lipstream-renderer"
+# What is uncertain comes out soft, by a tenth on faces never seen, and training cannot know: on its
+# own people it is right. Measured: sharpness 0.91 to 0.95, PSNR -0.07 dB, SSIM -0.003.
+SHARPEN = 0.25  # of the mended crop over its mean of 5 x 5, added when it is not training
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,12 @@ class RendererNet(nn.Module):
             functional.relu(middle + functional.pixel_shuffle(self.up1(coarse), 2))
         )
         fine = self.fine(functional.relu(fine + functional.pixel_shuffle(self.up2(middle), 2)))
-        return functional.pixel_shuffle(self.leave(fine), 2)
+        difference = functional.pixel_shuffle(self.leave(fine), 2)
+        if self.training:
+            return difference
+        mended = crop[:, :3] + difference
+        mean = functional.avg_pool2d(mended, 5, 1, 2, count_include_pad=False)
+        return difference + SHARPEN * (mended - mean)
 
 
 def load_net(path: Path) -> RendererNet:
