@@ -3,7 +3,7 @@
 `lipstream serve` runs in a process of its own, so that memory and processor time are its own. The
 caller says the demo's speech over and over, with pauses, and looks at what comes back in two ways:
 by the stamps of both streams against the time of their arrival, exact to a millisecond, and by
-content, the lag between loud sound and moving lips. Twenty seconds in every suite; half an hour:
+content, the lag between loud sound and moving lips. Twelve seconds in every suite; half an hour:
 
     LIPSTREAM_CALL_S=1800 pytest tests/streaming/test_long_call.py -s
 
@@ -37,7 +37,7 @@ from lipstream.streaming.audio_file import read_speech  # noqa: E402
 from tests.streaming.test_endurance import SDP, Holdings, served  # noqa: E402
 from tests.streaming.test_webrtc import Client, Voice  # noqa: E402
 
-CALL_S = float(os.environ.get("LIPSTREAM_CALL_S", "20"))
+CALL_S = float(os.environ.get("LIPSTREAM_CALL_S", "12"))
 TARGET = os.environ.get("LIPSTREAM_CALL_TARGET")
 RENDERER = os.environ.get("LIPSTREAM_CALL_RENDERER", "auto")
 PAUSE_S = 3.0
@@ -113,16 +113,15 @@ class Caller(Client):
 
 def drift_ms(caller: Caller, began_s: float, window_s: float) -> list[float]:
     """Arrival of sound against arrival of picture, by their stamps: each window less the first."""
-    medians = []
-    for stream in (caller.streams["audio"], caller.streams["video"]):
-        late, came = stream.late_s(), np.array(stream.came_s) - began_s
-        count = int(came[-1] / window_s)
-        medians.append(
-            [np.median(late[(came >= k * window_s) & (came < (k + 1) * window_s)])
-             for k in range(count)]
-        )  # fmt: skip
-    offset = 1000 * (np.array(medians[0]) - np.array(medians[1]))
-    return (offset - offset[0]).tolist()
+    offset = []
+    for k in range(int(CALL_S / window_s)):
+        medians = []
+        for stream in (caller.streams["audio"], caller.streams["video"]):
+            late, came = stream.late_s(), (np.array(stream.came_s) - began_s) / window_s
+            medians.append(late[(came >= k) & (came < k + 1)])
+        if all(late.size for late in medians):  # else a machine that does nothing for so long
+            offset.append(1000 * float(np.median(medians[0]) - np.median(medians[1])))
+    return [one - offset[0] for one in offset]
 
 
 def lags_ms(caller: Caller, began_s: float, window_s: float) -> list[float]:
@@ -163,11 +162,12 @@ def missed(video: Stream, began_s: float) -> tuple[int, float]:
     came = np.array(video.came_s)
     late = video.late_s()[came >= began_s]
     came = came[came >= began_s]
+    assert late.size > 1, "no pictures at all"
     on_time = late - np.percentile(late, 10) <= ON_TIME_S
     periods = np.diff(np.array(video.stamp_s)[-came.size :]) * 25
     lost = int(np.round(periods - 1).clip(0).sum())
-    gaps = np.diff(came[on_time])
-    return int((~on_time).sum()) + lost, 1000 * float(gaps.max() - 0.04)
+    gaps = np.diff(came[on_time], append=came[-1])
+    return int((~on_time).sum()) + lost, 1000 * max(0.0, float(gaps.max(initial=0)) - 0.04)
 
 
 async def hold_call(targets: Path, name: str, samples: np.ndarray) -> dict[str, Any]:
@@ -201,7 +201,7 @@ async def hold_call(targets: Path, name: str, samples: np.ndarray) -> dict[str, 
         "frames": frames,
         "fps": round(frames / CALL_S, 2),
         "drift_ms": drift_ms(caller, began_s, window_s),
-        "lags_ms": lags_ms(caller, began_s, window_s),
+        "lags_ms": lags_ms(caller, began_s, window_s) if CALL_S >= 300 else [],
         "misses": misses,
         "burst_ms": burst_ms,
         "memory_mib": [k // 1024 for k in memory_kib[:: max(1, len(memory_kib) // 30)]],
@@ -222,11 +222,14 @@ def test_a_long_call_stays_in_time(target: Path, tmp_path: Path) -> None:
     samples = read_speech(demo_speech(tmp_path))
     found = asyncio.run(hold_call(bundle.parent, bundle.stem, samples))
     drift, lags = np.array(found["drift_ms"]), np.array(found["lags_ms"])
+    said = ""
+    if lags.size:
+        said = f"lips after sound {lags.min():+.0f} to {lags.max():+.0f} ms, "
+        said += f"first {lags[0]:+.0f}, last {lags[-1]:+.0f}; "
     print(
         f"\n{CALL_S:.0f} s: {found['frames']} pictures ({found['fps']} fps), {found['misses']} "
         f"late or lost, at most {found['burst_ms']:.0f} ms without one on time; sound against "
-        f"picture drifts {drift.min():+.1f} to {drift.max():+.1f} ms by stamps; lips after sound "
-        f"{lags.min():+.0f} to {lags.max():+.0f} ms, first {lags[0]:+.0f}, last {lags[-1]:+.0f}; "
+        f"picture drifts {drift.min():+.1f} to {drift.max():+.1f} ms by stamps; {said}"
         f"memory {100 * found['growth']:+.2f} % {found['memory_mib']} MiB; "
         f"{found['cores']:.2f} cores; {found['server']}"
     )
