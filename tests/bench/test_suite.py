@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import pytest
 
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
-from lipstream.bench import capacity, throughput  # noqa: E402
+from lipstream import cli  # noqa: E402
+from lipstream.bench import capacity, suite, throughput  # noqa: E402
 from lipstream.bench.capacity import _search  # noqa: E402
 from lipstream.bench.latency import Setting  # noqa: E402
 from lipstream.bench.machine import on_cores  # noqa: E402
+from lipstream.bench.report import read_report  # noqa: E402
 from lipstream.bench.suite import Ways, everything  # noqa: E402
 from lipstream.engine.errors import BackendUnavailable, UsageError  # noqa: E402
 from lipstream.engine.target import Target, load_target  # noqa: E402
@@ -78,3 +81,28 @@ def test_everything_without_clips_has_no_quality() -> None:
     ]  # fmt: skip
     with pytest.raises(UsageError, match="--data"):
         parts["quality"](None)
+
+
+def test_bench_all_gathers_what_can_be_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    row = {"compiled_ms": 0.1, "numpy_ms": 10.0, "ratio": 100.0}
+
+    def kernels(report: object) -> tuple[dict[str, Any], str]:
+        return {"kernels": {"kernels": {"blend": row}}}, "blend 100x"
+
+    def webrtc(report: object) -> tuple[dict[str, Any], str]:
+        raise UsageError("no Chromium")
+
+    parts = {"webrtc": webrtc, "kernels": kernels}
+    monkeypatch.setattr(suite, "everything", lambda target, data, seconds: parts)
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["bench", "all", "--report", str(tmp_path), "--json"])
+    assert not ended.value.code
+    out, err = capfd.readouterr()
+    told = json.loads(out)
+    assert told["measured"] == ["kernels"]
+    assert told["left_out"] == {"webrtc": "no Chromium"}
+    assert "webrtc left out: no Chromium" in err
+    assert list(read_report(tmp_path)["sections"]) == ["kernels"]
+    assert "blend" in (tmp_path / "report.html").read_text()
