@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from lipstream.calibration.assets import cache_folder
 from lipstream.calibration.pretrain import corpus, recogniser
+from lipstream.calibration.pretrain.alignment import read_sentence
 from lipstream.calibration.pretrain.clips import (
     LAGS_S,
     TalkingClip,
@@ -49,7 +50,6 @@ from lipstream.engine.encoder_torch import EncoderNet, EncoderSize
 from lipstream.engine.face_model import face_model
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP
 from lipstream.engine.types import F32
-from lipstream.streaming.audio_file import read_speech
 
 MATRICES: Final = 8
 _MIXER: Final = 48
@@ -152,7 +152,7 @@ def _speaker(voice: str) -> str:
 def speakers_of(data: Path) -> dict[str, F32]:
     """Recordings of people who are in no training, one each, f32 [samples]: LibriTTS, AISHELL-3."""
     files = sorted([*data.glob("audio/libritts/*.wav"), *data.glob("audio/aishell3/*.wav")])
-    return {path.stem: read_speech(path) for path in files}
+    return {path.stem: read_sentence(path) for path in files}
 
 
 def probe(representation: Callable[[F32], F32], people: Mapping[str, F32]) -> float:
@@ -275,7 +275,7 @@ def main() -> None:
     options = TrainingOptions(told.seed, told.hours, more_steps=told.steps, heads=1)
 
     def report(what: str, share: float) -> None:
-        print(f"{share:4.0%} {what}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{share:4.0%} {what}\n")
 
     result = ablation(told.encoder, told.data, options, report)
     told.output.write_text(json.dumps(result, indent=1))
