@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 _W: Final = 760
+_HALF: Final = 440  # of a chart that shares its row with another
 _LEFT: Final = 64
 _RIGHT: Final = 20
 _COLOURS: Final = 6  # s0 to s5 of the style sheet
@@ -27,9 +28,11 @@ def line_chart(
     limit: Level | None = None,
     roofline: Level | None = None,
     log_x: bool = False,
+    half: bool = False,
 ) -> str:
     """Lines with dots. axes: x and y, with units; limit: a level to stay below; roofline: what the
-    machine could reach at best."""
+    machine could reach at best; half: as wide as half the page."""
+    width = _HALF if half else _W
     series = {name: points for name, points in series.items() if points}
     if not series:
         return _nothing()
@@ -39,10 +42,10 @@ def line_chart(
     top = 1.05 * max(*ys, 1e-9, *(value for (value, _), _ in levels))
     if limit and top > 3 * limit[0]:  # it must not flatten what lies below the limit
         top = 3 * limit[0]
-        axes = (axes[0], f"{axes[1]} (cut at {top:.0f})")
+        axes = (f"{axes[0]} (what lies above {top:.0f} is drawn there)", axes[1])
     bottom = min(0.0, *ys)
     low_x, high_x = xs[0], xs[-1]
-    height, plot_w, plot_h = 290, _W - _LEFT - _RIGHT, 226
+    height, plot_w, plot_h = 290, width - _LEFT - _RIGHT, 226
 
     def place(x: float, y: float) -> tuple[float, float]:
         a, b, c = (math.log(v) if log_x else v for v in (x, low_x, high_x))
@@ -50,17 +53,19 @@ def line_chart(
         up = (min(y, top) - bottom) / (top - bottom)
         return _LEFT + 16 + (plot_w - 40) * across, 12 + plot_h * (1 - up)
 
-    out = [_begin(title, height)]
+    out = [_begin(title, width, height)]
     for tick in _ticks(bottom, top):
-        out.append(_level(place(low_x, tick)[1], f"{tick:g}"))
-    for x in xs if len(xs) <= 9 else _ticks(low_x, high_x, 8):
+        out.append(_level(place(low_x, tick)[1], f"{tick:g}", width))
+    for x in (
+        xs if len(xs) <= (4 if half else 9) or log_x else _ticks(low_x, high_x, 4 if half else 8)
+    ):
         if low_x <= x <= high_x:
             out.append(_text(place(x, bottom)[0], height - 34, f"{x:g}"))
     for (value, name), kind in levels:
         y = place(low_x, value)[1]
         out.append(
-            f'<line class="{kind}" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            + _text(_W - _RIGHT, y - 5 if y > 24 else y + 14, name, "end", kind)
+            f'<line class="{kind}" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            + _text(width - _RIGHT, y - 5 if y > 24 else y + 14, name, "end", kind)
         )
     for k, points in enumerate(series.values()):
         placed = [place(x, y) for x, y in points]
@@ -71,7 +76,7 @@ def line_chart(
                 f'<circle class="dot s{k % _COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
                 f"<title>{vx:g}: {vy:.4g}</title></circle>"
             )
-    out.append(_axes(axes, height))
+    out.append(_axes(axes, width, height))
     return _chart("".join(out), list(series))
 
 
@@ -95,7 +100,7 @@ def histogram(
     counts, edges = np.histogram(values, bins=60, range=(0.0, high))
     top = 10 + _LINE * len(lines)
     height, most = top + plot_h + 56, max(int(counts.max()), 1)
-    out = [_begin(title, height)]
+    out = [_begin(title, _W, height)]
     for tick in _ticks(0, most):
         if tick == int(tick):
             out.append(_level(top + plot_h * (1 - tick / most), f"{tick:g}"))
@@ -114,7 +119,7 @@ def histogram(
             f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8}" y2="{top + plot_h}"/>'
             + _text(x + 5, y, f"{name} {value:.2f} ms", "start", kind)
         )
-    out.append(_axes(axes, height))
+    out.append(_axes(axes, _W, height))
     return _chart("".join(out))
 
 
@@ -131,7 +136,7 @@ def waterfall(
     least = least or {}
     row, left = 24, 108
     height, plot_w = row * len(bars) + 16, _W - left - 80
-    out, so_far = [_begin(title, height)], 0.0
+    out, so_far = [_begin(title, _W, height)], 0.0
     for k, (name, value) in enumerate(bars):
         y, x = 8 + row * k, left + plot_w * so_far / whole
         wide = max(plot_w * max(value, 0.0) / whole, 1.0)
@@ -181,13 +186,15 @@ def figure(value: float) -> str:
     return f"{value:,.{decimals}f}" if size >= 0.0005 else "<0.001"
 
 
-def _begin(title: str, height: int) -> str:
+def _begin(title: str, width: int, height: int) -> str:
     name = html.escape(title)
-    return f'<svg viewBox="0 0 {_W} {height}" role="img" aria-label="{name}"><title>{name}</title>'
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}"><title>{name}</title>'
+    )
 
 
-def _level(y: float, label: str) -> str:
-    line = f'<line class="grid" x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+def _level(y: float, label: str, width: int = _W) -> str:
+    line = f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
     return line + _text(_LEFT - 8, y + 4, label, "end")
 
 
@@ -199,10 +206,10 @@ def _text(x: float, y: float, words: str, anchor: str = "middle", kind: str = ""
     )
 
 
-def _axes(axes: tuple[str, str], height: int) -> str:
+def _axes(axes: tuple[str, str], width: int, height: int) -> str:
     x, y = (html.escape(one) for one in axes)
     return (
-        f'<text class="axis" x="{(_W + _LEFT) / 2}" y="{height - 10}" text-anchor="middle">{x}'
+        f'<text class="axis" x="{(width + _LEFT) / 2}" y="{height - 10}" text-anchor="middle">{x}'
         f'</text><text class="axis" transform="translate(14 {(height - 40) / 2}) rotate(-90)" '
         f'text-anchor="middle">{y}</text></svg>'
     )

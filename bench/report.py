@@ -33,7 +33,8 @@ th,td{text-align:left;padding:3px 10px 3px 0;white-space:nowrap}.n{text-align:ri
 th{color:var(--soft);font-weight:600}
 .chart{margin:10px 0}.wide{overflow-x:auto}.chart svg{max-width:880px;min-width:540px;margin:0 auto}
 details{margin:8px 0}summary{cursor:pointer;color:var(--accent)}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:0 14px}
+.pair .chart svg{min-width:0}
+.pair{display:grid;gap:0 14px;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr))}
 """
 
 

@@ -170,7 +170,9 @@ def _capacity(data: Data) -> str:
         )  # fmt: skip
         if run.get("growth"):
             charts = "".join(
-                line_chart(f"By {by}", (axis, "conversations held"), {by: points}, log_x=True)
+                line_chart(
+                    f"By {by}", (axis, "conversations held"), {by: points}, log_x=True, half=True
+                )
                 for by, axis, points in _by(run["growth"], "sessions")
             )
             out.append(f'<div class="pair">{charts}</div>')
@@ -181,7 +183,7 @@ def _throughput(data: Data) -> str:
     roofs = {by: points for by, _, points in _by(data["rows"], "roofline_fps")}
     charts = "".join(
         line_chart(f"By {by}", (axis, "frames a second"),
-                   {"measured": points, "roofline": roofs[by]}, log_x=True)
+                   {"measured": points, "roofline": roofs[by]}, log_x=True, half=True)
         for by, axis, points in _by(data["rows"], "fps")
     )  # fmt: skip
     lead = "No clock, encoding and all; of all sessions together. " + run_name(data) + "."
@@ -256,7 +258,7 @@ def _matcher(data: Data) -> str:
 def _quality(data: Data) -> str:
     charts = []
     for key, axis in (
-        ("opening_r", "opening of the lips against people's, r"),
+        ("opening_r", "opening of the lips, r"),
         ("bilabials_closed", "share of p, b, m that close"),
     ):
         series: dict[str, list[tuple[float, float]]] = {}
@@ -265,7 +267,7 @@ def _quality(data: Data) -> str:
                 if isinstance(figures, Mapping) and key in figures:
                     name = group.replace("_", " ")
                     series.setdefault(name, []).append((look_ahead_ms, float(figures[key])))
-        charts.append(line_chart("Frontier", ("look-ahead, ms", axis), series))
+        charts.append(line_chart("Frontier", ("look-ahead, ms", axis), series, half=True))
     profiles = ", ".join(f"{name} {ms} ms" for name, ms in PROFILE_LOOK_AHEAD_MS.items())
     lead = (
         "How well lips follow voices of people never seen, against how much of the sound to come "
