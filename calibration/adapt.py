@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from lipstream.engine.renderer import shipped_model
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
 Report = Callable[[str, float], None]
 WEIGHTS: Final = "renderer.safetensors"
 
@@ -81,7 +83,9 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     judge = Person("judge", [clip], (judged_from, total), varied=False)
     if learned.pairs < options.least_pairs or judge.pairs < 2 * APART_FRAMES:
         return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
-    torch.set_num_threads(max(1, os.cpu_count() or 1))
+    # One core lays mouths on faces, the others train. Threads that wait for one another on a busy
+    # machine spin: two of them took 15 times as long as one.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
     torch.manual_seed(options.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     training = RendererTraining(
@@ -98,8 +102,9 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     universal = best = trainer.score(*exam)
     weights, waited = None, 0
     report("adapting the renderer", 0.0)
+    batches = _ahead(lambda: _batch(learned, options.batch, rng))
     while trainer.steps_done < options.steps and waited < options.patience:
-        trainer.step(*_batch(learned, options.batch, rng))
+        trainer.step(*next(batches))
         spent = (time.monotonic() - began) / options.time_limit_s
         if trainer.steps_done % options.judge_every == 0 or spent >= 1:
             report(
@@ -114,6 +119,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
                 weights = {name: value.clone() for name, value in trainer.mean.items()}
         if spent >= 1:
             break
+    batches.close()
     steps = trainer.steps_done
     if weights is None or best > universal * (1 - options.least_gain):
         told = "not adapted: on footage it had not learned from, the universal renderer was as good"
@@ -121,6 +127,16 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     save_weights(weights, folder / WEIGHTS, {"steps": str(steps), "seed": str(options.seed)})
     told = f"renderer adapted: error on unseen footage down by {1 - best / universal:.1%}"
     return {**_figures(began, steps, (universal, best), told), "kept": True}
+
+
+def _ahead(make: Callable[[], T]) -> Generator[T, None, None]:
+    """What `make` gives, without end, the next one being made meanwhile in a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(make)
+        while True:
+            made = coming.result()
+            coming = thread.submit(make)
+            yield made
 
 
 def _batch(person: Any, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
