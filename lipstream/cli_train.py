@@ -68,6 +68,11 @@ def train_renderer(
         Path, typer.Option("--output", "-o", help="Folder for renderer.safetensors and .onnx.")
     ],
     steps: Annotated[int, typer.Option(help="Of the optimiser.")] = 1500,
+    rate: Annotated[float, typer.Option(help="Highest of the optimiser.")] = 6e-4,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="renderer.safetensors that goes on."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     json: Json = False,
@@ -80,8 +85,8 @@ def train_renderer(
 
         output.mkdir(parents=True, exist_ok=True)
         PartialFile(output / "renderer.onnx").discard()
-        options = RendererTraining(seed=seed, steps=steps, device=device)
+        options = RendererTraining(seed=seed, steps=steps, rate=rate, device=device)
         with console.progress() as progress:
-            report = main(output, data, options=options, report=progress)
+            report = main(output, data, options=options, report=progress, continued=continue_from)
         sentence = f"{output}: {report['people']} people, {report['steps']} steps"
         console.result(report, json, sentence)

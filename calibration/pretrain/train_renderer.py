@@ -222,8 +222,11 @@ def main(
     cache: Path | None = None,
     options: RendererTraining | None = None,
     report: Report | None = None,
+    continued: Path | None = None,
 ) -> dict[str, Any]:
     """Train a renderer and write renderer.safetensors and renderer.onnx into `output`.
+
+    `continued` is a renderer.safetensors to go on from, in place of a new network.
 
     Raises:
         UsageError: torch or onnx is missing, or `data` holds no clips.
@@ -236,13 +239,14 @@ def main(
 
     from lipstream.calibration.assets import cache_folder
     from lipstream.calibration.pretrain.export_renderer import save_renderer
-    from lipstream.engine.renderer_torch import RendererNet, RendererSize
+    from lipstream.engine.renderer_torch import RendererNet, RendererSize, load_net
 
     options = RendererTraining() if options is None else options
     report = (lambda what, share: None) if report is None else report
     people = people_of(data, cache_folder() / "train" if cache is None else cache, report)
     torch.manual_seed(options.seed)
-    trainer = RendererTrainer(RendererNet(RendererSize()), options)
+    net = RendererNet(RendererSize()) if continued is None else load_net(continued).train()
+    trainer = RendererTrainer(net, options)
     output.mkdir(parents=True, exist_ok=True)
     kept: list[dict[str, float]] = []
     looked_at: list[torch.Tensor] = []  # for the ranges of int8
@@ -254,7 +258,9 @@ def main(
             told = {n: round(_recent(kept, n), 5) for n in kept[-1]}
             report(" ".join(f"{n} {v:.4f}" for n, v in told.items()), step / options.steps)
         if step % 500 == 499 or step == options.steps - 1:
-            notes = {"steps": str(step + 1), **{k: str(v) for k, v in asdict(options).items()}}
+            notes = {k: str(v) for k, v in asdict(options).items()} | {"done": str(step + 1)}
+            if continued is not None:
+                notes["continued"] = continued.name
             save_renderer(
                 trainer.mean, output, {"training": json.dumps(notes)}, torch.cat(looked_at)
             )
