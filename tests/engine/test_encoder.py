@@ -127,7 +127,11 @@ def test_streaming_equals_the_network_run_over_the_whole_clip() -> None:
     clip = torch.from_numpy(np.stack(rows).reshape(1, -1, 128))
     with torch.inference_mode():
         logits, hidden = net.recognise(clip)
-        whole = net.express(logits, hidden)[0, :, LOOK_AHEADS_MS.index(80)].numpy()
+        heads = net.express(logits, hidden)[0].numpy()
+    # What is said at 80 ms, and was said at 40 ms two steps before, about the same moment.
+    own, shorter = (heads[:, LOOK_AHEADS_MS.index(ms)] for ms in (80, 40))
+    whole = own.copy()
+    whole[2:] = (own[2:] + shorter[:-2]) / 2
     outputs, _ = encoder().step(encoder().init(), AudioChunk(samples, 0))
     streamed = coefficients(outputs)
     offline = whole[3 : 3 + len(streamed)]
