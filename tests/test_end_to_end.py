@@ -82,7 +82,7 @@ def test_the_lips_rest_closed_and_still_in_pauses(
     quiet = ~speech
     for shift in (1, 2, 3, 4, 5, -1, -2):
         quiet &= ~np.roll(speech, shift)
-    assert quiet.sum() >= 8, "the demo speech has a pause"
+    assert quiet.sum() >= 6, "the demo speech has a pause"
     widest = np.percentile(seen, 95)
     assert seen[quiet].max() < 0.15 * widest  # as people's closed lips measure
     both = quiet[1:] & quiet[:-1]
