@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lipstream.calibration.pretrain.corpus import UNKNOWN, Shard, normalise
 from lipstream.calibration.pretrain.phones import BILABIALS
-from lipstream.calibration.pretrain.train_renderer import computes_in_bf16
+from lipstream.calibration.pretrain.precision import computes_in_bf16
 from lipstream.engine.encoder_torch import EncoderNet
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP
 from lipstream.engine.types import F32

@@ -12,12 +12,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lipstream.calibration.pretrain.precision import computes_in_bf16
 from lipstream.engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -159,17 +159,6 @@ def mended(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> torc
     with torch.autocast(seen.device.type, torch.bfloat16, computes_in_bf16(seen.device.type)):
         difference = net(stack)
     return (seen[:, :3] + difference.float() * seen[:, 3:4]).clamp(0, 1)
-
-
-@cache
-def computes_in_bf16(device: str) -> bool:
-    """Whether bf16 is fast there. A CPU that only emulates it takes 15 times as long as in f32."""
-    import torch
-
-    if device != "cpu":
-        return True
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def people_of(data: Path, cache: Path, report: Report) -> list[Person]:
