@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.streaming.memory import settle
 from lipstream.streaming.runner import LiveEngine, warm_up
 
 if TYPE_CHECKING:
@@ -149,4 +150,5 @@ class Catalogue:
     def _load(self, name: str) -> LiveEngine:
         engine = self._setting.load(self.folder / (name + _SUFFIX))
         logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
+        settle()
         return engine

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.streaming.memory import give_back
 from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner
 from lipstream.streaming.video_feed import Encoding, VideoFeed
 
@@ -149,6 +150,7 @@ class Rooms:
         if not room.members and not room.expected and self._rooms.get(room.name) is room:
             del self._rooms[room.name]
             await asyncio.to_thread(room.runner.close)
+            await asyncio.to_thread(give_back)
 
     async def close(self) -> None:
         """End all."""
