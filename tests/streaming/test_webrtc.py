@@ -91,6 +91,9 @@ class Client:
 
     async def accept(self, sdp: str) -> None:
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
+        for transceiver in self.pc.getTransceivers():
+            if transceiver.kind == "audio":  # its jitter buffer would be in each delay of sound
+                aiortc_tuning.hand_on_at_once(transceiver.receiver)
 
     async def _see(self, track: MediaStreamTrack) -> None:
         try:
