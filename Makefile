@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 
 # What decides whether an install is out of date.
-INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/build.py kernels/cuda/*.cuh)
+INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h kernels/build.py kernels/cuda/*.cuh)
 
 .PHONY: demo test lint clean
 .DELETE_ON_ERROR:

@@ -67,7 +67,7 @@ setup(
     package_data={
         "lipstream": ["py.typed"],
         "lipstream.engine.weights": ["*.safetensors", "*.onnx"],
-        "lipstream.kernels": ["*.cpp", "cuda/*", "*.fatbin"],
+        "lipstream.kernels": ["*.cpp", "*.h", "cuda/*", "*.fatbin"],
         "lipstream.calibration": ["*.ogg", "*.safetensors"],
         "lipstream.streaming": ["web/*"],
     },
@@ -75,7 +75,7 @@ setup(
         Extension(
             KERNELS["EXTENSION_NAME"],
             sources=KERNELS["SOURCES"],
-            depends=KERNELS["HEADERS"],
+            depends=KERNELS["CPU_HEADERS"],
             extra_compile_args=KERNELS["COMPILE_FLAGS"],
             language="c++",
             optional=True,

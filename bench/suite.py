@@ -27,7 +27,7 @@ from lipstream.engine.target import Target
 logger = logging.getLogger(__name__)
 
 
-_BACKENDS: Final = ("openvino", "torch", "numpy", "tensorrt")
+_BACKENDS: Final = ("native", "openvino", "torch", "numpy", "tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Ways:
             mends = engine.renderer is not None
             found.setdefault(
                 (profile, engine.backend, mends),
-                Setting(profile, engine.backend, "network" if mends else "none"),
+                Setting(profile, backend, "network" if mends else "none"),
             )
         if not found:
             raise BackendUnavailable("; ".join(refused) or "nothing to measure")

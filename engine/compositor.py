@@ -6,6 +6,7 @@ the background's very bytes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,10 @@ from lipstream.engine.warp import (
     drive,
     gap_height,
     inner_grid,
-    inner_source,
-    jaw_vertices,
-    lip_inset,
+    lend,
+    place,
 )
-from lipstream.kernels import color, composite
+from lipstream.kernels import color, composite, face
 from lipstream.kernels.mesh import mesh_map, remap, warp_mesh
 
 _TEXTURE_PX = 128  # per inter-ocular distance, of the mask drawn on the canonical face
@@ -43,7 +43,7 @@ _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.12
 _LEAST_GAP_PX = 0.4
-_TINT = np.float32(0.05)
+_LIGHT = face.Limits(least=12, stiffness=0.6, reach=24.0, tint=0.05)
 _MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
 
 
@@ -97,7 +97,11 @@ class Compositor:
         ring = remap(self._texture, _on_texture(self._canonical)[None])[0, :, 0]
         mouth_vertices = np.unique(mesh.lip_triangles)
         self._lip_vertices = mouth_vertices
-        self._skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
+        skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
+        self._skin = skin.astype(np.int32)
+        self._gap_row = np.repeat(
+            np.linspace(40, 255, INNER_ROWS, dtype=np.float32), len(gap) // INNER_ROWS
+        )
 
     @stage("composite")
     def paint(
@@ -142,31 +146,28 @@ class Compositor:
         With `guided`, the patch holds the renderer's crop and the guides are drawn.
         """
         height, width = background.shape[0] * 2 // 3, background.shape[1]
-        vertices = drive(self._mesh, placement, expression)
-        before, after = placement.project(placement.free), placement.project(vertices)
-        start, moved = jaw_vertices(before, after, placement.scale)
+        vertices, grid = drive(self._mesh, placement, expression)
+        start, moved, points = place(placement, vertices, grid)
+        driven = Driven(vertices, grid, points, expression, placement.scale)
         # Triangles that hardly move are left alone: sampled, they would come back the same.
-        triangles = self._mesh.jaw_triangles
-        stirred = np.abs(moved - start).max(1) > _STILL_PX
-        triangles = np.ascontiguousarray(triangles[stirred[triangles].any(1)])
+        triangles, bounds = face.stirred(start, moved, self._mesh.jaw_triangles, _STILL_PX)
         detail = DETAILS[0] if self._renderer is None else self._renderer.detail
         crop = MouthCrop.around(placement, self._mesh.model, detail)
-        corners = np.concatenate([moved[triangles].reshape(-1, 2), after[self._lip_vertices]])
+        corners = [points[self._lip_vertices]]
+        if len(triangles):
+            corners.append(bounds.reshape(2, 2))
         if guided:
-            corners = np.concatenate([corners, crop.corners()])
-        x0, y0, x1, y1 = _rectangle(corners, width, height)
+            corners.append(crop.corners())
+        x0, y0, x1, y1 = _rectangle(np.concatenate(corners), width, height)
         box = (x0, y0, x1 - x0, y1 - y0)
         if x1 <= x0 or y1 <= y0:
             return None
         with stage("color"):
             patch = color.i420_region_to_rgb(background, *box)
         corner = np.array([x0, y0], np.float32)
-        warped, mask = warp_mesh(patch, start - corner, moved - corner, triangles, patch.shape[:2])
-        with stage("composite"):
-            painted = composite.blend(patch, warped, mask)
-        grid = inner_grid(vertices)
-        points = np.concatenate([after, placement.project(grid)])
-        driven = Driven(vertices, grid, points, expression, placement.scale)
+        painted, mask = warp_mesh(
+            patch, start - corner, moved - corner, triangles, patch.shape[:2], onto=patch
+        )
         guides = np.zeros((*painted.shape[:2], GUIDES), np.uint8) if guided else None
         self._lay_lips(painted, mask, guides, driven.seen_from(x0, y0), sources)
         return Layers(box, painted, mask, guides, crop.seen_from(x0, y0))
@@ -191,85 +192,47 @@ class Compositor:
         driven = driven.seen_from(x0, y0)
         below = painted[y0:y1, x0:x1]
         shape = below.shape[:2]
-        place, covered = mesh_map(self._texture_xy, driven.points, self._lips, shape)
-        drawn = remap(self._texture, place)
-        alpha, seam = np.where(covered > 0, drawn[..., 0], np.uint8(0)), drawn[..., 1]
-        layer, so_far = below, 0.0
+        drawn, _ = warp_mesh(self._texture, self._texture_xy, driven.points, self._lips, shape)
+        alpha = np.ascontiguousarray(drawn[..., 0])
+        layer, so_far, leading, trusted = below, 0.0, 0.0, driven.grid[:, 0]
         for source, share in sources:
-            one = self._match_color(self._lips_of(source, driven, shape), below, driven.points)
-            one = _darken(one, seam, _new_closure(source.placement.free, driven.vertices))
+            one, trust = self._lips_of(source, driven, shape)
+            face.relight(one, below, driven.points, self._skin, _LIGHT)
+            one = _darken(one, drawn[..., 1], _new_closure(source.placement.free, driven.vertices))
             so_far += share
             if layer is below:
                 layer = one
             else:
                 layer = composite.blend(layer, one, np.full(shape, share / so_far, np.float32))
+            if share > leading:
+                leading, trusted = share, trust
         painted[y0:y1, x0:x1] = composite.blend(below, layer, alpha)
         np.maximum(mask[y0:y1, x0:x1], alpha, out=mask[y0:y1, x0:x1])
         if guides is None:
             return
-        main = max(sources, key=lambda one: one[1])[0]
         guides[y0:y1, x0:x1, 0] = alpha
-        guides[y0:y1, x0:x1, 1:] = self._gap_guides(main, driven, shape)
+        guides[y0:y1, x0:x1, 1:] = self._gap_guides(trusted, driven, shape)
 
-    def _gap_guides(self, source: MouthSource, driven: Driven, shape: tuple[int, int]) -> U8:
+    def _gap_guides(self, trust: F32, driven: Driven, shape: tuple[int, int]) -> U8:
         """Where in the gap a pixel lies and how far the source's pixels there are to be trusted,
         u8 [h, w, 2]; both 0 outside the gap."""
-        _, trust = inner_source(driven.grid, driven.vertices, source.placement)
-        row = np.repeat(
-            np.linspace(40, 255, INNER_ROWS, dtype=np.float32), len(trust) // INNER_ROWS
-        )
-        values = np.stack([row, 40 + 215 * trust], 1).astype(np.float32)
+        values = np.stack([self._gap_row, 40 + 215 * trust], 1).astype(np.float32)
         inner = np.ascontiguousarray(driven.points[VERTICES:])
         drawn, _ = mesh_map(values, inner, self._mesh.inner_triangles, shape)
         return drawn.astype(np.uint8)
 
     @stage("warp")
-    def _lips_of(self, source: MouthSource, driven: Driven, shape: tuple[int, int]) -> U8:
-        """One source's lips and inner mouth on the driven mesh, u8 [h, w, 3]."""
-        inner, trust = inner_source(driven.grid, driven.vertices, source.placement)
-        points = np.concatenate([lip_inset(source.placement, driven.vertices), inner])
-        at = (source.placement.project(points) - np.array(source.origin)) * source.zoom
-        at = at.astype(np.float32)
+    def _lips_of(
+        self, source: MouthSource, driven: Driven, shape: tuple[int, int]
+    ) -> tuple[U8, F32]:
+        """One source's lips and inner mouth on the driven mesh, u8 [h, w, 3], and how far what is
+        in the gap is to be trusted, f32 [G]."""
+        at, trust = lend(source.placement, (*source.origin, source.zoom), driven)
         warped, _ = warp_mesh(source.rgb, at, driven.points, self._lips, shape)
         if gap_height(driven.vertices) * driven.scale > _LEAST_GAP_PX:
             lowered = float(driven.vertices[13, 1] - source.placement.free[13, 1])
             self._inner.paint(warped, Lent(source.rgb, at, trust, lowered), driven)
-        return warped
-
-    def _match_color(self, layer: U8, below: U8, after: F32) -> U8:
-        """Bring the layer to the light of what lies below: a gain per channel, a plane over x, y.
-
-        Fitted on the ring of skin round the lips, where both show the same skin. A gain and not
-        an offset: light multiplies, and the dark of the mouth stays dark.
-        """
-        at = np.floor(after[self._skin]).astype(np.int64)
-        inside = (
-            (at >= 1).all(1) & (at[:, 0] < layer.shape[1] - 1) & (at[:, 1] < layer.shape[0] - 1)
-        )
-        at = at[inside]
-        if len(at) < 12:
-            return layer
-        x, y = at[:, 0], at[:, 1]
-        difference = np.zeros((len(at), 3), np.float32)
-        own = layer[y, x].mean(0) + np.float32(8)
-        for dx, dy in ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)):
-            difference += below[y + dy, x + dx].astype(np.float32) - layer[y + dy, x + dx]
-        difference /= 5
-        # A vertex on a shadow's edge or a hair must not tilt the plane.
-        middle = np.median(difference, axis=0)
-        difference = middle + np.clip(difference - middle, -24, 24)
-        size = np.array([layer.shape[1], layer.shape[0]], np.float32)
-        design = np.concatenate([np.ones((len(at), 1)), at / size - 0.5], 1)
-        penalty = np.diag([0.0, 0.6, 0.6])
-        plane = np.linalg.solve(design.T @ design + penalty, design.T @ difference)
-        columns = (np.arange(layer.shape[1], dtype=np.float32) / size[0] - 0.5)[None, :, None]
-        rows = (np.arange(layer.shape[0], dtype=np.float32) / size[1] - 0.5)[:, None, None]
-        p = (plane / own).astype(np.float32)
-        # Light differs in strength more than in colour; what is left is make-up, and not for teeth.
-        strength = p.mean(1, keepdims=True)
-        p = strength + np.clip(p - strength, -_TINT, _TINT)
-        gain = 1 + (p[0] + p[1] * columns + p[2] * rows)
-        return np.clip(layer * gain + 0.5, 0, 255).astype(np.uint8)
+        return warped, trust
 
 
 def _on_texture(canonical: F32) -> F32:
@@ -317,7 +280,7 @@ def _darken(layer: U8, shade: U8, strength: float) -> U8:
 
 def _rectangle(points: F32, width: int, height: int) -> tuple[int, int, int, int]:
     """Even-aligned bounds x0, y0, x1, y1 of f32 [n, 2] inside a picture."""
-    low = np.floor(points.min(0) - 1).astype(int) & ~1
-    high = (np.ceil(points.max(0) + 1).astype(int) + 1) & ~1
-    x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
-    return x0, y0, min(int(high[0]), width & ~1), min(int(high[1]), height & ~1)
+    x, y = np.ascontiguousarray(points.T)
+    x0, y0 = (max(math.floor(axis.min() - 1) & ~1, 0) for axis in (x, y))
+    x1, y1 = ((math.ceil(axis.max() + 1) + 1) & ~1 for axis in (x, y))
+    return x0, y0, min(x1, width & ~1), min(y1, height & ~1)

@@ -113,27 +113,32 @@ class Normaliser:
     def step(self, state: NormaliserState, frame: F32) -> tuple[F32, NormaliserState]:
         """One frame f32 [..., BANDS] of log energies to one of normalised features."""
         one = np.float32(1.0)
-        energy = frame.mean(axis=-1, dtype=np.float32)
+        energy = np.add.reduce(frame, axis=-1) / np.float32(BANDS)
         floor = np.minimum(energy, state.floor + np.float32(_FLOOR_RISE))
-        sound = np.clip(energy - floor - np.float32(_SOUND_MARGIN), np.float32(0), one)
+        sound = _within(energy - floor - np.float32(_SOUND_MARGIN), np.float32(0), one)
         rise = energy - state.level
         release = np.where(
             state.sound_frames < _FIRST_FRAMES, np.float32(_RELEASE_FIRST), np.float32(_RELEASE)
         )
         rate = np.where(rise > 0, np.float32(_ATTACK), release) * sound
         level = state.level + rate * rise
-        nearness = np.clip(energy - level + np.float32(_SPEECH_RANGE), np.float32(0), one)
+        nearness = _within(energy - level + np.float32(_SPEECH_RANGE), np.float32(0), one)
         weight = nearness * sound
         speech_frames = np.minimum(state.speech_frames + weight, np.float32(_MEMORY_FRAMES))
         gain = (weight / (speech_frames + np.float32(_PRIOR_FRAMES)))[..., None]
         relative = frame - level[..., None]
         mean = state.mean + gain * (relative - state.mean)
-        normal = np.clip(
+        normal = _within(
             (relative - mean) * np.float32(_SCALE), np.float32(_LOWEST), np.float32(_HIGHEST)
         )
         return normal, NormaliserState(
             level, floor, mean, state.sound_frames + sound, speech_frames
         )
+
+
+def _within(x: F32, low: np.float32, high: np.float32) -> F32:
+    """`np.clip` at half its price, which is most of what a step of 64 numbers costs."""
+    return np.minimum(np.maximum(x, low), high)
 
 
 class Features:
@@ -164,7 +169,10 @@ class Features:
 
     def log_mel(self, heard: F32) -> F32:
         """Log energies of every whole window, f32 [HISTORY + n*HOP] -> f32 [n, BANDS]."""
-        windows = np.lib.stride_tricks.sliding_window_view(heard, WINDOW_SAMPLES)[::HOP_SAMPLES]
+        count = (len(heard) - HISTORY_SAMPLES) // HOP_SAMPLES
+        windows = np.lib.stride_tricks.as_strided(
+            heard, (count, WINDOW_SAMPLES), (HOP_SAMPLES * heard.itemsize, heard.itemsize)
+        )
         spectrum = np.fft.rfft(windows * self._window, FFT_SAMPLES)
         power = spectrum.real**2 + spectrum.imag**2
         return np.asarray(np.log(power @ self._mel + np.float32(ENERGY_FLOOR)), dtype=np.float32)

@@ -15,6 +15,7 @@ from lipstream.engine.face_model import INNER_UPPER_LIP, VERTICES
 from lipstream.engine.mouth import Mouth
 from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import INNER_ROWS, Driven, FaceMesh, jaw_drop
+from lipstream.kernels import face
 from lipstream.kernels.mesh import mesh_map, warp_mesh
 
 _FINE = 2  # samples per pixel, each way
@@ -56,10 +57,7 @@ class InnerMouth:
         shape = ((y1 - y0) * _FINE, (x1 - x0) * _FINE)
         fine, covered = warp_mesh(lent.crop, lent.crop_xy, points, self._triangles, shape)
         window = warped[y0:y1, x0:x1]
-        wide = fine.astype(np.uint16)
-        mean = (wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) >> 2
-        whole = covered[::2, ::2] & covered[1::2, ::2] & covered[::2, 1::2] & covered[1::2, 1::2]
-        np.copyto(window, mean.astype(np.uint8), where=whole[..., None] > 0)
+        face.halve_into(fine, covered, window)
         if float(lent.trust.min()) < _TRUSTED or lent.lowered > _LEAST_LOWERED:
             self._draw(window, close_up.points[VERTICES:], lent, driven)
 

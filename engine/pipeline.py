@@ -171,8 +171,11 @@ class Engine:
 
     @property
     def backend(self) -> str:
-        """Name of the backend that runs the networks."""
-        return self._encoder.network.name
+        """What runs the encoder, and the renderer where that is another: "native+openvino"."""
+        names = [self._encoder.network.name]
+        if self.renderer is not None:
+            names.append(self.renderer.network.name)
+        return "+".join(dict.fromkeys(names))
 
     @property
     def delay_ms(self) -> float:
@@ -314,6 +317,8 @@ class Session:
                 chosen, sources = engine.selector.step(sources, item)
                 selected += chosen
             index += 1
+        if index == state.next_frame and expressions is state.expressions:
+            return selected, state
         return selected, replace(
             state, expressions=expressions, footage=footage, sources=sources, next_frame=index
         )
@@ -343,6 +348,8 @@ class Session:
     def _paint(
         self, state: SessionState, selected: list[SelectedSource], paint: bool = True
     ) -> tuple[list[VideoFrame], SessionState]:
+        if not selected:
+            return [], state
         engine = self.engine
         target, fps = engine.target, engine.target.fps
         frames: list[VideoFrame] = []
@@ -408,9 +415,9 @@ def _expression_at(
     expressions: tuple[Expression, ...], index: int, fps: Fraction, end: int | None
 ) -> tuple[Expression | None, tuple[Expression, ...]]:
     """Expression at frame `index`, None if it is not known yet; and those still needed."""
-    time = Fraction(index * SAMPLE_RATE_HZ) / fps  # samples, exact
-    before = int(time // STEP_SAMPLES) * STEP_SAMPLES
-    share = np.float32((time - before) / STEP_SAMPLES)
+    time, unit = index * SAMPLE_RATE_HZ * fps.denominator, fps.numerator  # samples, exact
+    steps, rest = divmod(time, unit * STEP_SAMPLES)
+    before, share = steps * STEP_SAMPLES, np.float32(rest / (unit * STEP_SAMPLES))
     if not expressions or expressions[-1].sample < before:
         return None, expressions[-1:]  # the last one stays: an interruption eases from it
     keep = next(k for k, e in enumerate(expressions) if e.sample >= before)

@@ -5,6 +5,7 @@ to the new jaw, with a ring of vertices outside the face on which the motion die
 jaw line and neck move as one. The *lip* mesh brings the lips of a mouth source. The *inner* mesh
 spans the gap between the lips; its upper rows follow the head and its lower rows the jaw, as
 teeth do. Source: ours, after the recomposition step of *Everybody's Talkin'* (arXiv 2001.05201).
+The arithmetic is in `kernels.face`; here it learns which vertex is what.
 """
 
 from __future__ import annotations
@@ -25,16 +26,19 @@ from lipstream.engine.face_model import (
     FaceModel,
 )
 from lipstream.engine.types import F32, I32
+from lipstream.kernels import face
 
 # Lower half of the face oval, from one ear over the chin to the other.
 JAW_LINE = FACE_OVAL[7:30]  # temple to temple
 _JAW_RINGS = ((0.25, 0.5), (0.60, 0.15), (1.00, 0.0))  # (inter-ocular distances out, share moved)
 LIP_OUTLINE = OUTER_UPPER_LIP + OUTER_LOWER_LIP[-2:0:-1]  # closed, clockwise
+LIPS = np.array([INNER_UPPER_LIP, INNER_LOWER_LIP, OUTER_UPPER_LIP, OUTER_LOWER_LIP], np.int32)
 _LIP_REACH = 0.32  # inter-ocular distances round the lips that the lip mesh covers
 INNER_ROWS = 7
 _INSET = 0.014  # inter-ocular distances
 _NOSE_TIP = 1
-_CHIN_VERTICES = (CHIN, 175, 199, 200)
+_CHIN = np.array([CHIN, 175, 199, 200], np.int32)
+_JAW_VERTICES, _RINGS = np.array(JAW_LINE, np.int32), np.array(_JAW_RINGS, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,14 @@ class Placement:
         """Canonical f32 [V, 3] to image f32 [V, 2], px."""
         moved = vertices @ self.rotation[:2].T * np.float32(self.scale) + self.translation[:2]
         return moved.astype(np.float32)
+
+    @property
+    def pose(self) -> F32:
+        """As the kernels take it, f32 [9]: scale, two rows of the rotation, x and y."""
+        packed = np.empty(9, np.float32)
+        packed[0], packed[1:7] = self.scale, self.rotation[:2].ravel()
+        packed[7:] = self.translation[:2]
+        return packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,6 @@ class FaceMesh:
     jaw_triangles: I32  # i32 [T, 3] over the 468 vertices and the ring vertices
     lip_triangles: I32  # i32 [T, 3] over the 468 vertices
     inner_triangles: I32  # i32 [T, 3] over the inner grid, row-major
-    lip_motion: F32  # f32 [K, 2, 11]: y of the inner upper and lower lip per coefficient
 
 
 def build_mesh(model: FaceModel) -> FaceMesh:
@@ -93,46 +104,30 @@ def build_mesh(model: FaceModel) -> FaceMesh:
     columns = len(INNER_UPPER_LIP)
     rows = [[r * columns + c for c in range(columns)] for r in range(INNER_ROWS)]
     inner_triangles = [t for a, b in zip(rows, rows[1:], strict=False) for t in _strip(a, b)]
-    lip_motion = np.stack(
-        [model.basis[:, INNER_UPPER_LIP, 1], model.basis[:, INNER_LOWER_LIP, 1]], axis=1
-    )
     return FaceMesh(
         model,
         np.ascontiguousarray(jaw, np.int32),
         np.ascontiguousarray(lip, np.int32),
         np.asarray(inner_triangles, np.int32),
-        lip_motion.astype(np.float32),
     )
 
 
-def drive(mesh: FaceMesh, background: Placement, expression: F32) -> F32:
-    """Canonical vertices f32 [468, 3] of the background's face wearing another expression.
+def drive(mesh: FaceMesh, background: Placement, expression: F32) -> tuple[F32, F32]:
+    """The background's face wearing another expression f32 [K], the pose removed.
 
-    The move is relative, so what the basis cannot express of this very frame is kept; only the
-    gap between the lips is absolute: lips that should meet do meet.
+    Returns: vertices f32 [468, 3], and the grid between the lips f32 [G, 3].
     """
-    change = mesh.model.displacement(expression - background.expression)
-    vertices = background.free + change
-    lips = np.tensordot(expression, mesh.lip_motion, axes=1)  # f32 [2, 11]
-    wanted = np.maximum(lips[1] - lips[0], 0.0)
-    upper, lower = list(INNER_UPPER_LIP), list(INNER_LOWER_LIP)
-    miss = (wanted - (vertices[lower, 1] - vertices[upper, 1])) / 2
-    miss[[0, -1]] = 0.0  # the corners are one vertex
-    vertices[upper, 1] -= miss
-    vertices[lower, 1] += miss
-    vertices[list(OUTER_UPPER_LIP), 1] -= miss / 2
-    vertices[list(OUTER_LOWER_LIP), 1] += miss / 2
-    # Lips that meet lie at the same depth and side, or a turned head would show a sliver.
-    closed = np.clip(1 - wanted / 0.02, 0.0, 1.0)[:, None]
-    middle = (vertices[upper] + vertices[lower]) / 2
-    vertices[upper] += closed * (middle - vertices[upper])
-    vertices[lower] += closed * (middle - vertices[lower])
-    return vertices
+    worn = background.expression
+    return face.drive(mesh.model.basis, background.free, worn, expression, LIPS, INNER_ROWS)
 
 
-def jaw_vertices(before: F32, after: F32, scale: float) -> tuple[F32, F32]:
-    """Image positions f32 [V, 2] before and after, with the ring outside the jaw appended."""
-    return with_rings(before, after, JAW_LINE, scale, _JAW_RINGS)
+def place(background: Placement, vertices: F32, grid: F32) -> tuple[F32, F32, F32]:
+    """Into the picture: vertices and rings outside the jaw, before and after, and what is driven.
+
+    Returns: start and moved f32 [V, 2], points f32 [468 + G, 2], px.
+    """
+    pose, free = background.pose, background.free
+    return face.place(pose, free, vertices, grid, _JAW_VERTICES, _NOSE_TIP, _RINGS)
 
 
 def with_rings(
@@ -180,56 +175,16 @@ def inner_grid(vertices: F32) -> F32:
     return (upper + share * (lower - upper)).reshape(-1, 3).astype(np.float32)
 
 
-def inner_source(target: F32, target_vertices: F32, source: Placement) -> tuple[F32, F32]:
-    """What the target's inner grid shows of the source: canonical f32 [G, 3] and trust f32 [G].
+def lend(source: Placement, view: tuple[float, float, float], driven: Driven) -> tuple[F32, F32]:
+    """Where a driven face finds its lips and the inside of its mouth in a source's picture.
 
-    Near the upper lip the mapping is rigid with the head, near the lower lip with the jaw; in
-    between, where the mouth is dark, it stretches. A point that would fall on the source's lips
-    is held inside its gap. A source that is much less open than the target can only lend what
-    hangs from the head (the upper teeth); trust is 0 where it has nothing to show.
+    view: left and top of that picture in the coordinates of its placement, px, and its zoom.
+    Returns: points f32 [468 + G, 2] px, and f32 [G], how far what is in the gap is to be trusted.
     """
-    rows = INNER_ROWS
-    grid = target.reshape(rows, -1, 3).copy()
-    own = inner_grid(source.free).reshape(rows, -1, 3)
-    chin = list(_CHIN_VERTICES)
-    jaw = source.free[chin].mean(0) - target_vertices[chin].mean(0)
-    like_gap = gap_height(source.free) / max(gap_height(target_vertices), 1e-3)
-    likeness = smoothstep((like_gap - 0.45) / 0.35) * smoothstep((0.11 - abs(jaw[1])) / 0.07)
-    follow = smoothstep(np.linspace(0, 1, rows, dtype=np.float32))[:, None, None]
-    grid += likeness * follow * jaw
-    span = own[-1, :, 1] - own[0, :, 1]
-    low = own[0, :, 1] + 0.06 * span
-    high = np.maximum(own[-1, :, 1] - 0.06 * span, low)
-    held = np.clip(grid[..., 1], low, high)
-    beyond = np.maximum(grid[..., 1] - held, 0.0)  # below the source's gap; above it is stretched
-    thin = smoothstep((span - 0.01) / 0.04)
-    trust = np.maximum(likeness, thin * (1 - smoothstep(beyond / 0.03)))
-    grid[..., 1] = held
-    grid[..., 0] = np.clip(grid[..., 0], own[0, 0, 0], own[0, -1, 0])
-    return grid.reshape(-1, 3).astype(np.float32), trust.reshape(-1).astype(np.float32)
-
-
-def lip_inset(source: Placement, target_vertices: F32) -> F32:
-    """The source's vertices f32 [468, 3] with the inner lip edge drawn into the lips.
-
-    A tracked edge is true to about a pixel, so teeth cling to it. Between mouths of like opening
-    that is right; where the target closes over the source's teeth they would show as a white
-    line, so the edge is taken from a little inside the lip instead.
-    """
-    vertices = source.free.copy()
-    upper, lower = list(INNER_UPPER_LIP), list(INNER_LOWER_LIP)
-    gap = vertices[lower, 1] - vertices[upper, 1]
-    wanted = target_vertices[lower, 1] - target_vertices[upper, 1]
-    unlike = smoothstep(np.abs(1 - wanted / np.maximum(gap, 1e-3)) / 0.6)
-    inset = unlike * smoothstep((gap - 0.008) / 0.03) * np.float32(_INSET + 0.8 / source.scale)
-    thickness = np.minimum(
-        vertices[upper, 1] - vertices[list(OUTER_UPPER_LIP), 1],
-        vertices[list(OUTER_LOWER_LIP), 1] - vertices[lower, 1],
-    )
-    inset = np.minimum(inset, 0.35 * np.maximum(thickness, 0.0))
-    vertices[upper, 1] -= inset
-    vertices[lower, 1] += inset
-    return vertices
+    return face.lend(
+        driven.vertices, driven.grid, source.free, source.pose, np.array(view, np.float32),
+        LIPS, _CHIN, _INSET,
+    )  # fmt: skip
 
 
 def gap_height(vertices: F32) -> float:
@@ -239,7 +194,7 @@ def gap_height(vertices: F32) -> float:
 
 def jaw_drop(model: FaceModel, expression: F32) -> float:
     """How far the chin is below its rest, inter-ocular distances."""
-    return float(expression @ model.basis[:, _CHIN_VERTICES, 1].mean(1))
+    return float(expression @ model.basis[:, _CHIN, 1].mean(1))
 
 
 def distance_outside(points: F32, polygon: F32) -> F32:

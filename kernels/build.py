@@ -20,7 +20,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 EXTENSION_NAME = "lipstream.kernels._cpu"
-SOURCES = ["kernels/cpu.cpp"]  # relative to the root of the project, as setuptools wants them
+SOURCES = [  # relative to the root of the project, as setuptools wants them
+    "kernels/cpu.cpp",
+    "kernels/face.cpp",
+    "kernels/recurrent.cpp",
+]
 HEADERS = [
     "kernels/cuda/common.cuh",
     "kernels/cuda/color.cuh",
@@ -28,6 +32,7 @@ HEADERS = [
     "kernels/cuda/mesh.cuh",
     "kernels/cuda/composite.cuh",
 ]
+CPU_HEADERS = [*HEADERS, "kernels/cpu.h"]  # the fat binary knows nothing of the last
 # No -march=native (wheels travel; the hot loops choose their instruction set at run time) and no
 # -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse, and
 # -fno-trapping-math changes no value but lets comparisons of floats become vector code.

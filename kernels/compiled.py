@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 3  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 4  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -59,11 +59,13 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_i420_region_to_rgb": [_POINTER] + [_INT] * 6 + [_POINTER],
         "ls_rgb_region_into_i420": [_POINTER, _POINTER] + [_INT] * 6 + [_POINTER],
         "ls_min_plus": [_INT, _INT] + [_POINTER] * 6,
-        "ls_trace_back": [_INT, _INT] + [_POINTER] * 3,
         "ls_feature_distance": [_INT, _INT] + [_POINTER] * 4,
         "ls_mesh_map": [_POINTER, _POINTER, _POINTER] + [_INT] * 5 + [_POINTER] * 2,
-        "ls_remap": [_POINTER] + [_INT] * 3 + [_POINTER, _POINTER] + [_INT] + [_POINTER],
+        "ls_remap": [_POINTER] + [_INT] * 3 + [_POINTER, _INT, _POINTER],
+        "ls_warp_mesh": [_POINTER] + [_INT] * 3 + [_POINTER] * 3 + [_INT] * 5 + [_POINTER] * 2,
         "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
+        "ls_affine": [_POINTER, _INT, _POINTER, _POINTER, _INT, _POINTER],
+        "ls_encoder_step": [_POINTER] * 12,
         "ls_crop_out": [_POINTER] * 2
         + [_INT, _INT, _POINTER]
         + [_INT] * 2
@@ -71,10 +73,31 @@ def open_library(path: Path) -> ctypes.CDLL:
         + [_POINTER] * 3,
         "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
     }
-    for name, arguments in signatures.items():
-        function = getattr(loaded, name)
+    short: dict[str, list[Any]] = {
+        "ls_trace_back": [_INT, _INT] + [_POINTER] * 3,
+        "ls_drive": [_POINTER, _INT, _INT] + [_POINTER] * 4 + [_INT] * 2 + [_POINTER] * 2,
+        "ls_place": [_POINTER] * 3
+        + [_INT, _POINTER, _INT, _POINTER, _INT, _INT, _POINTER, _INT]
+        + [_POINTER] * 3,
+        "ls_stirred": [_POINTER] * 3 + [_INT, _FLOAT] + [_POINTER] * 2,
+        "ls_lend": [_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]
+        + [_POINTER, _INT, _POINTER, _INT, _FLOAT]
+        + [_POINTER] * 3,
+        "ls_relight": [_POINTER] * 2
+        + [_INT] * 3
+        + [_POINTER] * 2
+        + [_INT, _POINTER, _POINTER, _POINTER],
+        "ls_halve_into": [_POINTER] * 2 + [_INT] * 2 + [_POINTER, _INT],
+    }
+    # Conversations share one interpreter lock. A long kernel lets go of it; a short one would wait
+    # longer to have it back than it runs.
+    holding = ctypes.PyDLL(str(path))
+    for name, arguments in {**signatures, **short}.items():
+        function = getattr(holding if name in short else loaded, name)
         function.argtypes = arguments
         function.restype = None
+        setattr(loaded, name, function)
+    loaded.ls_stirred.restype = _INT
     return loaded
 
 
@@ -126,7 +149,7 @@ def trace_back(backs: list[I32], states: I32) -> I32:
     """See `dynamic.trace_back`."""
     states = np.ascontiguousarray(states)
     rows = [np.ascontiguousarray(back) for back in backs]
-    pointers = (ctypes.c_void_p * max(len(rows), 1))(*(row.ctypes.data for row in rows))
+    pointers = (ctypes.c_void_p * max(len(rows), 1))(*(_pointer(row) for row in rows))
     ancestors = np.empty_like(states)
     library().ls_trace_back(len(states), len(rows), pointers, _pointer(states), _pointer(ancestors))
     return ancestors
@@ -172,21 +195,14 @@ def mesh_map(
     return mapped, coverage
 
 
-def remap(image: U8, mapped: F32, coverage: U8 | None = None) -> U8:
-    """See `mesh.remap`; with `coverage` (u8 [h, w]) only pixels above 0 are sampled, others 0."""
+def remap(image: U8, mapped: F32) -> U8:
+    """See `mesh.remap`."""
     image, mapped = np.ascontiguousarray(image), np.ascontiguousarray(mapped)
     h, w = mapped.shape[:2]
     height, width, channels = image.shape
     out = np.empty((h, w, channels), np.uint8)
     library().ls_remap(
-        _pointer(image),
-        height,
-        width,
-        channels,
-        _pointer(mapped),
-        _pointer(coverage),
-        h * w,
-        _pointer(out),
+        _pointer(image), height, width, channels, _pointer(mapped), h * w, _pointer(out)
     )
     return out
 
@@ -198,10 +214,21 @@ def warp_mesh(
     triangles: I32,
     out_shape: tuple[int, int],
     origin: tuple[int, int],
+    onto: U8 | None = None,
 ) -> tuple[U8, U8]:
     """See `mesh.warp_mesh`."""
-    mapped, coverage = mesh_map(source_xy, target_xy, triangles, out_shape, origin)
-    return remap(source, mapped, coverage), coverage
+    h, w = out_shape
+    source = np.ascontiguousarray(source)
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    triangles = np.ascontiguousarray(triangles)
+    height, width, channels = source.shape
+    warped = np.zeros((h, w, channels), np.uint8) if onto is None else onto.copy()
+    coverage = np.zeros((h, w), np.uint8)
+    library().ls_warp_mesh(
+        _pointer(source), height, width, channels, _pointer(source_xy), _pointer(target_xy),
+        _pointer(triangles), len(triangles), h, w, *origin, _pointer(warped), _pointer(coverage),
+    )  # fmt: skip
+    return warped, coverage
 
 
 def blend(background: U8, layer: U8, alpha: U8 | F32, match: tuple[F32, F32] | None) -> U8:
@@ -257,3 +284,122 @@ def crop_out(
         _pointer(stored), _pointer(picture), _pointer(mended),
     )  # fmt: skip
     return mended
+
+
+def affine(x: F32, blocks: NDArray[np.float16], bias: F32) -> F32:
+    """See `reference.affine`; blocks f16 [n, inputs, 64] as `recurrent.packed` lays them."""
+    x, blocks, bias = (
+        np.ascontiguousarray(x),
+        np.ascontiguousarray(blocks),
+        np.ascontiguousarray(bias),
+    )
+    out = np.empty_like(bias)
+    library().ls_affine(
+        _pointer(x), len(x), _pointer(blocks), _pointer(bias), len(bias), _pointer(out)
+    )
+    return out
+
+
+def drive(basis: F32, freed: F32, own: F32, wanted: F32, lips: I32, rows: int) -> tuple[F32, F32]:
+    """See `face.drive`."""
+    basis, freed, lips = (
+        np.ascontiguousarray(basis),
+        np.ascontiguousarray(freed),
+        np.ascontiguousarray(lips),
+    )
+    own, wanted = np.ascontiguousarray(own), np.ascontiguousarray(wanted)
+    size, count = basis.shape[:2]
+    n = lips.shape[1]
+    vertices = np.empty((count, 3), np.float32)
+    grid = np.empty((rows * n, 3), np.float32)
+    library().ls_drive(
+        _pointer(basis), size, count, _pointer(freed), _pointer(own), _pointer(wanted),
+        _pointer(lips), n, rows, _pointer(vertices), _pointer(grid),
+    )  # fmt: skip
+    return vertices, grid
+
+
+def place(
+    pose: F32, freed: F32, vertices: F32, grid: F32, line: I32, centre: int, rings: F32
+) -> tuple[F32, F32, F32]:
+    """See `face.place`."""
+    freed, vertices, grid = (
+        np.ascontiguousarray(freed),
+        np.ascontiguousarray(vertices),
+        np.ascontiguousarray(grid),
+    )
+    pose, line, rings = (
+        np.ascontiguousarray(pose),
+        np.ascontiguousarray(line),
+        np.ascontiguousarray(rings),
+    )
+    count = len(freed)
+    start, moved = np.empty((2, count + len(line) * len(rings), 2), np.float32)
+    points = np.empty((count + len(grid), 2), np.float32)
+    library().ls_place(
+        _pointer(pose), _pointer(freed), _pointer(vertices), count, _pointer(grid), len(grid),
+        _pointer(line), len(line), centre, _pointer(rings), len(rings),
+        _pointer(start), _pointer(moved), _pointer(points),
+    )  # fmt: skip
+    return start, moved, points
+
+
+def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I32, F32]:
+    """See `face.stirred`."""
+    start, moved, triangles = (
+        np.ascontiguousarray(start),
+        np.ascontiguousarray(moved),
+        np.ascontiguousarray(triangles),
+    )
+    kept, bounds = np.empty_like(triangles), np.empty(4, np.float32)
+    count = library().ls_stirred(
+        _pointer(start), _pointer(moved), _pointer(triangles), len(triangles), still_px,
+        _pointer(kept), _pointer(bounds),
+    )  # fmt: skip
+    return kept[:count], bounds
+
+
+def lend(
+    vertices: F32, grid: F32, freed: F32, pose: F32, view: F32, lips: I32, chin: I32, inset: float
+) -> tuple[F32, F32]:
+    """See `face.lend`."""
+    vertices, grid, freed = (
+        np.ascontiguousarray(vertices),
+        np.ascontiguousarray(grid),
+        np.ascontiguousarray(freed),
+    )
+    pose, view = np.ascontiguousarray(pose), np.ascontiguousarray(view)
+    lips, chin = np.ascontiguousarray(lips), np.ascontiguousarray(chin)
+    count, n = len(freed), lips.shape[1]
+    points = np.empty((count + len(grid), 2), np.float32)
+    trust = np.empty(len(grid), np.float32)
+    scratch = np.empty((count + len(grid), 3), np.float32)
+    library().ls_lend(
+        _pointer(vertices), _pointer(grid), len(grid) // n, _pointer(freed), count, _pointer(pose),
+        _pointer(view), _pointer(lips), n, _pointer(chin), len(chin), inset,
+        _pointer(scratch), _pointer(points), _pointer(trust),
+    )  # fmt: skip
+    return points, trust
+
+
+def relight(
+    layer: U8, below: U8, points: F32, skin: I32, limits: tuple[int, float, float, float]
+) -> None:
+    """See `face.relight`; `layer` is contiguous and the rows of `below` are."""
+    points, skin = np.ascontiguousarray(points), np.ascontiguousarray(skin)
+    h, w = layer.shape[:2]
+    scratch = np.empty((6, len(skin)), np.float64)
+    along, bounds = np.empty(w, np.float32), np.array(limits, np.float32)
+    library().ls_relight(
+        _pointer(layer), _pointer(below), below.strides[0], h, w, _pointer(points), _pointer(skin),
+        len(skin), _pointer(bounds), _pointer(scratch), _pointer(along),
+    )  # fmt: skip
+
+
+def halve_into(fine: U8, covered: U8, window: U8) -> None:
+    """See `face.halve_into`; the rows of `window` are contiguous."""
+    fine, covered = np.ascontiguousarray(fine), np.ascontiguousarray(covered)
+    h, w = window.shape[:2]
+    library().ls_halve_into(
+        _pointer(fine), _pointer(covered), h, w, _pointer(window), window.strides[0]
+    )

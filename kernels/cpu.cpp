@@ -1,32 +1,18 @@
 // The kernels for the CPU: loops around the shared bodies, behind a plain C interface that
-// compiled.py calls through ctypes. One thread, no state, no allocation above one row.
+// compiled.py calls through ctypes. One thread, no state, no allocation above one row. Those that
+// know what a face is are in face.cpp.
 
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "cpu.h"
 #include "cuda/color.cuh"
 #include "cuda/composite.cuh"
 #include "cuda/dynamic.cuh"
 #include "cuda/mesh.cuh"
 
-#if defined(_WIN32)
-#define LS_EXPORT extern "C" __declspec(dllexport)
-#else
-#define LS_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
-// Wheels travel, so the baseline is plain x86-64; the hot loops exist once more for AVX2 and the
-// dynamic linker picks. No FMA in the list: it would change nothing here (contraction is off).
-// LS_BASELINE_ONLY leaves the second set out, for the test that both agree.
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(LS_BASELINE_ONLY)
-#define LS_MULTIVERSION __attribute__((target_clones("avx2", "default")))
-#else
-#define LS_MULTIVERSION
-#endif
-
-LS_EXPORT int32_t ls_abi_version() { return 3; }
+LS_EXPORT int32_t ls_abi_version() { return 4; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -188,11 +174,11 @@ LS_EXPORT void ls_feature_distance(
 
 // ---------------------------------------------------------------------------- mesh
 
-// One row of a triangle. Along a row each edge value is an integer that grows by a constant
-// integer, so the pixels that pass all three tests are a span, found by exact division, and the
+// The pixels of one row of a triangle. Along a row each edge value is an integer that grows by a
+// constant integer, so those that pass all three tests are a span, found by exact division, and the
 // values inside it are the very ones that ls_map_pixel would compute.
-static void map_row(
-    const LsTriangle &t, int row, int first, int last, float *mapped, uint8_t *coverage) {
+template <typename Sink>
+LS_BODY void fill_row(const LsTriangle &t, int row, int first, int last, const Sink &sink) {
     double start[3], step[3];
     for (int i = 0; i < 3; ++i) {
         const int a = (i + 1) % 3, b = (i + 2) % 3;
@@ -208,15 +194,16 @@ static void map_row(
         }
     }
     for (int column = first; column <= last; ++column) {
+        float xy[2];
         ls_map_point(
             t, start[0] + column * step[0], start[1] + column * step[1],
-            start[2] + column * step[2], mapped + 2 * column);
-        coverage[column] = 255;
+            start[2] + column * step[2], xy);
+        sink(row, column, xy);
     }
 }
 
-LS_MULTIVERSION static void map_triangle(
-    const LsTriangle &t, int h, int w, float *mapped, uint8_t *coverage) {
+template <typename Sink>
+LS_BODY void fill_triangle(const LsTriangle &t, int h, int w, const Sink &sink) {
     const double left = std::fmin(t.x[0], std::fmin(t.x[1], t.x[2]));
     const double right = std::fmax(t.x[0], std::fmax(t.x[1], t.x[2]));
     const double top = std::fmin(t.y[0], std::fmin(t.y[1], t.y[2]));
@@ -227,9 +214,24 @@ LS_MULTIVERSION static void map_triangle(
     const int last_column = (int)std::fmin(std::floor((right - half) / LS_SUBPIXELS), w - 1);
     const int last_row = (int)std::fmin(std::floor((bottom - half) / LS_SUBPIXELS), h - 1);
     for (int row = first_row; row <= last_row; ++row) {
-        const int64_t offset = (int64_t)row * w;
-        map_row(t, row, first_column, last_column, mapped + 2 * offset, coverage + offset);
+        fill_row(t, row, first_column, last_column, sink);
     }
+}
+
+struct MapSink {
+    float *mapped;
+    uint8_t *coverage;
+    int64_t width;
+    LS_METHOD void operator()(int row, int column, const float *xy) const {
+        const int64_t at = row * width + column;
+        mapped[2 * at] = xy[0], mapped[2 * at + 1] = xy[1];
+        coverage[at] = 255;
+    }
+};
+
+LS_MULTIVERSION static void map_triangle(
+    const LsTriangle &t, int h, int w, float *mapped, uint8_t *coverage) {
+    fill_triangle(t, h, w, MapSink{mapped, coverage, w});
 }
 
 LS_EXPORT void ls_mesh_map(
@@ -279,16 +281,56 @@ LS_BODY void sample_rgb(
 
 LS_EXPORT void ls_remap(
     const uint8_t *image, int32_t height, int32_t width, int32_t channels, const float *mapped,
-    const uint8_t *coverage, int32_t pixels, uint8_t *out) {
+    int32_t pixels, uint8_t *out) {
     for (int i = 0; i < pixels; ++i) {
         const float *xy = mapped + 2 * (int64_t)i;
         uint8_t *value = out + (int64_t)i * channels;
-        if (coverage && !coverage[i]) {
-            std::memset(value, 0, channels);
-        } else if (channels == 3) {
+        if (channels == 3) {
             sample_rgb(image, height, width, xy, value);
         } else {
             ls_sample(image, height, width, channels, xy, value);
+        }
+    }
+}
+
+// Samples at once what ls_mesh_map would only map: the map alone is eight bytes a pixel.
+template <int Channels>
+struct SampleSink {
+    const uint8_t *image;
+    int height, width, channels;
+    uint8_t *out, *coverage;
+    int64_t out_width;
+    LS_METHOD void operator()(int row, int column, const float *xy) const {
+        const int64_t at = row * out_width + column;
+        if (Channels == 3) {
+            sample_rgb(image, height, width, xy, out + 3 * at);
+        } else {
+            ls_sample(image, height, width, channels, xy, out + channels * at);
+        }
+        coverage[at] = 255;
+    }
+};
+
+LS_MULTIVERSION static void warp_triangle(
+    const LsTriangle &t, int h, int w, const SampleSink<3> &sink) {
+    fill_triangle(t, h, w, sink);
+}
+
+// `out` and `coverage` come as zeros.
+LS_EXPORT void ls_warp_mesh(
+    const uint8_t *image, int32_t height, int32_t width, int32_t channels, const float *source_xy,
+    const float *target_xy, const int32_t *triangles, int32_t count, int32_t h, int32_t w,
+    int32_t origin_x, int32_t origin_y, uint8_t *out, uint8_t *coverage) {
+    const SampleSink<3> rgb{image, height, width, channels, out, coverage, w};
+    const SampleSink<0> any{image, height, width, channels, out, coverage, w};
+    for (int i = 0; i < count; ++i) {
+        LsTriangle t;
+        if (ls_setup_triangle(source_xy, target_xy, triangles + 3 * i, origin_x, origin_y, &t)) {
+            if (channels == 3) {
+                warp_triangle(t, h, w, rgb);
+            } else {
+                fill_triangle(t, h, w, any);
+            }
         }
     }
 }

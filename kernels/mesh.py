@@ -67,17 +67,22 @@ def warp_mesh(
     triangles: I32,
     out_shape: tuple[int, int],
     origin: tuple[int, int] = (0, 0),
+    onto: U8 | None = None,
 ) -> tuple[U8, U8]:
     """`remap` of `source` (u8 [H, W, C]) through `mesh_map`, with the same arguments.
 
     Returns:
-        warped u8 [h, w, C], 0 where uncovered; coverage u8 [h, w], 0 or 255.
+        warped u8 [h, w, C], and where uncovered 0, or what is in `onto` u8 [h, w, C]; coverage
+        u8 [h, w], 0 or 255.
     """
     _require_image("source", source)
     _require_mesh(source_xy, target_xy, triangles, out_shape)
-    if use_compiled():
-        return compiled.warp_mesh(source, source_xy, target_xy, triangles, out_shape, origin)
-    return reference.warp_mesh(source, source_xy, target_xy, triangles, out_shape, origin)
+    if onto is not None:
+        require("onto", onto, np.uint8, (*out_shape, source.shape[2]))
+    implementation = compiled if use_compiled() else reference
+    return implementation.warp_mesh(
+        source, source_xy, target_xy, triangles, out_shape, origin, onto
+    )
 
 
 def _require_image(name: str, image: U8) -> None:

@@ -33,7 +33,7 @@ Profiles = Annotated[str, typer.Option(help="Comma-separated: low, live, studio.
 Backends = Annotated[
     str,
     typer.Option(
-        help="Comma-separated: auto, openvino, torch, numpy, tensorrt; all: every one that is here."
+        help="Comma-separated: auto, native, openvino, torch, numpy, tensorrt; or all there are."
     ),
 ]
 Renderers = Annotated[

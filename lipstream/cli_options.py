@@ -18,5 +18,6 @@ Detail = Annotated[
     int, typer.Option(help="Of the renderer's crop, px: 256; 384 or 512 for large, sharp faces.")
 ]
 Backend = Annotated[
-    str, typer.Option(help="What runs the networks: auto, openvino, numpy, torch, tensorrt.")
+    str,
+    typer.Option(help="What runs the networks: auto, openvino, native, numpy, torch, tensorrt."),
 ]

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import os
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FAST: Final = "fast"  # the precision that a backend is fastest in without a vis
 
 # (backend, architecture) -> "module:function" that builds the network from its safetensors.
 _BUILDERS: Final[dict[tuple[str, str], str]] = {
+    ("native", "lipstream-encoder"): "lipstream.engine.encoder_native:load_network",
     ("torch", "lipstream-encoder"): "lipstream.engine.encoder_torch:load_network",
     ("torch", "lipstream-renderer"): "lipstream.engine.renderer_torch:load_network",
     ("numpy", "lipstream-encoder"): "lipstream.engine.encoder_numpy:load_network",
@@ -129,13 +131,26 @@ def build_from_code(backend: str, model: Model) -> Network:
     return build(model.weights)
 
 
-def _openvino(model: Model, precision: str, threads: int) -> Network:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS, Windows
+
+
+def _openvino(model: Model, precision: str) -> Network:
     from lipstream.engine.backends.openvino import load
 
-    return load(model.graph(), precision, threads, model.ranges())
+    return load(model.graph(), precision, model.ranges())
 
 
-def _torch(model: Model, precision: str, threads: int) -> Network:
+def _native(model: Model, precision: str) -> Network:
+    if precision not in ("f32", FAST):
+        raise BackendUnavailable(f"the native backend computes in f32, not {precision!r}")
+    return build_from_code("native", model)
+
+
+def _torch(model: Model, precision: str) -> Network:
     if precision not in ("f32", FAST):
         raise BackendUnavailable(f"the torch backend computes in f32, not {precision!r}")
     if importlib.util.find_spec("torch") is None:
@@ -146,30 +161,37 @@ def _torch(model: Model, precision: str, threads: int) -> Network:
     return build_from_code("torch", model)
 
 
-def _numpy(model: Model, precision: str, threads: int) -> Network:
+def _numpy(model: Model, precision: str) -> Network:
     if precision not in ("f32", FAST):
         raise BackendUnavailable(f"the numpy backend computes in f32, not {precision!r}")
     return build_from_code("numpy", model)
 
 
-def _tensorrt(model: Model, precision: str, threads: int) -> Network:
+def _tensorrt(model: Model, precision: str) -> Network:
     from lipstream.engine.backends.tensorrt import load
 
     network: Network = load(model.graph(), precision=precision)
     return network
 
 
-_LOADERS: Final[dict[str, Callable[[Model, str, int], Network]]] = {
+_LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
     "openvino": _openvino,
+    "native": _native,
     "numpy": _numpy,
     "torch": _torch,
     "tensorrt": _tensorrt,
 }
 BACKENDS: Final = ("auto", *_LOADERS)
+# In this order, and why.
+_AUTO: Final = {
+    "native": "a step this small is bound by fetching weights, and ours are halves",
+    "openvino": "fastest on a CPU; in bf16 where the CPU has it, else in int8, else in f32",
+    "numpy": "runs anywhere",
+}
 
 
-def select_backend(name: str, model: Model, precision: str = "f32", threads: int = 1) -> Network:
-    """Load `model` on the backend `name`; "auto" takes OpenVINO, else the NumPy twin.
+def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
+    """Load `model` on the backend `name`; "auto" takes our kernels, else OpenVINO, else NumPy.
 
     Raises: BackendUnavailable when the named backend cannot run here, with cause and remedy.
     """
@@ -177,15 +199,18 @@ def select_backend(name: str, model: Model, precision: str = "f32", threads: int
         loader = _LOADERS.get(name)
         if loader is None:
             raise BackendUnavailable(f"got backend {name!r}, expected one of {', '.join(BACKENDS)}")
-        return loader(model, precision, threads)
-    try:
-        network = _openvino(model, precision, threads)
-        reason = "fastest on a CPU; a step this small gains nothing from a GPU"
-        if precision == FAST:
-            reason += "; in bf16 where the CPU has it, else in int8, else in f32"
-    except BackendUnavailable as error:
-        network = _numpy(model, "f32", threads)
-        reason = f"openvino is not there: {error}"
+        return loader(model, precision)
+    reasons: list[str] = []
+    for candidate, why in _AUTO.items():
+        try:
+            network = _LOADERS[candidate](model, precision)
+        except BackendUnavailable as error:
+            reasons.append(str(error))
+        else:
+            reasons.insert(0, why)
+            break
+    else:
+        raise BackendUnavailable("; ".join(reasons))
     log.info(
         "backend chosen",
         extra={
@@ -193,7 +218,7 @@ def select_backend(name: str, model: Model, precision: str = "f32", threads: int
             "backend": network.name,
             "device": network.device,
             "precision": network.precision,
-            "reason": reason,
+            "reason": "; ".join(reasons),
         },
     )
     return network

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lipstream.engine import encoder_native
 from lipstream.engine.backends import base
 from lipstream.engine.backends.base import Model, Network, select_backend
 from lipstream.engine.encoder import shipped_model
@@ -39,7 +40,7 @@ def unroll(network: Network, steps: int) -> dict[str, F32]:
     return out
 
 
-@pytest.mark.parametrize("name", ["openvino", "torch", "auto"])
+@pytest.mark.parametrize("name", ["native", "openvino", "torch", "auto"])
 def test_equal_to_the_reference(name: str) -> None:
     if name == "torch":
         pytest.importorskip("torch")
@@ -50,7 +51,7 @@ def test_equal_to_the_reference(name: str) -> None:
         assert np.abs(result[key] - reference[key]).max() < TOLERANCE, key
 
 
-@pytest.mark.parametrize("name", ["openvino", "numpy"])
+@pytest.mark.parametrize("name", ["native", "openvino", "numpy"])
 def test_rows_of_a_batch_do_not_touch_each_other(name: str) -> None:
     network = select_backend(name, shipped_model())
     both = network.run(inputs(batch=3))
@@ -104,15 +105,17 @@ def test_auto_falls_back_to_the_twin_and_a_name_does_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(encoder_native, "use_compiled", lambda: False)
     with caplog.at_level(logging.INFO, base.__name__):
         assert select_backend("auto", shipped_model()).name == "numpy"
-    assert "openvino is not there" in caplog.records[-1].__dict__["reason"]
+    assert "compiled kernels" in caplog.records[-1].__dict__["reason"]
+    assert "pip install openvino" in caplog.records[-1].__dict__["reason"]
     with pytest.raises(BackendUnavailable, match="pip install openvino"):
         select_backend("openvino", shipped_model())
 
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
-    with pytest.raises(BackendUnavailable, match="auto, openvino, numpy, torch, tensorrt"):
+    with pytest.raises(BackendUnavailable, match="auto, openvino, native, numpy, torch"):
         select_backend("cuda", shipped_model())
 
 

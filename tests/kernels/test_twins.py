@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipstream.kernels import compiled, reference
+from lipstream.kernels import compiled, recurrent, reference
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -102,10 +102,15 @@ def test_warp_mesh_of_any_triangle_soup(seed, vertices, triangles, channels, on_
         target_xy = np.floor(target_xy) + np.float32(0.5)
     ids = random.integers(0, vertices, (triangles, 3), dtype=np.int32)
     arguments = (source_xy, target_xy, ids, (29, 37), (-3, 5))
-    for name in ("mesh_map", "warp_mesh"):
-        image = (source,) if name == "warp_mesh" else ()
-        expected = getattr(reference, name)(*image, *arguments)
-        got = getattr(compiled, name)(*image, *arguments)
+    onto = random.integers(0, 256, (29, 37, channels), dtype=np.uint8)
+    for expected, got in (
+        (reference.mesh_map(*arguments), compiled.mesh_map(*arguments)),
+        (reference.warp_mesh(source, *arguments), compiled.warp_mesh(source, *arguments)),
+        (
+            reference.warp_mesh(source, *arguments, onto),
+            compiled.warp_mesh(source, *arguments, onto),
+        ),
+    ):
         np.testing.assert_array_equal(got[0], expected[0])
         np.testing.assert_array_equal(got[1], expected[1])
 
@@ -164,6 +169,111 @@ def test_crop_in_and_out(seed, w, h, shape, first):
         reference.crop_out(difference, seen, theirs, guides, place),
     )
     np.testing.assert_array_equal(ours, theirs)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 40), st.integers(1, 150))
+def test_affine(seed, inputs, outputs):
+    random = np.random.default_rng(seed)
+    weights = random.normal(0, 1, (outputs, inputs)).astype(np.float16)
+    weights[0, 0] = np.float16(3e-6)  # below the normal range of halves
+    x, bias = (random.normal(size=n).astype(np.float32) for n in (inputs, outputs))
+    blocks = recurrent.packed(weights)
+    padded = np.zeros(blocks.shape[0] * blocks.shape[2], np.float32)
+    padded[:outputs] = bias
+    got = compiled.affine(x, blocks, padded)[:outputs]
+    np.testing.assert_array_equal(got, reference.affine(x, weights, bias))
+
+
+def a_face(random, n=5, vertices=40, size=4):
+    """Vertices, a basis, and four lip lines whose inner corners are shared."""
+    freed = random.uniform(-1, 1, (vertices, 3)).astype(np.float32)
+    basis = random.normal(0, 0.05, (size, vertices, 3)).astype(np.float32)
+    lips = random.permutation(vertices)[: 4 * n].astype(np.int32).reshape(4, n)
+    lips[1, [0, -1]], lips[3, [0, -1]] = lips[0, [0, -1]], lips[2, [0, -1]]
+    for high, low in (lips[:2], lips[2:]):
+        freed[low, 1] = freed[high, 1] + random.uniform(-0.05, 0.4, n).astype(np.float32)
+        freed[low[[0, -1]]] = freed[high[[0, -1]]]
+    return freed, basis, lips
+
+
+def a_pose(random):
+    return np.array([random.uniform(40, 200), *random.uniform(-1, 1, 6), 90, 70], np.float32)
+
+
+@FEW
+@given(SEEDS, st.integers(2, 9), st.sampled_from([0.0, 0.3, 1.0]))
+def test_a_driven_face(seed, rows, strength):
+    random = np.random.default_rng(seed)
+    freed, basis, lips = a_face(random)
+    own, wanted = random.normal(0, strength, (2, len(basis))).astype(np.float32)
+    arguments = (basis, freed, own, wanted, lips, rows)
+    expected, got = reference.drive(*arguments), compiled.drive(*arguments)
+    np.testing.assert_array_equal(got[0], expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+
+
+@FEW
+@given(SEEDS)
+def test_a_placed_face_and_what_stirs(seed):
+    random = np.random.default_rng(seed)
+    freed, _, _ = a_face(random)
+    vertices = freed + random.normal(0, 0.01, freed.shape).astype(np.float32)
+    grid = random.normal(size=(6, 3)).astype(np.float32)
+    line = random.permutation(len(freed))[:7].astype(np.int32)
+    rings = np.array([[0.2, 0.5], [1.0, 0.0]], np.float32)
+    arguments = (a_pose(random), freed, vertices, grid, line, int(line[0]), rings)
+    expected, got = reference.place(*arguments), compiled.place(*arguments)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    triangles = random.integers(0, len(got[0]), (30, 3), dtype=np.int32)
+    for still in (0.0, 0.5, 3.0, 1e6):
+        moving = (*got[:2], triangles, still)
+        for one, other in zip(compiled.stirred(*moving), reference.stirred(*moving), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@FEW
+@given(SEEDS, st.integers(2, 8))
+def test_a_mouth_that_is_lent(seed, rows):
+    random = np.random.default_rng(seed)
+    freed, basis, lips = a_face(random)
+    own, wanted = random.normal(0, 0.4, (2, len(basis))).astype(np.float32)
+    vertices, grid = reference.drive(basis, freed, own, wanted, lips, rows)
+    view = np.array([10, 20, random.uniform(0.3, 3)], np.float32)
+    chin = lips[3, 1:3]
+    arguments = (vertices, grid, freed, a_pose(random), view, lips, chin, 0.014)
+    expected, got = reference.lend(*arguments), compiled.lend(*arguments)
+    np.testing.assert_array_equal(got[0], expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+
+
+@FEW
+@given(SEEDS, st.integers(3, 40), st.integers(3, 40), st.integers(0, 60))
+def test_relight(seed, w, h, skin):
+    random = np.random.default_rng(seed)
+    wide = random.integers(0, 256, (h, w + 5, 3), dtype=np.uint8)
+    layer = random.integers(0, 256, (h, w, 3), dtype=np.uint8)
+    points = random.uniform(-4, 44, (80, 2)).astype(np.float32)
+    chosen = random.permutation(80)[:skin].astype(np.int32)
+    limits = (12, 0.6, 24.0, 0.05)
+    expected, got = layer.copy(), layer.copy()
+    reference.relight(expected, wide[:, :w], points, chosen, limits)
+    compiled.relight(got, wide[:, :w], points, chosen, limits)
+    np.testing.assert_array_equal(got, expected)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 12), st.integers(1, 12))
+def test_halve_into(seed, w, h):
+    random = np.random.default_rng(seed)
+    fine = random.integers(0, 256, (2 * h, 2 * w, 3), dtype=np.uint8)
+    covered = (255 * (random.random((2 * h, 2 * w)) < 0.8)).astype(np.uint8)
+    expected = random.integers(0, 256, (h, w + 3, 3), dtype=np.uint8)
+    got = expected.copy()
+    reference.halve_into(fine, covered, expected[:, :w])
+    compiled.halve_into(fine, covered, got[:, :w])
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_arrays_that_are_not_contiguous_are_read_as_they_look():

@@ -1,0 +1,21 @@
+// How the sources for the CPU export functions and choose instruction sets.
+#pragma once
+
+#if defined(_WIN32)
+#define LS_EXPORT extern "C" __declspec(dllexport)
+#else
+#define LS_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+// Wheels travel, so the baseline is plain x86-64; the hot loops exist once more for AVX2 and the
+// dynamic linker picks. No FMA in the list: it would change nothing here (contraction is off).
+// LS_BASELINE_ONLY leaves the second set out, for the test that both agree.
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(LS_BASELINE_ONLY)
+#define LS_MULTIVERSION __attribute__((target_clones("avx2", "default")))
+#else
+#define LS_MULTIVERSION
+#endif
+
+// A method that must not be a call of its own: it is the body of a loop.
+#define LS_METHOD inline __attribute__((always_inline))
