@@ -26,7 +26,7 @@ _PARTS: Final = ("dense", "gru1", "gru2", "phone")
 _F32_TAIL: Final = 0.15  # the last steps in f32; bf16 before that is 1.6 times as fast
 # An m that is taken for an n leaves the lips apart, which is seen; the other way round is not.
 _BILABIAL_WEIGHT: Final = 2.0
-_CROWDED: Final = 0.45  # of a batch, with others behind
+_CROWDED: Final = 0.35  # of a batch, with others behind
 _QUIET_ROOM: Final = 1e-4  # power in a band where nobody speaks: what the others are held against
 
 
