@@ -1,8 +1,8 @@
 """From sound in to frame out on the clock: conversations as the server holds them.
 
-Each conversation has its `SessionRunner`; a source hands it 20 ms of sound every 20 ms; a viewer
-takes frames at their release times and encodes them on the loop's thread pool, as aiortc does.
-What a frame waited for is kept apart from what was computed for it.
+Each conversation has its `SessionRunner`; a source hands it 20 ms of sound every 20 ms; frames are
+encoded on the loop's thread pool when they are painted, and leave at their release times. What a
+frame waited for is kept apart from what was computed for it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk
 from lipstream.streaming.runner import SessionRunner, TimedFrame, warm_up
 
 # What a frame's way consists of, in order; their sum is the whole.
-PARTS: Final = ("algorithmic", "chunking", "queue", "compute", "hand_over", "hold", "encode_queue",
-                "encode")  # fmt: skip
+PARTS: Final = ("algorithmic", "chunking", "queue", "compute", "hand_over", "encode_queue",
+                "encode", "hold")  # fmt: skip
 _CLICK_S: Final = 1.013  # so that clicks fall everywhere between two frames
 _STEADY_FRAMES: Final = 25  # after time was skipped, until a frame's sound is where it says again
 
@@ -77,9 +77,9 @@ class Conversation:
 
     rows: list[dict[str, float]] = field(default_factory=list)  # ms, by PARTS and "total"
     stages: list[dict[str, float]] = field(default_factory=list)
-    # A click's way, ms from said to encoded; and its frame's total.
+    # A click's way, ms from said to sent; and its frame's total.
     clicks: list[tuple[float, float]] = field(default_factory=list)
-    first_frame_ms: float = 0.0  # from start to the first frame encoded
+    first_frame_ms: float = 0.0  # from start to the first frame sent
     late_frames: int = 0
     dropped_frames: int = 0
     unpainted_frames: int = 0
@@ -160,24 +160,34 @@ async def _converse(
     sound, clicks = _clicked(voice(WARM_UP_S + seconds))
     watched, done = _Watched(engine, recorder), Conversation()
     runner = SessionRunner(watched)
+    encoding, loop = Encoding(engine.target.fps), asyncio.get_running_loop()
     painted: dict[int, float] = {}
+    encoded: dict[int, asyncio.Task[tuple[float, float]]] = {}
+
+    async def compress(
+        frame: VideoFrame, before: asyncio.Task[tuple[float, float]] | None
+    ) -> tuple[float, float]:
+        if before is not None:
+            await asyncio.wait([before])
+        return await loop.run_in_executor(None, _encode, encoding, frame)
 
     def early(item: TimedFrame) -> None:
-        painted[item.frame.frame_index] = time.monotonic()
+        index = item.frame.frame_index
+        painted[index] = time.monotonic()
+        encoded[index] = asyncio.create_task(compress(item.frame, encoded.get(index - 1)))
 
     subscription = runner.subscribe(early)
-    encoding, loop = Encoding(engine.target.fps), asyncio.get_running_loop()
     runner.start()
     source = asyncio.create_task(_speak(runner, sound))
     warm_s = runner.clock.origin_s + WARM_UP_S
     steady, slipped = _STEADY_FRAMES, 0
     while (item := await subscription.next()) is not None:
-        left_s = time.monotonic()
         frame = item.frame
-        begun_s, encoded_s = await loop.run_in_executor(None, _encode, encoding, frame)
-        if not done.first_frame_ms:
-            done.first_frame_ms = (encoded_s - runner.clock.origin_s) * 1000
         index = frame.frame_index
+        begun_s, encoded_s = await encoded.pop(index)
+        left_s = max(time.monotonic(), encoded_s)
+        if not done.first_frame_ms:
+            done.first_frame_ms = (left_s - runner.clock.origin_s) * 1000
         note = watched.notes.pop(index)
         own = watched.stages.pop(index)
         slip = item.media_sample - frame_sample(index, frame.fps)
@@ -189,10 +199,10 @@ async def _converse(
             "queue": (note["began_s"] - ready_s) * 1000,
             "compute": (note["done_s"] - note["began_s"]) * 1000,
             "hand_over": (painted[index] - note["done_s"]) * 1000,
-            "hold": (left_s - painted.pop(index)) * 1000,
-            "encode_queue": (begun_s - left_s) * 1000,
+            "encode_queue": (begun_s - painted.pop(index)) * 1000,
             "encode": (encoded_s - begun_s) * 1000,
-            "total": (encoded_s - spoken_s) * 1000,
+            "hold": (left_s - encoded_s) * 1000,
+            "total": (left_s - spoken_s) * 1000,
         }
         if spoken_s >= warm_s:
             done.rows.append(row)
@@ -206,7 +216,7 @@ async def _converse(
                         key=lambda s: abs(s - spoken_s - at / SAMPLE_RATE_HZ),
                     )
                     # Within its frame a click is heard later than the picture begins.
-                    lag_s = encoded_s + at / SAMPLE_RATE_HZ - said_s
+                    lag_s = left_s + at / SAMPLE_RATE_HZ - said_s
                     done.clicks.append((lag_s * 1000, row["total"]))
         if source.done():
             break

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Protocol
@@ -114,8 +116,10 @@ class Viewer(Protocol):
 class VideoFeed:
     """Hands a conversation's frames to its viewers. Made and used on one event loop.
 
-    H.264 is compressed once, whoever watches, in a thread of the loop's pool; while it is busy,
-    frames wait in the subscription, which drops the oldest. Nobody watching costs nothing.
+    H.264 is compressed once, whoever watches, in a thread of the loop's pool, and before a frame's
+    time: viewers see neither the compressor's delay nor how it varies. A frame that was compressed
+    and is not shown after all (an interruption, a loop that was held up) leaves the ones after it
+    without what they refer to, so a key frame follows. Nobody watching costs nothing.
     """
 
     def __init__(self, runner: SessionRunner, encoding: Encoding | None = None) -> None:
@@ -127,6 +131,10 @@ class VideoFeed:
         self._viewers: tuple[Viewer, ...] = ()
         self._subscription: Subscription | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._early_frames: deque[tuple[TimedFrame, asyncio.Task[av.Packet[Any] | None]]] = deque()
+        self._encoded_turn = runner.turn
+        # Whoever attaches just after the last one left may meet a frame of theirs in the pool.
+        self._one_at_a_time = threading.Lock()
         self._key_wanted = True
         self._key_s = float("-inf")
 
@@ -144,6 +152,7 @@ class VideoFeed:
         if not self._viewers and self._subscription is not None:
             self._subscription.close()
             self._subscription = self._pump = self._encoder = None
+            self._early_frames.clear()
 
     def want_key_frame(self) -> None:
         """A viewer cannot decode what comes; the next frame helps it, at most every 0.4 s."""
@@ -152,13 +161,37 @@ class VideoFeed:
     def _early(self, item: TimedFrame) -> None:
         for viewer in self._viewers:
             viewer.early(item)
+        if any(viewer.takes_packets for viewer in self._viewers):
+            before = self._early_frames[-1][1] if self._early_frames else None
+            task = asyncio.get_running_loop().create_task(
+                self._compress(item, before, self._subscription)
+            )
+            self._early_frames.append((item, task))
+
+    async def _compress(
+        self,
+        item: TimedFrame,
+        before: asyncio.Task[av.Packet[Any] | None] | None,
+        subscription: Subscription | None,
+    ) -> av.Packet[Any] | None:
+        if before is not None:
+            await asyncio.wait([before])
+        if subscription is not self._subscription:
+            return None  # everybody left meanwhile
+        return await asyncio.get_running_loop().run_in_executor(None, self._encode, item)
+
+    async def _packet(self, item: TimedFrame) -> av.Packet[Any] | None:
+        """What was made of a frame whose time has come; None if nothing was."""
+        while self._early_frames and self._early_frames[0][0].release_s <= item.release_s:
+            early, task = self._early_frames.popleft()
+            if early is item:
+                return await task
+            self.want_key_frame()
+        return None
 
     async def _run(self, subscription: Subscription) -> None:
-        loop = asyncio.get_running_loop()
         async for item in subscription:
-            packet = None
-            if any(viewer.takes_packets for viewer in self._viewers):
-                packet = await loop.run_in_executor(None, self._encode, item)
+            packet = await self._packet(item)
             if subscription is not self._subscription:
                 return  # everybody left meanwhile
             for viewer in self._viewers:
@@ -168,12 +201,18 @@ class VideoFeed:
                 viewer.over(self.runner.error or "conversation over")
 
     def _encode(self, item: TimedFrame) -> av.Packet[Any] | None:
+        with self._one_at_a_time:
+            return self._encode_alone(item)
+
+    def _encode_alone(self, item: TimedFrame) -> av.Packet[Any] | None:
         frame, now_s = item.frame, time.monotonic()
         encoder = self._encoder
         if encoder is None:
             height, width = frame.i420.shape[0] * 2 // 3, frame.i420.shape[1]
             encoder = self._encoder = H264(self._encoding, width, height, frame.fps)
-        key = self._key_wanted and now_s - self._key_s >= _KEY_FRAMES_APART_S
+        new_turn = item.turn != self._encoded_turn  # what the old one left may not be shown
+        self._encoded_turn = item.turn
+        key = new_turn or (self._key_wanted and now_s - self._key_s >= _KEY_FRAMES_APART_S)
         if key:
             self._key_wanted, self._key_s = False, now_s
             self.key_frames += 1

@@ -103,6 +103,38 @@ def test_many_viewers_share_every_packet_and_each_begins_with_a_key_frame() -> N
     run(test())
 
 
+def test_after_an_interruption_every_packet_shown_can_be_decoded() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            for _ in range(3):
+                await asyncio.sleep(0.31)
+                feed.runner.interrupt()
+            await asyncio.sleep(0.3)
+            turns = [item.turn for _, item, _ in watcher.got]
+            assert sorted(set(turns)) == [0, 1, 2, 3]
+            for turn in (1, 2, 3):
+                assert watcher.got[turns.index(turn)][2].is_keyframe
+            assert all(packet is not None for _, _, packet in watcher.got)
+            feed.detach(watcher)
+
+    run(test())
+
+
+def test_packets_are_ready_when_their_time_comes() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            await asyncio.sleep(1.5)
+            late_ms = [1000 * (at_s - item.release_s) for at_s, item, _ in watcher.got[3:]]
+            assert np.median(late_ms) < 5, late_ms
+            feed.detach(watcher)
+
+    run(test())
+
+
 def test_key_frames_on_demand_are_never_closer_than_400_ms() -> None:
     async def test() -> None:
         async with feeding() as feed:
