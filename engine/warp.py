@@ -142,16 +142,8 @@ def with_rings(
     before, after f32 [468, 2] px; each ring is (distance out in units of `scale` px, share of the
     motion that it keeps).
     """
-    on = list(line)
-    start, motion = before[on], after[on] - before[on]
-    outward = start - before[_NOSE_TIP]
-    outward = outward / np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
-    placed = [start + outward * np.float32(distance * scale) for distance, _ in rings]
-    moved = [at + motion * np.float32(share) for at, (_, share) in zip(placed, rings, strict=True)]
-    return (
-        np.concatenate([before, *placed]).astype(np.float32),
-        np.concatenate([after, *moved]).astype(np.float32),
-    )
+    around, ways = np.array(line, np.int32), np.array(rings, np.float32)
+    return face.with_rings(before, after, around, _NOSE_TIP, scale, ways)
 
 
 def ring_strip(

@@ -85,6 +85,19 @@ def place(
     return implementation.place(pose, freed, vertices, grid, line, centre, rings)
 
 
+def with_rings(
+    before: F32, after: F32, line: I32, centre: int, scale: float, rings: F32
+) -> tuple[F32, F32]:
+    """The rings of `place` for vertices that are in a picture already: f32 [V, 2] px, twice.
+
+    scale: px per inter-ocular distance. Returns both with R * L vertices appended. No compiled one:
+    what needs it is rare.
+    """
+    require("before", before, np.float32, (None, 2))
+    require("after", after, np.float32, (len(before), 2))
+    return reference.with_rings(before, after, line, centre, scale, rings)
+
+
 def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I32, F32]:
     """The triangles of which a corner moves by more than `still_px`, in x or in y.
 

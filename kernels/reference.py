@@ -391,14 +391,21 @@ def place(
 ) -> tuple[F32, F32, F32]:
     """See `face.place`."""
     before, after = project(pose, freed), project(pose, vertices)
+    start, moved = with_rings(before, after, line, centre, float(pose[0]), rings)
+    return start, moved, np.concatenate([after, project(pose, grid)])
+
+
+def with_rings(
+    before: F32, after: F32, line: I32, centre: int, scale: float, rings: F32
+) -> tuple[F32, F32]:
+    """See `face.with_rings`."""
     at, motion = before[line], after[line] - before[line]
     outward = at - before[centre]
     norm = np.sqrt(outward[:, 0] * outward[:, 0] + outward[:, 1] * outward[:, 1])
     outward = outward / np.maximum(norm, np.float32(1e-6))[:, None]
-    start = [at + outward * (distance * pose[0]) for distance, _ in rings]
+    start = [at + outward * (distance * np.float32(scale)) for distance, _ in rings]
     moved = [begin + motion * share for begin, (_, share) in zip(start, rings, strict=True)]
-    points = np.concatenate([after, project(pose, grid)])
-    return np.concatenate([before, *start]), np.concatenate([after, *moved]), points
+    return np.concatenate([before, *start]), np.concatenate([after, *moved])
 
 
 def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I32, F32]:

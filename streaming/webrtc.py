@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _PACKETS_WAITING: Final = 12  # half a second, for a connection that does not take them
 _OUTGOING_SOUND_S: Final = 2  # more than the engine can be ahead of what has left
 _LATE_SOUND_S: Final = 0.06  # how long the sound waits for a frame that is late
+_BEHIND_S: Final = 0.2  # how late sound may leave; what would be later is left out
 _RTP_WRAP: Final = 1 << 32
 CONNECT_TIMEOUT_S: Final = 15.0
 
@@ -95,7 +96,11 @@ class OutgoingVideo(MediaStreamTrack):
 
 
 class OutgoingAudio(MediaStreamTrack):
-    """20 ms of sound every 20 ms of the session's clock, silence where no frame brought any."""
+    """20 ms of sound every 20 ms of the session's clock, silence where no frame brought any.
+
+    A loop that was held up leaves sound out, and its stamps say so: sent all the same it would only
+    fill the other side's buffer, and stay late there.
+    """
 
     kind = "audio"
 
@@ -126,6 +131,11 @@ class OutgoingAudio(MediaStreamTrack):
         delay = self._runner.delay_samples
         if self._next_sample is None:
             self._next_sample = max(0, clock.sample() - delay)
+        behind_s = clock.now() - clock.wall_s(self._next_sample + delay)
+        if behind_s > _BEHIND_S:
+            left_out = int(behind_s * SAMPLE_RATE_HZ) // STEP_SAMPLES * STEP_SAMPLES
+            self._next_sample += left_out
+            self._pts += left_out
         start = self._next_sample
         self._next_sample = start + STEP_SAMPLES
         release_s = clock.wall_s(start + delay)

@@ -22,10 +22,11 @@ from aiortc import RTCPeerConnection, RTCSessionDescription  # noqa: E402
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
+from lipstream.engine.types import SAMPLE_RATE_HZ, STEP_SAMPLES  # noqa: E402
 from lipstream.streaming import aiortc_tuning  # noqa: E402
 from lipstream.streaming.runner import SessionRunner  # noqa: E402
 from lipstream.streaming.video_feed import VideoFeed  # noqa: E402
-from lipstream.streaming.webrtc import Peer, PeerOptions  # noqa: E402
+from lipstream.streaming.webrtc import OutgoingAudio, Peer, PeerOptions  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
 
 
@@ -161,6 +162,28 @@ def test_a_voice_comes_back_as_picture_and_sound_together() -> None:
         assert np.median(delays_ms) < 300, delays_ms
         offsets_ms = [1000 * min((h - s for h in heard), key=abs) for s in seen]
         assert abs(np.median(offsets_ms)) < 60, offsets_ms
+
+    run(test())
+
+
+def test_sound_is_not_sent_late_after_the_loop_was_held_up() -> None:
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine())
+        runner.start()
+        audio = OutgoingAudio(runner)
+        try:
+            stamps = [(await audio.recv()).pts for _ in range(5)]
+            time.sleep(0.6)  # noqa: ASYNC251 - the loop is what is held up
+            stamps += [(await audio.recv()).pts for _ in range(5)]
+            late_s = runner.clock.now() - runner.clock.wall_s(
+                audio._next_sample - STEP_SAMPLES + runner.delay_samples
+            )
+        finally:
+            await asyncio.to_thread(runner.close)
+        steps = np.diff(stamps)
+        assert (steps[1:4] == STEP_SAMPLES).all() and (steps[5:] == STEP_SAMPLES).all()
+        assert 0.4 * SAMPLE_RATE_HZ < steps[4] < 0.8 * SAMPLE_RATE_HZ
+        assert late_s < 0.1
 
     run(test())
 
