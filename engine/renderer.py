@@ -31,7 +31,7 @@ from lipstream.engine.face_model import FaceModel
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import LIP_OUTLINE, Placement
-from lipstream.kernels.crop import crop_in, crop_out
+from lipstream.kernels.crop import crop_in, crop_out, sharpened
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ SQUARE_EYES: Final = 1.8  # inter-ocular distances
 _TOP, _LEFT = 9 / 32, 1 / 8  # of the square, where the crop begins: mouths open downwards
 _ROWS, _COLUMNS = 5 / 8, 3 / 4
 GUIDES: Final = 3  # opacity of the lip layer; row of the gap from upper to lower lip; trust in it
+# What is uncertain comes out soft, by a tenth on faces never seen, and training cannot know: on its
+# own people it is right. Measured: sharpness 0.91 to 0.99, PSNR -0.2 dB, SSIM -0.006: a mouth as
+# sharp as the skin round it, and still nearer to the camera's than the plain warp in each figure.
+SHARPEN: Final = 0.65  # of the mended crop over its mean of 5 x 5
 CHANNELS: Final = 3 + GUIDES + 3  # the painted crop, the guides, the previous crop
 INPUT, OUTPUT = "crop", "difference"
 
@@ -98,14 +102,16 @@ class MouthCrop:
 class Renderer:
     """A loaded network. Immutable; one is shared by all sessions of a target."""
 
-    def __init__(self, network: Network, detail: int = DETAILS[0]) -> None:
+    def __init__(
+        self, network: Network, detail: int = DETAILS[0], sharpen: float = SHARPEN
+    ) -> None:
         """`network` maps INPUT f32 [1, 9, h, w], 0 to 1, to OUTPUT f32 [1, 3, h, w].
 
         detail: one of DETAILS. Raises: UsageError for another.
         """
         if detail not in DETAILS:
             raise UsageError(f"detail {detail}: expected one of {', '.join(map(str, DETAILS))}")
-        self.network, self.detail = network, detail
+        self.network, self.detail, self._sharpen = network, detail, sharpen
 
     @stage("renderer")
     def mend(self, picture: U8, guides: U8, crop: MouthCrop, previous: U8 | None) -> U8:
@@ -116,6 +122,7 @@ class Renderer:
         """
         seen, planes = crop_in(picture, guides, previous, crop.place, crop.shape)
         difference = self.network.run({INPUT: planes[None]})[OUTPUT][0]
+        difference = sharpened(difference, seen, self._sharpen)
         return crop_out(difference, seen, picture, guides, crop.place)
 
 

@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 4  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 5  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -66,6 +66,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
         "ls_affine": [_POINTER, _INT, _POINTER, _POINTER, _INT, _POINTER],
         "ls_encoder_step": [_POINTER] * 12,
+        "ls_sharpen": [_POINTER, _INT, _INT, _FLOAT] + [_POINTER] * 3,
         "ls_crop_out": [_POINTER] * 2
         + [_INT, _INT, _POINTER]
         + [_INT] * 2
@@ -267,6 +268,19 @@ def crop_in(
         _pointer(seen), _pointer(planes),
     )  # fmt: skip
     return seen, planes
+
+
+def sharpened(difference: F32, seen: U8, amount: float) -> F32:
+    """See `crop.sharpened`."""
+    seen = np.ascontiguousarray(seen)
+    rows, columns = seen.shape[:2]
+    out = np.array(difference, order="C")
+    scratch = np.empty((rows + 1, columns), np.float32)
+    library().ls_sharpen(
+        _pointer(seen), rows, columns, amount, _pointer(scratch), _pointer(scratch[rows:]),
+        _pointer(out),
+    )  # fmt: skip
+    return out
 
 
 def crop_out(

@@ -12,7 +12,7 @@
 #include "cuda/dynamic.cuh"
 #include "cuda/mesh.cuh"
 
-LS_EXPORT int32_t ls_abi_version() { return 4; }
+LS_EXPORT int32_t ls_abi_version() { return 5; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -408,6 +408,58 @@ LS_EXPORT void ls_crop_in(
             const uint8_t *before = previous ? previous + 3 * at : own;
             for (int c = 0; c < 6; ++c) planes[c * area + at] = (float)own[c] * full;
             for (int c = 0; c < 3; ++c) planes[(6 + c) * area + at] = (float)before[c] * full;
+        }
+    }
+}
+
+// Sums of five rows of `plane` round `row` (fewer at the edges); returns of how many.
+LS_MULTIVERSION static int five_rows(
+    const float *__restrict plane, int row, int rows, int columns, float *__restrict sums) {
+    const int first = ls_max(row - 2, 0), last = ls_min(row + 2, rows - 1);
+    for (int i = 0; i < columns; ++i) sums[i] = plane[(int64_t)first * columns + i];
+    for (int r = first + 1; r <= last; ++r) {
+        const float *own = plane + (int64_t)r * columns;
+        for (int i = 0; i < columns; ++i) sums[i] += own[i];
+    }
+    return last - first + 1;
+}
+
+LS_BODY void sharpen_at(
+    const float *own, const float *sums, int high, int columns, float amount, int i, float *out) {
+    const int first = ls_max(i - 2, 0), last = ls_min(i + 2, columns - 1);
+    float total = sums[first];
+    for (int c = first + 1; c <= last; ++c) total += sums[c];
+    out[i] += amount * (own[i] - total / (float)(high * (last - first + 1)));
+}
+
+LS_MULTIVERSION static void sharpen_row(
+    const float *__restrict own, const float *__restrict sums, int high, int columns, float amount,
+    float *__restrict out) {
+    const int edge = ls_min(2, columns);
+    const float count = (float)(5 * high);
+    for (int i = 0; i < edge; ++i) sharpen_at(own, sums, high, columns, amount, i, out);
+    for (int i = 2; i < columns - 2; ++i) {
+        const float total = sums[i - 2] + sums[i - 1] + sums[i] + sums[i + 1] + sums[i + 2];
+        out[i] += amount * (own[i] - total / count);
+    }
+    for (int i = ls_max(columns - 2, edge); i < columns; ++i) {
+        sharpen_at(own, sums, high, columns, amount, i, out);
+    }
+}
+
+// `mended` is scratch of rows x columns, `sums` of columns.
+LS_EXPORT void ls_sharpen(
+    const uint8_t *seen, int32_t rows, int32_t columns, float amount, float *mended, float *sums,
+    float *difference) {
+    const float full = (float)(1.0 / 255.0);
+    const int64_t area = (int64_t)rows * columns;
+    for (int c = 0; c < 3; ++c) {
+        float *plane = difference + c * area;
+        for (int64_t i = 0; i < area; ++i) mended[i] = (float)seen[6 * i + c] * full + plane[i];
+        for (int row = 0; row < rows; ++row) {
+            const int high = five_rows(mended, row, rows, columns, sums);
+            const int64_t at = (int64_t)row * columns;
+            sharpen_row(mended + at, sums, high, columns, amount, plane + at);
         }
     }
 }

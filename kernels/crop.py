@@ -37,6 +37,18 @@ def crop_in(
     return reference.crop_in(picture, guides, previous, place, shape)
 
 
+def sharpened(difference: F32, seen: U8, amount: float) -> F32:
+    """A difference f32 [3, rows, columns] that also sharpens what it mends.
+
+    seen: what `crop_in` returned. To it is added `amount` times what the crop, mended, has over its
+    own mean of 5 x 5 (of what is inside).
+    """
+    require("seen", seen, np.uint8, (None, None, 6))
+    require("difference", difference, np.float32, (3, *seen.shape[:2]))
+    implementation = compiled if use_compiled() else reference
+    return implementation.sharpened(difference, seen, amount)
+
+
 def crop_out(difference: F32, seen: U8, picture: U8, guides: U8, place: Place) -> U8:
     """Add a difference f32 [3, rows, columns] (1 is full scale) to `picture` u8 [h, w, 3].
 

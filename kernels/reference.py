@@ -302,6 +302,32 @@ def crop_in(
     return seen, planes
 
 
+def sharpened(difference: F32, seen: U8, amount: float) -> F32:
+    """See `crop.sharpened`."""
+    colour = np.ascontiguousarray(seen[..., :3].transpose(2, 0, 1), np.float32)
+    mended = colour * np.float32(1 / 255) + difference
+    total, high = _five(mended, 1)
+    total, wide = _five(total, 2)
+    mean = total / (high[:, None] * wide)
+    result: F32 = difference + np.float32(amount) * (mended - mean)
+    return result
+
+
+def _five(planes: F32, axis: int) -> tuple[F32, F32]:
+    """Sums of up to five neighbours along an axis, in order, and of how many: f32 [size]."""
+    moved = np.moveaxis(planes, axis, 0)
+    size = len(moved)
+    total = np.empty_like(moved)
+    for at in range(size):
+        near = range(max(at - 2, 0), min(at + 2, size - 1) + 1)
+        total[at] = moved[near[0]]
+        for other in near[1:]:
+            total[at] += moved[other]
+    places = np.arange(size)
+    count = np.minimum(places + 2, size - 1) - np.maximum(places - 2, 0) + 1
+    return np.moveaxis(total, 0, axis), count.astype(np.float32)
+
+
 def crop_out(
     difference: F32, seen: U8, picture: U8, guides: U8, place: tuple[float, float, float]
 ) -> U8:

@@ -74,10 +74,20 @@ def test_it_mends_only_under_the_lip_layer(loaded: Target) -> None:
 
 
 def test_a_difference_of_nothing_changes_nothing(loaded: Target) -> None:
-    plain, mended = painted(loaded, None), painted(loaded, Renderer(Constant(0)))
+    blunt = Renderer(Constant(0), sharpen=0.0)
+    plain, mended = painted(loaded, None), painted(loaded, blunt)
     # The patch is larger, so the jaw is cut elsewhere: the same to a level of rounding.
     apart = np.abs(plain.frame.astype(int) - mended.frame.astype(int))
     assert apart.max() <= 2
+
+
+def test_it_makes_the_mouth_sharper(loaded: Target) -> None:
+    edges = []
+    for sharpen in (0.0, 0.65):
+        renderer = Renderer(Constant(0), sharpen=sharpen)
+        luma = painted(loaded, renderer).frame[: loaded.height].astype(int)
+        edges.append(np.abs(np.diff(luma)).sum())
+    assert edges[1] > 1.001 * edges[0]
 
 
 def test_the_next_frame_is_shown_the_last_one_mended(loaded: Target) -> None:

@@ -163,6 +163,9 @@ def test_crop_in_and_out(seed, w, h, shape, first):
     np.testing.assert_array_equal(seen, expected)
     np.testing.assert_array_equal(planes, expected_planes)
     difference = random.normal(0, 0.4, (3, *shape)).astype(np.float32)
+    np.testing.assert_array_equal(
+        compiled.sharpened(difference, seen, 0.65), reference.sharpened(difference, seen, 0.65)
+    )
     ours, theirs = picture.copy(), picture.copy()
     np.testing.assert_array_equal(
         compiled.crop_out(difference, seen, ours, guides, place),
