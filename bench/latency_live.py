@@ -163,6 +163,7 @@ async def _converse(
     encoding, loop = Encoding(engine.target.fps), asyncio.get_running_loop()
     painted: dict[int, float] = {}
     encoded: dict[int, asyncio.Task[tuple[float, float]]] = {}
+    newest: asyncio.Task[tuple[float, float]] | None = None  # one encoder: one frame at a time
 
     async def compress(
         frame: VideoFrame, before: asyncio.Task[tuple[float, float]] | None
@@ -172,9 +173,10 @@ async def _converse(
         return await loop.run_in_executor(None, _encode, encoding, frame)
 
     def early(item: TimedFrame) -> None:
+        nonlocal newest
         index = item.frame.frame_index
         painted[index] = time.monotonic()
-        encoded[index] = asyncio.create_task(compress(item.frame, encoded.get(index - 1)))
+        newest = encoded[index] = asyncio.create_task(compress(item.frame, newest))
 
     subscription = runner.subscribe(early)
     runner.start()

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.backends.int8 import quantise
 from lipstream.engine.backends.openvino import library
 from lipstream.engine.errors import BackendUnavailable
@@ -38,7 +39,7 @@ def describe(load: Load) -> dict[str, Any]:
     others, stolen = load.others(), load.stolen()
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "instructions": _instructions(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",

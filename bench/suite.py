@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from lipstream.bench.machine import Load, ceilings
 from lipstream.bench.matcher_bench import matcher_bench, matcher_text
 from lipstream.bench.subject import subject
 from lipstream.bench.throughput import measure_throughput, throughput_text
+from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.pipeline import Engine
@@ -133,7 +133,7 @@ def capacity_sections(
     path: Path | None, ways: Ways, seconds: float, report: Report | None, growth: bool = False
 ) -> dict[str, Any]:
     """{"capacity": …}, ready for a report; `growth`: by cores, size and track too."""
-    runs, cores = [], len(os.sched_getaffinity(0))
+    runs, cores = [], usable_cores()
     with subject(path) as target:
         for setting in ways.settings(target):
             run = measure_capacity(target, setting, seconds, report=report)
@@ -181,7 +181,7 @@ def everything(path: Path | None, data: Path | None, seconds: float) -> dict[str
         return sections, capacity_text(sections)
 
     def throughput(report: Report | None) -> tuple[dict[str, Any], str]:
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         found = measure_throughput(path, Setting(), cores, min(seconds, 5.0), report)
         return {"throughput": found}, throughput_text(found)
 

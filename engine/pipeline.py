@@ -17,7 +17,7 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -88,8 +88,7 @@ class Fade:
         return Fade(source, self.left_behind if left else -1, left)
 
 
-@dataclass(frozen=True, slots=True)
-class SessionState:
+class SessionState(NamedTuple):
     """The state of every stage, and the sound that has not left yet."""
 
     encoder: EncoderState
@@ -182,6 +181,7 @@ class Engine:
         """Stated delay from sound in to picture out, before compute."""
         return self.delay_samples * 1000 / SAMPLE_RATE_HZ
 
+    @stage("sources")
     def shares(self, fade: Fade, wanted: F32) -> list[tuple[MouthSource, float]]:
         """The sources to lay over one another for an expression f32 [K], and how much of each.
 
@@ -241,8 +241,7 @@ class Session:
                 )
             chunk = AudioChunk(samples, state.sound_start + len(state.sound))
         expressions, encoder = self.engine._encoder.step(state.encoder, chunk)
-        state = replace(
-            state,
+        state = state._replace(
             encoder=encoder,
             expressions=(*state.expressions, *expressions),
             sound=np.concatenate([state.sound, chunk.samples]),
@@ -255,8 +254,8 @@ class Session:
         """End of the sound: the frames that the lag still holds. The session is then over."""
         engine, state = self.engine, self._state
         heard = state.sound_start + len(state.sound)
-        state = replace(
-            state, expressions=(*state.expressions, *engine._encoder.flush(state.encoder))
+        state = state._replace(
+            expressions=(*state.expressions, *engine._encoder.flush(state.encoder))
         )
         selected, state = self._select(state, frames_covering(heard, engine.target.fps))
         matched: list[MatchedFrame] = []
@@ -267,7 +266,7 @@ class Session:
             chosen, sources = engine.selector.step(sources, item)
             selected += chosen
         selected += engine.selector.flush(sources)
-        frames, self._state = self._paint(replace(state, sources=sources), selected)
+        frames, self._state = self._paint(state._replace(sources=sources), selected)
         return frames
 
     def interrupt(self) -> None:
@@ -290,11 +289,11 @@ class Session:
                 replace(m, expression=self._quiet(m.expression)) for m in state.sources.waiting
             ),
         )
-        self._state = replace(
-            state, encoder=encoder, expressions=easing, sound=silence,
-            footage=footage, sources=sources,
-        )  # fmt: skip
+        self._state = state._replace(
+            encoder=encoder, expressions=easing, sound=silence, footage=footage, sources=sources
+        )
 
+    @stage("matcher")
     def _select(
         self, state: SessionState, end: int | None
     ) -> tuple[list[SelectedSource], SessionState]:
@@ -319,8 +318,8 @@ class Session:
             index += 1
         if index == state.next_frame and expressions is state.expressions:
             return selected, state
-        return selected, replace(
-            state, expressions=expressions, footage=footage, sources=sources, next_frame=index
+        return selected, state._replace(
+            expressions=expressions, footage=footage, sources=sources, next_frame=index
         )
 
     def _styled(self, heard: Expression) -> Expression:
@@ -384,8 +383,8 @@ class Session:
                     picture, item.frame_index, fps, chunk, item.background, item.expression.speech
                 )
             )
-        return frames, replace(
-            state, walk=walk, fade=fade, mended=mended, sound=sound, sound_start=start
+        return frames, state._replace(
+            walk=walk, fade=fade, mended=mended, sound=sound, sound_start=start
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -220,8 +219,9 @@ def bench_throughput(
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.latency import Setting
         from lipstream.bench.throughput import measure_throughput, throughput_text
+        from lipstream.engine.backends.base import usable_cores
 
-        setting, cores = Setting("live", backend, renderer), len(os.sched_getaffinity(0))
+        setting, cores = Setting("live", backend, renderer), usable_cores()
         with console.progress() as progress:
             report = measure_throughput(target, setting, cores, seconds, progress)
         text = throughput_text(report)

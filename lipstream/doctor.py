@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -109,9 +108,10 @@ def _processor() -> Check:
                 flags |= set(value.split())
     except OSError:
         pass  # not Linux: the model alone is told
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from lipstream.engine.backends.base import usable_cores
+
     features = " ".join(f for f in _CPU_FEATURES if f in flags) or "no vector units known"
-    return Check("processor", "ok", f"{model}, {usable} cores, {features}", "everything")
+    return Check("processor", "ok", f"{model}, {usable_cores()} cores, {features}", "everything")
 
 
 def _kernels() -> Check:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -133,8 +132,7 @@ class VideoFeed:
         self._pump: asyncio.Task[None] | None = None
         self._early_frames: deque[tuple[TimedFrame, asyncio.Task[av.Packet[Any] | None]]] = deque()
         self._encoded_turn = runner.turn
-        # Whoever attaches just after the last one left may meet a frame of theirs in the pool.
-        self._one_at_a_time = threading.Lock()
+        self._newest: asyncio.Task[av.Packet[Any] | None] | None = None  # the next one waits for it
         self._key_wanted = True
         self._key_s = float("-inf")
 
@@ -162,11 +160,11 @@ class VideoFeed:
         for viewer in self._viewers:
             viewer.early(item)
         if any(viewer.takes_packets for viewer in self._viewers):
-            before = self._early_frames[-1][1] if self._early_frames else None
             task = asyncio.get_running_loop().create_task(
-                self._compress(item, before, self._subscription)
+                self._compress(item, self._newest, self._subscription)
             )
             self._early_frames.append((item, task))
+            self._newest = task
 
     async def _compress(
         self,
@@ -201,10 +199,6 @@ class VideoFeed:
                 viewer.over(self.runner.error or "conversation over")
 
     def _encode(self, item: TimedFrame) -> av.Packet[Any] | None:
-        with self._one_at_a_time:
-            return self._encode_alone(item)
-
-    def _encode_alone(self, item: TimedFrame) -> av.Packet[Any] | None:
         frame, now_s = item.frame, time.monotonic()
         encoder = self._encoder
         if encoder is None:
