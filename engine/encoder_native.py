@@ -7,10 +7,10 @@ as long: `kernels/recurrent.cpp`. `encoder_numpy` is its readable twin.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
+from lipstream.engine.backends.base import Model
 from lipstream.engine.encoder_numpy import INPUTS, OUTPUTS
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.types import F32
@@ -40,8 +40,8 @@ class EncoderNative:
         }
 
 
-def load_network(path: Path) -> EncoderNative:
-    """The network with the weights of a safetensors file.
+def load_network(model: Model) -> EncoderNative:
+    """The network with the weights that count.
 
     Raises: BackendUnavailable without the compiled kernels, or when the weights are not halves.
     """
@@ -52,6 +52,6 @@ def load_network(path: Path) -> EncoderNative:
             "backend 'native' needs the compiled kernels; see lipstream doctor"
         )
     try:
-        return EncoderNative(EncoderStep(load_file(str(path))))
+        return EncoderNative(EncoderStep(load_file(str(model.weights))))
     except UsageError as error:
-        raise BackendUnavailable(f"{path.name}: {error}; use openvino") from error
+        raise BackendUnavailable(f"{model.weights.name}: {error}; use openvino") from error

@@ -7,10 +7,10 @@ over.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
+from lipstream.engine.backends.base import Model
 from lipstream.engine.types import F32
 
 INPUTS = ("features", "h1", "h2", "h3")
@@ -69,8 +69,8 @@ class EncoderNumpy:
         return moved
 
 
-def load_network(path: Path) -> EncoderNumpy:
+def load_network(model: Model) -> EncoderNumpy:
     """The twin with the weights of a safetensors file."""
     from safetensors.numpy import load_file
 
-    return EncoderNumpy(load_file(str(path)))
+    return EncoderNumpy(load_file(str(model.weights)))

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lipstream.engine.backends.base import Model
 from lipstream.engine.backends.torch import TorchNetwork
 from lipstream.engine.encoder_numpy import INPUTS, OUTPUTS
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP
@@ -107,6 +108,6 @@ def load_net(path: Path) -> EncoderNet:
     return net.eval()
 
 
-def load_network(path: Path) -> TorchNetwork:
-    """The reference network with the weights of a safetensors file."""
-    return TorchNetwork(load_net(path).step, INPUTS, OUTPUTS)
+def load_network(model: Model) -> TorchNetwork:
+    """The reference network with the weights that count."""
+    return TorchNetwork(load_net(model.weights).step, INPUTS, OUTPUTS)

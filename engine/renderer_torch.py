@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lipstream.engine.backends.base import Model
 from lipstream.engine.backends.torch import TorchNetwork
 from lipstream.engine.renderer import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
 
@@ -104,9 +105,9 @@ def net_of(weights: dict[str, Tensor]) -> RendererNet:
     return net
 
 
-def load_network(path: Path) -> TorchNetwork:
-    """The reference network with the weights of a safetensors file."""
-    net = load_net(path)
+def load_network(model: Model) -> TorchNetwork:
+    """The reference network with the weights that count."""
+    net = load_net(model.weights)
     return TorchNetwork(lambda crop: (net(crop),), (INPUT,), (OUTPUT,))
 
 

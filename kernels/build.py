@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 
 EXTENSION_NAME = "lipstream.kernels._cpu"
 SOURCES = [  # relative to the root of the project, as setuptools wants them
+    "kernels/convolution.cpp",
     "kernels/cpu.cpp",
     "kernels/face.cpp",
     "kernels/recurrent.cpp",

@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 5  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 6  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -66,6 +66,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
         "ls_affine": [_POINTER, _INT, _POINTER, _POINTER, _INT, _POINTER],
         "ls_encoder_step": [_POINTER] * 12,
+        "ls_renderer_run": [_POINTER, _POINTER, _FLOAT] + [_POINTER] * 3,
         "ls_sharpen": [_POINTER, _INT, _INT, _FLOAT] + [_POINTER] * 3,
         "ls_crop_out": [_POINTER] * 2
         + [_INT, _INT, _POINTER]
@@ -89,6 +90,8 @@ def open_library(path: Path) -> ctypes.CDLL:
         + [_POINTER] * 2
         + [_INT, _POINTER, _POINTER, _POINTER],
         "ls_halve_into": [_POINTER] * 2 + [_INT] * 2 + [_POINTER, _INT],
+        "ls_renderer_scratch": [_POINTER],
+        "ls_renderer_fits": [],
     }
     # Conversations share one interpreter lock. A long kernel lets go of it; a short one would wait
     # longer to have it back than it runs.
@@ -98,7 +101,8 @@ def open_library(path: Path) -> ctypes.CDLL:
         function.argtypes = arguments
         function.restype = None
         setattr(loaded, name, function)
-    loaded.ls_stirred.restype = _INT
+    loaded.ls_stirred.restype = loaded.ls_renderer_fits.restype = _INT
+    loaded.ls_renderer_scratch.restype = ctypes.c_int64
     return loaded
 
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <vector>
 #include <limits>
 
 #include "cpu.h"
@@ -12,7 +13,7 @@
 #include "cuda/dynamic.cuh"
 #include "cuda/mesh.cuh"
 
-LS_EXPORT int32_t ls_abi_version() { return 5; }
+LS_EXPORT int32_t ls_abi_version() { return 6; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -389,26 +390,105 @@ LS_EXPORT void ls_blend(
 
 // ---------------------------------------------------------------------------- crop
 
+// One row of samples from the two lines it lies between.
+LS_MULTIVERSION static void mix_lines(
+    int n, const uint16_t *__restrict above, const uint16_t *__restrict below, uint32_t weight,
+    uint8_t *__restrict out) {
+    for (int i = 0; i < n; ++i) {
+        out[i] = (uint8_t)((above[i] * (256 - weight) + below[i] * weight + (1 << 15)) >> 16);
+    }
+}
+
+// What `sample_rgb` reads, where neighbours lie along the rows of the image: each of its lines is
+// sampled along once, and two lines make a row.
+class RowSampler {
+public:
+    RowSampler(const uint8_t *image, int height, int width, int columns)
+        : image_(image), height_(height), width_(width), columns_(columns), places_(columns) {
+        for (auto &line : lines_) line.resize(3 * columns);
+    }
+
+    void column(int i, float x) {
+        const int fixed = ls_fixed_coordinate(x, width_), pixel = fixed >> 8;
+        places_[i] = {3 * pixel, pixel + 1 < width_ ? 3 : 0, (uint32_t)fixed & 255};
+    }
+
+    // out u8 [columns, 3]
+    void row(float y, uint8_t *out) {
+        const int fixed = ls_fixed_coordinate(y, height_), above = fixed >> 8;
+        const int below = ls_min(above + 1, height_ - 1);
+        mix_lines(3 * columns_, line(above), line(below), fixed & 255, out);
+    }
+
+private:
+    struct Place {
+        int at, next;
+        uint32_t weight;
+    };
+
+    const uint16_t *line(int y) {
+        auto &own = lines_[y & 1];
+        if (held_[y & 1] != y) {
+            const uint8_t *from = image_ + (int64_t)y * width_ * 3;
+            uint16_t *to = own.data();
+            for (const Place &place : places_) {
+                const uint8_t *p = from + place.at, *q = p + place.next;
+                const uint32_t weight = place.weight;
+                for (int c = 0; c < 3; ++c) {
+                    *to++ = (uint16_t)(p[c] * (256 - weight) + q[c] * weight);
+                }
+            }
+            held_[y & 1] = y;
+        }
+        return own.data();
+    }
+
+    const uint8_t *image_;
+    int height_, width_, columns_;
+    std::vector<Place> places_;
+    std::vector<uint16_t> lines_[2];  // of even and of odd rows of the image
+    int held_[2] = {-1, -1};
+};
+
+// rgb u8 [n, 3] to three planes f32 [n], 0 to 1, each `area` after the other.
+LS_MULTIVERSION static void split_colours(
+    int n, const uint8_t *__restrict rgb, int64_t area, float *__restrict planes) {
+    const float full = (float)(1.0 / 255.0);
+    for (int i = 0; i < n; ++i) {
+        planes[i] = (float)rgb[3 * i] * full;
+        planes[area + i] = (float)rgb[3 * i + 1] * full;
+        planes[2 * area + i] = (float)rgb[3 * i + 2] * full;
+    }
+}
+
 // A rectangle of the picture with its corner at (left, top), seen as rows x columns; `step` is how
 // far apart in the picture two neighbours lie.
 LS_EXPORT void ls_crop_in(
     const uint8_t *picture, const uint8_t *guides, const uint8_t *previous, int32_t height,
     int32_t width, float left, float top, float step, int32_t rows, int32_t columns,
     uint8_t *seen, float *planes) {
-    const float full = (float)(1.0 / 255.0);
     const int64_t area = (int64_t)rows * columns;
+    RowSampler colour(picture, height, width, columns), guide(guides, height, width, columns);
+    for (int i = 0; i < columns; ++i) {
+        const float x = ((float)i + 0.5f) * step + left;
+        colour.column(i, x);
+        guide.column(i, x);
+    }
+    std::vector<uint8_t> colours(3 * columns), opacities(3 * columns);
     for (int row = 0; row < rows; ++row) {
         const float y = ((float)row + 0.5f) * step + top;
-        for (int column = 0; column < columns; ++column) {
-            const float xy[2] = {((float)column + 0.5f) * step + left, y};
-            const int64_t at = (int64_t)row * columns + column;
-            uint8_t *own = seen + 6 * at;
-            sample_rgb(picture, height, width, xy, own);
-            sample_rgb(guides, height, width, xy, own + 3);
-            const uint8_t *before = previous ? previous + 3 * at : own;
-            for (int c = 0; c < 6; ++c) planes[c * area + at] = (float)own[c] * full;
-            for (int c = 0; c < 3; ++c) planes[(6 + c) * area + at] = (float)before[c] * full;
+        const int64_t at = (int64_t)row * columns;
+        colour.row(y, colours.data());
+        guide.row(y, opacities.data());
+        uint8_t *own = seen + 6 * at;
+        for (int i = 0; i < columns; ++i) {
+            std::memcpy(own + 6 * i, &colours[3 * i], 3);
+            std::memcpy(own + 6 * i + 3, &opacities[3 * i], 3);
         }
+        split_colours(columns, colours.data(), area, planes + at);
+        split_colours(columns, opacities.data(), area, planes + 3 * area + at);
+        const uint8_t *before = previous ? previous + 3 * at : colours.data();
+        split_colours(columns, before, area, planes + 6 * area + at);
     }
 }
 
@@ -470,34 +550,56 @@ LS_BODY uint8_t ls_add_weighted(int level, int difference, int opacity) {
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
+// out = from + difference by each, of n numbers.
+LS_MULTIVERSION static void add_line(
+    int n, const uint8_t *__restrict difference, const uint8_t *__restrict each,
+    const uint8_t *__restrict from, uint8_t *__restrict out) {
+    for (int i = 0; i < n; ++i) out[i] = ls_add_weighted(from[i], difference[i], each[i]);
+}
+
+LS_MULTIVERSION static void to_levels(
+    int n, const float *__restrict difference, uint8_t *__restrict levels) {
+    for (int i = 0; i < n; ++i) {
+        const float level = difference[i] * 255.0f + 128.5f;
+        const float kept = level > 0 ? (level < 255.0f ? level : 255.0f) : 0;
+        levels[i] = (uint8_t)(int)kept;
+    }
+}
+
 // `stored` is scratch of rows x columns x 3: the difference in levels, 128 for none.
 LS_EXPORT void ls_crop_out(
     const float *difference, const uint8_t *seen, int32_t rows, int32_t columns,
     const uint8_t *opacity, int32_t height, int32_t width, float left, float top, float zoom,
     uint8_t *stored, uint8_t *picture, uint8_t *mended) {
-    const int64_t area = (int64_t)rows * columns;
-    for (int c = 0; c < 3; ++c) {
-        for (int64_t i = 0; i < area; ++i) {
-            const float level = difference[c * area + i] * 255.0f + 128.5f;
-            stored[3 * i + c] = level > 0 ? (uint8_t)(level < 255.0f ? level : 255.0f) : 0;
+    const int longest = 3 * ls_max(columns, width);
+    std::vector<uint8_t> changes(longest), each(longest), own(longest);
+    for (int row = 0; row < rows; ++row) {
+        const int64_t at = (int64_t)row * columns, area = (int64_t)rows * columns;
+        for (int c = 0; c < 3; ++c) {
+            to_levels(columns, difference + c * area + at, &changes[c * columns]);
         }
+        uint8_t *levels = stored + 3 * at;
+        const uint8_t *from = seen + 6 * at;
+        for (int i = 0; i < columns; ++i) {
+            for (int c = 0; c < 3; ++c) levels[3 * i + c] = changes[c * columns + i];
+            std::memcpy(&own[3 * i], from + 6 * i, 3);
+            std::memset(&each[3 * i], from[6 * i + 3], 3);
+        }
+        add_line(3 * columns, levels, each.data(), own.data(), mended + 3 * at);
     }
-    for (int64_t i = 0; i < 3 * area; ++i) {
-        const uint8_t *own = seen + 6 * (i / 3);
-        mended[i] = ls_add_weighted(own[i % 3], stored[i], own[3]);
-    }
+    RowSampler change(stored, rows, columns, width);
+    for (int i = 0; i < width; ++i) change.column(i, ((float)i + 0.5f - left) * zoom);
     for (int row = 0; row < height; ++row) {
-        const float y = ((float)row + 0.5f - top) * zoom;
-        for (int column = 0; column < width; ++column) {
-            const int64_t at = (int64_t)row * width + column;
-            const int weight = opacity[3 * at];
-            if (!weight) continue;
-            const float xy[2] = {((float)column + 0.5f - left) * zoom, y};
-            uint8_t change[3];
-            sample_rgb(stored, rows, columns, xy, change);
-            for (int c = 0; c < 3; ++c) {
-                picture[3 * at + c] = ls_add_weighted(picture[3 * at + c], change[c], weight);
-            }
+        const uint8_t *weights = opacity + (int64_t)row * width * 3;
+        int weighed = 0;
+        for (int i = 0; i < width; ++i) {
+            weighed |= weights[3 * i];
+            std::memset(&each[3 * i], weights[3 * i], 3);
         }
+        if (!weighed) continue;
+        change.row(((float)row + 0.5f - top) * zoom, changes.data());
+        uint8_t *line = picture + (int64_t)row * width * 3;
+        std::memcpy(own.data(), line, 3 * width);
+        add_line(3 * width, changes.data(), each.data(), own.data(), line);
     }
 }

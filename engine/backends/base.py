@@ -30,6 +30,7 @@ FAST: Final = "fast"  # the precision that a backend is fastest in without a vis
 # (backend, architecture) -> "module:function" that builds the network from its safetensors.
 _BUILDERS: Final[dict[tuple[str, str], str]] = {
     ("native", "lipstream-encoder"): "lipstream.engine.encoder_native:load_network",
+    ("native", "lipstream-renderer"): "lipstream.engine.renderer_native:load_network",
     ("torch", "lipstream-encoder"): "lipstream.engine.encoder_torch:load_network",
     ("torch", "lipstream-renderer"): "lipstream.engine.renderer_torch:load_network",
     ("numpy", "lipstream-encoder"): "lipstream.engine.encoder_numpy:load_network",
@@ -127,8 +128,8 @@ def build_from_code(backend: str, model: Model) -> Network:
             f"{model.safetensors.name}; use openvino"
         )
     module, function = where.split(":")
-    build: Callable[[Path], Network] = getattr(importlib.import_module(module), function)
-    return build(model.weights)
+    build: Callable[[Model], Network] = getattr(importlib.import_module(module), function)
+    return build(model)
 
 
 def usable_cores() -> int:
@@ -145,9 +146,24 @@ def _openvino(model: Model, precision: str) -> Network:
 
 
 def _native(model: Model, precision: str) -> Network:
-    if precision not in ("f32", FAST):
-        raise BackendUnavailable(f"the native backend computes in f32, not {precision!r}")
-    return build_from_code("native", model)
+    network = build_from_code("native", model)
+    if precision not in (network.precision, FAST):
+        raise BackendUnavailable(
+            f"the native backend computes {model.safetensors.stem} in {network.precision}, "
+            f"not {precision!r}"
+        )
+    return network
+
+
+def _native_where_fastest(model: Model, precision: str) -> Network:
+    # Asked for by name it runs on any CPU that can; where 8-bit numbers or bfloat16 have
+    # instructions of their own, OpenVINO is faster at what may be rounded.
+    from lipstream.kernels.choice import use_compiled
+    from lipstream.kernels.convolution import outdone
+
+    if precision == FAST and use_compiled() and outdone():
+        raise BackendUnavailable("this processor has AVX-512, which our kernels do not use")
+    return _native(model, precision)
 
 
 def _torch(model: Model, precision: str) -> Network:
@@ -183,10 +199,10 @@ _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
 }
 BACKENDS: Final = ("auto", *_LOADERS)
 # In this order, and why.
-_AUTO: Final = {
-    "native": "a step this small is bound by fetching weights, and ours are halves",
-    "openvino": "fastest on a CPU; in bf16 where the CPU has it, else in int8, else in f32",
-    "numpy": "runs anywhere",
+_AUTO: Final[dict[str, tuple[Callable[[Model, str], Network], str]]] = {
+    "native": (_native_where_fastest, "our kernels are made for these networks"),
+    "openvino": (_openvino, "in bf16 where the CPU has it, else in int8, else in f32"),
+    "numpy": (_numpy, "runs anywhere"),
 }
 
 
@@ -201,9 +217,9 @@ def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
             raise BackendUnavailable(f"got backend {name!r}, expected one of {', '.join(BACKENDS)}")
         return loader(model, precision)
     reasons: list[str] = []
-    for candidate, why in _AUTO.items():
+    for load, why in _AUTO.values():
         try:
-            network = _LOADERS[candidate](model, precision)
+            network = load(model, precision)
         except BackendUnavailable as error:
             reasons.append(str(error))
         else:
