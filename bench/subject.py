@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,10 @@ class _Repeated(FrameReader):
     def __init__(self, reader: FrameReader, offsets: NDArray[np.int64]) -> None:
         height, width = reader.shape
         super().__init__(reader.path, offsets, width, height * 2 // 3)
-        self._frames = len(offsets) - 1
+        self._reader, self._frames = reader, len(offsets) - 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Repeated, (self._reader, self._offsets)
 
     def jpeg(self, index: int) -> bytes:
         return super().jpeg(index % self._frames)

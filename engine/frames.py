@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -77,6 +78,11 @@ class FrameReader:
         self._shape = (height * 3 // 2, width)
         with path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file again."""
+        height, width = self._shape
+        return type(self), (self._path, self._offsets, width, height * 2 // 3)
 
     def decoder(self) -> FrameDecoder:
         """A decoder with its own state: one for each session, since they run in threads."""

@@ -13,11 +13,6 @@
 #include "cpu.h"
 #include "cuda/common.cuh"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(LS_BASELINE_ONLY)
-#define LS_HAS_INT16 1
-#include <immintrin.h>
-#endif
-
 struct Convolution {
     const int16_t *weights;
     const float *scale, *bias;  // of each output; scale takes sums of products to output levels
@@ -71,15 +66,15 @@ LS_EXPORT int64_t ls_renderer_scratch(const int32_t *sizes) {
 // 0: this processor cannot run it; 1: it can; 2: it can, and has instructions that multiply 8-bit
 // numbers or bfloat16 faster yet.
 LS_EXPORT int32_t ls_renderer_fits() {
-#if LS_HAS_INT16
-    if (!__builtin_cpu_supports("avx2")) return 0;
+#if LS_AVX2
+    if (!has_avx2) return 0;
     return __builtin_cpu_supports("avx512bw") ? 2 : 1;
 #else
     return 0;
 #endif
 }
 
-#if LS_HAS_INT16
+#if LS_AVX2
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
 #else
@@ -425,7 +420,7 @@ static void mend(
 LS_EXPORT void ls_renderer_run(
     const Convolution *layers, const int32_t *sizes, float level, const float *planes,
     int16_t *scratch, float *difference) {
-#if LS_HAS_INT16
+#if LS_AVX2
     mend(layers, *(const Sizes *)sizes, level, planes, scratch, difference);
 #endif
 }

@@ -179,7 +179,7 @@ LS_EXPORT void ls_feature_distance(
 // constant integer, so those that pass all three tests are a span, found by exact division, and the
 // values inside it are the very ones that ls_map_pixel would compute.
 template <typename Sink>
-LS_BODY void fill_row(const LsTriangle &t, int row, int first, int last, const Sink &sink) {
+LS_BODY void fill_row(const LsTriangle &t, int row, int first, int last, Sink &sink) {
     double start[3], step[3];
     for (int i = 0; i < 3; ++i) {
         const int a = (i + 1) % 3, b = (i + 2) % 3;
@@ -187,24 +187,43 @@ LS_BODY void fill_row(const LsTriangle &t, int row, int first, int last, const S
         step[i] = (t.y[a] - t.y[b]) * LS_SUBPIXELS;
         const double least = t.owns[i] ? 0 : 1;
         if (step[i] > 0) {
-            first = (int)std::fmax(std::ceil((least - start[i]) / step[i]), first);
+            const double from = std::ceil((least - start[i]) / step[i]);
+            if (from > first) first = from > last ? last + 1 : (int)from;
         } else if (step[i] < 0) {
-            last = (int)std::fmin(std::floor((least - start[i]) / step[i]), last);
+            const double to = std::floor((least - start[i]) / step[i]);
+            if (to < last) last = to < first ? first - 1 : (int)to;
         } else if (start[i] < least) {
             return;
         }
     }
+    const int64_t at = (int64_t)row * sink.width;
     for (int column = first; column <= last; ++column) {
-        float xy[2];
-        ls_map_point(
-            t, start[0] + column * step[0], start[1] + column * step[1],
-            start[2] + column * step[2], xy);
-        sink(row, column, xy);
+        sink.add(
+            t, at + column, start[0] + column * step[0], start[1] + column * step[1],
+            start[2] + column * step[2]);
     }
 }
 
+// Pixels of one triangle, with the values of its edges, until there are enough of them to go
+// through them eight at a time: rows of a triangle are shorter than that.
+struct Pixels {
+    double edges[3][kBlock];
+    int64_t at[kBlock];
+    float x[kBlock], y[kBlock];
+    int count = 0;
+
+    // Source px of all, as ls_map_point computes them.
+    LS_METHOD void map(const LsTriangle &t) {
+        for (int i = 0; i < count; ++i) {
+            const double e0 = edges[0][i], e1 = edges[1][i], e2 = edges[2][i];
+            x[i] = (float)((e0 * t.sx[0] + e1 * t.sx[1] + e2 * t.sx[2]) * t.weight);
+            y[i] = (float)((e0 * t.sy[0] + e1 * t.sy[1] + e2 * t.sy[2]) * t.weight);
+        }
+    }
+};
+
 template <typename Sink>
-LS_BODY void fill_triangle(const LsTriangle &t, int h, int w, const Sink &sink) {
+LS_BODY void fill_triangle(const LsTriangle &t, int h, int w, Sink &sink) {
     const double left = std::fmin(t.x[0], std::fmin(t.x[1], t.x[2]));
     const double right = std::fmax(t.x[0], std::fmax(t.x[1], t.x[2]));
     const double top = std::fmin(t.y[0], std::fmin(t.y[1], t.y[2]));
@@ -217,31 +236,55 @@ LS_BODY void fill_triangle(const LsTriangle &t, int h, int w, const Sink &sink) 
     for (int row = first_row; row <= last_row; ++row) {
         fill_row(t, row, first_column, last_column, sink);
     }
+    sink.flush(t);
 }
 
-struct MapSink {
+template <typename Write>
+struct Sink {
+    int64_t width;
+    Write write;
+    Pixels pixels;
+
+    LS_METHOD void add(const LsTriangle &t, int64_t at, double e0, double e1, double e2) {
+        const int own = pixels.count++;
+        pixels.at[own] = at;
+        pixels.edges[0][own] = e0, pixels.edges[1][own] = e1, pixels.edges[2][own] = e2;
+        if (pixels.count == kBlock) flush(t);
+    }
+
+    LS_METHOD void flush(const LsTriangle &t) {
+        pixels.map(t);
+        write(pixels);
+        pixels.count = 0;
+    }
+};
+
+struct WriteMap {
     float *mapped;
     uint8_t *coverage;
-    int64_t width;
-    LS_METHOD void operator()(int row, int column, const float *xy) const {
-        const int64_t at = row * width + column;
-        mapped[2 * at] = xy[0], mapped[2 * at + 1] = xy[1];
-        coverage[at] = 255;
+
+    LS_METHOD void operator()(const Pixels &pixels) const {
+        for (int i = 0; i < pixels.count; ++i) {
+            const int64_t at = pixels.at[i];
+            mapped[2 * at] = pixels.x[i], mapped[2 * at + 1] = pixels.y[i];
+            coverage[at] = 255;
+        }
     }
 };
 
 LS_MULTIVERSION static void map_triangle(
-    const LsTriangle &t, int h, int w, float *mapped, uint8_t *coverage) {
-    fill_triangle(t, h, w, MapSink{mapped, coverage, w});
+    const LsTriangle &t, int h, int w, Sink<WriteMap> &sink) {
+    fill_triangle(t, h, w, sink);
 }
 
 LS_EXPORT void ls_mesh_map(
     const float *source_xy, const float *target_xy, const int32_t *triangles, int32_t count,
     int32_t h, int32_t w, int32_t origin_x, int32_t origin_y, float *mapped, uint8_t *coverage) {
+    Sink<WriteMap> sink{w, {mapped, coverage}, {}};
     for (int i = 0; i < count; ++i) {
         LsTriangle t;
         if (ls_setup_triangle(source_xy, target_xy, triangles + 3 * i, origin_x, origin_y, &t)) {
-            map_triangle(t, h, w, mapped, coverage);
+            map_triangle(t, h, w, sink);
         }
     }
 }
@@ -280,6 +323,87 @@ LS_BODY void sample_rgb(
     out[2] = (uint8_t)(red_blue >> 48);
 }
 
+static void sample_pixels_one_by_one(
+    const uint8_t *image, int height, int width, const float *x, const float *y, int count,
+    const int64_t *at, uint8_t *out) {
+    for (int i = 0; i < count; ++i) {
+        const float xy[2] = {x[i], y[i]};
+        sample_rgb(image, height, width, xy, out + 3 * at[i]);
+    }
+}
+
+#if LS_AVX2
+// Eight bytes from `offset`, those beyond the end of the image 0.
+LS_TARGET_AVX2 static inline int64_t load_eight(
+    const uint8_t *image, int64_t offset, int64_t size) {
+    const int64_t beyond = ls_max(offset + 8 - size, 0);
+    uint64_t bytes;
+    std::memcpy(&bytes, image + offset - beyond, 8);
+    return (int64_t)(bytes >> (8 * beyond));
+}
+
+// Two pixels side by side in one register, each with the one to its right: six of eight bytes. At
+// the right and lower edge the weight of what lies beyond is 0, so it may be anything.
+LS_TARGET_AVX2 static void sample_pixels_avx2(
+    const uint8_t *image, int height, int width, const float *x, const float *y, int count,
+    const int64_t *at, uint8_t *out) {
+    int fx[kBlock + 1], fy[kBlock + 1];
+    for (int i = 0; i < count; ++i) fx[i] = ls_fixed_coordinate(x[i], width);
+    for (int i = 0; i < count; ++i) fy[i] = ls_fixed_coordinate(y[i], height);
+    fx[count] = fx[count - 1], fy[count] = fy[count - 1];
+    const int64_t size = (int64_t)height * width * 3;
+    const __m256i neighbours = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+    const __m256i half = _mm256_set1_epi32(1 << 15), full = _mm256_set1_epi32(256);
+    for (int i = 0; i < count; i += 2) {
+        __m128i upper[2], lower[2];
+        for (int k = 0; k < 2; ++k) {
+            const int x0 = fx[i + k] >> 8, y0 = fy[i + k] >> 8;
+            const int64_t offset = ((int64_t)y0 * width + x0) * 3;
+            const int64_t below = y0 + 1 < height ? offset + (int64_t)width * 3 : offset;
+            upper[k] = _mm_cvtsi64_si128(load_eight(image, offset, size));
+            lower[k] = _mm_cvtsi64_si128(load_eight(image, below, size));
+        }
+        const int wx0 = fx[i] & 255, wx1 = fx[i + 1] & 255;
+        const __m256i across = _mm256_set_m128i(
+            _mm_set1_epi32((256 - wx1) | wx1 << 16), _mm_set1_epi32((256 - wx0) | wx0 << 16));
+        const __m256i down = _mm256_set_m128i(
+            _mm_set1_epi32(fy[i + 1] & 255), _mm_set1_epi32(fy[i] & 255));
+        const __m256i above = _mm256_madd_epi16(
+            _mm256_shuffle_epi8(_mm256_set_m128i(upper[1], upper[0]), neighbours), across);
+        const __m256i beneath = _mm256_madd_epi16(
+            _mm256_shuffle_epi8(_mm256_set_m128i(lower[1], lower[0]), neighbours), across);
+        const __m256i sum = _mm256_add_epi32(
+            _mm256_mullo_epi32(above, _mm256_sub_epi32(full, down)),
+            _mm256_mullo_epi32(beneath, down));
+        // The wanted byte is the third of each four.
+        const __m256i level = _mm256_add_epi32(sum, half);
+        const __m256i bytes = _mm256_shuffle_epi8(
+            level, _mm256_broadcastsi128_si256(_mm_setr_epi8(
+                2, 6, 10, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)));
+        const int first = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
+        std::memcpy(out + 3 * at[i], &first, 3);
+        if (i + 1 < count) {
+            const int second = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+            std::memcpy(out + 3 * at[i + 1], &second, 3);
+        }
+    }
+}
+#endif
+
+// Samples of three channels at (x, y) into pixels `at` of `out`; count is at most kBlock.
+static void sample_pixels(
+    const uint8_t *image, int height, int width, const float *x, const float *y, int count,
+    const int64_t *at, uint8_t *out) {
+#if LS_AVX2
+    if (has_avx2 && count && (int64_t)height * width * 3 >= 8) {
+        sample_pixels_avx2(image, height, width, x, y, count, at, out);
+        return;
+    }
+#endif
+    sample_pixels_one_by_one(image, height, width, x, y, count, at, out);
+}
+
 LS_EXPORT void ls_remap(
     const uint8_t *image, int32_t height, int32_t width, int32_t channels, const float *mapped,
     int32_t pixels, uint8_t *out) {
@@ -296,24 +420,32 @@ LS_EXPORT void ls_remap(
 
 // Samples at once what ls_mesh_map would only map: the map alone is eight bytes a pixel.
 template <int Channels>
-struct SampleSink {
+struct WriteSamples {
     const uint8_t *image;
     int height, width, channels;
     uint8_t *out, *coverage;
-    int64_t out_width;
-    LS_METHOD void operator()(int row, int column, const float *xy) const {
-        const int64_t at = row * out_width + column;
+
+    LS_METHOD void operator()(const Pixels &pixels) const {
+        const int count = pixels.count;
+        for (int i = 0; i < count; ++i) coverage[pixels.at[i]] = 255;
         if (Channels == 3) {
-            sample_rgb(image, height, width, xy, out + 3 * at);
-        } else {
-            ls_sample(image, height, width, channels, xy, out + channels * at);
+            sample_pixels(image, height, width, pixels.x, pixels.y, count, pixels.at, out);
+            return;
         }
-        coverage[at] = 255;
+        for (int i = 0; i < count; ++i) {
+            const float xy[2] = {pixels.x[i], pixels.y[i]};
+            ls_sample(image, height, width, channels, xy, out + channels * pixels.at[i]);
+        }
     }
 };
 
 LS_MULTIVERSION static void warp_triangle(
-    const LsTriangle &t, int h, int w, const SampleSink<3> &sink) {
+    const LsTriangle &t, int h, int w, Sink<WriteSamples<3>> &sink) {
+    fill_triangle(t, h, w, sink);
+}
+
+LS_MULTIVERSION static void warp_triangle_of_any(
+    const LsTriangle &t, int h, int w, Sink<WriteSamples<0>> &sink) {
     fill_triangle(t, h, w, sink);
 }
 
@@ -322,15 +454,15 @@ LS_EXPORT void ls_warp_mesh(
     const uint8_t *image, int32_t height, int32_t width, int32_t channels, const float *source_xy,
     const float *target_xy, const int32_t *triangles, int32_t count, int32_t h, int32_t w,
     int32_t origin_x, int32_t origin_y, uint8_t *out, uint8_t *coverage) {
-    const SampleSink<3> rgb{image, height, width, channels, out, coverage, w};
-    const SampleSink<0> any{image, height, width, channels, out, coverage, w};
+    Sink<WriteSamples<3>> rgb{w, {image, height, width, channels, out, coverage}, {}};
+    Sink<WriteSamples<0>> any{w, {image, height, width, channels, out, coverage}, {}};
     for (int i = 0; i < count; ++i) {
         LsTriangle t;
         if (ls_setup_triangle(source_xy, target_xy, triangles + 3 * i, origin_x, origin_y, &t)) {
             if (channels == 3) {
                 warp_triangle(t, h, w, rgb);
             } else {
-                fill_triangle(t, h, w, any);
+                warp_triangle_of_any(t, h, w, any);
             }
         }
     }

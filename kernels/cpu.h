@@ -17,5 +17,15 @@
 #define LS_MULTIVERSION
 #endif
 
+// Code with AVX2's own instructions, for functions that ask `has_avx2` before they call it.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(LS_BASELINE_ONLY)
+#define LS_AVX2 1
+#include <immintrin.h>
+#define LS_TARGET_AVX2 __attribute__((target("avx2")))
+static const bool has_avx2 = __builtin_cpu_supports("avx2");
+#else
+#define LS_AVX2 0
+#endif
+
 // A method that must not be a call of its own: it is the body of a loop.
 #define LS_METHOD inline __attribute__((always_inline))
