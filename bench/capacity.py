@@ -1,27 +1,33 @@
 """How many conversations a machine holds at once, and what that number grows with.
 
-Measured as the server works: threads of one process, each conversation on the clock
-(`latency_live.converse`). A number of conversations is held if p99 of the time from complete
-sound to encoded picture is inside the frame interval, no time was skipped and no picture left out.
+Measured as the server works: conversations on the clock (`latency_live.converse`), computed in
+threads of this process, or in processes of their own (`streaming.workers`). A number of
+conversations is held if p99 of the time from complete sound to encoded picture is inside the frame
+interval, no time was skipped and no picture left out.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from lipstream.bench.figures import percentiles
 from lipstream.bench.latency import Report, Setting
 from lipstream.bench.latency_live import converse, in_time
-from lipstream.bench.machine import Load, ceilings, on_cores
+from lipstream.bench.machine import Load, ceilings, on_cores, own_s
 from lipstream.bench.roofline import whole_ms
 from lipstream.bench.subject import lengthened, resized
 from lipstream.bench.throughput import SIZES_PX, TRACKS
-from lipstream.engine.pipeline import Engine
+from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.target import Target
-from lipstream.streaming.runner import warm_up
+from lipstream.streaming.runner import LiveEngine, warm_up
+from lipstream.streaming.workers import Workers
 
 _MOST: Final = 64
 _PATIENCE: Final = 2  # sizes that fail in a row end the search: one may have been disturbed
@@ -29,30 +35,31 @@ _PATIENCE: Final = 2  # sizes that fail in a row end the search: one may have be
 
 def measure_capacity(
     target: Target, setting: Setting, seconds: float = 10.0, most: int = _MOST,
-    report: Report | None = None,
+    report: Report | None = None, processes: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Held conversations of one setting.
+    """Held conversations of one setting, computed here or in so many processes.
 
     Returns: sessions (the most that were held), interval_ms, roofline_ms (a frame at best, on one
     core), curve: list of sessions, p50, p95, p99, max (ms), held, late_frames, unpainted_frames,
     slipped_ms, cores (busy with us), others_cores, samples_ms.
     """
     engine = setting.engine(target)
-    warm_up(engine)
     curve: list[dict[str, Any]] = []
     failed = 0
-    for count in range(1, most + 1):
-        if report is not None:
-            report(f"{count} conversations", count / (count + 4))
-        row = _hold(engine, count, seconds)
-        curve.append(row)
-        failed = 0 if row["held"] else failed + 1
-        if failed == _PATIENCE:
-            break
+    with _computed(target, setting, processes) as live:
+        for count in range(1, most + 1):
+            if report is not None:
+                report(f"{count} conversations", count / (count + 4))
+            row = _hold(live, target.fps, count, seconds)
+            curve.append(row)
+            failed = 0 if row["held"] else failed + 1
+            if failed == _PATIENCE:
+                break
     return {
         "backend": engine.backend,
         "renderer": engine.renderer is not None,
         "profile": setting.profile,
+        "processes": processes,
         "size": [target.width, target.height],
         "interval_ms": float(1000 / target.fps),
         "roofline_ms": round(whole_ms(engine, ceilings()), 3),
@@ -63,7 +70,7 @@ def measure_capacity(
 
 def capacity_growth(
     target: Target, setting: Setting, cores: int, seconds: float = 3.0,
-    report: Report | None = None,
+    report: Report | None = None, processes: int = 0,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Held conversations by cores, size of the picture and length of the track.
 
@@ -72,45 +79,60 @@ def capacity_growth(
     rows: list[dict[str, Any]] = []
     steps, guess = cores + len(SIZES_PX) + len(TRACKS), 1
 
-    def add(by: str, value: int, engine: Engine) -> None:
+    def add(by: str, value: int, target: Target) -> None:
         nonlocal guess
         if report is not None:
             report(f"{by} {value}", len(rows) / steps)
-        warm_up(engine)
-        tried = _search(engine, max(guess, 1), seconds)
+        with _computed(target, setting, min(processes, usable_cores())) as live:
+            tried = _search(live, target.fps, max(guess, 1), seconds)
         guess = max((row["sessions"] for row in tried if row["held"]), default=0)
         rows.append({"by": by, "value": value, "sessions": guess, "tried": tried})
 
     for count in range(1, cores + 1):
         with on_cores(count):
-            add("cores", count, setting.engine(target))
+            add("cores", count, target)
     with tempfile.TemporaryDirectory() as folder:
         for side in SIZES_PX:
-            add("size", side, setting.engine(resized(target, side, Path(folder))))
+            add("size", side, resized(target, side, Path(folder)))
         for frames in TRACKS:
-            add("track", frames, setting.engine(lengthened(target, frames)))
+            add("track", frames, lengthened(target, frames))
     return rows
 
 
-def _search(engine: Engine, guess: int, seconds: float) -> list[dict[str, Any]]:
+@contextmanager
+def _computed(target: Target, setting: Setting, processes: int) -> Iterator[LiveEngine]:
+    """A warm engine in this process, or in others."""
+    if processes == 0:
+        engine = setting.engine(target)
+        warm_up(engine)
+        yield engine
+        return
+    workers = Workers(processes)
+    try:
+        yield workers.engine(partial(setting.engine, target))
+    finally:
+        workers.close()
+
+
+def _search(engine: LiveEngine, fps: Fraction, guess: int, seconds: float) -> list[dict[str, Any]]:
     """Up from the guess while they are held; else down until they are."""
-    tried = [_hold(engine, guess, seconds)]
+    tried = [_hold(engine, fps, guess, seconds)]
     step = 1 if tried[0]["held"] else -1
     while (step == 1) == tried[-1]["held"] and 0 < tried[-1]["sessions"] + step <= _MOST:
-        tried.append(_hold(engine, tried[-1]["sessions"] + step, seconds))
+        tried.append(_hold(engine, fps, tried[-1]["sessions"] + step, seconds))
     return tried
 
 
-def _hold(engine: Engine, count: int, seconds: float) -> dict[str, Any]:
+def _hold(engine: LiveEngine, fps: Fraction, count: int, seconds: float) -> dict[str, Any]:
     """One point of a capacity curve."""
-    load, cpu, wall = Load(), time.process_time(), time.perf_counter()
-    done = converse(engine, count, seconds)
+    load, cpu, wall = Load(), own_s(), time.perf_counter()
+    done = converse(engine, fps, count, seconds)
     spent = in_time(done)
     figures = percentiles(spent)
     slipped = sum(one.slipped_ms for one in done)
     unpainted = sum(one.unpainted_frames for one in done)
     errors = [one.error for one in done if one.error is not None]
-    in_interval = bool(spent) and figures["p99"] <= float(1000 / engine.target.fps)
+    in_interval = bool(spent) and figures["p99"] <= float(1000 / fps)
     return {
         "sessions": count,
         **figures,
@@ -118,7 +140,7 @@ def _hold(engine: Engine, count: int, seconds: float) -> dict[str, Any]:
         "late_frames": sum(one.late_frames for one in done),
         "unpainted_frames": unpainted,
         "slipped_ms": slipped,
-        "cores": round((time.process_time() - cpu) / (time.perf_counter() - wall), 3),
+        "cores": round((own_s() - cpu) / (time.perf_counter() - wall), 3),
         "others_cores": load.others(),
         "errors": errors,
         "samples_ms": [round(x, 3) for x in spent],

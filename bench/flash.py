@@ -67,6 +67,9 @@ class FlashSession:
         """What was heard and not shown becomes silence."""
         self._sound = np.zeros_like(self._sound)
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def _frame(self, audio: AudioChunk) -> VideoFrame:
         engine, side = self._engine, self._engine.side_px
         middle = len(audio.samples) // 2

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -19,12 +20,17 @@ from lipstream.bench.figures import percentiles
 from lipstream.bench.latency import WARM_UP_S, Setting, own_ms
 from lipstream.bench.machine import Load
 from lipstream.bench.subject import Encoding, voice
-from lipstream.engine.pipeline import Engine, Session
 from lipstream.engine.target import Target
 from lipstream.engine.timebase import frame_sample
 from lipstream.engine.timing import STAGES, Recorder, recording
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, VideoFrame
-from lipstream.streaming.runner import SessionRunner, TimedFrame, warm_up
+from lipstream.streaming.runner import (
+    LiveEngine,
+    LiveSession,
+    SessionRunner,
+    TimedFrame,
+    warm_up,
+)
 
 # What a frame's way consists of, in order; their sum is the whole.
 PARTS: Final = ("algorithmic", "chunking", "queue", "compute", "hand_over", "encode_queue",
@@ -37,11 +43,11 @@ _STEADY_FRAMES: Final = 25  # after time was skipped, until a frame's sound is w
 class _Watched:
     """The engine, with a note of when each frame was begun, done and by which sound."""
 
-    engine: Engine
+    engine: LiveEngine
     recorder: Recorder | None = None
     notes: dict[int, dict[str, float]] = field(default_factory=dict)  # by frame index
     stages: dict[int, dict[str, float]] = field(default_factory=dict)
-    _session: Session | None = None
+    _session: LiveSession | None = None
 
     @property
     def delay_ms(self) -> float:
@@ -69,6 +75,10 @@ class _Watched:
     def interrupt(self) -> None:
         assert self._session is not None
         self._session.interrupt()
+
+    def close(self) -> None:
+        assert self._session is not None
+        self._session.close()
 
 
 @dataclass
@@ -99,7 +109,7 @@ def measure_paced(
     load = Load()
     recorder = Recorder(slowed)
     with recording(recorder):
-        done = converse(engine, 1, seconds, recorder)[0]
+        done = converse(engine, target.fps, 1, seconds, recorder)[0]
     if done.error is not None:
         raise RuntimeError(f"the conversation ended by {done.error}")
     parts = {name: [row[name] for row in done.rows] for name in (*PARTS, "total")}
@@ -138,7 +148,7 @@ def measure_paced(
 
 
 def converse(
-    engine: Engine, count: int, seconds: float, recorder: Recorder | None = None
+    engine: LiveEngine, fps: Fraction, count: int, seconds: float, recorder: Recorder | None = None
 ) -> list[Conversation]:
     """`count` conversations at once over one engine, in real time, for warm-up + `seconds`."""
 
@@ -146,7 +156,7 @@ def converse(
         # Not all at the same phase: callers do not speak in step.
         return list(
             await asyncio.gather(
-                *(_converse(engine, seconds, k * 0.04 / count, recorder) for k in range(count))
+                *(_converse(engine, fps, seconds, k * 0.04 / count, recorder) for k in range(count))
             )
         )
 
@@ -154,13 +164,13 @@ def converse(
 
 
 async def _converse(
-    engine: Engine, seconds: float, wait_s: float, recorder: Recorder | None
+    engine: LiveEngine, fps: Fraction, seconds: float, wait_s: float, recorder: Recorder | None
 ) -> Conversation:
     await asyncio.sleep(wait_s)
     sound, clicks = _clicked(voice(WARM_UP_S + seconds))
     watched, done = _Watched(engine, recorder), Conversation()
     runner = SessionRunner(watched)
-    encoding, loop = Encoding(engine.target.fps), asyncio.get_running_loop()
+    encoding, loop = Encoding(fps), asyncio.get_running_loop()
     painted: dict[int, float] = {}
     encoded: dict[int, asyncio.Task[tuple[float, float]]] = {}
     newest: asyncio.Task[tuple[float, float]] | None = None  # one encoder: one frame at a time

@@ -6,6 +6,7 @@ convolutions in each precision that the networks use, on one thread, as the stag
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -61,7 +62,7 @@ class Load:
     def __init__(self) -> None:
         """Begin."""
         self.average = [round(x, 2) for x in os.getloadavg()]
-        self._machine, self._own, self._wall = _busy_s(), _own_s(), time.perf_counter()
+        self._machine, self._own, self._wall = _busy_s(), own_s(), time.perf_counter()
         self._stolen = _stolen_s()
 
     def others(self) -> float | None:
@@ -70,7 +71,7 @@ class Load:
         if machine is None or self._machine is None:
             return None
         wall = max(time.perf_counter() - self._wall, 1e-3)
-        return round(max(0.0, (machine - self._machine - _own_s() + self._own) / wall), 3)
+        return round(max(0.0, (machine - self._machine - own_s() + self._own) / wall), 3)
 
     def stolen(self) -> float | None:
         """Cores that the host of a virtual machine gave to others meanwhile; None if unknown."""
@@ -220,6 +221,18 @@ def _cpu_s() -> list[float] | None:
     return [int(word) / os.sysconf("SC_CLK_TCK") for word in words]
 
 
-def _own_s() -> float:
+def own_s() -> float:
+    """CPU time of this process and its children, living ones included (on Linux)."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return times.user + times.system + times.children_user + times.children_system + _living_s()
+
+
+def _living_s() -> float:
+    ticks = 0
+    for child in multiprocessing.active_children():
+        try:
+            words = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except (OSError, IndexError):
+            continue
+        ticks += int(words[11]) + int(words[12])  # user and system
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -130,15 +130,18 @@ def latency_text(sections: Mapping[str, Any]) -> str:
 
 
 def capacity_sections(
-    path: Path | None, ways: Ways, seconds: float, report: Report | None, growth: bool = False
-) -> dict[str, Any]:
+    path: Path | None, ways: Ways, seconds: float, report: Report | None, growth: bool = False,
+    processes: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """{"capacity": …}, ready for a report; `growth`: by cores, size and track too."""
     runs, cores = [], usable_cores()
     with subject(path) as target:
         for setting in ways.settings(target):
-            run = measure_capacity(target, setting, seconds, report=report)
+            run = measure_capacity(target, setting, seconds, report=report, processes=processes)
             if growth:
-                run["growth"] = capacity_growth(target, setting, cores, min(seconds, 3.0), report)
+                run["growth"] = capacity_growth(
+                    target, setting, cores, min(seconds, 3.0), report, processes
+                )
             runs.append(run)
     return {"capacity": {"runs": runs}}
 

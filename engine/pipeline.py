@@ -293,6 +293,9 @@ class Session:
             encoder=encoder, expressions=easing, sound=silence, footage=footage, sources=sources
         )
 
+    def close(self) -> None:
+        """It holds nothing but memory; sessions in other processes do (`streaming.workers`)."""
+
     @stage("matcher")
     def _select(
         self, state: SessionState, end: int | None

@@ -191,6 +191,7 @@ def bench_capacity(
     growth: Annotated[
         bool, typer.Option("--growth", help="By cores, frame size and length of track, too.")
     ] = False,
+    processes: Annotated[int, typer.Option(help="Processes that compute; 0: this one.", min=0)] = 0,
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -201,7 +202,7 @@ def bench_capacity(
 
         ways = Ways(("live",), _words(backends), _words(renderers))
         with console.progress() as progress:
-            sections = capacity_sections(target, ways, seconds, progress, growth)
+            sections = capacity_sections(target, ways, seconds, progress, growth, processes)
         _tell(console, load, sections, report_folder, json, capacity_text(sections))
 
 

@@ -46,6 +46,14 @@ def serve(
         ),
     ] = None,
     sessions: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 4,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that compute, 0 for the server's own; unless told, one for each core "
+            "(at most one for each conversation) where there are more than two.",
+            min=0,
+        ),
+    ] = None,
     ice_server: IceServers = None,
     udp_ports: Annotated[
         str | None, typer.Option(metavar="LOW-HIGH", help="UDP ports for media, one a connection.")
@@ -65,11 +73,14 @@ def serve(
         from lipstream.streaming.server import ServerOptions
         from lipstream.streaming.server import serve as run_server
         from lipstream.streaming.video_feed import Encoding
+        from lipstream.streaming.workers import processes_for
 
         servers = all_servers(ice_server or (), os.environ.get("LIPSTREAM_ICE_SERVERS"))
         ports = PortRange.parse(udp_ports) if udp_ports is not None else None
         encoding = Encoding(video_preset, 1000 * bitrate if bitrate is not None else None)
-        options = ServerOptions(host, port, token, sessions, servers, ports, encoding)
+        if processes is None:
+            processes = processes_for(sessions)
+        options = ServerOptions(host, port, token, sessions, processes, servers, ports, encoding)
         run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,6 +17,7 @@ from lipstream.streaming.runner import LiveEngine, warm_up
 
 if TYPE_CHECKING:
     from lipstream.engine.pipeline import Engine
+    from lipstream.streaming.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +74,14 @@ class EngineSetting:
 class Catalogue:
     """The bundles of a folder; each engine is made and warmed once, when it is first asked for."""
 
-    def __init__(self, folder: Path, setting: EngineSetting | None = None) -> None:
+    def __init__(
+        self, folder: Path, setting: EngineSetting | None = None, workers: Workers | None = None
+    ) -> None:
+        """`workers`: where conversations are computed; None for this very process."""
         if not folder.is_dir():
             raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
         self.folder, self._setting = folder, setting or EngineSetting()
+        self._workers = workers
         self._engines: dict[str, LiveEngine] = {}
         self._lock = asyncio.Lock()
 
@@ -148,7 +154,10 @@ class Catalogue:
         return self.folder / (name + _SUFFIX)
 
     def _load(self, name: str) -> LiveEngine:
-        engine = self._setting.load(self.folder / (name + _SUFFIX))
+        folder = self.folder / (name + _SUFFIX)
+        if self._workers is not None:
+            return self._workers.engine(partial(self._setting.load, folder))
+        engine = self._setting.load(folder)
         logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
         settle()
         return engine

@@ -58,6 +58,10 @@ class LiveSession(Protocol):
         """Drop what was heard and not shown."""
         ...
 
+    def close(self) -> None:
+        """Free what it holds; it is not used any more."""
+        ...
+
 
 class LiveEngine(Protocol):
     """The part of `engine.pipeline.Engine` that a conversation needs."""
@@ -354,6 +358,7 @@ class SessionRunner:
             self.error = f"{type(error).__name__}: {error}"
             logger.exception("session ended by an error")
         finally:
+            self._session.close()
             with self._lock:
                 self._closed = True
                 subscriptions, self._subscriptions = self._subscriptions, ()
@@ -434,4 +439,5 @@ def warm_up(engine: LiveEngine) -> float:
     samples = (0.1 * noise).astype(np.float32)
     for start in range(0, samples.size, STEP_SAMPLES):
         session.push(AudioChunk(samples[start : start + STEP_SAMPLES], start))
+    session.close()
     return time.perf_counter() - began_s

@@ -31,6 +31,7 @@ from lipstream.streaming.runner import LiveEngine
 from lipstream.streaming.signalling import Refused, Signalling
 from lipstream.streaming.stopping import on_sigterm
 from lipstream.streaming.video_feed import Encoding
+from lipstream.streaming.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class ServerOptions:
     port: int = 8080
     token: str | None = None
     sessions: int = 4
+    processes: int = 0  # that compute; 0: this one
     ice_servers: tuple[IceServer, ...] = ()
     udp_ports: PortRange | None = None  # None: as the system chooses
     encoding: Encoding = field(default_factory=Encoding)
@@ -148,7 +150,12 @@ def serve(
     Raises:
         LipstreamError: no targets, a bad bundle, or a port that cannot be had.
     """
-    asyncio.run(_serve(Catalogue(Path(folder), setting), options, tell))
+    workers = Workers(options.processes) if options.processes else None
+    try:
+        asyncio.run(_serve(Catalogue(Path(folder), setting, workers), options, tell))
+    finally:
+        if workers is not None:
+            workers.close()
 
 
 async def _serve(catalogue: Catalogue, options: ServerOptions, tell: Callable[[str], None]) -> None:

@@ -8,8 +8,7 @@ An interpreter runs one thread of Python at a time. A frame holds its lock for h
 so in one process five conversations wait for each other while a core stands idle. The server's
 own threads, its encoders among them, stay where they are: their work is done outside the lock.
 
-A worker that dies takes its conversations along, each with a reason, and is started anew by the next
-one that needs it.
+A worker that dies takes its conversations along, each with a reason; the next one starts it anew.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from multiprocessing.shared_memory import SharedMemory
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.errors import LipstreamError
 from lipstream.engine.types import U8, AudioChunk, VideoFrame
 from lipstream.streaming.memory import give_back, settle
@@ -59,12 +61,23 @@ class _Details:
     shape: tuple[int, int]  # of an I420 picture
 
 
+def processes_for(conversations: int) -> int:
+    """How many processes serve so many conversations best; 0: none but the server's own.
+
+    On two cores the encoders keep one busy, and what the lock costs is less than what two processes
+    tell each other.
+    """
+    cores = usable_cores()
+    return min(cores, conversations) if cores > 2 and conversations > 2 else 0
+
+
 class Workers:
     """The processes. Methods may be called from any thread; they block."""
 
     def __init__(self, count: int) -> None:
         """Start `count` of them; they end with this process, however it ends."""
-        self._makes: list[Make] = []
+        self._makes: dict[int, Make] = {}
+        self._number = 0  # of the next engine
         self._lock = threading.Lock()
         self._workers = [_Worker() for _ in range(count)]
 
@@ -74,9 +87,11 @@ class Workers:
         Raises: what `make` raises; WorkerLost.
         """
         with self._lock:
-            number = len(self._makes)
-            self._makes.append(make)
-            details = _in_turn([lambda w=w: w.load(number, make) for w in self._workers])[0]
+            number, self._number = self._number, self._number + 1
+            with ThreadPoolExecutor(len(self._workers)) as pool:
+                loading = [pool.submit(worker.load, number, make) for worker in self._workers]
+            details = [done.result() for done in loading][0]
+            self._makes[number] = make
         return RemoteEngine(self, number, details)
 
     def take(self) -> _Worker:
@@ -87,7 +102,7 @@ class Workers:
                     logger.error("a worker process has ended; another takes its place")
                     worker.close()
                     self._workers[at] = worker = _Worker()
-                    for number, make in enumerate(self._makes):
+                    for number, make in self._makes.items():
                         worker.load(number, make)
             least = min(self._workers, key=lambda worker: worker.conversations)
             least.conversations += 1
@@ -164,17 +179,19 @@ class _Line:
     """A conversation's connection to its worker, and the pictures that both see."""
 
     def __init__(self, workers: Workers, number: int, details: _Details) -> None:
-        self._workers, self._fps = workers, details.fps
-        self._worker = workers.take()
-        try:
+        self._fps = details.fps
+        with ExitStack() as undo:
+            self._worker = workers.take()
+            undo.callback(workers.give_back, self._worker)
+            self._connection = undo.enter_context(self._worker.connect())
             height, width = details.shape
-            self._memory = SharedMemory(create=True, size=_SLOTS * height * width)
-            self._connection = self._worker.connect()
-            self._pictures = _pictures(self._memory, details.shape)
-            self._ask("session", number, self._memory.name)
-        except BaseException:
-            workers.give_back(self._worker)
-            raise
+            memory = SharedMemory(create=True, size=_SLOTS * height * width)
+            undo.callback(memory.unlink)
+            undo.callback(memory.close)
+            self._pictures = _pictures(memory, details.shape)
+            undo.callback(delattr, self, "_pictures")  # a view of the memory
+            self._ask("session", number, memory.name)
+            self._undo = undo.pop_all()
 
     def push(self, chunk: AudioChunk, paint: bool) -> list[VideoFrame]:
         frames = []
@@ -193,11 +210,7 @@ class _Line:
         return _ask(self._connection, *words)
 
     def close(self) -> None:
-        self._connection.close()
-        del self._pictures  # a view of the memory
-        self._memory.close()
-        self._memory.unlink()
-        self._workers.give_back(self._worker)
+        self._undo.close()
 
 
 class _Worker:
@@ -212,7 +225,8 @@ class _Worker:
         )
         self._process.start()
         tell.close()
-        self._told, self._address = told, None
+        self._told = told
+        self._address: str | None = None
 
     @property
     def alive(self) -> bool:
@@ -246,20 +260,12 @@ class _Worker:
 def _ask(connection: Connection, *words: Any) -> Any:
     try:
         connection.send(words)
-        answer, error = connection.recv()
+        answer, reason = connection.recv()
     except (OSError, EOFError) as gone:
         raise WorkerLost("the process of this conversation has ended") from gone
-    if error is not None:
-        raise error
+    if reason is not None:
+        raise reason
     return answer
-
-
-def _in_turn(tasks: list[Callable[[], Any]]) -> list[Any]:
-    """All at once, in threads; raises the first error."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(len(tasks)) as pool:
-        return [done.result() for done in [pool.submit(task) for task in tasks]]
 
 
 def _pictures(memory: SharedMemory, shape: tuple[int, int]) -> U8:
@@ -300,15 +306,16 @@ def _serve(connection: Connection, engines: dict[int, Engine], turn: threading.L
     try:
         while True:
             words = connection.recv()
+            answer, reason = None, None
             with turn:
                 try:
-                    answer = getattr(served, words[0])(*words[1:]), None
+                    answer = getattr(served, words[0])(*words[1:])
                 except LipstreamError as error:
-                    answer = None, error
+                    reason = error
                 except Exception as error:
                     logger.exception("a conversation failed")
-                    answer = None, LipstreamError(f"{type(error).__name__}: {error}")
-            connection.send(answer)
+                    reason = LipstreamError(f"{type(error).__name__}: {error}")
+            connection.send((answer, reason))
     except (OSError, EOFError):
         pass  # the end of the conversation
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,11 @@ def test_all_backends_are_measured_once_and_missing_ones_left_out(loaded: Target
 def test_a_capacity_is_found_from_any_guess(
     monkeypatch: pytest.MonkeyPatch, most: int, guess: int
 ) -> None:
-    def hold(engine: object, count: int, seconds: float) -> dict[str, Any]:
+    def hold(engine: object, fps: Fraction, count: int, seconds: float) -> dict[str, Any]:
         return {"sessions": count, "held": count <= most}
 
     monkeypatch.setattr(capacity, "_hold", hold)
-    tried = _search(object(), guess, 1.0)  # type: ignore[arg-type]
+    tried = _search(object(), Fraction(25), guess, 1.0)  # type: ignore[arg-type]
     assert max((row["sessions"] for row in tried if row["held"]), default=0) == most
     assert len(tried) <= abs(most - guess) + 2
 

@@ -37,6 +37,7 @@ class LiveFakeSession(FakeSession):
     def __init__(self, engine: LiveFakeEngine) -> None:
         super().__init__(engine)
         self.pushes = 0
+        self.closed = False
         self.thread: int | None = None
 
     def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
@@ -60,3 +61,6 @@ class LiveFakeSession(FakeSession):
         assert self.thread in (None, threading.get_ident()), "two threads use one session"
         begin = self.shown * 640
         self.sound[begin:] = np.float32(0)
+
+    def close(self) -> None:
+        self.closed = True

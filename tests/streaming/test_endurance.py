@@ -126,14 +126,15 @@ async def one_killed(url: str) -> None:
 
 
 async def open_and_close(
-    targets: Path, calls: int, renderer: str, back_within_s: float
+    targets: Path, calls: int, renderer: str, back_within_s: float, processes: int = 0
 ) -> list[float]:
     """Returns ms from offer to first picture, of each call that was not killed."""
     first_ms: list[float] = []
     ended_s: list[float] = []
     killed_s: list[float] = []
     memory_mib: list[int] = []
-    async with served(targets, "--renderer", renderer) as (url, pid), ClientSession(url) as http:
+    options = "--renderer", renderer, "--processes", str(processes)
+    async with served(targets, *options) as (url, pid), ClientSession(url) as http:
         offer_to = "/whip?target=demo"
         idle = Holdings.of(pid)
         for _ in range(WARM_UP_CALLS):
@@ -173,8 +174,9 @@ async def settled(pid: int) -> Holdings:
     return Holdings.of(pid)
 
 
-def test_five_calls_leave_nothing(target: Path) -> None:
-    first_ms = asyncio.run(open_and_close(target.parent, 5, "none", 4 * BACK_WITHIN_S))
+@pytest.mark.parametrize("processes", [0, 2])
+def test_five_calls_leave_nothing(target: Path, processes: int) -> None:
+    first_ms = asyncio.run(open_and_close(target.parent, 5, "none", 4 * BACK_WITHIN_S, processes))
     # The engine was warmed before the port opened; the rest is what a busy machine does.
     assert first_ms[0] < 2 * max(first_ms[1:]) + 300
 

@@ -60,7 +60,7 @@ class MarkedEngine:
 
 class MarkedSession:
     def __init__(self, session: Session) -> None:
-        self.interrupt = session.interrupt
+        self.interrupt, self.close = session.interrupt, session.close
         self._session = session
 
     def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
