@@ -36,6 +36,8 @@ from lipstream.streaming.runner import (
 PARTS: Final = ("algorithmic", "chunking", "queue", "compute", "hand_over", "encode_queue",
                 "encode", "hold")  # fmt: skip
 _CLICK_S: Final = 1.013  # so that clicks fall everywhere between two frames
+_SPREAD_S: Final = 2.0  # in which several conversations begin
+_APART_S: Final = 1.7  # of the voice, from one conversation to the next
 _STEADY_FRAMES: Final = 25  # after time was skipped, until a frame's sound is where it says again
 
 
@@ -150,24 +152,31 @@ def measure_paced(
 def converse(
     engine: LiveEngine, fps: Fraction, count: int, seconds: float, recorder: Recorder | None = None
 ) -> list[Conversation]:
-    """`count` conversations at once over one engine, in real time, for warm-up + `seconds`."""
+    """`count` conversations at once over one engine, in real time, for warm-up + `seconds`.
+
+    Callers do not speak in step: they begin one after another, and each says something else, or all
+    would come to the end of the footage, and to its dear frames, in the same moment.
+    """
+    waits_s = [k * (_SPREAD_S + 1 / float(fps)) / count for k in range(count)]
 
     async def all_at_once() -> list[Conversation]:
-        # Not all at the same phase: callers do not speak in step.
-        return list(
-            await asyncio.gather(
-                *(_converse(engine, fps, seconds, k * 0.04 / count, recorder) for k in range(count))
-            )
-        )
+        warm_s = [WARM_UP_S + waits_s[-1] - wait_s for wait_s in waits_s]
+        told = [
+            _converse(engine, fps, warm_s[k], seconds, k, recorder, waits_s[k])
+            for k in range(count)
+        ]
+        return list(await asyncio.gather(*told))
 
     return asyncio.run(all_at_once())
 
 
 async def _converse(
-    engine: LiveEngine, fps: Fraction, seconds: float, wait_s: float, recorder: Recorder | None
-) -> Conversation:
+    engine: LiveEngine, fps: Fraction, warm_up_s: float, seconds: float, number: int,
+    recorder: Recorder | None, wait_s: float,
+) -> Conversation:  # fmt: skip
     await asyncio.sleep(wait_s)
-    sound, clicks = _clicked(voice(WARM_UP_S + seconds))
+    said = np.roll(voice(warm_up_s + seconds), -round(number * _APART_S * SAMPLE_RATE_HZ))
+    sound, clicks = _clicked(said)
     watched, done = _Watched(engine, recorder), Conversation()
     runner = SessionRunner(watched)
     encoding, loop = Encoding(fps), asyncio.get_running_loop()
@@ -191,7 +200,7 @@ async def _converse(
     subscription = runner.subscribe(early)
     runner.start()
     source = asyncio.create_task(_speak(runner, sound))
-    warm_s = runner.clock.origin_s + WARM_UP_S
+    warm_s = runner.clock.origin_s + warm_up_s
     steady, slipped = _STEADY_FRAMES, 0
     while (item := await subscription.next()) is not None:
         frame = item.frame

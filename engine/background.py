@@ -18,7 +18,7 @@ from lipstream.engine.target import Track
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import Placement, head_triangles, smoothstep, with_rings
-from lipstream.kernels import color
+from lipstream.kernels import color, composite
 from lipstream.kernels.mesh import warp_mesh
 
 MORPH_FRAMES = 6
@@ -64,7 +64,7 @@ class Background:
         between = (old + share * (new - old)).astype(np.float32)
         old_frame = self._moved(decoder.read(walk.old), old, between)
         new_frame = self._moved(frame, new, between)
-        mixed = _mixed(old_frame, new_frame, float(share))
+        mixed = composite.mixed(old_frame, new_frame, float(share))
         return mixed, self._placed(between, walk, share)
 
     def _moved(self, frame: U8, before: F32, after: F32) -> U8:
@@ -97,10 +97,3 @@ class Background:
             pose.remove(landmarks[None])[0],
             (old + share * (new - old)).astype(np.float32),
         )
-
-
-def _mixed(old: U8, new: U8, share: float) -> U8:
-    """Cross-fade of two frames of any layout, in 8-bit fixed point."""
-    weight = np.uint16(round(share * 256))
-    total = old * (np.uint16(256) - weight) + new * weight + np.uint16(128)
-    return (total >> np.uint16(8)).astype(np.uint8)

@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 6  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 7  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -73,6 +73,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         + [_INT] * 2
         + [_FLOAT] * 3
         + [_POINTER] * 3,
+        "ls_mix": [_INT, _POINTER, _POINTER, _INT, _POINTER],
         "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
     }
     short: dict[str, list[Any]] = {
@@ -251,6 +252,14 @@ def blend(background: U8, layer: U8, alpha: U8 | F32, match: tuple[F32, F32] | N
         _pointer(gain_bias),
         _pointer(out),
     )
+    return out
+
+
+def mixed(old: U8, new: U8, weight: int) -> U8:
+    """See `composite.mixed`."""
+    old, new = np.ascontiguousarray(old), np.ascontiguousarray(new)
+    out = np.empty_like(old)
+    library().ls_mix(old.size, _pointer(old), _pointer(new), weight, _pointer(out))
     return out
 
 

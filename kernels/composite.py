@@ -38,6 +38,16 @@ def blend_matched(background: U8, layer: U8, alpha: U8 | F32, gain: F32, bias: F
     return reference.blend_matched(background, layer, alpha, gain, bias)
 
 
+def mixed(old: U8, new: U8, share: float) -> U8:
+    """Cross-fade of two arrays u8 of one shape and any layout; `share` of the new, in 1/256."""
+    require("new", new, np.uint8, old.shape)
+    require("old", old, np.uint8, new.shape)
+    if not 0 <= share <= 1:
+        raise UsageError(f"share {share}; expected 0 to 1")
+    implementation = compiled if use_compiled() else reference
+    return implementation.mixed(old, new, round(share * 256))
+
+
 def _require_layers(background: U8, layer: U8, alpha: U8 | F32) -> None:
     require("background", background, np.uint8, (None, None, 3))
     require("layer", layer, np.uint8, background.shape)

@@ -13,7 +13,7 @@
 #include "cuda/dynamic.cuh"
 #include "cuda/mesh.cuh"
 
-LS_EXPORT int32_t ls_abi_version() { return 6; }
+LS_EXPORT int32_t ls_abi_version() { return 7; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -518,6 +518,21 @@ LS_EXPORT void ls_blend(
             blend_block_f32(count, back, front, (const float *)alpha + first, result);
         }
     }
+}
+
+LS_MULTIVERSION static void mix(
+    int n, const uint8_t *__restrict old, const uint8_t *__restrict fresh, uint16_t weight,
+    uint8_t *__restrict out) {
+    for (int i = 0; i < n; ++i) {
+        // Below 2^16, so 16 bits will do.
+        const uint16_t sum = (uint16_t)(old[i] * (256 - weight) + fresh[i] * weight + 128);
+        out[i] = (uint8_t)(sum >> 8);
+    }
+}
+
+LS_EXPORT void ls_mix(
+    int32_t n, const uint8_t *old, const uint8_t *fresh, int32_t weight, uint8_t *out) {
+    mix(n, old, fresh, (uint16_t)weight, out);
 }
 
 // ---------------------------------------------------------------------------- crop

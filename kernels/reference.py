@@ -283,6 +283,12 @@ def blend_matched(background: U8, layer: U8, alpha: U8 | F32, gain: F32, bias: F
     return blend(background, match_color(layer, gain, bias), alpha)
 
 
+def mixed(old: U8, new: U8, weight: int) -> U8:
+    """(old * (256 - weight) + new * weight) / 256, rounded."""
+    total = old.astype(np.int32) * (256 - weight) + new.astype(np.int32) * weight + 128
+    return (total >> 8).astype(np.uint8)
+
+
 # ------------------------------------------------------------------------------ crop
 
 NONE = 128  # of a stored difference: nothing to add

@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -206,6 +207,9 @@ class SessionRunner:
         self.error: str | None = None
         self.heard_s: float | None = None  # monotonic, when sound last came
         self._session = engine.session()
+        # Who computes elsewhere (`streaming.workers`) takes turns there.
+        elsewhere = getattr(self._session, "elsewhere", False)
+        self._turn_to_compute = nullcontext() if elsewhere else _COMPUTING
         self._delay_samples = round(engine.delay_ms * SAMPLE_RATE_HZ / 1000)
         self._lock = threading.Condition()
         self._sound = SoundQueue(self.options.sound_capacity_s * SAMPLE_RATE_HZ)
@@ -409,7 +413,7 @@ class SessionRunner:
         late = self.clock.sample() - (chunk.start_sample + STEP_SAMPLES + self._slip_samples)
         hurried = late > ms_to_samples(self.options.lead_ms) and self._unpainted < _UNPAINTED
         self._unpainted = self._unpainted + 1 if hurried else 0
-        with _COMPUTING:
+        with self._turn_to_compute:
             frames = self._session.push(chunk, not hurried)
         if hurried:
             self.counters.unpainted_frames += len(frames)

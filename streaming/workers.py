@@ -145,6 +145,8 @@ class RemoteEngine:
 class RemoteSession:
     """One conversation. Not for use from two threads at once."""
 
+    elsewhere = True  # it computes in another process
+
     def __init__(self, workers: Workers, number: int, details: _Details) -> None:
         """Use `RemoteEngine.session`."""
         self._workers, self._number, self._details = workers, number, details

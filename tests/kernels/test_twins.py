@@ -176,6 +176,16 @@ def test_crop_in_and_out(seed, w, h, shape, first):
 
 
 @FEW
+@given(SEEDS, st.integers(1, 2000), st.integers(0, 256))
+def test_mixed(seed, size, weight):
+    old, new = np.random.default_rng(seed).integers(0, 256, (2, size), dtype=np.uint8)
+    expected = reference.mixed(old, new, weight)
+    np.testing.assert_array_equal(compiled.mixed(old, new, weight), expected)
+    if weight in (0, 256):
+        np.testing.assert_array_equal(expected, new if weight else old)
+
+
+@FEW
 @given(SEEDS, st.integers(1, 40), st.integers(1, 150))
 def test_affine(seed, inputs, outputs):
     random = np.random.default_rng(seed)
