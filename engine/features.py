@@ -170,10 +170,11 @@ class Features:
     def log_mel(self, heard: F32) -> F32:
         """Log energies of every whole window, f32 [HISTORY + n*HOP] -> f32 [n, BANDS]."""
         count = (len(heard) - HISTORY_SAMPLES) // HOP_SAMPLES
-        windows = np.lib.stride_tricks.as_strided(
-            heard, (count, WINDOW_SAMPLES), (HOP_SAMPLES * heard.itemsize, heard.itemsize)
-        )
-        spectrum = np.fft.rfft(windows * self._window, FFT_SAMPLES)
+        windows = np.empty((count, WINDOW_SAMPLES), np.float32)
+        for index in range(count):
+            start = index * HOP_SAMPLES
+            np.multiply(heard[start : start + WINDOW_SAMPLES], self._window, windows[index])
+        spectrum = np.fft.rfft(windows, FFT_SAMPLES)
         power = spectrum.real**2 + spectrum.imag**2
         return np.asarray(np.log(power @ self._mel + np.float32(ENERGY_FLOOR)), dtype=np.float32)
 

@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 7  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 8  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -93,6 +93,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_halve_into": [_POINTER] * 2 + [_INT] * 2 + [_POINTER, _INT],
         "ls_renderer_scratch": [_POINTER],
         "ls_renderer_fits": [],
+        "ls_mesh_is_sound": [_POINTER, _POINTER, _INT, _POINTER, _INT, _FLOAT],
     }
     # Conversations share one interpreter lock. A long kernel lets go of it; a short one would wait
     # longer to have it back than it runs.
@@ -102,7 +103,8 @@ def open_library(path: Path) -> ctypes.CDLL:
         function.argtypes = arguments
         function.restype = None
         setattr(loaded, name, function)
-    loaded.ls_stirred.restype = loaded.ls_renderer_fits.restype = _INT
+    for name in ("ls_stirred", "ls_renderer_fits", "ls_mesh_is_sound"):
+        getattr(loaded, name).restype = _INT
     loaded.ls_renderer_scratch.restype = ctypes.c_int64
     return loaded
 
@@ -171,6 +173,18 @@ def feature_distance(features: F32, wanted: F32, base: F32) -> F32:
         n, k, _pointer(features), _pointer(wanted), _pointer(base), _pointer(total)
     )
     return total
+
+
+def mesh_is_sound(source_xy: F32, target_xy: F32, triangles: I32, limit: float) -> bool:
+    """Whether triangles name vertices that there are, and coordinates are within the limit."""
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    triangles = np.ascontiguousarray(triangles)
+    return bool(
+        library().ls_mesh_is_sound(
+            _pointer(source_xy), _pointer(target_xy), len(source_xy), _pointer(triangles),
+            len(triangles), limit,
+        )
+    )  # fmt: skip
 
 
 def mesh_map(

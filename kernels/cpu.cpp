@@ -13,7 +13,7 @@
 #include "cuda/dynamic.cuh"
 #include "cuda/mesh.cuh"
 
-LS_EXPORT int32_t ls_abi_version() { return 7; }
+LS_EXPORT int32_t ls_abi_version() { return 8; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -258,6 +258,19 @@ struct Sink {
         pixels.count = 0;
     }
 };
+
+// Whether every triangle names vertices that there are, and no coordinate is beyond the limit or not
+// a number.
+LS_EXPORT int32_t ls_mesh_is_sound(
+    const float *source_xy, const float *target_xy, int32_t vertices, const int32_t *triangles,
+    int32_t count, float limit) {
+    bool sound = true;
+    for (int i = 0; i < 2 * vertices; ++i) {
+        sound &= std::fabs(source_xy[i]) < limit && std::fabs(target_xy[i]) < limit;
+    }
+    for (int i = 0; i < 3 * count; ++i) sound &= (uint32_t)triangles[i] < (uint32_t)vertices;
+    return sound;
+}
 
 struct WriteMap {
     float *mapped;

@@ -100,6 +100,10 @@ def _require_mesh(
     require("triangles", triangles, np.int32, (None, 3))
     if min(out_shape) <= 0:
         raise UsageError(f"out_shape is {out_shape}; expected (h, w) above 0")
+    if use_compiled() and compiled.mesh_is_sound(
+        source_xy, target_xy, triangles, COORDINATE_LIMIT_PX
+    ):
+        return
     if len(triangles) and not 0 <= triangles.min() <= triangles.max() < vertices:
         raise UsageError(
             f"triangles name vertices {triangles.min()}..{triangles.max()}; "

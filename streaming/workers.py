@@ -17,6 +17,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ Make = Callable[[], "Engine"]  # can be pickled, as functools.partial of a modul
 
 _SLOTS: Final = 4  # pictures in shared memory: of one push; what is beyond goes by the pipe
 _READY_S: Final = 60.0
+_LEAVE_S: Final = 3.0
 
 
 class WorkerLost(LipstreamError):
@@ -255,7 +257,9 @@ class _Worker:
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.join(5)
+        self._process.join(_LEAVE_S)
+        if self.alive:
+            self._process.kill()
         self._told.close()
 
 
@@ -280,6 +284,7 @@ def _pictures(memory: SharedMemory, shape: tuple[int, int]) -> U8:
 def _work(tell: Connection) -> None:
     """A worker: accepts a connection for each conversation, for as long as its parent lives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's own business
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     engines: dict[int, Engine] = {}
     turn = threading.Lock()  # one computes at a time: more would only wait for the interpreter
@@ -295,11 +300,15 @@ def _work(tell: Connection) -> None:
             threading.Thread(target=_serve, args=arguments, daemon=True).start()
 
 
+def _leave(*_: object) -> None:
+    sys.exit(0)  # not at once: the socket's folder is to be removed
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-    os._exit(0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve(connection: Connection, engines: dict[int, Engine], turn: threading.Lock) -> None:

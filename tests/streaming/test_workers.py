@@ -127,7 +127,8 @@ def test_a_killed_worker_takes_only_its_own_and_another_takes_its_place(
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
-def test_workers_end_with_a_server_that_is_killed() -> None:
+@pytest.mark.parametrize("killed", [True, False])
+def test_workers_end_with_their_server_and_leave_nothing(killed: bool, tmp_path: Path) -> None:
     code = (
         "from lipstream.streaming.workers import Workers\n"
         "if __name__ == '__main__':\n"
@@ -135,18 +136,25 @@ def test_workers_end_with_a_server_that_is_killed() -> None:
         "    [worker.connect().close() for worker in pool._workers]\n"
         "    print(*(worker._process.pid for worker in pool._workers), flush=True)\n"
         "    input()\n"
+        "    pool.close()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as server:  # fmt: skip
+        assert server.stdin is not None and server.stdout is not None
         pids = [int(word) for word in server.stdout.readline().split()]
         assert len(pids) == 2
-        server.kill()
+        if killed:
+            server.kill()
+        else:
+            server.stdin.write("\n")
+            server.stdin.flush()
     deadline_s = time.monotonic() + 10
     while time.monotonic() < deadline_s and any(Path(f"/proc/{pid}").exists() for pid in pids):
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
