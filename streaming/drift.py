@@ -7,6 +7,7 @@ A sound card's crystal is off by 20 to 200 ppm: 200 ppm are 12 ms a minute, 360 
 
 from __future__ import annotations
 
+from collections import deque
 from functools import cache
 from typing import Final
 
@@ -33,6 +34,12 @@ _WINDOWS: Final = 5  # of an update each: how far back the earliest packet count
 _SETTLING_S: Final = 10.0  # while a source is new, it is placed anew by anything earlier
 _SETTLED_JUMP_S: Final = 0.02  # afterwards, only what no drift can be
 _NEW_JUMP_S: Final = 0.001
+
+_WATCHED_PACKETS: Final = 1000  # 20 s
+_MAY_BE_LATE: Final = 3  # of them
+_MOST_MARGIN_S: Final = 0.06
+_SPARE_S: Final = 0.005  # beyond what was needed
+_MARGIN_EASE_S: Final = 0.0001  # a second: what a margin that is not needed any more shrinks by
 
 
 @cache
@@ -147,10 +154,17 @@ class SourceFollower:
     a sample can be here at best; the others are late by what the network did to them. That moment
     wanders with the source's clock, and the sound is resampled to follow it. Only what no clock
     does (20 ms at once: another network path, a pause of the sender's) places it anew.
+
+    A step waits `patience_s` for a packet; one that is later is lost. Where the network makes more
+    of them later than 3 in 1000, all sound is placed so much later, up to 60 ms: delay is the
+    lesser evil. When they come in time again, that shrinks by 6 ms a minute.
     """
 
-    def __init__(self, clock: MediaClock) -> None:
-        self._clock = clock
+    def __init__(self, clock: MediaClock, patience_s: float) -> None:
+        self._clock, self._patience_s = clock, patience_s
+        self._offsets_s: deque[float] = deque(maxlen=_WATCHED_PACKETS)
+        self._margin_s = 0.0
+        self._too_early = False  # the margin has grown
         self._loop = DriftLoop()
         self._resampler = FractionalResampler()
         self._earliest_s = [float("inf")] * _WINDOWS
@@ -179,14 +193,19 @@ class SourceFollower:
             packet does.
         """
         end = first_sample + samples.size
-        earliest_s = self._envelope(arrival_s - end / SAMPLE_RATE_HZ, arrival_s)
-        wrong_s = earliest_s - self._clock.origin_s - self._shift_s
+        offset_s = arrival_s - end / SAMPLE_RATE_HZ
+        earliest_s = self._envelope(offset_s, arrival_s)
+        self._offsets_s.append(offset_s)
+        due = self._loop.due(arrival_s)
+        if due:
+            self._keep_margin(earliest_s)
+        wrong_s = earliest_s + self._margin_s - self._clock.origin_s - self._shift_s
         self.placed_anew = self._must_jump(wrong_s, arrival_s)
         if self.placed_anew:
             self._shift_s += wrong_s
         if self.placed_anew or first_sample != self._next_source:
             self._place(first_sample)
-        elif self._loop.due(arrival_s):
+        elif due:
             self._loop.update(-wrong_s, arrival_s)
         self._next_source = end
         self._resampler.put(samples)
@@ -207,9 +226,24 @@ class SourceFollower:
         self._earliest_s[-1] = min(self._earliest_s[-1], offset_s)
         return min(self._earliest_s)
 
+    def _keep_margin(self, earliest_s: float) -> None:
+        """Once a second: as much as all but the latest few need."""
+        if len(self._offsets_s) < _WATCHED_PACKETS:
+            return  # a new source's first packets come in a burst
+        latest_s = sorted(self._offsets_s)[-1 - _MAY_BE_LATE] - earliest_s
+        needed_s = latest_s - self._patience_s
+        if needed_s > self._margin_s and self._margin_s < _MOST_MARGIN_S:
+            self._margin_s = min(needed_s + _SPARE_S, _MOST_MARGIN_S)
+            self._too_early = True
+        elif needed_s < self._margin_s - _SPARE_S:
+            self._margin_s = max(self._margin_s - _MARGIN_EASE_S, 0.0)
+
     def _must_jump(self, wrong_s: float, arrival_s: float) -> bool:
         if self._began_s is None:
             self._began_s = arrival_s
+            return True
+        if self._too_early:
+            self._too_early = False
             return True
         new = arrival_s - self._began_s < _SETTLING_S
         return wrong_s <= -(_NEW_JUMP_S if new else _SETTLED_JUMP_S) or wrong_s >= _SETTLED_JUMP_S

@@ -213,7 +213,7 @@ class SessionRunner:
         self._delay_samples = round(engine.delay_ms * SAMPLE_RATE_HZ / 1000)
         self._lock = threading.Condition()
         self._sound = SoundQueue(self.options.sound_capacity_s * SAMPLE_RATE_HZ)
-        self._source = SourceFollower(self.clock)
+        self._source = SourceFollower(self.clock, self.options.patience_ms / 1000)
         self._subscriptions: tuple[Subscription, ...] = ()
         self._spoken: list[tuple[int, int]] = []  # (start, end) on the clock, of this turn
         self._shown_sample = 0

@@ -13,8 +13,9 @@ from tests.streaming.live_engine import ScriptedClock
 PACKET = 320
 
 
-def follower() -> SourceFollower:
-    return SourceFollower(MediaClock(ScriptedClock(0.0)))
+def follower(patience_s: float = 0.3) -> SourceFollower:
+    """By default no packet is too late."""
+    return SourceFollower(MediaClock(ScriptedClock(0.0)), patience_s)
 
 
 def sine(hz: float, count: int, rate_hz: float = 16_000) -> F32:
@@ -78,6 +79,36 @@ def test_jitter_alone_does_not_move_a_source() -> None:
         heard[start : start + out.size] = out
     assert np.array_equal(heard[:-HALF_TAPS], sound[:-HALF_TAPS])
     assert source.ppm == 0
+
+
+@pytest.mark.parametrize(("late_share", "late_s"), [(0.05, 0.03), (0.01, 0.06)])
+def test_where_many_packets_come_late_the_sound_is_placed_later(
+    late_share: float, late_s: float
+) -> None:
+    """What comes after its place + patience is lost: 1 % of all, until the place has moved."""
+    patience_s = 0.024
+    source, random = follower(patience_s), np.random.default_rng(3)
+    silence = np.zeros(PACKET, np.float32)
+    lost, moved = [], 0
+    arrival_s = 0.0
+    for k in range(15_000):
+        late = random.exponential(0.001) + (random.random() < late_share) * random.uniform(
+            0, late_s
+        )
+        arrival_s = max(arrival_s, 0.02 * (k + 1) + late)
+        out, start = source.follow(silence, PACKET * k, arrival_s)
+        moved += source.placed_anew
+        lost.append(arrival_s > (start + out.size) / 16_000 + patience_s)
+    before, after = np.mean(lost[:1000]), np.mean(lost[-10_000:])
+    assert before > 0.004
+    assert after < 0.003
+    assert moved < 12, "seldom, since each time a gap is heard"
+    # Five quiet minutes later half of it, or all, has gone.
+    margin_s = source._margin_s
+    assert 0.002 < margin_s <= 0.06
+    for k in range(15_000, 30_000):
+        source.follow(silence, PACKET * k, 0.02 * (k + 1))
+    assert source._margin_s < max(margin_s - 0.02, 0.006)
 
 
 @pytest.mark.parametrize("ppm", [-200.0, 200.0, 50.0])
