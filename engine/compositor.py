@@ -42,7 +42,6 @@ _TEXTURE_ORIGIN = (-1.0, 0.3)
 _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.12
-_LEAST_GAP_PX = 0.4
 _LIGHT = face.Limits(least=12, stiffness=0.6, reach=24.0, tint=0.05)
 _MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
 
@@ -229,9 +228,9 @@ class Compositor:
         in the gap is to be trusted, f32 [G]."""
         at, trust = lend(source.placement, (*source.origin, source.zoom), driven)
         warped, _ = warp_mesh(source.rgb, at, driven.points, self._lips, shape)
-        if gap_height(driven.vertices) * driven.scale > _LEAST_GAP_PX:
-            lowered = float(driven.vertices[13, 1] - source.placement.free[13, 1])
-            self._inner.paint(warped, Lent(source.rgb, at, trust, lowered), driven)
+        # Also where lips meet: an edge that is sampled once a pixel is a stair.
+        lowered = float(driven.vertices[13, 1] - source.placement.free[13, 1])
+        self._inner.paint(warped, Lent(source.rgb, at, trust, lowered), driven)
         return warped, trust
 
 
