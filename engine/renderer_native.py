@@ -31,7 +31,8 @@ class RendererNative:
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """INPUT f32 [B, 9, h, w] to OUTPUT f32 [B, 3, h, w]."""
-        return {OUTPUT: np.stack([self._frame(planes) for planes in inputs[INPUT]])}
+        done = [self._frame(planes) for planes in inputs[INPUT]]
+        return {OUTPUT: done[0][None] if len(done) == 1 else np.stack(done)}
 
 
 def load_network(model: Model) -> RendererNative:
