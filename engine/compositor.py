@@ -18,8 +18,9 @@ from lipstream.engine.face_model import (
 )
 from lipstream.engine.inner_mouth import InnerMouth, Lent
 from lipstream.engine.mouth import Mouth
+from lipstream.engine.painter import face_painter
 from lipstream.engine.renderer import DETAILS, GUIDES, MouthCrop, Renderer
-from lipstream.engine.timing import stage
+from lipstream.engine.timing import recorder, stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
     INNER_ROWS,
@@ -35,7 +36,9 @@ from lipstream.engine.warp import (
     place,
 )
 from lipstream.kernels import color, composite, face
+from lipstream.kernels.choice import use_compiled
 from lipstream.kernels.mesh import mesh_map, remap, warp_mesh
+from lipstream.kernels.painter import STAGES, FacePainter, MouthView
 
 _TEXTURE_PX = 128  # per inter-ocular distance, of the mask drawn on the canonical face
 _TEXTURE_ORIGIN = (-1.0, 0.3)
@@ -64,7 +67,7 @@ class Layers:
     painted: U8  # u8 [h, w, 3]
     mask: U8  # u8 [h, w], what may differ from the frame
     guides: U8 | None  # u8 [h, w, 3], for the renderer; see `renderer.GUIDES`
-    crop: MouthCrop  # in the patch
+    crop: MouthCrop | None  # in the patch, where there are guides
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,13 @@ class Compositor:
         self._gap_row = np.repeat(
             np.linspace(40, 255, INNER_ROWS, dtype=np.float32), len(gap) // INNER_ROWS
         )
+        self._painter = None
+        if use_compiled():
+            self._painter = face_painter(
+                mesh, mouth, triangles=self._lips, lip_vertices=self._lip_vertices, skin=self._skin,
+                texture=self._texture, texture_xy=self._texture_xy, gap_row=self._gap_row,
+                light=_LIGHT, still_px=_STILL_PX, seam_depth=_SEAM_DEPTH,
+            )  # fmt: skip
 
     @stage("composite")
     def paint(
@@ -123,7 +133,7 @@ class Compositor:
         if layers is None:
             return Painting(frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8), None)
         mended = None
-        if self._renderer is not None and layers.guides is not None:
+        if self._renderer and layers.guides is not None and layers.crop is not None:
             mended = self._renderer.mend(layers.painted, layers.guides, layers.crop, previous)
         x0, y0 = layers.box[:2]
         with stage("color"):
@@ -145,17 +155,21 @@ class Compositor:
         With `guided`, the patch holds the renderer's crop and the guides are drawn.
         """
         height, width = background.shape[0] * 2 // 3, background.shape[1]
+        crop = None
+        if guided:
+            detail = DETAILS[0] if self._renderer is None else self._renderer.detail
+            crop = MouthCrop.around(placement, self._mesh.model, detail)
+        if self._painter is not None:
+            return _in_one_go(self._painter, background, placement, expression, sources, crop)
         vertices, grid = drive(self._mesh, placement, expression)
         start, moved, points = place(placement, vertices, grid)
         driven = Driven(vertices, grid, points, expression, placement.scale)
         # Triangles that hardly move are left alone: sampled, they would come back the same.
         triangles, bounds = face.stirred(start, moved, self._mesh.jaw_triangles, _STILL_PX)
-        detail = DETAILS[0] if self._renderer is None else self._renderer.detail
-        crop = MouthCrop.around(placement, self._mesh.model, detail)
         corners = [points[self._lip_vertices]]
         if len(triangles):
             corners.append(bounds.reshape(2, 2))
-        if guided:
+        if crop is not None:
             corners.append(crop.corners())
         x0, y0, x1, y1 = _rectangle(np.concatenate(corners), width, height)
         box = (x0, y0, x1 - x0, y1 - y0)
@@ -169,7 +183,8 @@ class Compositor:
         )
         guides = np.zeros((*painted.shape[:2], GUIDES), np.uint8) if guided else None
         self._lay_lips(painted, mask, guides, driven.seen_from(x0, y0), sources)
-        return Layers(box, painted, mask, guides, crop.seen_from(x0, y0))
+        seen = None if crop is None else crop.seen_from(x0, y0)
+        return Layers(box, painted, mask, guides, seen)
 
     @stage("composite")
     def _lay_lips(
@@ -232,6 +247,40 @@ class Compositor:
         lowered = float(driven.vertices[13, 1] - source.placement.free[13, 1])
         self._inner.paint(warped, Lent(source.rgb, at, trust, lowered), driven)
         return warped, trust
+
+
+def _in_one_go(
+    painter: FacePainter,
+    background: U8,
+    placement: Placement,
+    expression: F32,
+    sources: list[tuple[MouthSource, float]],
+    crop: MouthCrop | None,
+) -> Layers | None:
+    """`Compositor.layers` where the kernels are compiled; with a crop, guides are drawn."""
+    rows, width = background.shape
+    placed = painter.place(
+        placement.pose, placement.free, placement.expression, expression,
+        None if crop is None else crop.corners(), (width, rows * 2 // 3),
+    )  # fmt: skip
+    x0, y0, x1, y1 = placed.box
+    if x1 <= x0 or y1 <= y0:
+        return None
+    views = [
+        MouthView(s.rgb, s.placement.free, s.placement.pose, (*s.origin, s.zoom), share)
+        for s, share in sources
+    ]
+    listening = recorder()
+    spent = None if listening is None else np.zeros(len(STAGES), np.int64)
+    patch = painter.paint(
+        placed, background, expression, views, placement.scale, guided=crop is not None, spent=spent
+    )
+    if listening is not None and spent is not None:
+        took = dict(zip(STAGES, spent.tolist(), strict=True))
+        del took["warp"]  # it is this stage itself
+        listening.ran(took)
+    seen = None if crop is None else crop.seen_from(x0, y0)
+    return Layers((x0, y0, x1 - x0, y1 - y0), patch.rgb, patch.mask, patch.guides, seen)
 
 
 def _on_texture(canonical: F32) -> F32:

@@ -14,6 +14,8 @@ import numpy as np
 
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
+from lipstream.kernels.choice import use_compiled
+from lipstream.kernels.features import FeatureStep
 
 HOP_SAMPLES: Final = 160  # 10 ms
 WINDOW_SAMPLES: Final = 400  # 25 ms
@@ -72,13 +74,34 @@ def default_prior() -> F32:
 
 @dataclass(frozen=True, slots=True)
 class NormaliserState:
-    """What the running normalisation remembers; arrays share leading batch axes."""
+    """What the running normalisation remembers, in one array."""
 
-    level: F32  # f32 [...], log energy of the louder speech frames
-    floor: F32  # f32 [...], log energy of the quietest recent frames
-    mean: F32  # f32 [..., BANDS], about the level
-    sound_frames: F32  # f32 [...], frames that counted as sound
-    speech_frames: F32  # f32 [...], weight that went into the mean
+    packed: F32  # f32 [..., 4 + BANDS]: the four below, then the mean per band about the level
+
+    @property
+    def level(self) -> F32:
+        """Log energy of the louder speech frames, f32 [...]."""
+        return np.asarray(self.packed[..., 0])
+
+    @property
+    def floor(self) -> F32:
+        """Log energy of the quietest recent frames, f32 [...]."""
+        return np.asarray(self.packed[..., 1])
+
+    @property
+    def sound_frames(self) -> F32:
+        """Frames that counted as sound, f32 [...]."""
+        return np.asarray(self.packed[..., 2])
+
+    @property
+    def speech_frames(self) -> F32:
+        """Weight that went into the mean, f32 [...]."""
+        return np.asarray(self.packed[..., 3])
+
+    @property
+    def mean(self) -> F32:
+        """f32 [..., BANDS], about the level."""
+        return self.packed[..., 4:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +125,10 @@ class Normaliser:
 
     def init(self, batch: tuple[int, ...] = ()) -> NormaliserState:
         """State before the first frame."""
-        return NormaliserState(
-            level=np.full(batch, LEVEL_PRIOR, np.float32),
-            floor=np.full(batch, LEVEL_PRIOR - 3.0, np.float32),
-            mean=np.broadcast_to(self.prior, (*batch, BANDS)),
-            sound_frames=np.zeros(batch, np.float32),
-            speech_frames=np.zeros(batch, np.float32),
-        )
+        packed = np.zeros((*batch, 4 + BANDS), np.float32)
+        packed[..., :2] = LEVEL_PRIOR, LEVEL_PRIOR - 3.0
+        packed[..., 4:] = self.prior
+        return NormaliserState(packed)
 
     def step(self, state: NormaliserState, frame: F32) -> tuple[F32, NormaliserState]:
         """One frame f32 [..., BANDS] of log energies to one of normalised features."""
@@ -131,9 +151,11 @@ class Normaliser:
         normal = _within(
             (relative - mean) * np.float32(_SCALE), np.float32(_LOWEST), np.float32(_HIGHEST)
         )
-        return normal, NormaliserState(
-            level, floor, mean, state.sound_frames + sound, speech_frames
-        )
+        packed = np.empty_like(state.packed)
+        packed[..., 0], packed[..., 1] = level, floor
+        packed[..., 2], packed[..., 3] = state.sound_frames + sound, speech_frames
+        packed[..., 4:] = mean
+        return normal, NormaliserState(packed)
 
 
 def _within(x: F32, low: np.float32, high: np.float32) -> F32:
@@ -151,6 +173,13 @@ class Features:
         self.normaliser = Normaliser(default_prior() if prior is None else prior)
         self._mel = mel_matrix()
         self._window = np.hanning(WINDOW_SAMPLES + 1)[:-1].astype(np.float32)
+        self._compiled = None
+        if use_compiled():
+            self._compiled = FeatureStep(self._window, self._mel, (
+                _FLOOR_RISE, _SOUND_MARGIN, _FIRST_FRAMES, _RELEASE_FIRST, _RELEASE, _ATTACK,
+                _SPEECH_RANGE, _MEMORY_FRAMES, _PRIOR_FRAMES, _SCALE, _LOWEST, _HIGHEST,
+                ENERGY_FLOOR,
+            ))  # fmt: skip
 
     def init(self) -> FeatureState:
         """State before the first sample: silence."""
@@ -160,6 +189,9 @@ class Features:
     def step(self, state: FeatureState, samples: F32) -> tuple[F32, FeatureState]:
         """Consume one step of audio."""
         heard = np.concatenate([state.history, samples])
+        if self._compiled is not None:
+            normal, packed = self._compiled(heard, state.normaliser.packed)
+            return normal, FeatureState(heard[STEP_SAMPLES:], NormaliserState(packed))
         frames = self.log_mel(heard)
         normaliser = state.normaliser
         normal = np.empty_like(frames)

@@ -20,10 +20,10 @@ from lipstream.kernels.mesh import mesh_map, warp_mesh
 
 _FINE = 2  # samples per pixel, each way
 _MARGIN_PX = 2
-_EDGE_PX = 1.0  # over which a drawn mouth begins at the lips
-_LIP_SHADOW = 0.4  # share of the light that teeth lose under a lip that has come down over them
-_TRUSTED, _LEAST_LOWERED = 0.98, 0.03  # beyond which the source is shown as it is
-_SHADOW_REACH = 0.07  # inter-ocular distances
+EDGE_PX = 1.0  # over which a drawn mouth begins at the lips
+LIP_SHADOW = 0.4  # share of the light that teeth lose under a lip that has come down over them
+TRUSTED, LEAST_LOWERED = 0.98, 0.03  # beyond which the source is shown as it is
+SHADOW_REACH = 0.07  # inter-ocular distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class InnerMouth:
         fine, covered = warp_mesh(lent.crop, lent.crop_xy, points, self._triangles, shape)
         window = warped[y0:y1, x0:x1]
         face.halve_into(fine, covered, window)
-        if float(lent.trust.min()) < _TRUSTED or lent.lowered > _LEAST_LOWERED:
+        if float(lent.trust.min()) < TRUSTED or lent.lowered > LEAST_LOWERED:
             self._draw(window, close_up.points[VERTICES:], lent, driven)
 
     def _draw(self, window: U8, inner: F32, lent: Lent, driven: Driven) -> None:
@@ -77,16 +77,16 @@ class InnerMouth:
         lips = mesh_map(np.stack([roof, floor], 1), inner, triangles, shape)[0][inside]
         y, roof_y, floor_y = where[inside][:, 1], lips[:, 0], lips[:, 1]
         seen = window[inside].astype(np.float32)
-        if lowered > _LEAST_LOWERED:
-            near = 1 - np.clip((y - roof_y) / _SHADOW_REACH, 0, 1)
-            loss = _LIP_SHADOW * min((lowered - _LEAST_LOWERED) / 0.05, 1.0)
+        if lowered > LEAST_LOWERED:
+            near = 1 - np.clip((y - roof_y) / SHADOW_REACH, 0, 1)
+            loss = LIP_SHADOW * min((lowered - LEAST_LOWERED) / 0.05, 1.0)
             seen *= (1 - loss * near * near)[:, None]
-        if float(trust.min()) < _TRUSTED:
+        if float(trust.min()) < TRUSTED:
             real = mesh_map(np.stack([trust, trust], 1), inner, triangles, shape)[0]
             jaw = jaw_drop(self._mesh.model, driven.expression)
             middle = float(grid[count // 2, 0])
             drawn = self._mouth.paint(where[inside], roof_y, floor_y, jaw, middle)
-            depth = np.minimum(y - roof_y, floor_y - y) * np.float32(driven.scale / _EDGE_PX)
+            depth = np.minimum(y - roof_y, floor_y - y) * np.float32(driven.scale / EDGE_PX)
             keep = 1 - np.clip(depth, 0, 1)[:, None] * (1 - real[inside][:, :1])
             seen = seen * keep + drawn * (1 - keep)
         window[inside] = np.clip(seen + 0.5, 0, 255).astype(np.uint8)

@@ -17,12 +17,12 @@ from lipstream.engine.face_model import FaceModel
 from lipstream.engine.types import F32
 from lipstream.engine.warp import smoothstep
 
-_UPPER_WIDTHS = (0.135, 0.103, 0.115, 0.11, 0.11)  # incisors, canine, premolars; eye distances
-_LOWER_WIDTHS = (0.082, 0.090, 0.105, 0.11, 0.11)
-_TEETH_RGB = (218.0, 204.0, 186.0)
-_TONGUE_RGB = (150.0, 82.0, 80.0)
-_SHADOW_LOSS = (0.0, 0.42, 0.48)  # of each colour, in full shadow
-_DARK_RGB = (46.0, 21.0, 19.0)
+UPPER_WIDTHS = (0.135, 0.103, 0.115, 0.11, 0.11)  # incisors, canine, premolars; eye distances
+LOWER_WIDTHS = (0.082, 0.090, 0.105, 0.11, 0.11)
+TEETH_RGB = (218.0, 204.0, 186.0)
+TONGUE_RGB = (150.0, 82.0, 80.0)
+SHADOW_LOSS = (0.0, 0.42, 0.48)  # of each colour, in full shadow
+DARK_RGB = (46.0, 21.0, 19.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,24 @@ class Mouth:
         """
         x, y = at[:, 0] - middle_x, at[:, 1]
         depth = np.clip(1 - (x / 0.42) ** 2, 0.0, 1.0)  # the arch turns away to the sides
-        color = np.tile(np.asarray(_DARK_RGB, np.float32), (len(at), 1))
+        color = np.tile(np.asarray(DARK_RGB, np.float32), (len(at), 1))
 
         # The tongue lies behind the lower lip and rises a little towards the middle.
         tongue_y = roof + (floor - roof) * (0.62 - 0.12 * depth)
         tongue = smoothstep((y - tongue_y) / 0.10) * smoothstep((0.32 - np.abs(x)) / 0.16)
         groove = 1 - 0.12 * np.exp(-((x / 0.03) ** 2))
-        flesh = np.asarray(_TONGUE_RGB, np.float32) * np.float32(0.72) * groove[:, None]
+        flesh = np.asarray(TONGUE_RGB, np.float32) * np.float32(0.72) * groove[:, None]
         color = _over(color, flesh, tongue * 0.85)
 
         lower_edge = self.lower_edge + jaw + 0.10 * (x / 0.42) ** 2
         lower = smoothstep((y - lower_edge) / 0.022) * smoothstep((0.30 - np.abs(x)) / 0.05)
-        shade = (0.62 + 0.2 * depth) * _gaps(x, y - lower_edge, _LOWER_WIDTHS)
-        color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], lower * 0.92)
+        shade = (0.62 + 0.2 * depth) * _gaps(x, y - lower_edge, LOWER_WIDTHS)
+        color = _over(color, np.asarray(TEETH_RGB, np.float32) * shade[:, None], lower * 0.92)
 
         upper_edge = self.upper_edge - 0.12 * (x / 0.42) ** 2 + 0.012 * _scallop(x)
         upper = smoothstep((upper_edge - y) / 0.026) * smoothstep((0.36 - np.abs(x)) / 0.05)
-        shade = (0.5 + 0.44 * depth) * _gaps(x, upper_edge - y, _UPPER_WIDTHS)
-        color = _over(color, np.asarray(_TEETH_RGB, np.float32) * shade[:, None], upper)
+        shade = (0.5 + 0.44 * depth) * _gaps(x, upper_edge - y, UPPER_WIDTHS)
+        color = _over(color, np.asarray(TEETH_RGB, np.float32) * shade[:, None], upper)
 
         # The lips shade what lies behind them, the upper one more: light comes from above. What
         # light is left there has come off the lips, so shadow is red, and a narrow gap all shadow.
@@ -66,7 +66,7 @@ class Mouth:
         over_lip = 0.7 + 0.3 * smoothstep((floor - y) / 0.04)
         narrow = 0.5 + 0.5 * smoothstep((floor - roof) / 0.10)
         shade = (under_lip * over_lip * narrow)[:, None]
-        color = color * shade * (1 - (1 - shade) * np.asarray(_SHADOW_LOSS, np.float32))
+        color = color * shade * (1 - (1 - shade) * np.asarray(SHADOW_LOSS, np.float32))
         return (color * self.light).astype(np.float32)
 
 
@@ -86,21 +86,22 @@ def _over(below: F32, color: F32, alpha: F32) -> F32:
     return (below + alpha[:, None] * (color - below)).astype(np.float32)
 
 
-def _borders(widths: tuple[float, ...]) -> F32:
+def borders(widths: tuple[float, ...]) -> F32:
+    """Distances from the middle to the borders of crowns, f32 [n + 1], eye distances."""
     return np.concatenate([[0.0], np.cumsum(widths)]).astype(np.float32)
 
 
 def _gaps(x: F32, height: F32, widths: tuple[float, ...]) -> F32:
     """Darkening between neighbouring teeth, narrower away from the edge."""
-    nearest = np.abs(np.abs(x)[:, None] - _borders(widths)).min(1)
+    nearest = np.abs(np.abs(x)[:, None] - borders(widths)).min(1)
     line = 1 - smoothstep(nearest / 0.014)
     return (1 - line * (0.16 + 0.12 * (1 - smoothstep(height / 0.05)))).astype(np.float32)
 
 
 def _scallop(x: F32) -> F32:
     """Edge profile of the upper teeth: each crown is a little longer in its middle."""
-    borders = _borders(_UPPER_WIDTHS)
-    at = np.clip(np.searchsorted(borders, np.abs(x), side="right") - 1, 0, len(borders) - 2)
-    middle = (borders[at] + borders[at + 1]) / 2
-    half = (borders[at + 1] - borders[at]) / 2
+    edges = borders(UPPER_WIDTHS)
+    at = np.clip(np.searchsorted(edges, np.abs(x), side="right") - 1, 0, len(edges) - 2)
+    middle = (edges[at] + edges[at + 1]) / 2
+    half = (edges[at + 1] - edges[at]) / 2
     return (1 - np.clip(np.abs(np.abs(x) - middle) / half, 0, 1) ** 3).astype(np.float32)

@@ -35,10 +35,10 @@ LIP_OUTLINE = OUTER_UPPER_LIP + OUTER_LOWER_LIP[-2:0:-1]  # closed, clockwise
 LIPS = np.array([INNER_UPPER_LIP, INNER_LOWER_LIP, OUTER_UPPER_LIP, OUTER_LOWER_LIP], np.int32)
 _LIP_REACH = 0.32  # inter-ocular distances round the lips that the lip mesh covers
 INNER_ROWS = 7
-_INSET = 0.014  # inter-ocular distances
-_NOSE_TIP = 1
-_CHIN = np.array([CHIN, 175, 199, 200], np.int32)
-_JAW_VERTICES, _RINGS = np.array(JAW_LINE, np.int32), np.array(_JAW_RINGS, np.float32)
+INSET = 0.014  # inter-ocular distances
+NOSE_TIP = 1
+JAW_TIP = np.array([CHIN, 175, 199, 200], np.int32)
+JAW_VERTICES, RINGS = np.array(JAW_LINE, np.int32), np.array(_JAW_RINGS, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def place(background: Placement, vertices: F32, grid: F32) -> tuple[F32, F32, F3
     Returns: start and moved f32 [V, 2], points f32 [468 + G, 2], px.
     """
     pose, free = background.pose, background.free
-    return face.place(pose, free, vertices, grid, _JAW_VERTICES, _NOSE_TIP, _RINGS)
+    return face.place(pose, free, vertices, grid, JAW_VERTICES, NOSE_TIP, RINGS)
 
 
 def with_rings(
@@ -143,7 +143,7 @@ def with_rings(
     motion that it keeps).
     """
     around, ways = np.array(line, np.int32), np.array(rings, np.float32)
-    return face.with_rings(before, after, around, _NOSE_TIP, scale, ways)
+    return face.with_rings(before, after, around, NOSE_TIP, scale, ways)
 
 
 def ring_strip(
@@ -175,7 +175,7 @@ def lend(source: Placement, view: tuple[float, float, float], driven: Driven) ->
     """
     return face.lend(
         driven.vertices, driven.grid, source.free, source.pose, np.array(view, np.float32),
-        LIPS, _CHIN, _INSET,
+        LIPS, JAW_TIP, INSET,
     )  # fmt: skip
 
 
@@ -184,9 +184,15 @@ def gap_height(vertices: F32) -> float:
     return float(vertices[14, 1] - vertices[13, 1])
 
 
+def jaw_row(model: FaceModel) -> F32:
+    """How far each coefficient lowers the chin, f32 [K], inter-ocular distances."""
+    row: F32 = model.basis[:, JAW_TIP, 1].mean(1)
+    return row
+
+
 def jaw_drop(model: FaceModel, expression: F32) -> float:
     """How far the chin is below its rest, inter-ocular distances."""
-    return float(expression @ model.basis[:, _CHIN, 1].mean(1))
+    return float(expression @ jaw_row(model))
 
 
 def distance_outside(points: F32, polygon: F32) -> F32:

@@ -24,6 +24,8 @@ SOURCES = [  # relative to the root of the project, as setuptools wants them
     "kernels/convolution.cpp",
     "kernels/cpu.cpp",
     "kernels/face.cpp",
+    "kernels/features.cpp",
+    "kernels/painter.cpp",
     "kernels/recurrent.cpp",
 ]
 HEADERS = [
@@ -33,7 +35,7 @@ HEADERS = [
     "kernels/cuda/mesh.cuh",
     "kernels/cuda/composite.cuh",
 ]
-CPU_HEADERS = [*HEADERS, "kernels/cpu.h"]  # the fat binary knows nothing of the last
+CPU_HEADERS = [*HEADERS, "kernels/cpu.h", "kernels/painter.h"]  # the fat binary needs only HEADERS
 # No -march=native (wheels travel; the hot loops choose their instruction set at run time) and no
 # -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse, and
 # -fno-trapping-math changes no value but lets comparisons of floats become vector code.

@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 8  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 9  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -73,11 +73,18 @@ def open_library(path: Path) -> ctypes.CDLL:
         + [_INT] * 2
         + [_FLOAT] * 3
         + [_POINTER] * 3,
+        "ls_paint_face": [_POINTER] * 5
+        + [_INT] * 2
+        + [_POINTER] * 2
+        + [_INT, ctypes.c_double]
+        + [_POINTER] * 4,
         "ls_mix": [_INT, _POINTER, _POINTER, _INT, _POINTER],
         "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
     }
     short: dict[str, list[Any]] = {
+        "ls_features_step": [_POINTER] * 5,
         "ls_trace_back": [_INT, _INT] + [_POINTER] * 3,
+        "ls_place_face": [_POINTER] * 6 + [_INT] * 2 + [_POINTER] * 3,
         "ls_drive": [_POINTER, _INT, _INT] + [_POINTER] * 4 + [_INT] * 2 + [_POINTER] * 2,
         "ls_place": [_POINTER] * 3
         + [_INT, _POINTER, _INT, _POINTER, _INT, _INT, _POINTER, _INT]
@@ -103,14 +110,29 @@ def open_library(path: Path) -> ctypes.CDLL:
         function.argtypes = arguments
         function.restype = None
         setattr(loaded, name, function)
-    for name in ("ls_stirred", "ls_renderer_fits", "ls_mesh_is_sound"):
+    for name in (
+        "ls_stirred",
+        "ls_renderer_fits",
+        "ls_mesh_is_sound",
+        "ls_place_face",
+        "ls_paint_face",
+    ):
         getattr(loaded, name).restype = _INT
     loaded.ls_renderer_scratch.restype = ctypes.c_int64
     return loaded
 
 
+def address(array: NDArray[Any]) -> int:
+    """Where its data lies; sixty a frame, and `array.ctypes.data` costs five times as much."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # not to be written to, or empty
+        where: int = array.__array_interface__["data"][0]
+        return where
+
+
 def _pointer(array: NDArray[Any] | None) -> int | None:
-    return None if array is None else array.ctypes.data
+    return None if array is None else address(array)
 
 
 def i420_region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:

@@ -7,13 +7,13 @@
 #include <vector>
 #include <limits>
 
-#include "cpu.h"
+#include "painter.h"
 #include "cuda/color.cuh"
 #include "cuda/composite.cuh"
 #include "cuda/dynamic.cuh"
 #include "cuda/mesh.cuh"
 
-LS_EXPORT int32_t ls_abi_version() { return 8; }
+LS_EXPORT int32_t ls_abi_version() { return 9; }
 
 // ---------------------------------------------------------------------------- colour
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "cpu.h"
+#include "painter.h"
 #include "cuda/common.cuh"
 
 LS_BODY float clamp(float x, float low, float high) {

@@ -71,7 +71,9 @@ class EncoderStep:
             padded[: len(offset)] = offset
             self._held += [blocks, padded]
             layers.append(
-                _Layer(blocks.ctypes.data, padded.ctypes.data, matrix.shape[1], len(padded))
+                _Layer(
+                    compiled.address(blocks), compiled.address(padded), matrix.shape[1], len(padded)
+                )
             )
         self._layers = (_Layer * len(layers))(*layers)
         looks = len(weights["look_aheads_ms"])
@@ -106,5 +108,5 @@ class EncoderStep:
         )
         scratch = np.empty(self._scratch_size, np.float32)
         inputs = (self._sizes, features, h1, h2, h3, scratch, *outputs)
-        compiled.library().ls_encoder_step(self._layers, *(array.ctypes.data for array in inputs))
+        compiled.library().ls_encoder_step(self._layers, *map(compiled.address, inputs))
         return outputs

@@ -164,6 +164,7 @@ class Variation:
     def apply(self, layers: Layers, real: U8) -> tuple[U8, U8]:
         """Crops u8 [h, w, 6] of what was painted and u8 [h, w, 3] of the real patch."""
         crop = layers.crop
+        assert crop is not None, "the layers are guided"
         bent = crop.inward() + self.bend * np.float32(crop.step)
         both = np.concatenate([layers.painted, layers.guides, real], axis=2)
         stack = remap(np.ascontiguousarray(both), bent.astype(np.float32))

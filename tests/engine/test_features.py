@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,3 +132,22 @@ def test_cost_of_a_step() -> None:
         stream(samples)
         best = min(best, (time.process_time() - began) / 200)
     assert best < 0.00045, f"{1000 * best:.3f} ms a step; 0.1 ms on an idle core"
+
+
+def test_the_kernel_agrees_with_its_twin() -> None:
+    compiled, twin = Features(), Features()
+    if compiled._compiled is None:
+        pytest.skip("needs the compiled kernels")
+    twin._compiled = None
+    rng = np.random.default_rng(3)
+    hiss = 1e-4 * rng.standard_normal(16_000).astype(np.float32)
+    samples = np.concatenate([np.zeros(8000, np.float32), tone_bursts(2.0, level=0.5), hiss])
+    ours, theirs = compiled.init(), twin.init()
+    for start in range(0, len(samples) - STEP_SAMPLES + 1, STEP_SAMPLES):
+        piece = samples[start : start + STEP_SAMPLES]
+        frames, ours = compiled.step(ours, piece)
+        expected, theirs = twin.step(theirs, piece)
+        np.testing.assert_allclose(frames, expected, atol=1e-3)
+        np.testing.assert_allclose(
+            ours.normaliser.packed, theirs.normaliser.packed, rtol=1e-4, atol=1e-3
+        )
