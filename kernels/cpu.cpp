@@ -356,49 +356,73 @@ LS_TARGET_AVX2 static inline int64_t load_eight(
 }
 
 // Two pixels side by side in one register, each with the one to its right: six of eight bytes. At
-// the right and lower edge the weight of what lies beyond is 0, so it may be anything.
+// the right and lower edge the weight of what lies beyond is 0, so it may be anything. Along a row
+// pixels are written four bytes at a time, of which the next one covers the last.
 LS_TARGET_AVX2 static void sample_pixels_avx2(
     const uint8_t *image, int height, int width, const float *x, const float *y, int count,
     const int64_t *at, uint8_t *out) {
-    int fx[kBlock + 1], fy[kBlock + 1];
+    int fx[kBlock], fy[kBlock], offset[kBlock + 1], across[kBlock + 1], down[kBlock + 1];
     for (int i = 0; i < count; ++i) fx[i] = ls_fixed_coordinate(x[i], width);
     for (int i = 0; i < count; ++i) fy[i] = ls_fixed_coordinate(y[i], height);
-    fx[count] = fx[count - 1], fy[count] = fy[count - 1];
-    const int64_t size = (int64_t)height * width * 3;
+    int lowest = 0;
+    for (int i = 0; i < count; ++i) lowest = fy[i] > lowest ? fy[i] : lowest;
+    for (int i = 0; i < count; ++i) offset[i] = ((fy[i] >> 8) * width + (fx[i] >> 8)) * 3;
+    for (int i = 0; i < count; ++i) across[i] = (256 - (fx[i] & 255)) | (fx[i] & 255) << 16;
+    for (int i = 0; i < count; ++i) down[i] = (256 - (fy[i] & 255)) | (fy[i] & 255) << 16;
+    offset[count] = offset[count - 1], across[count] = across[count - 1], down[count] = down[count - 1];
+    const int64_t size = (int64_t)height * width * 3, stride = (int64_t)width * 3;
+    // Nothing that is read lies in the last row, so eight bytes are there.
+    const bool amid = (lowest >> 8) + 2 < height && stride >= 8;
     const __m256i neighbours = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
-    const __m256i half = _mm256_set1_epi32(1 << 15), full = _mm256_set1_epi32(256);
+    const __m256i both = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    const __m256i offset_by = _mm256_set1_epi32((int)0x80008000);
+    const __m256i half = _mm256_set1_epi32((1 << 23) + (1 << 15));
+    const __m256i wanted = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(2, 6, 10, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
     for (int i = 0; i < count; i += 2) {
         __m128i upper[2], lower[2];
         for (int k = 0; k < 2; ++k) {
-            const int x0 = fx[i + k] >> 8, y0 = fy[i + k] >> 8;
-            const int64_t offset = ((int64_t)y0 * width + x0) * 3;
-            const int64_t below = y0 + 1 < height ? offset + (int64_t)width * 3 : offset;
-            upper[k] = _mm_cvtsi64_si128(load_eight(image, offset, size));
-            lower[k] = _mm_cvtsi64_si128(load_eight(image, below, size));
+            const int64_t from = offset[i + k];
+            if (amid) {
+                upper[k] = _mm_loadl_epi64((const __m128i *)(image + from));
+                lower[k] = _mm_loadl_epi64((const __m128i *)(image + from + stride));
+            } else {
+                const int64_t below = from + stride < size ? from + stride : from;
+                upper[k] = _mm_cvtsi64_si128(load_eight(image, from, size));
+                lower[k] = _mm_cvtsi64_si128(load_eight(image, below, size));
+            }
         }
-        const int wx0 = fx[i] & 255, wx1 = fx[i + 1] & 255;
-        const __m256i across = _mm256_set_m128i(
-            _mm_set1_epi32((256 - wx1) | wx1 << 16), _mm_set1_epi32((256 - wx0) | wx0 << 16));
-        const __m256i down = _mm256_set_m128i(
-            _mm_set1_epi32(fy[i + 1] & 255), _mm_set1_epi32(fy[i] & 255));
-        const __m256i above = _mm256_madd_epi16(
-            _mm256_shuffle_epi8(_mm256_set_m128i(upper[1], upper[0]), neighbours), across);
-        const __m256i beneath = _mm256_madd_epi16(
-            _mm256_shuffle_epi8(_mm256_set_m128i(lower[1], lower[0]), neighbours), across);
-        const __m256i sum = _mm256_add_epi32(
-            _mm256_mullo_epi32(above, _mm256_sub_epi32(full, down)),
-            _mm256_mullo_epi32(beneath, down));
-        // The wanted byte is the third of each four.
-        const __m256i level = _mm256_add_epi32(sum, half);
-        const __m256i bytes = _mm256_shuffle_epi8(
-            level, _mm256_broadcastsi128_si256(_mm_setr_epi8(
-                2, 6, 10, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)));
+        const __m256i right = _mm256_permutevar8x32_epi32(
+            _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(across + i))), both);
+        const __m256i beneath = _mm256_permutevar8x32_epi32(
+            _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(down + i))), both);
+        const __m256i top = _mm256_madd_epi16(
+            _mm256_shuffle_epi8(_mm256_set_m128i(upper[1], upper[0]), neighbours), right);
+        const __m256i bottom = _mm256_madd_epi16(
+            _mm256_shuffle_epi8(_mm256_set_m128i(lower[1], lower[0]), neighbours), right);
+        // Both are below 2^16: less 2^15 they are signed words, and one instruction mixes them.
+        const __m256i pair = _mm256_xor_si256(
+            _mm256_or_si256(top, _mm256_slli_epi32(bottom, 16)), offset_by);
+        const __m256i level = _mm256_add_epi32(_mm256_madd_epi16(pair, beneath), half);
+        const __m256i bytes = _mm256_shuffle_epi8(level, wanted);  // the third of each four
         const int first = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
-        std::memcpy(out + 3 * at[i], &first, 3);
-        if (i + 1 < count) {
-            const int second = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
-            std::memcpy(out + 3 * at[i + 1], &second, 3);
+        const int second = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+        uint8_t *to = out + 3 * at[i];
+        if (i + 1 == count) {
+            std::memcpy(to, &first, 3);
+            break;
+        }
+        if (at[i + 1] == at[i] + 1) {
+            std::memcpy(to, &first, 4);
+        } else {
+            std::memcpy(to, &first, 3);
+        }
+        to = out + 3 * at[i + 1];
+        if (i + 2 < count && at[i + 2] == at[i + 1] + 1) {
+            std::memcpy(to, &second, 4);
+        } else {
+            std::memcpy(to, &second, 3);
         }
     }
 }

@@ -24,11 +24,12 @@ VIDEO_CLOCK_HZ: Final = 90_000
 _KEY_FRAMES_APART_S: Final = 0.4  # many viewers that lose packets at once need one, not many
 _REFERENCE: Final = (512 * 512, 1_500_000)  # pixels, bit/s
 
-# name -> x264's preset, share of the reference's bits. "sharp" costs three times "light"'s time.
+# name -> x264's preset, share of the reference's bits at most, and the quality (CRF) beyond which
+# no bits are spent: 22 is 46 dB on a talking head. "sharp" costs three times "light"'s time.
 PRESETS: Final = {
-    "light": ("ultrafast", 0.6),
-    "standard": ("ultrafast", 1.0),
-    "sharp": ("veryfast", 1.6),
+    "light": ("ultrafast", 0.6, 25),
+    "standard": ("ultrafast", 1.0, 22),
+    "sharp": ("veryfast", 1.6, 19),
 }
 
 
@@ -37,7 +38,7 @@ class Encoding:
     """How pictures are compressed."""
 
     preset: str = "standard"
-    bitrate_bps: int | None = None  # None: by the preset and the picture's size
+    bitrate_bps: int | None = None  # held; None: what the preset's quality takes, up to its rate
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -46,7 +47,7 @@ class Encoding:
             raise UsageError(f"bitrate {self.bitrate_bps} bit/s: expected 100000 to 20000000")
 
     def rate_bps(self, width: int, height: int) -> int:
-        """Bits a second for pictures of this size, px."""
+        """Bits a second for pictures of this size, px: held if it was asked for, else at most."""
         if self.bitrate_bps is not None:
             return self.bitrate_bps
         pixels, bits = _REFERENCE
@@ -62,16 +63,18 @@ class H264:
         rate_bps = encoding.rate_bps(width, height)
         codec: Any = av.CodecContext.create("libx264", "w")
         codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
-        codec.bit_rate, codec.framerate = rate_bps, fps
+        codec.framerate = fps
         codec.time_base = Fraction(1, VIDEO_CLOCK_HZ)
         codec.gop_size = round(10 * fps)  # a viewer that joins or loses packets asks for its own
         codec.thread_count = 1
         kbps = rate_bps // 1000
+        preset, _, quality = PRESETS[encoding.preset]
+        held = encoding.bitrate_bps is not None
         codec.options = {
-            "preset": PRESETS[encoding.preset][0],
+            "preset": preset,
             "tune": "zerolatency",
             "forced-idr": "1",
-            "x264-params": f"vbv-maxrate={kbps}:vbv-bufsize={kbps}:repeat-headers=1:"
+            "x264-params": f"{f'bitrate={kbps}' if held else f'crf={quality}'}:vbv-maxrate={kbps}:vbv-bufsize={kbps}:repeat-headers=1:"
             "colormatrix=bt709:colorprim=bt709:transfer=bt709:range=tv",
         }
         codec.profile = "Baseline"
