@@ -158,12 +158,13 @@ def converse(
     would come to the end of the footage, and to its dear frames, in the same moment.
     """
     waits_s = [k * (_SPREAD_S + 1 / float(fps)) / count for k in range(count)]
+    warm_s = [WARM_UP_S + waits_s[-1] - wait_s for wait_s in waits_s]
+    said = voice(WARM_UP_S + waits_s[-1] + seconds)  # read before the clock starts
 
     async def all_at_once() -> list[Conversation]:
-        warm_s = [WARM_UP_S + waits_s[-1] - wait_s for wait_s in waits_s]
         told = [
-            _converse(engine, fps, warm_s[k], seconds, k, recorder, waits_s[k])
-            for k in range(count)
+            _converse(engine, fps, warm_s[k], _from(said, k, warm_s[k] + seconds), recorder, wait_s)
+            for k, wait_s in enumerate(waits_s)
         ]
         return list(await asyncio.gather(*told))
 
@@ -171,12 +172,11 @@ def converse(
 
 
 async def _converse(
-    engine: LiveEngine, fps: Fraction, warm_up_s: float, seconds: float, number: int,
-    recorder: Recorder | None, wait_s: float,
+    engine: LiveEngine, fps: Fraction, warm_up_s: float, said: F32, recorder: Recorder | None,
+    wait_s: float,
 ) -> Conversation:  # fmt: skip
-    await asyncio.sleep(wait_s)
-    said = np.roll(voice(warm_up_s + seconds), -round(number * _APART_S * SAMPLE_RATE_HZ))
     sound, clicks = _clicked(said)
+    await asyncio.sleep(wait_s)
     watched, done = _Watched(engine, recorder), Conversation()
     runner = SessionRunner(watched)
     encoding, loop = Encoding(fps), asyncio.get_running_loop()
@@ -249,6 +249,12 @@ async def _converse(
     done.unpainted_frames = counters.unpainted_frames
     done.slipped_ms, done.error = counters.slipped_samples * 1000 / SAMPLE_RATE_HZ, runner.error
     return done
+
+
+def _from(voice: F32, number: int, seconds: float) -> F32:
+    """What caller `number` says."""
+    said: F32 = np.roll(voice, -round(number * _APART_S * SAMPLE_RATE_HZ))
+    return said[: round(seconds * SAMPLE_RATE_HZ)]
 
 
 async def _speak(runner: SessionRunner, sound: F32) -> None:

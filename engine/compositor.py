@@ -127,11 +127,16 @@ class Compositor:
         their shares (summing to 1; more than one while one fades into the next); previous: the
         `mended` of the frame before.
         """
-        frame = background.copy()
-        guided = self._renderer is not None
-        layers = self.layers(background, placement, expression, sources, guided=guided)
+        guided, frame = self._renderer is not None, None
+        if self._painter is not None and not guided:
+            frame = np.empty_like(background)  # the painter fills it on its way
+        layers = self.layers(background, placement, expression, sources, guided=guided, frame=frame)
         if layers is None:
-            return Painting(frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8), None)
+            empty = np.zeros((0, 0), np.uint8)
+            return Painting(background.copy(), (0, 0, 0, 0), empty, None)
+        if frame is not None:
+            return Painting(frame, layers.box, layers.mask, None)
+        frame = background.copy()
         mended = None
         if self._renderer and layers.guides is not None and layers.crop is not None:
             mended = self._renderer.mend(layers.painted, layers.guides, layers.crop, previous)
@@ -149,10 +154,12 @@ class Compositor:
         sources: list[tuple[MouthSource, float]],
         *,
         guided: bool,
+        frame: U8 | None = None,
     ) -> Layers | None:
         """What `paint` lays into the frame, before any mending; None if the face is outside.
 
-        With `guided`, the patch holds the renderer's crop and the guides are drawn.
+        With `guided`, the patch holds the renderer's crop and the guides are drawn. A `frame` of
+        the background's shape becomes the background with the patch in it.
         """
         height, width = background.shape[0] * 2 // 3, background.shape[1]
         crop = None
@@ -160,7 +167,9 @@ class Compositor:
             detail = DETAILS[0] if self._renderer is None else self._renderer.detail
             crop = MouthCrop.around(placement, self._mesh.model, detail)
         if self._painter is not None:
-            return _in_one_go(self._painter, background, placement, expression, sources, crop)
+            return _in_one_go(
+                self._painter, background, placement, expression, sources, crop, frame
+            )
         vertices, grid = drive(self._mesh, placement, expression)
         start, moved, points = place(placement, vertices, grid)
         driven = Driven(vertices, grid, points, expression, placement.scale)
@@ -184,6 +193,10 @@ class Compositor:
         guides = np.zeros((*painted.shape[:2], GUIDES), np.uint8) if guided else None
         self._lay_lips(painted, mask, guides, driven.seen_from(x0, y0), sources)
         seen = None if crop is None else crop.seen_from(x0, y0)
+        if frame is not None:
+            frame[:] = background
+            with stage("color"):
+                color.rgb_region_into_i420(painted, frame, x0, y0, mask)
         return Layers(box, painted, mask, guides, seen)
 
     @stage("composite")
@@ -256,6 +269,7 @@ def _in_one_go(
     expression: F32,
     sources: list[tuple[MouthSource, float]],
     crop: MouthCrop | None,
+    frame: U8 | None,
 ) -> Layers | None:
     """`Compositor.layers` where the kernels are compiled; with a crop, guides are drawn."""
     rows, width = background.shape
@@ -273,8 +287,9 @@ def _in_one_go(
     listening = recorder()
     spent = None if listening is None else np.zeros(len(STAGES), np.int64)
     patch = painter.paint(
-        placed, background, expression, views, placement.scale, guided=crop is not None, spent=spent
-    )
+        placed, background, expression, views, placement.scale, guided=crop is not None,
+        frame=frame, spent=spent,
+    )  # fmt: skip
     if listening is not None and spent is not None:
         took = dict(zip(STAGES, spent.tolist(), strict=True))
         del took["warp"]  # it is this stage itself

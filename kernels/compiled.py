@@ -20,6 +20,7 @@ ABI_VERSION = 9  # the same number stands in cpu.cpp; both change with any signa
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
+_SHORT = 40_000  # multiply-adds or so: 20 to 50 us
 _POINTER = ctypes.c_void_p
 _INT = ctypes.c_int32
 _FLOAT = ctypes.c_float
@@ -65,7 +66,6 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_warp_mesh": [_POINTER] + [_INT] * 3 + [_POINTER] * 3 + [_INT] * 5 + [_POINTER] * 2,
         "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
         "ls_affine": [_POINTER, _INT, _POINTER, _POINTER, _INT, _POINTER],
-        "ls_encoder_step": [_POINTER] * 12,
         "ls_renderer_run": [_POINTER, _POINTER, _FLOAT] + [_POINTER] * 3,
         "ls_sharpen": [_POINTER, _INT, _INT, _FLOAT] + [_POINTER] * 3,
         "ls_crop_out": [_POINTER] * 2
@@ -77,11 +77,12 @@ def open_library(path: Path) -> ctypes.CDLL:
         + [_INT] * 2
         + [_POINTER] * 2
         + [_INT, ctypes.c_double]
-        + [_POINTER] * 4,
+        + [_POINTER] * 5,
         "ls_mix": [_INT, _POINTER, _POINTER, _INT, _POINTER],
         "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
     }
     short: dict[str, list[Any]] = {
+        "ls_encoder_step": [_POINTER] * 12,
         "ls_features_step": [_POINTER] * 5,
         "ls_trace_back": [_INT, _INT] + [_POINTER] * 3,
         "ls_place_face": [_POINTER] * 6 + [_INT] * 2 + [_POINTER] * 3,
@@ -103,13 +104,17 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_mesh_is_sound": [_POINTER, _POINTER, _INT, _POINTER, _INT, _FLOAT],
     }
     # Conversations share one interpreter lock. A long kernel lets go of it; a short one would wait
-    # longer to have it back than it runs.
+    # longer to have it back than it runs. Those that are short on small inputs are there twice.
     holding = ctypes.PyDLL(str(path))
     for name, arguments in {**signatures, **short}.items():
         function = getattr(holding if name in short else loaded, name)
         function.argtypes = arguments
         function.restype = None
         setattr(loaded, name, function)
+    for name in ("ls_min_plus", "ls_feature_distance"):
+        function = getattr(holding, name)
+        function.argtypes, function.restype = signatures[name], None
+        setattr(loaded, f"{name}_held", function)
     for name in (
         "ls_stirred",
         "ls_renderer_fits",
@@ -162,7 +167,9 @@ def min_plus(score: F32, predecessors: I32, transition_cost: F32, emission: F32)
     states, slots = predecessors.shape
     best = np.empty(states, np.float32)
     back = np.empty(states, np.int32)
-    library().ls_min_plus(
+    few = states * slots <= _SHORT
+    relax = library().ls_min_plus_held if few else library().ls_min_plus
+    relax(
         states,
         slots,
         _pointer(score),
@@ -191,9 +198,9 @@ def feature_distance(features: F32, wanted: F32, base: F32) -> F32:
     base = np.ascontiguousarray(base)
     total = np.empty_like(base)
     k, n = features.shape
-    library().ls_feature_distance(
-        n, k, _pointer(features), _pointer(wanted), _pointer(base), _pointer(total)
-    )
+    few = k * n <= _SHORT
+    measure = library().ls_feature_distance_held if few else library().ls_feature_distance
+    measure(n, k, _pointer(features), _pointer(wanted), _pointer(base), _pointer(total))
     return total
 
 

@@ -446,13 +446,14 @@ LS_EXPORT int32_t ls_place_face(
 }
 
 // The pixels. `memory`, `kept` and `box` as the first call left them; `painted` u8 [h, w, 3]; `mask`
-// u8 [h, w], zeros; `guides` u8 [h, w, 3], zeros, or null; `spent` i64 [3], ns of colour, warp and
-// composite, or null. Returns 0, or 1 where a source's mesh is unsound.
+// u8 [h, w], zeros; `guides` u8 [h, w, 3], zeros, or null; `frame` u8 [height*3/2, width], becomes the
+// background with the patch in it, or null; `spent` i64 [3], ns of colour, warp and composite, or
+// null. Returns 0, or 1 where a source's mesh is unsound.
 LS_EXPORT int32_t ls_paint_face(
     const Painter *painter, float *memory, const int32_t *kept, const int32_t *box,
     const uint8_t *background, int32_t width, int32_t height, const float *wanted,
     const Source *sources, int32_t count, double scale, uint8_t *painted, uint8_t *mask,
-    uint8_t *guides, int64_t *spent) {
+    uint8_t *guides, uint8_t *frame, int64_t *spent) {
     const Painter &p = *painter;
     const Face face(p, memory);
     Stages stages(spent);
@@ -469,6 +470,11 @@ LS_EXPORT int32_t ls_paint_face(
     stages.end(Stages::kWarp);
     const bool sound = lay_lips(
         p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, guides, stages);
+    if (frame) std::memcpy(frame, background, (int64_t)width * height * 3 / 2);
     stages.end(Stages::kComposite);
+    if (frame) {
+        ls_rgb_region_into_i420(painted, mask, width, height, box[0], box[1], w, h, frame);
+    }
+    stages.end(Stages::kColor);
     return sound ? 0 : 1;
 }

@@ -8,6 +8,9 @@
 LS_EXPORT void ls_i420_region_to_rgb(
     const uint8_t *i420, int32_t width, int32_t height, int32_t x, int32_t y, int32_t w, int32_t h,
     uint8_t *rgb);
+LS_EXPORT void ls_rgb_region_into_i420(
+    const uint8_t *rgb, const uint8_t *mask, int32_t width, int32_t height, int32_t x, int32_t y,
+    int32_t w, int32_t h, uint8_t *i420);
 LS_EXPORT int32_t ls_mesh_is_sound(
     const float *source_xy, const float *target_xy, int32_t vertices, const int32_t *triangles,
     int32_t count, float limit);

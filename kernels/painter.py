@@ -180,21 +180,26 @@ class FacePainter:
 
     def paint(
         self, placed: Placed, background: U8, wanted: F32, sources: Sequence[MouthView],
-        scale: float, *, guided: bool, spent: NDArray[np.int64] | None,
+        scale: float, *, guided: bool, frame: U8 | None, spent: NDArray[np.int64] | None,
     ) -> Painted:  # fmt: skip
         """The patch of a face that was placed, in a frame u8 [h*3/2, w] I420.
 
-        sources: their shares sum to 1. scale: px per inter-ocular distance. spent: i64 [3], takes
+        sources: their shares sum to 1. scale: px per inter-ocular distance. frame: becomes the
+        background with the patch in it; of its shape, contiguous. spent: i64 [3], takes
         the ns of STAGES. Raises: UsageError where a coordinate is not a number, or far outside.
         """
         x0, y0, x1, y1 = placed.box
         rows, width = background.shape
         height = rows * 2 // 3
         inside = 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
-        if background.dtype != np.uint8 or not background.flags.c_contiguous or not inside:
+        fits = all(
+            one.dtype == np.uint8 and one.flags.c_contiguous and one.shape == (rows, width)
+            for one in ((background,) if frame is None else (background, frame))
+        )
+        if not (fits and inside):
             raise UsageError(
                 f"background is {background.dtype} {background.shape}, the patch {placed.box}; "
-                "expected u8 [h*3/2, w], contiguous, with the patch inside"
+                "expected u8 [h*3/2, w], contiguous, with the patch inside, and a frame alike"
             )
         shape = (y1 - y0, x1 - x0)
         painted, mask = np.empty((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
@@ -214,7 +219,7 @@ class FacePainter:
             self._at, address(placed.memory), address(placed.kept), address(placed.bounds),
             address(background), width, height, self._f32("wanted", wanted, (self._size,)),
             ctypes.addressof(views), len(sources), scale, address(painted), address(mask),
-            None if guides is None else address(guides), None if spent is None else address(spent),
+            *(None if out is None else address(out) for out in (guides, frame, spent)),
         )  # fmt: skip
         if unsound:
             raise UsageError(_UNSOUND)

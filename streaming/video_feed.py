@@ -69,12 +69,12 @@ class H264:
         codec.thread_count = 1
         kbps = rate_bps // 1000
         preset, _, quality = PRESETS[encoding.preset]
-        held = encoding.bitrate_bps is not None
+        aim = f"crf={quality}" if encoding.bitrate_bps is None else f"bitrate={kbps}"
         codec.options = {
             "preset": preset,
             "tune": "zerolatency",
             "forced-idr": "1",
-            "x264-params": f"{f'bitrate={kbps}' if held else f'crf={quality}'}:vbv-maxrate={kbps}:vbv-bufsize={kbps}:repeat-headers=1:"
+            "x264-params": f"{aim}:vbv-maxrate={kbps}:vbv-bufsize={kbps}:repeat-headers=1:"
             "colormatrix=bt709:colorprim=bt709:transfer=bt709:range=tv",
         }
         codec.profile = "Baseline"
