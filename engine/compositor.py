@@ -254,10 +254,9 @@ class Compositor:
     ) -> tuple[U8, F32]:
         """One source's lips and inner mouth on the driven mesh, u8 [h, w, 3], and how far what is
         in the gap is to be trusted, f32 [G]."""
-        at, trust = lend(source.placement, (*source.origin, source.zoom), driven)
+        at, trust, lowered = lend(source.placement, (*source.origin, source.zoom), driven)
         warped, _ = warp_mesh(source.rgb, at, driven.points, self._lips, shape)
         # Also where lips meet: an edge that is sampled once a pixel is a stair.
-        lowered = float(driven.vertices[13, 1] - source.placement.free[13, 1])
         self._inner.paint(warped, Lent(source.rgb, at, trust, lowered), driven)
         return warped, trust
 

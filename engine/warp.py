@@ -167,11 +167,14 @@ def inner_grid(vertices: F32) -> F32:
     return (upper + share * (lower - upper)).reshape(-1, 3).astype(np.float32)
 
 
-def lend(source: Placement, view: tuple[float, float, float], driven: Driven) -> tuple[F32, F32]:
+def lend(
+    source: Placement, view: tuple[float, float, float], driven: Driven
+) -> tuple[F32, F32, float]:
     """Where a driven face finds its lips and the inside of its mouth in a source's picture.
 
     view: left and top of that picture in the coordinates of its placement, px, and its zoom.
-    Returns: points f32 [468 + G, 2] px, and f32 [G], how far what is in the gap is to be trusted.
+    Returns: points f32 [468 + G, 2] px; f32 [G], how far what is in the gap is to be trusted; and
+    how far the driven upper lip is below the source's, inter-ocular distances.
     """
     return face.lend(
         driven.vertices, driven.grid, source.free, source.pose, np.array(view, np.float32),

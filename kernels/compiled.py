@@ -93,7 +93,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_stirred": [_POINTER] * 3 + [_INT, _FLOAT] + [_POINTER] * 2,
         "ls_lend": [_POINTER, _POINTER, _INT, _POINTER, _INT, _POINTER, _POINTER]
         + [_POINTER, _INT, _POINTER, _INT, _FLOAT]
-        + [_POINTER] * 3,
+        + [_POINTER] * 4,
         "ls_relight": [_POINTER] * 2
         + [_INT] * 3
         + [_POINTER] * 2
@@ -431,7 +431,7 @@ def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I3
 
 def lend(
     vertices: F32, grid: F32, freed: F32, pose: F32, view: F32, lips: I32, chin: I32, inset: float
-) -> tuple[F32, F32]:
+) -> tuple[F32, F32, float]:
     """See `face.lend`."""
     vertices, grid, freed = (
         np.ascontiguousarray(vertices),
@@ -442,14 +442,14 @@ def lend(
     lips, chin = np.ascontiguousarray(lips), np.ascontiguousarray(chin)
     count, n = len(freed), lips.shape[1]
     points = np.empty((count + len(grid), 2), np.float32)
-    trust = np.empty(len(grid), np.float32)
+    trust, lowered = np.empty(len(grid), np.float32), np.empty(1, np.float32)
     scratch = np.empty((count + len(grid), 3), np.float32)
     library().ls_lend(
         _pointer(vertices), _pointer(grid), len(grid) // n, _pointer(freed), count, _pointer(pose),
         _pointer(view), _pointer(lips), n, _pointer(chin), len(chin), inset,
-        _pointer(scratch), _pointer(points), _pointer(trust),
+        _pointer(scratch), _pointer(points), _pointer(trust), _pointer(lowered),
     )  # fmt: skip
-    return points, trust
+    return points, trust, float(lowered[0])
 
 
 def relight(

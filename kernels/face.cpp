@@ -144,9 +144,9 @@ LS_EXPORT int32_t ls_stirred(
 LS_EXPORT void ls_lend(
     const float *vertices, const float *grid, int32_t rows, const float *freed, int32_t count,
     const float *pose, const float *view, const int32_t *lip_lines, int32_t n, const int32_t *chin,
-    int32_t chin_count, float inset, float *own, float *points, float *trust) {
+    int32_t chin_count, float inset, float *own, float *points, float *trust, float *lowered) {
     const Lips lips(lip_lines, n);
-    float jaw[3];
+    float jaw[3], shared[3];
     for (int c = 0; c < 3; ++c) {
         float theirs = 0, ours = 0;
         for (int i = 0; i < chin_count; ++i) {
@@ -154,19 +154,26 @@ LS_EXPORT void ls_lend(
             ours += vertices[3 * chin[i] + c];
         }
         jaw[c] = theirs / (float)chin_count - ours / (float)chin_count;
+        const float lip = freed[3 * lips.upper[n / 2] + c] - vertices[3 * lips.upper[n / 2] + c];
+        const float least = std::fmin(std::fabs(lip), std::fabs(jaw[c]));
+        shared[c] = lip * jaw[c] > 0 ? std::copysign(least, lip) : 0.0f;
+        jaw[c] -= shared[c];
+        if (c == 1) *lowered = shared[c] - lip;
     }
     const float like = lips.gap(freed) / std::fmax(lips.gap(vertices), 1e-3f);
     const float likeness =
         smoothstep((like - 0.45f) / 0.35f) * smoothstep((0.11f - std::fabs(jaw[1])) / 0.07f);
     for (int r = 0; r < rows; ++r) {
-        const float follow = likeness * smoothstep((float)r / (float)(rows - 1));
+        const float down = (float)r / (float)(rows - 1), follow = likeness * smoothstep(down);
         for (int i = 0; i < n; ++i) {
             const int at = r * n + i;
             const float roof = freed[3 * lips.upper[i] + 1], floor = freed[3 * lips.lower[i] + 1];
             const float span = floor - roof, low = roof + 0.06f * span;
             const float high = std::fmax(floor - 0.06f * span, low);
             float *point = own + 3 * at;  // of the grid, after the vertices
-            for (int c = 0; c < 3; ++c) point[c] = grid[3 * at + c] + follow * jaw[c];
+            for (int c = 0; c < 3; ++c) point[c] = grid[3 * at + c] + shared[c] + follow * jaw[c];
+            const float top = grid[3 * i + 1] + shared[1];  // follow is 0 there
+            point[1] += (1 - down) * std::fmax(roof - top, 0.0f);
             const float held = clamp(point[1], low, high);
             const float beyond = std::fmax(point[1] - held, 0.0f);
             const float thin = smoothstep((span - 0.01f) / 0.04f);

@@ -113,13 +113,16 @@ def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I3
 
 def lend(
     vertices: F32, grid: F32, freed: F32, pose: F32, view: F32, lips: I32, chin: I32, inset: float
-) -> tuple[F32, F32]:
+) -> tuple[F32, F32, float]:
     """Where a driven face finds its lips and the inside of its mouth in a source's picture.
 
-    Near the upper lip the mapping is rigid with the head, near the lower lip with the jaw; in
-    between, where the mouth is dark, it stretches. A point that would fall on the source's lips is
-    held inside its gap. A source that is much less open can only lend what hangs from the head
-    (the upper teeth); trust is 0 where it has nothing to show.
+    What lies between the two in the same way at the upper lip and at the chin is no motion of the
+    mouth: two frames were tracked a little apart, by up to 7 % of the inter-ocular distance. It is
+    taken out first. Near the upper lip the mapping is rigid with the head, near the lower lip with
+    the jaw; in between, where the mouth is dark, it stretches. A point that would fall on the
+    source's lips is held inside its gap; under a lip that is raised higher than the source's the
+    teeth come along, for a band of one row would show. A source that is much less open can only
+    lend what hangs from the head (the upper teeth); trust is 0 where it has nothing to show.
 
     A tracked lip edge is true to about a pixel, so teeth cling to it. Between mouths of like
     opening that is right; where the driven mouth closes over the source's teeth they would show as
@@ -134,7 +137,8 @@ def lend(
         inset: how far inside the lip, at most, inter-ocular distances.
 
     Returns:
-        points f32 [V + G, 2] px in the source's picture, and trust f32 [G], 0 to 1.
+        points f32 [V + G, 2] px in the source's picture; trust f32 [G], 0 to 1; and how far the
+        driven upper lip is below the source's, inter-ocular distances.
     """
     require("vertices", vertices, np.float32, (None, 3))
     require("grid", grid, np.float32, (None, 3))

@@ -276,8 +276,8 @@ void draw_gap(
 
 // InnerMouth.paint: the gap and its edges, sampled finely.
 void paint_gap(
-    const Painter &p, const Source &source, const Face &face, const float *points, const float *at,
-    const float *trust, float jaw, double scale, uint8_t *warped, int h, int w) {
+    const Painter &p, const Source &source, const float *grid, const float *points, const float *at,
+    const float *trust, float lowered, float jaw, double scale, uint8_t *warped, int h, int w) {
     Bounds bounds;
     for (int i = p.vertices; i < p.all(); ++i) bounds.add(points + 2 * i);
     const int x0 = std::max((int)std::floor(bounds.low[0]) - 2, 0);
@@ -296,13 +296,11 @@ void paint_gap(
     uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
     ls_halve_into(fine, covered, rows, columns, window, 3 * w);
     const float least = *std::min_element(trust, trust + p.grid());
-    const int upper_lip = p.lips[p.columns / 2];
-    const float lowered = face.vertices[3 * upper_lip + 1] - source.freed[3 * upper_lip + 1];
     if (least >= p.trusted && lowered <= p.least_lowered) return;
     moved_by(points, p.all(), (float)box.x0, (float)box.y0, 1, close_up);
     draw_gap(
-        p, window, 3 * w, rows, columns, close_up + 2 * p.vertices, face.grid, trust, least,
-        lowered, jaw, scale);
+        p, window, 3 * w, rows, columns, close_up + 2 * p.vertices, grid, trust, least, lowered,
+        jaw, scale);
 }
 
 // ----------------------------------------------------------------------------- the lips
@@ -355,15 +353,16 @@ bool lay_lips(
         uint8_t *own = Scratch::zeros(s ? *one : *layer, 3 * pixels);
         float *at = Scratch::take(scratch.at, 2 * p.all());
         float *trust = Scratch::take(scratch.trust, p.grid());
+        float lowered;
         ls_lend(
             face.vertices, face.grid, p.rows, source.freed, p.vertices, source.pose, source.view,
             p.lips, p.columns, p.chin, p.chin_count, p.inset,
-            Scratch::take(scratch.own, 3 * p.all()), at, trust);
+            Scratch::take(scratch.own, 3 * p.all()), at, trust, &lowered);
         if (!ls_mesh_is_sound(at, points, p.all(), nullptr, 0, p.coordinate_limit)) return false;
         ls_warp_mesh(
             source.rgb, source.height, source.width, 3, at, points, p.mouth, p.mouth_count, h, w, 0,
             0, own, covered);
-        paint_gap(p, source, face, points, at, trust, jaw, scale, own, h, w);
+        paint_gap(p, source, face.grid, points, at, trust, lowered, jaw, scale, own, h, w);
         stages.end(Stages::kWarp);
         ls_relight(
             own, below, stride, h, w, points, p.skin, p.skin_count, p.limits,

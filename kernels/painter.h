@@ -38,7 +38,8 @@ LS_EXPORT int32_t ls_stirred(
 LS_EXPORT void ls_lend(
     const float *vertices, const float *grid, int32_t rows, const float *freed, int32_t count,
     const float *pose, const float *view, const int32_t *lip_lines, int32_t n, const int32_t *chin,
-    int32_t chin_count, float inset, float *own, float *points, float *trust);
+    int32_t chin_count, float inset, float *own, float *points, float *trust,
+    float *lowered);
 LS_EXPORT void ls_relight(
     uint8_t *layer, const uint8_t *below, int32_t below_stride, int32_t h, int32_t w,
     const float *points, const int32_t *skin, int32_t count, const float *limits, double *scratch,

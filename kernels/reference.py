@@ -455,19 +455,25 @@ def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I3
 
 def lend(
     vertices: F32, grid: F32, freed: F32, pose: F32, view: F32, lips: I32, chin: I32, inset: float
-) -> tuple[F32, F32]:
+) -> tuple[F32, F32, float]:
     """See `face.lend`."""
     f = np.float32
     upper, lower, outer_upper, outer_lower = lips
     n, middle = len(upper), len(upper) // 2
     points = grid.reshape(-1, n, 3)
     jaw = _mean_in_order(freed[chin]) - _mean_in_order(vertices[chin])
+    lip = freed[upper[middle]] - vertices[upper[middle]]
+    shared = np.minimum(np.abs(lip), np.abs(jaw)) * np.sign(lip) * (lip * jaw > 0)
+    jaw = jaw - shared
     gaps = [v[lower[middle], 1] - v[upper[middle], 1] for v in (freed, vertices)]
     like = gaps[0] / np.maximum(gaps[1], f(1e-3))
     likeness = _smooth((like - f(0.45)) / f(0.35)) * _smooth((f(0.11) - np.abs(jaw[1])) / f(0.07))
-    follow = likeness * _smooth(np.arange(len(points), dtype=f) / f(len(points) - 1))
-    points = points + follow[:, None, None] * jaw
+    down = np.arange(len(points), dtype=f) / f(len(points) - 1)
+    follow = likeness * _smooth(down)
+    points = points + shared + follow[:, None, None] * jaw
     roof, floor = freed[upper, 1], freed[lower, 1]
+    raised = np.maximum(roof - points[0, :, 1], f(0))
+    points[..., 1] += (1 - down)[:, None] * raised
     span = floor - roof
     low = roof + f(0.06) * span
     high = np.maximum(floor - f(0.06) * span, low)
@@ -487,7 +493,8 @@ def lend(
     edge[upper, 1] -= drawn_in
     edge[lower, 1] += drawn_in
     placed = project(pose, np.concatenate([edge, points.reshape(-1, 3)]))
-    return (placed - view[:2]) * view[2], trust.reshape(-1)
+    lowered = float(shared[1] - lip[1])
+    return (placed - view[:2]) * view[2], trust.reshape(-1), lowered
 
 
 def _mean_in_order(rows: F32) -> F32:

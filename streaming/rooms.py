@@ -18,6 +18,7 @@ from lipstream.streaming.video_feed import Encoding, VideoFeed
 logger = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 256  # members that left, with the reason
+_TIDY_S: Final = 60.0
 
 
 class Busy(LipstreamError):
@@ -66,6 +67,7 @@ class Rooms:
         self._ending: set[asyncio.Task[None]] = set()
         self._entry = asyncio.Lock()
         self._reasons: dict[str, str] = {}  # why each of the last members left
+        self._tidying: asyncio.Task[None] | None = None
         self.opened = 0  # ever
 
     def __iter__(self) -> Any:
@@ -102,6 +104,8 @@ class Rooms:
                     name, target, engine.delay_ms, runner, VideoFeed(runner, self._encoding)
                 )
                 self.opened += 1
+                if self._tidying is None or self._tidying.done():
+                    self._tidying = asyncio.get_running_loop().create_task(self._tidy())
             if len(room.members) + room.expected >= self._viewers_capacity:
                 raise Busy(f"{self._viewers_capacity} take part in {room.name!r}; try again later")
             room.expected += 1
@@ -152,8 +156,16 @@ class Rooms:
             await asyncio.to_thread(room.runner.close)
             await asyncio.to_thread(give_back)
 
+    async def _tidy(self) -> None:
+        """While anybody talks: bursts leave free memory scattered, and hours of them add up."""
+        while self._rooms:
+            await asyncio.sleep(_TIDY_S)
+            await asyncio.to_thread(give_back)
+
     async def close(self) -> None:
         """End all."""
+        if self._tidying is not None:
+            self._tidying.cancel()
         for room in self:
             for key in tuple(room.members):
                 await self.leave(key, "the server stops")

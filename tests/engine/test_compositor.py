@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def heights_of(expression: F32) -> F32:
 def lent(vertices: F32, grid: F32, source: Placement) -> tuple[F32, F32]:
     """Where the grid finds its pixels on a frontal source, canonical f32 [G, 2], and its trust."""
     driven = Driven(vertices, grid, np.zeros((0, 2), np.float32), source.expression, source.scale)
-    points, trust = lend(source, (0.0, 0.0, 1.0), driven)
+    points, trust, _ = lend(source, (0.0, 0.0, 1.0), driven)
     return (points[len(vertices) :] - source.translation[:2]) / source.scale, trust
 
 
@@ -168,6 +169,31 @@ def test_upper_teeth_stay_with_the_head_and_lower_teeth_with_the_jaw() -> None:
     jaw = shut.free[152, 1] - target[152, 1]
     bottom = rows[0][-2, middle] - rows[1][-2, middle]
     assert bottom[1] == pytest.approx(jaw, abs=0.03)
+
+
+@pytest.mark.parametrize("apart", [-0.08, -0.02, 0.05])
+def test_frames_tracked_a_little_apart_lend_the_same(apart: float) -> None:
+    """Where a tracker puts the whole mouth higher or lower on the head, no tooth moves."""
+    source = placed(MODEL, opened(0.18))
+    down = np.array([0, apart, 0], np.float32)
+    target, grid = drive(MESH, source, opened(0.18))
+    still, plain = lent(target, grid, source)
+    points, trust = lent(target, grid, replace(source, free=source.free + down))
+    np.testing.assert_allclose(points, still + down[:2], atol=1e-5)
+    np.testing.assert_allclose(trust, plain, atol=1e-3)
+
+
+def test_under_a_raised_lip_no_row_is_shown_twice() -> None:
+    """A band of one row is what a mouth must not show: teeth come along with the lip."""
+    source = placed(MODEL, opened(0.16))
+    target, grid = drive(MESH, placed(MODEL, opened(0.2)), opened(0.2))
+    up = np.array([0, -0.04, 0], np.float32)
+    target[list(INNER_UPPER_LIP)[1:-1]] += up
+    raised = inner_grid(target)
+    for column in range(3, 8):
+        rows = lent(target, raised, source)[0].reshape(-1, 11, 2)[:, column, 1]
+        even = (rows[-1] - rows[0]) / (len(rows) - 1)
+        assert np.diff(rows)[:-1].min() > 0.4 * even
 
 
 def test_a_closed_source_cannot_lend_an_open_mouth() -> None:

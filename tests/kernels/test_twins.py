@@ -322,6 +322,7 @@ def test_a_mouth_that_is_lent(seed, rows):
     expected, got = reference.lend(*arguments), compiled.lend(*arguments)
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_array_equal(got[1], expected[1])
+    assert got[2] == expected[2]
 
 
 @FEW
