@@ -331,7 +331,7 @@ def sharpened(difference: F32, seen: U8, amount: float) -> F32:
     seen = np.ascontiguousarray(seen)
     rows, columns = seen.shape[:2]
     out = np.array(difference, order="C")
-    scratch = np.empty((rows + 1, columns), np.float32)
+    scratch = np.empty((rows + 3, columns), np.float32)
     library().ls_sharpen(
         _pointer(seen), rows, columns, amount, _pointer(scratch), _pointer(scratch[rows:]),
         _pointer(out),

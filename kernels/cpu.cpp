@@ -688,6 +688,31 @@ LS_MULTIVERSION static int five_rows(
     return last - first + 1;
 }
 
+// What alternates from pixel to pixel in both directions, out of one plane: a network that paints
+// two by two pixels at once leaves it, and nothing in a face looks like that.
+LS_MULTIVERSION static void without_grid(int rows, int columns, float *plane) {
+    for (int row = 0; row < rows; row += 2) {
+        float *top = plane + (int64_t)row * columns, *bottom = top + columns;
+        for (int i = 0; i < columns; i += 2) {
+            const float grid = ((top[i] - top[i + 1]) - (bottom[i] - bottom[i + 1])) * 0.25f;
+            top[i] -= grid, top[i + 1] += grid, bottom[i] += grid, bottom[i + 1] -= grid;
+        }
+    }
+}
+
+// 1 2 1 both ways round one row, the border repeated; `down` is scratch of columns.
+LS_MULTIVERSION static void three_by_three(
+    const float *__restrict above, const float *__restrict own, const float *__restrict below,
+    int columns, float *__restrict down, float *__restrict out) {
+    for (int i = 0; i < columns; ++i) down[i] = ((above[i] + 2 * own[i]) + below[i]) * 0.25f;
+    for (int i = 1; i < columns - 1; ++i) {
+        out[i] = ((down[i - 1] + 2 * down[i]) + down[i + 1]) * 0.25f;
+    }
+    const int last = columns - 1;
+    out[0] = ((down[0] + 2 * down[0]) + down[ls_min(1, last)]) * 0.25f;
+    out[last] = ((down[ls_max(last - 1, 0)] + 2 * down[last]) + down[last]) * 0.25f;
+}
+
 LS_BODY void sharpen_at(
     const float *own, const float *sums, int high, int columns, float amount, int i, float *out) {
     const int first = ls_max(i - 2, 0), last = ls_min(i + 2, columns - 1);
@@ -711,19 +736,25 @@ LS_MULTIVERSION static void sharpen_row(
     }
 }
 
-// `mended` is scratch of rows x columns, `sums` of columns.
+// `mended` is scratch of rows x columns, `lines` of 3 x columns; rows and columns are even.
 LS_EXPORT void ls_sharpen(
-    const uint8_t *seen, int32_t rows, int32_t columns, float amount, float *mended, float *sums,
+    const uint8_t *seen, int32_t rows, int32_t columns, float amount, float *mended, float *lines,
     float *difference) {
+    float *sums = lines, *down = sums + columns, *soft = down + columns;
     const float full = (float)(1.0 / 255.0);
     const int64_t area = (int64_t)rows * columns;
     for (int c = 0; c < 3; ++c) {
         float *plane = difference + c * area;
+        without_grid(rows, columns, plane);
         for (int64_t i = 0; i < area; ++i) mended[i] = (float)seen[6 * i + c] * full + plane[i];
         for (int row = 0; row < rows; ++row) {
             const int high = five_rows(mended, row, rows, columns, sums);
             const int64_t at = (int64_t)row * columns;
-            sharpen_row(mended + at, sums, high, columns, amount, plane + at);
+            const float *own = mended + at;
+            const float *above = row ? own - columns : own;
+            const float *below = row + 1 < rows ? own + columns : own;
+            three_by_three(above, own, below, columns, down, soft);
+            sharpen_row(soft, sums, high, columns, amount, plane + at);
         }
     }
 }

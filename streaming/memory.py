@@ -1,8 +1,8 @@
 """Gives back what a conversation held.
 
 A closed call is a web of objects that refer to each other, about 1 MiB that only a whole collection
-finds; and glibc keeps freed memory in the arena of the thread that freed it. Left alone, a server
-holds 60 MiB more after fifty calls.
+finds; and glibc keeps freed memory in the arena of the thread that freed it, up to eight arenas a
+core. Left alone, a server holds 60 MiB more after fifty calls.
 """
 
 from __future__ import annotations
@@ -10,15 +10,27 @@ from __future__ import annotations
 import ctypes
 import gc
 from functools import cache
-from typing import Any
+from typing import Any, Final
+
+_M_ARENA_MAX: Final = -8  # of mallopt, malloc.h
+_ARENAS: Final = 2
 
 
 @cache
-def _trim() -> Any:
+def _libc(name: str) -> Any:
     try:
-        return ctypes.CDLL(None).malloc_trim
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # not glibc
-        return lambda _: 0
+        return lambda *_: 0
+
+
+def few_arenas() -> None:
+    """Two heaps for all threads (glibc only); before the threads begin.
+
+    The interpreter's lock keeps most of them apart anyway. Measured: 131 to 136 MiB over a dozen
+    calls in place of 147 to 156, and pictures as timely as before.
+    """
+    _libc("mallopt")(_M_ARENA_MAX, _ARENAS)
 
 
 def settle() -> None:
@@ -30,4 +42,4 @@ def settle() -> None:
 def give_back() -> None:
     """Collect, and return free memory to the system (glibc only); in any thread."""
     gc.collect()
-    _trim()(0)
+    _libc("malloc_trim")(0)

@@ -18,6 +18,7 @@ from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming import aiortc_tuning
 from lipstream.streaming.audio_file import AudioFile
 from lipstream.streaming.ice import IceServer, from_links
+from lipstream.streaming.memory import few_arenas
 from lipstream.streaming.runner import LiveEngine, SessionRunner, warm_up
 from lipstream.streaming.sound_card import SoundCard
 from lipstream.streaming.stopping import cancelled_by_sigterm
@@ -77,6 +78,7 @@ def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
         PublishError: the server refuses us, or cannot be reached at the first attempt.
         LipstreamError: the voice cannot be had.
     """
+    few_arenas()
     warm_up(engine)
     aiortc_tuning.apply(aiortc_tuning.Tuning(loopback=options.local))
     return asyncio.run(_publish(engine, options))

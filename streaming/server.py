@@ -25,6 +25,7 @@ from lipstream.streaming import aiortc_tuning, api, websocket, whep, whip
 from lipstream.streaming.aioice_tuning import PortRange
 from lipstream.streaming.catalogue import Catalogue, EngineSetting, Gallery
 from lipstream.streaming.ice import IceServer
+from lipstream.streaming.memory import few_arenas
 from lipstream.streaming.metrics import exposition
 from lipstream.streaming.rooms import Rooms
 from lipstream.streaming.runner import LiveEngine
@@ -150,6 +151,7 @@ def serve(
     Raises:
         LipstreamError: no targets, a bad bundle, or a port that cannot be had.
     """
+    few_arenas()
     workers = Workers(options.processes) if options.processes else None
     try:
         asyncio.run(_serve(Catalogue(Path(folder), setting, workers), options, tell))

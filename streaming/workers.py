@@ -32,7 +32,7 @@ import numpy as np
 from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.errors import LipstreamError
 from lipstream.engine.types import U8, AudioChunk, VideoFrame
-from lipstream.streaming.memory import give_back, settle
+from lipstream.streaming.memory import few_arenas, give_back, settle
 from lipstream.streaming.runner import LiveSession, warm_up
 
 if TYPE_CHECKING:
@@ -283,6 +283,7 @@ def _pictures(memory: SharedMemory, shape: tuple[int, int]) -> U8:
 
 def _work(tell: Connection) -> None:
     """A worker: accepts a connection for each conversation, for as long as its parent lives."""
+    few_arenas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's own business
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
