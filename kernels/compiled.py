@@ -66,6 +66,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_warp_mesh": [_POINTER] + [_INT] * 3 + [_POINTER] * 3 + [_INT] * 5 + [_POINTER] * 2,
         "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
         "ls_affine": [_POINTER, _INT, _POINTER, _POINTER, _INT, _POINTER],
+        "ls_encoder_step": [_POINTER] * 12,
         "ls_renderer_run": [_POINTER, _POINTER, _FLOAT] + [_POINTER] * 3,
         "ls_sharpen": [_POINTER, _INT, _INT, _FLOAT] + [_POINTER] * 3,
         "ls_crop_out": [_POINTER] * 2
@@ -82,7 +83,6 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
     }
     short: dict[str, list[Any]] = {
-        "ls_encoder_step": [_POINTER] * 12,
         "ls_features_step": [_POINTER] * 5,
         "ls_trace_back": [_INT, _INT] + [_POINTER] * 3,
         "ls_place_face": [_POINTER] * 6 + [_INT] * 2 + [_POINTER] * 3,

@@ -104,3 +104,15 @@ def test_a_slowed_stage_is_slower_by_what_was_asked(clock: Clock) -> None:
     inner, whole = recorder.take()
     assert inner.own_ns == pytest.approx(7e6, abs=10e3)
     assert whole.own_ns == pytest.approx(1e6, abs=10e3)
+
+
+@pytest.mark.parametrize("slowed_ms", [0.0, 5.0])
+def test_what_compiled_code_ran_in_one_call_is_told_apart(clock: Clock, slowed_ms: float) -> None:
+    recorder = Recorder({"color": slowed_ms} if slowed_ms else None)
+    with recording(recorder), stage("warp"):
+        time.sleep(0.010)  # one call, of which 2 and 3 ms were other stages'
+        recorder.ran({"color": 2_000_000, "composite": 3_000_000})
+    own_ns = {span.stage: span.own_ns for span in recorder.take()}
+    assert own_ns["color"] == pytest.approx(2e6 + slowed_ms * 1e6, abs=10e3)
+    assert own_ns["composite"] == pytest.approx(3e6, abs=10e3)
+    assert own_ns["warp"] == pytest.approx(5e6, abs=10e3)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ pytest.importorskip("aiortc", reason="aiortc is not installed")
 from aiohttp import ClientSession, web  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
+from lipstream.streaming import rooms as rooms_module  # noqa: E402
 from lipstream.streaming.catalogue import Catalogue  # noqa: E402
 from lipstream.streaming.rooms import Rooms  # noqa: E402
 from lipstream.streaming.runner import LiveEngine  # noqa: E402
@@ -184,6 +186,31 @@ def test_a_target_that_loads_holds_up_nobody_else() -> None:
         for room in (quick, await slow):
             await rooms.leave_unjoined(room)
         assert len(rooms) == 0
+
+    run(test())
+
+
+def test_memory_is_given_back_while_anybody_talks(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(rooms_module, "_TIDY_S", 0.02)
+    monkeypatch.setattr(rooms_module, "give_back", lambda: given.append(time.monotonic()))
+
+    async def test() -> None:
+        async def engine(name: str) -> LiveEngine:
+            return LiveFakeEngine()
+
+        rooms = Rooms(engine, 4)
+        for _ in range(2):  # the second conversation begins after the first one's end
+            given.clear()
+            room = await rooms.enter("face")
+            await asyncio.sleep(0.3)
+            assert len(given) > 2
+            await rooms.leave_unjoined(room)
+            await asyncio.sleep(0.1)
+            told = len(given)
+            await asyncio.sleep(0.2)
+            assert len(given) == told, "nobody talks"
+        await rooms.close()
 
     run(test())
 
