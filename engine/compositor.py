@@ -127,19 +127,17 @@ class Compositor:
         their shares (summing to 1; more than one while one fades into the next); previous: the
         `mended` of the frame before.
         """
-        guided, frame = self._renderer is not None, None
-        if self._painter is not None and not guided:
-            frame = np.empty_like(background)  # the painter fills it on its way
+        guided = self._renderer is not None
+        frame = None if guided else np.empty_like(background)
         layers = self.layers(background, placement, expression, sources, guided=guided, frame=frame)
         if layers is None:
             empty = np.zeros((0, 0), np.uint8)
             return Painting(background.copy(), (0, 0, 0, 0), empty, None)
         if frame is not None:
             return Painting(frame, layers.box, layers.mask, None)
+        assert self._renderer is not None and layers.guides is not None and layers.crop is not None
+        mended = self._renderer.mend(layers.painted, layers.guides, layers.crop, previous)
         frame = background.copy()
-        mended = None
-        if self._renderer and layers.guides is not None and layers.crop is not None:
-            mended = self._renderer.mend(layers.painted, layers.guides, layers.crop, previous)
         x0, y0 = layers.box[:2]
         with stage("color"):
             color.rgb_region_into_i420(layers.painted, frame, x0, y0, layers.mask)

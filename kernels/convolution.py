@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lipstream.engine.errors import UsageError
 from lipstream.kernels import compiled
 from lipstream.kernels.checks import require
+from lipstream.kernels.compiled import address
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -170,9 +171,7 @@ class RendererPass:
         self._held = [(layer.packed(), layer.scale, layer.bias) for layer in self.layers]
         self._convolutions = (_Convolution * len(self.layers))(
             *(
-                _Convolution(
-                    *(a.ctypes.data for a in held), layer.inputs, layer.outputs, layer.ratio
-                )
+                _Convolution(*(address(a) for a in held), layer.inputs, layer.outputs, layer.ratio)
                 for held, layer in zip(self._held, self.layers, strict=True)
             )
         )
@@ -204,11 +203,11 @@ class RendererPass:
         try:
             scratch = free.get_nowait()
         except queue.Empty:
-            scratch = np.zeros(library.ls_renderer_scratch(sizes.ctypes.data), np.int16)
+            scratch = np.zeros(library.ls_renderer_scratch(address(sizes)), np.int16)
         difference = np.empty((3, rows, columns), np.float32)
         library.ls_renderer_run(
-            self._convolutions, sizes.ctypes.data, ENTRY_LEVEL, planes.ctypes.data,
-            scratch.ctypes.data, difference.ctypes.data,
+            self._convolutions, address(sizes), ENTRY_LEVEL, address(planes),
+            address(scratch), address(difference),
         )  # fmt: skip
         free.put(scratch)
         return difference

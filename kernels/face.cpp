@@ -7,17 +7,6 @@
 #include <cstring>
 
 #include "painter.h"
-#include "cuda/common.cuh"
-
-LS_BODY float clamp(float x, float low, float high) {
-    const float least = x > low ? x : low;
-    return least < high ? least : high;
-}
-
-static float smoothstep(float x) {
-    const float t = clamp(x, 0.0f, 1.0f);
-    return t * t * (3 - 2 * t);
-}
 
 // The four lines of a mouth, `n` vertices each from the image's left to its right.
 struct Lips {

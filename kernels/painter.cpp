@@ -15,13 +15,6 @@ namespace {
 
 constexpr int kTeeth = 5;  // of one half of a row
 
-float clamp(float x, float low, float high) { return std::fmin(std::fmax(x, low), high); }
-
-float smoothstep(float x) {
-    const float t = clamp(x, 0.0f, 1.0f);
-    return t * t * (3 - 2 * t);
-}
-
 // Grows to the largest mouth that its thread has painted, and stays.
 struct Scratch {
     std::vector<uint8_t> patch, drawn, covered, layer, one, fine, fine_covered, inside;
@@ -127,7 +120,7 @@ struct Face {
 // Time in the stages of a frame, where somebody asks.
 class Stages {
 public:
-    enum Name { kColor, kWarp, kComposite, kCount };
+    enum Name { kColor, kWarp, kComposite };
 
     explicit Stages(int64_t *spent) : spent_(spent), began_(now()) {}
 
@@ -280,10 +273,11 @@ void paint_gap(
     const float *trust, float lowered, float jaw, double scale, uint8_t *warped, int h, int w) {
     Bounds bounds;
     for (int i = p.vertices; i < p.all(); ++i) bounds.add(points + 2 * i);
-    const int x0 = std::max((int)std::floor(bounds.low[0]) - 2, 0);
-    const int y0 = std::max((int)std::floor(bounds.low[1]) - 2, 0);
-    const Box box{x0, y0, std::min((int)std::ceil(bounds.high[0]) + 2, w),
-                  std::min((int)std::ceil(bounds.high[1]) + 2, h)};
+    const Box box{
+        std::max((int)std::floor(bounds.low[0]) - 2, 0),
+        std::max((int)std::floor(bounds.low[1]) - 2, 0),
+        std::min((int)std::ceil(bounds.high[0]) + 2, w),
+        std::min((int)std::ceil(bounds.high[1]) + 2, h)};
     if (box.empty()) return;
     const int rows = box.height(), columns = box.width();
     float *close_up = Scratch::take(scratch.to, 2 * p.all());
@@ -345,12 +339,12 @@ bool lay_lips(
     double so_far = 0, most = 0;
     float *leading = Scratch::take(scratch.leading, p.grid());
     for (int i = 0; i < p.grid(); ++i) leading[i] = face.grid[3 * i];
-    std::vector<uint8_t> *layer = &scratch.layer, *one = &scratch.one;
+    uint8_t *layer = nullptr;
     float *weights = Scratch::take(scratch.weights, w), *along = Scratch::take(scratch.along, w);
     for (int s = 0; s < count; ++s) {
         stages.end(Stages::kComposite);
         const Source &source = sources[s];
-        uint8_t *own = Scratch::zeros(s ? *one : *layer, 3 * pixels);
+        uint8_t *own = Scratch::zeros(s ? scratch.one : scratch.layer, 3 * pixels);
         float *at = Scratch::take(scratch.at, 2 * p.all());
         float *trust = Scratch::take(scratch.trust, p.grid());
         float lowered;
@@ -370,10 +364,12 @@ bool lay_lips(
         const double closed = new_closure(p, source.freed, face.vertices);
         if (closed > 0) darken(own, drawn, pixels, (float)(closed * p.seam_depth / 255));
         so_far += source.share;
-        if (s) {
+        if (s == 0) {
+            layer = own;
+        } else {
             std::fill(weights, weights + w, (float)(source.share / so_far));
             for (int row = 0; row < h; ++row) {
-                uint8_t *line = layer->data() + 3 * (int64_t)row * w;
+                uint8_t *line = layer + 3 * (int64_t)row * w;
                 ls_blend(w, line, own + 3 * (int64_t)row * w, weights, 0, nullptr, line);
             }
         }
@@ -387,7 +383,7 @@ bool lay_lips(
     for (int row = 0; row < h; ++row) {
         uint8_t *line = below + (int64_t)row * stride;
         const uint8_t *own = alpha + (int64_t)row * w;
-        ls_blend(w, line, layer->data() + 3 * (int64_t)row * w, own, 1, nullptr, line);
+        ls_blend(w, line, layer + 3 * (int64_t)row * w, own, 1, nullptr, line);
         uint8_t *out = mask + (int64_t)(box.y0 + row) * width + box.x0;
         for (int i = 0; i < w; ++i) out[i] = std::max(out[i], own[i]);
     }

@@ -1,9 +1,20 @@
-// Kernels that painter.cpp calls, defined in cpu.cpp and face.cpp.
+// Kernels that painter.cpp calls, defined in cpu.cpp and face.cpp, and what the faces' files share.
 #pragma once
 
 #include <cstdint>
 
 #include "cpu.h"
+#include "cuda/common.cuh"
+
+LS_BODY float clamp(float x, float low, float high) {
+    const float least = x > low ? x : low;
+    return least < high ? least : high;
+}
+
+LS_BODY float smoothstep(float x) {
+    const float t = clamp(x, 0.0f, 1.0f);
+    return t * t * (3 - 2 * t);
+}
 
 LS_EXPORT void ls_i420_region_to_rgb(
     const uint8_t *i420, int32_t width, int32_t height, int32_t x, int32_t y, int32_t w, int32_t h,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
 from lipstream.kernels import compiled
+from lipstream.kernels.compiled import address
 
 F16 = NDArray[np.float16]
 F32 = NDArray[np.float32]
@@ -70,11 +71,7 @@ class EncoderStep:
             padded = np.zeros(blocks.shape[0] * _COLUMNS, np.float32)
             padded[: len(offset)] = offset
             self._held += [blocks, padded]
-            layers.append(
-                _Layer(
-                    compiled.address(blocks), compiled.address(padded), matrix.shape[1], len(padded)
-                )
-            )
+            layers.append(_Layer(address(blocks), address(padded), matrix.shape[1], len(padded)))
         self._layers = (_Layer * len(layers))(*layers)
         looks = len(weights["look_aheads_ms"])
         self.features = weights["dense.weight"].shape[1]
@@ -108,5 +105,5 @@ class EncoderStep:
         )
         scratch = np.empty(self._scratch_size, np.float32)
         inputs = (self._sizes, features, h1, h2, h3, scratch, *outputs)
-        compiled.library().ls_encoder_step(self._layers, *map(compiled.address, inputs))
+        compiled.library().ls_encoder_step(self._layers, *map(address, inputs))
         return outputs
