@@ -26,7 +26,6 @@ from lipstream.bench.subject import lengthened, resized
 from lipstream.bench.throughput import SIZES_PX, TRACKS
 from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.target import Target
-from lipstream.streaming.memory import settle
 from lipstream.streaming.runner import LiveEngine, warm_up
 from lipstream.streaming.workers import Workers
 
@@ -106,7 +105,6 @@ def _computed(target: Target, setting: Setting, processes: int) -> Iterator[Live
     if processes == 0:
         engine = setting.engine(target)
         warm_up(engine)
-        settle()  # as the server does when its targets are loaded
         yield engine
         return
     workers = Workers(processes)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
-from lipstream.streaming.memory import settle
 from lipstream.streaming.runner import LiveEngine, warm_up
 
 if TYPE_CHECKING:
@@ -159,5 +158,4 @@ class Catalogue:
             return self._workers.engine(partial(self._setting.load, folder))
         engine = self._setting.load(folder)
         logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
-        settle()
         return engine

@@ -39,7 +39,12 @@ def settle() -> None:
     gc.freeze()
 
 
-def give_back() -> None:
-    """Collect, and return free memory to the system (glibc only); in any thread."""
-    gc.collect()
+def trim() -> None:
+    """Return free memory to the system (glibc only); in any thread, without Python's lock."""
     _libc("malloc_trim")(0)
+
+
+def give_back() -> None:
+    """Collect, and `trim`; holds Python's lock for as long as what is not settled takes."""
+    gc.collect()
+    trim()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
-from lipstream.streaming.memory import give_back
+from lipstream.streaming.memory import give_back, trim
 from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner
 from lipstream.streaming.video_feed import Encoding, VideoFeed
 
@@ -160,7 +160,7 @@ class Rooms:
         """While anybody talks: bursts leave free memory scattered, and hours of them add up."""
         while self._rooms:
             await asyncio.sleep(_TIDY_S)
-            await asyncio.to_thread(give_back)
+            await asyncio.to_thread(trim)  # no collection: nobody's sound may wait for one
 
     async def close(self) -> None:
         """End all."""

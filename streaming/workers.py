@@ -32,7 +32,7 @@ import numpy as np
 from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.errors import LipstreamError
 from lipstream.engine.types import U8, AudioChunk, VideoFrame
-from lipstream.streaming.memory import few_arenas, give_back, settle
+from lipstream.streaming.memory import few_arenas, give_back
 from lipstream.streaming.runner import LiveSession, warm_up
 
 if TYPE_CHECKING:
@@ -348,7 +348,6 @@ class _Served:
         engine = make()
         warm_up(engine)
         self._engines[number] = engine
-        settle()
         target = engine.target
         shape = target.height * 3 // 2, target.width
         return _Details(engine.delay_ms, engine.backend, target.fps, shape)

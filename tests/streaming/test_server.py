@@ -193,7 +193,7 @@ def test_a_target_that_loads_holds_up_nobody_else() -> None:
 def test_memory_is_given_back_while_anybody_talks(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
     monkeypatch.setattr(rooms_module, "_TIDY_S", 0.02)
-    monkeypatch.setattr(rooms_module, "give_back", lambda: given.append(time.monotonic()))
+    monkeypatch.setattr(rooms_module, "trim", lambda: given.append(time.monotonic()))
 
     async def test() -> None:
         async def engine(name: str) -> LiveEngine:
