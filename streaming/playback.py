@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Final
 
 import numpy as np
 
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.drift import TAPS, DriftLoop, FractionalResampler
-from lipstream.streaming.runner import SessionRunner, TimedFrame
-from lipstream.streaming.sound_queue import SoundQueue
+from lipstream.streaming.runner import SessionRunner, TimedSound
+from lipstream.streaming.sound_queue import TurnSound
 
 _CAPACITY_S: Final = 4
 _MISPLACED_S: Final = 0.05  # so far off, the place is taken anew
@@ -18,7 +17,7 @@ _SETTLING_S: Final = 0.002  # the same before it was right once: one callback kn
 
 
 class Playback:
-    """Sound of frames in, from the event loop; samples at a card's rate out, from its thread.
+    """Sound in, as it is heard; samples at a card's rate out, from its thread.
 
     A frame's sound is due `hold_s` after the frame's release time, which leaves the card's own
     buffer the time it needs; whoever shows the frame waits as long. The card's clock is followed
@@ -29,9 +28,7 @@ class Playback:
         self.hold_s = hold_s
         self._runner = runner
         self._session_step = SAMPLE_RATE_HZ / rate_hz
-        self._lock = threading.Lock()
-        self._sound = SoundQueue(_CAPACITY_S * SAMPLE_RATE_HZ)
-        self._turn = runner.turn
+        self._sound = TurnSound(_CAPACITY_S * SAMPLE_RATE_HZ, runner.turn)
         self._loop = DriftLoop()
         self._resampler = FractionalResampler()
         self._next_sample: int | None = None  # of the session: the next to go into the resampler
@@ -48,14 +45,12 @@ class Playback:
         """How far the sound lags behind its place, the median of the last second."""
         return float(np.median(self._wrong_s)) if self._wrong_s else 0.0
 
-    def offer(self, item: TimedFrame) -> None:
-        """The sound of a frame, as soon as it is painted."""
-        with self._lock:
-            self._forget_old_turn(item.turn)
-            self._sound.put(item.frame.audio.samples, item.media_sample)
+    def hear(self, item: TimedSound) -> None:
+        """Sound, before its time; from any thread."""
+        self._sound.put(item.samples, item.media_sample, item.turn)
 
     def fill(self, count: int, played_s: float) -> F32:
-        """f32 [count] at the card's rate, silence where no frame brought sound.
+        """f32 [count] at the card's rate, silence where none was heard.
 
         Args:
             count: samples.
@@ -64,16 +59,15 @@ class Playback:
         clock = self._runner.clock
         due = (played_s - self.hold_s - clock.origin_s) * SAMPLE_RATE_HZ
         due -= self._runner.delay_samples
-        with self._lock:
-            self._forget_old_turn(self._runner.turn)
-            self._keep_pace(due, played_s)
-            step = self._session_step * self._loop.step
-            while (missing := count - self._resampler.available(step)) > 0:
-                assert self._next_sample is not None
-                length = int(np.ceil(missing * step)) + TAPS
-                self._resampler.put(self._sound.take(self._next_sample, length))
-                self._next_sample += length
-            return self._resampler.take(count, step)
+        self._keep_pace(due, played_s)
+        step = self._session_step * self._loop.step
+        while (missing := count - self._resampler.available(step)) > 0:
+            assert self._next_sample is not None
+            length = int(np.ceil(missing * step)) + TAPS
+            sound = self._sound.take(self._next_sample, length, self._runner.turn)
+            self._resampler.put(sound)
+            self._next_sample += length
+        return self._resampler.take(count, step)
 
     def _keep_pace(self, due_sample: float, now_s: float) -> None:
         if self._next_sample is not None:
@@ -91,8 +85,3 @@ class Playback:
             self._loop.skip(now_s)  # no clock is so wrong: nothing to learn from it
         self._resampler = FractionalResampler()
         self._next_sample = round(due_sample)
-
-    def _forget_old_turn(self, turn: int) -> None:
-        if turn != self._turn:
-            self._turn = turn
-            self._sound.clear()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner, TimedFrame, warm_up
+from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner, TimedSound, warm_up
 from lipstream.streaming.screens import Screen, Window
 from lipstream.streaming.sound_card import SoundCard
 from lipstream.streaming.stopping import cancelled_by_sigterm
@@ -56,12 +56,12 @@ def present(
 async def _on_air(
     runner: SessionRunner, card: SoundCard, screens: Sequence[Screen], options: PresentOptions
 ) -> dict[str, Any]:
-    def early(item: TimedFrame) -> None:
+    def hear(item: TimedSound) -> None:
         if card.playback is not None:
-            card.playback.offer(item)
+            card.playback.hear(item)
 
     windows = [screen for screen in screens if isinstance(screen, Window)]
-    subscription = runner.subscribe(early)
+    subscription = runner.subscribe(sound=hear)
     began_s = first_s = last_s = time.monotonic()
     shown = 0
     try:

@@ -7,7 +7,8 @@ is not, so the target's idle life goes on at the frame rate. Frame k may leave a
 
     wall time of (its own first sample + engine delay) + lead
 
-and carries that moment along; picture and sound of one media time therefore leave together.
+and carries that moment along; picture and sound of one media time therefore leave together. Sound
+is handed on when it is heard, not when its picture is painted: a late picture makes no late sound.
 
 What is dropped, and counted: queued sound over `sound_capacity_s` (oldest first), sound that
 arrives after its time, and frames that a subscriber does not fetch (oldest first). A machine that
@@ -108,6 +109,18 @@ class TimedFrame:
     turn: int
 
 
+@dataclass(frozen=True, slots=True)
+class TimedSound:
+    """Sound as it was heard, by the session's clock, and the turn that it belongs to.
+
+    It may leave `SessionRunner.delay_samples` after its own time.
+    """
+
+    samples: F32
+    media_sample: int  # session clock, of samples[0]
+    turn: int
+
+
 @dataclass(slots=True)
 class RunnerCounters:
     """For metrics; written by the worker, read by anybody."""
@@ -132,9 +145,11 @@ class Subscription:
         runner: SessionRunner,
         capacity: int,
         early: Callable[[TimedFrame], None] | None = None,
+        sound: Callable[[TimedSound], None] | None = None,
     ) -> None:
         self._runner = runner
         self._early = early
+        self._sound = sound
         self._loop = asyncio.get_running_loop()
         self._capacity = capacity
         self._frames: deque[TimedFrame] = deque()
@@ -187,6 +202,11 @@ class Subscription:
         self._ready.set()
         self._runner._unsubscribe(self)
 
+    def _hear(self, item: TimedSound) -> None:
+        """From the worker."""
+        if self._sound is not None:
+            self._sound(item)
+
     def _hand_over(self, item: TimedFrame | None) -> None:
         """From the worker: never blocks, and a loop that is gone is a viewer that is gone."""
         try:
@@ -234,13 +254,19 @@ class SessionRunner:
         """Begin to live."""
         self._thread.start()
 
-    def subscribe(self, early: Callable[[TimedFrame], None] | None = None) -> Subscription:
+    def subscribe(
+        self,
+        early: Callable[[TimedFrame], None] | None = None,
+        sound: Callable[[TimedSound], None] | None = None,
+    ) -> Subscription:
         """A viewer on the running event loop.
 
         Args:
             early: called on the loop with each frame when it is painted, before its time.
+            sound: called in the conversation's thread with each 20 ms of sound, silence too, when
+                it is heard; for who does not take it from the frames.
         """
-        subscription = Subscription(self, self.options.frames_capacity, early)
+        subscription = Subscription(self, self.options.frames_capacity, early, sound)
         with self._lock:
             self._subscriptions = (*self._subscriptions, subscription)
             if self._closed:
@@ -411,7 +437,10 @@ class SessionRunner:
 
     def _speak(self, chunk: AudioChunk, turn: int) -> None:
         began_s = time.perf_counter()
-        late = self.clock.sample() - (chunk.start_sample + STEP_SAMPLES + self._slip_samples)
+        media = chunk.start_sample + self._slip_samples
+        late = self.clock.sample() - (media + STEP_SAMPLES)
+        for subscription in self._subscriptions:
+            subscription._hear(TimedSound(chunk.samples, media, turn))
         hurried = late > ms_to_samples(self.options.lead_ms) and self._unpainted < _UNPAINTED
         self._unpainted = self._unpainted + 1 if hurried else 0
         with self._turn_to_compute:

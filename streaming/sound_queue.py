@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 
 import numpy as np
@@ -73,3 +74,35 @@ class SoundQueue:
         """Forget what is queued (an interruption, not a loss: not counted)."""
         self._chunks.clear()
         self.queued_samples = 0
+
+
+class TurnSound:
+    """A `SoundQueue` between threads, which forgets the sound of a turn that is over."""
+
+    def __init__(self, capacity_samples: int, turn: int) -> None:
+        self._lock = threading.Lock()
+        self._queue = SoundQueue(capacity_samples)
+        self._turn = turn
+
+    def put(self, samples: F32, start_sample: int, turn: int) -> None:
+        """Queue f32 [n] at its place, with the turn that it belongs to."""
+        with self._lock:
+            self._forget_before(turn)
+            if turn == self._turn:
+                self._queue.put(samples, start_sample)
+
+    def ready(self, until_sample: int) -> bool:
+        """Whether sound reaches up to `until_sample`."""
+        with self._lock:
+            return self._queue.ready(until_sample)
+
+    def take(self, start_sample: int, length_samples: int, turn: int) -> F32:
+        """f32 [length_samples] from `start_sample` on, of the turn that is now."""
+        with self._lock:
+            self._forget_before(turn)
+            return self._queue.take(start_sample, length_samples)
+
+    def _forget_before(self, turn: int) -> None:
+        if turn > self._turn:
+            self._turn = turn
+            self._queue.clear()

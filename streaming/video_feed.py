@@ -16,7 +16,7 @@ from av.video.frame import PictureType
 from lipstream.engine.errors import UsageError
 from lipstream.engine.timing import stage
 from lipstream.engine.types import SAMPLE_RATE_HZ, VideoFrame
-from lipstream.streaming.runner import SessionRunner, Subscription, TimedFrame
+from lipstream.streaming.runner import SessionRunner, Subscription, TimedFrame, TimedSound
 
 logger = logging.getLogger(__name__)
 
@@ -95,15 +95,15 @@ class H264:
 
 
 class Viewer(Protocol):
-    """Who watches; called on the event loop, and must not block it."""
+    """Who watches; called on the event loop, but for `hear`, and must not block it."""
 
     @property
     def takes_packets(self) -> bool:
         """H.264 packets, or else frames that it compresses itself."""
         ...
 
-    def early(self, item: TimedFrame) -> None:
-        """A frame that is painted; its time has not come, but its sound is here."""
+    def hear(self, item: TimedSound) -> None:
+        """Sound whose time has not come; in the conversation's thread."""
         ...
 
     def show(self, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
@@ -144,7 +144,7 @@ class VideoFeed:
         self._viewers = (*self._viewers, viewer)
         self._key_wanted = True
         if self._pump is None:
-            self._subscription = self.runner.subscribe(self._early)
+            self._subscription = self.runner.subscribe(self._early, self._hear)
             self._pump = asyncio.get_running_loop().create_task(self._run(self._subscription))
 
     def detach(self, viewer: Viewer) -> None:
@@ -159,9 +159,11 @@ class VideoFeed:
         """A viewer cannot decode what comes; the next frame helps it, at most every 0.4 s."""
         self._key_wanted = True
 
-    def _early(self, item: TimedFrame) -> None:
+    def _hear(self, item: TimedSound) -> None:
         for viewer in self._viewers:
-            viewer.early(item)
+            viewer.hear(item)
+
+    def _early(self, item: TimedFrame) -> None:
         if any(viewer.takes_packets for viewer in self._viewers):
             task = asyncio.get_running_loop().create_task(
                 self._compress(item, self._newest, self._subscription)

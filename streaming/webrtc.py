@@ -27,15 +27,15 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
 from lipstream.streaming import aiortc_tuning
 from lipstream.streaming.aioice_tuning import NoFreePort
 from lipstream.streaming.ice import IceServer
-from lipstream.streaming.runner import SessionRunner, TimedFrame
-from lipstream.streaming.sound_queue import SoundQueue
+from lipstream.streaming.runner import SessionRunner, TimedFrame, TimedSound
+from lipstream.streaming.sound_queue import TurnSound
 from lipstream.streaming.video_feed import VIDEO_CLOCK_HZ, VideoFeed
 
 logger = logging.getLogger(__name__)
 
 _PACKETS_WAITING: Final = 12  # half a second, for a connection that does not take them
 _OUTGOING_SOUND_S: Final = 2  # more than the engine can be ahead of what has left
-_LATE_SOUND_S: Final = 0.06  # how long the sound waits for a frame that is late
+_LATE_SOUND_S: Final = 0.06  # how long it waits for sound that was heard late
 _BEHIND_S: Final = 0.2  # how late sound may leave; what would be later is left out
 _RTP_WRAP: Final = 1 << 32
 CONNECT_TIMEOUT_S: Final = 15.0
@@ -96,7 +96,7 @@ class OutgoingVideo(MediaStreamTrack):
 
 
 class OutgoingAudio(MediaStreamTrack):
-    """20 ms of sound every 20 ms of the session's clock, silence where no frame brought any.
+    """20 ms of sound every 20 ms of the session's clock, silence where none was heard.
 
     A loop that was held up leaves sound out, and its stamps say so: sent all the same it would only
     fill the other side's buffer, and stay late there.
@@ -107,21 +107,13 @@ class OutgoingAudio(MediaStreamTrack):
     def __init__(self, runner: SessionRunner) -> None:
         super().__init__()
         self._runner = runner
-        self._sound = SoundQueue(_OUTGOING_SOUND_S * SAMPLE_RATE_HZ)
+        self._sound = TurnSound(_OUTGOING_SOUND_S * SAMPLE_RATE_HZ, runner.turn)
         self._next_sample: int | None = None
-        self._turn = runner.turn
         self._pts = 0
 
-    def offer(self, item: TimedFrame) -> None:
-        """The sound of a frame, before its time: the next 20 ms may begin in one frame and end
-        in another."""
-        self._forget_old_turn(item.turn)
-        self._sound.put(item.frame.audio.samples, item.media_sample)
-
-    def _forget_old_turn(self, turn: int) -> None:
-        if turn != self._turn:
-            self._turn = turn
-            self._sound.clear()
+    def hear(self, item: TimedSound) -> None:
+        """Sound before its time, from any thread: the next 20 ms may lie in two of these."""
+        self._sound.put(item.samples, item.media_sample, item.turn)
 
     async def recv(self) -> av.AudioFrame:
         """For aiortc: the next 20 ms, at their release time."""
@@ -146,8 +138,7 @@ class OutgoingAudio(MediaStreamTrack):
             await asyncio.sleep(0.005)
         if self.readyState != "live":
             raise MediaStreamError
-        self._forget_old_turn(self._runner.turn)
-        samples = self._sound.take(start, STEP_SAMPLES)
+        samples = self._sound.take(start, STEP_SAMPLES, self._runner.turn)
         if self._pts == 0:
             # The encoder's resampler holds 1 ms back, and would be a packet late for good.
             samples = np.concatenate([np.zeros(32, np.float32), samples])
@@ -238,9 +229,9 @@ class Peer:
         """For the feed: whether H.264 was agreed on."""
         return self.video.takes_packets
 
-    def early(self, item: TimedFrame) -> None:
-        """For the feed: the sound of a frame, before its time."""
-        self.audio.offer(item)
+    def hear(self, item: TimedSound) -> None:
+        """For the feed: sound, before its time."""
+        self.audio.hear(item)
 
     def show(self, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
         """For the feed: a frame whose time has come."""

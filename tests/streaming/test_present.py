@@ -19,7 +19,7 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ, U8, AudioChunk, VideoFrame
 from lipstream.streaming.playback import Playback
 from lipstream.streaming.present import PresentOptions, present
-from lipstream.streaming.runner import SessionRunner, TimedFrame
+from lipstream.streaming.runner import SessionRunner, TimedSound
 from lipstream.streaming.screens import Camera, ScreenError, Window
 from lipstream.streaming.sound_card import Device, SoundError, choose
 from tests.streaming.live_engine import LiveFakeEngine, ScriptedClock
@@ -164,8 +164,7 @@ def test_a_loudspeaker_of_another_pace_is_followed() -> None:
     for k in range(30_000):
         played_s = 0.1 + 480 * k / (48_000 * (1 - 150e-6))
         while offered / SAMPLE_RATE_HZ < played_s + 0.2:
-            frame = _frame(tone, offered)
-            playback.offer(TimedFrame(frame, offered, 0.0, 0))
+            playback.hear(TimedSound(tone, offered, 0))
             offered += 640
         late_s = random.uniform(0, 0.008) if k % 3 else 0.0
         out = playback.fill(480, played_s + late_s)
@@ -183,12 +182,6 @@ def test_a_loudspeaker_of_another_pace_is_followed() -> None:
     assert 20 * np.log10(spectrum[np.abs(hz - 400) > 20].max() / spectrum.max()) < -60
 
 
-def _frame(samples: Any, start: int) -> VideoFrame:
-    one = LiveFakeEngine()
-    picture: U8 = np.zeros((72, 64), np.uint8)
-    return VideoFrame(picture, start // 640, one.fps, AudioChunk(samples, start), 0, True)
-
-
 def test_an_interrupted_turn_is_not_played() -> None:
     now = ScriptedClock(0.0)
     runner = SessionRunner(LiveFakeEngine(), now=now)
@@ -196,7 +189,7 @@ def test_an_interrupted_turn_is_not_played() -> None:
     due_s = runner.delay_samples / SAMPLE_RATE_HZ
     loud = np.ones(640, np.float32)
     for k in range(10):
-        playback.offer(TimedFrame(_frame(loud, 640 * k), 640 * k, 0.0, 0))
+        playback.hear(TimedSound(loud, 640 * k, 0))
     assert playback.fill(800, due_s + 0.04).mean() > 0.9
     runner.interrupt()
     after = np.concatenate([playback.fill(160, due_s + 0.09 + 0.01 * k) for k in range(10)])

@@ -17,7 +17,7 @@ pytest.importorskip("aiortc", reason="aiortc is not installed")
 
 from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.engine.types import U8, AudioChunk, VideoFrame  # noqa: E402
-from lipstream.streaming.runner import SessionRunner, TimedFrame  # noqa: E402
+from lipstream.streaming.runner import SessionRunner, TimedFrame, TimedSound  # noqa: E402
 from lipstream.streaming.video_feed import H264, PRESETS, Encoding, VideoFeed  # noqa: E402
 from lipstream.streaming.webrtc import OutgoingVideo  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
@@ -45,8 +45,8 @@ class Watcher:
         self.heard = 0
         self.reason: str | None = None
 
-    def early(self, item: TimedFrame) -> None:
-        self.heard += 1
+    def hear(self, item: TimedSound) -> None:
+        self.heard += item.samples.size
 
     def show(self, item: TimedFrame, packet: Any) -> None:
         self.got.append((time.monotonic(), item, packet))
@@ -87,7 +87,7 @@ def test_many_viewers_share_every_packet_and_each_begins_with_a_key_frame() -> N
             assert all(id(packet) in same for _, _, packet in late.got)
             assert late.keys() == 1
             assert raw.got and all(packet is None for _, _, packet in raw.got)
-            assert raw.heard >= len(raw.got) - 3  # painted before it came
+            assert raw.heard >= 640 * (len(raw.got) - 3)
             decoder = av.CodecContext.create("h264", "r")
             pictures = [p for _, _, packet in early.got for p in decoder.decode(packet)]
             assert len(pictures) == len(early.got)

@@ -22,12 +22,18 @@ from aiortc import RTCPeerConnection, RTCSessionDescription  # noqa: E402
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
-from lipstream.engine.types import SAMPLE_RATE_HZ, STEP_SAMPLES  # noqa: E402
+from lipstream.engine.types import (  # noqa: E402
+    F32,
+    SAMPLE_RATE_HZ,
+    STEP_SAMPLES,
+    AudioChunk,
+    VideoFrame,
+)
 from lipstream.streaming import aiortc_tuning  # noqa: E402
 from lipstream.streaming.runner import SessionRunner  # noqa: E402
 from lipstream.streaming.video_feed import VideoFeed  # noqa: E402
 from lipstream.streaming.webrtc import OutgoingAudio, Peer, PeerOptions  # noqa: E402
-from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
+from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +190,41 @@ def test_sound_is_not_sent_late_after_the_loop_was_held_up() -> None:
         assert (steps[1:4] == STEP_SAMPLES).all() and (steps[5:] == STEP_SAMPLES).all()
         assert 0.4 * SAMPLE_RATE_HZ < steps[4] < 0.8 * SAMPLE_RATE_HZ
         assert late_s < 0.1
+
+    run(test())
+
+
+def test_a_late_picture_makes_no_late_sound() -> None:
+    class Stalling(LiveFakeSession):
+        def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
+            if self.pushes % 25 == 24:
+                time.sleep(0.1)
+            return super().push(chunk, paint)
+
+    class Engine(LiveFakeEngine):
+        def session(self) -> LiveFakeSession:
+            return Stalling(self)
+
+    async def test() -> None:
+        runner = SessionRunner(Engine())
+        audio = OutgoingAudio(runner)
+        subscription = runner.subscribe(sound=audio.hear)
+        runner.start()
+        heard: list[F32] = []
+        late_s: list[float] = []
+        try:
+            runner.hear(np.full(3 * SAMPLE_RATE_HZ, 0.5, np.float32))
+            for _ in range(120):
+                heard.append((await audio.recv()).to_ndarray()[0] / 32767)
+                due = audio._next_sample - STEP_SAMPLES + runner.delay_samples
+                late_s.append(runner.clock.now() - runner.clock.wall_s(due))
+        finally:
+            subscription.close()
+            await asyncio.to_thread(runner.close)
+        assert runner.counters.late_frames >= 4
+        said = np.concatenate(heard[15:])
+        assert np.abs(said - 0.5).max() < 0.01, "without a gap"
+        assert np.percentile(late_s, 95) < 0.02
 
     run(test())
 
