@@ -1,6 +1,9 @@
 // One call: a voice goes out, the avatar's picture and sound come back in the same connection.
 
 const GATHERING_MS = 2000;
+// Held before it is shown, at least. Sound takes 50 ms of its own accord and pictures 20, so they
+// would be out of step by 30 for the first half minute, until Chromium has held pictures as long.
+const HELD_MS = { audio: 0, video: 60 };
 
 export class Call {
   #token;
@@ -25,7 +28,7 @@ export class Call {
     const picture = this.pc.addTransceiver("video", { direction: "recvonly" });
     for (const transceiver of [sound, picture]) {
       const receiver = transceiver.receiver;
-      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = HELD_MS[receiver.track.kind];
       this.stream.addTrack(receiver.track);
     }
     await this.pc.setLocalDescription();
