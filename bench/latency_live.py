@@ -1,8 +1,8 @@
 """From sound in to frame out on the clock: conversations as the server holds them.
 
 Each conversation has its `SessionRunner`; a source hands it 20 ms of sound every 20 ms; frames are
-encoded on the loop's thread pool when they are painted, and leave at their release times. What a
-frame waited for is kept apart from what was computed for it.
+encoded in its thread when they are painted, and leave at their release times. What a frame waited
+for is kept apart from what was computed for it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from lipstream.streaming.runner import (
 )
 
 # What a frame's way consists of, in order; their sum is the whole.
-PARTS: Final = ("algorithmic", "chunking", "queue", "compute", "hand_over", "encode_queue",
-                "encode", "hold")  # fmt: skip
+PARTS: Final = (
+    "algorithmic", "chunking", "queue", "compute", "hand_over", "encode", "hold",
+)  # fmt: skip
 _CLICK_S: Final = 1.013  # so that clicks fall everywhere between two frames
 _SPREAD_S: Final = 2.0  # in which several conversations begin
 _APART_S: Final = 1.7  # of the voice, from one conversation to the next
@@ -179,25 +180,14 @@ async def _converse(
     await asyncio.sleep(wait_s)
     watched, done = _Watched(engine, recorder), Conversation()
     runner = SessionRunner(watched)
-    encoding, loop = Encoding(fps), asyncio.get_running_loop()
-    painted: dict[int, float] = {}
-    encoded: dict[int, asyncio.Task[tuple[float, float]]] = {}
-    newest: asyncio.Task[tuple[float, float]] | None = None  # one encoder: one frame at a time
+    encoding, encoded = Encoding(fps), dict[int, tuple[float, float]]()
 
-    async def compress(
-        frame: VideoFrame, before: asyncio.Task[tuple[float, float]] | None
-    ) -> tuple[float, float]:
-        if before is not None:
-            await asyncio.wait([before])
-        return await loop.run_in_executor(None, _encode, encoding, frame)
+    def painted(item: TimedFrame) -> None:
+        begun_s = time.monotonic()
+        encoding.encode(item.frame)
+        encoded[item.frame.frame_index] = begun_s, time.monotonic()
 
-    def early(item: TimedFrame) -> None:
-        nonlocal newest
-        index = item.frame.frame_index
-        painted[index] = time.monotonic()
-        newest = encoded[index] = asyncio.create_task(compress(item.frame, newest))
-
-    subscription = runner.subscribe(early)
+    subscription = runner.subscribe(painted)
     runner.start()
     source = asyncio.create_task(_speak(runner, sound))
     warm_s = runner.clock.origin_s + warm_up_s
@@ -205,8 +195,8 @@ async def _converse(
     while (item := await subscription.next()) is not None:
         frame = item.frame
         index = frame.frame_index
-        begun_s, encoded_s = await encoded.pop(index)
-        left_s = max(time.monotonic(), encoded_s)
+        begun_s, encoded_s = encoded.pop(index)
+        left_s = time.monotonic()
         if not done.first_frame_ms:
             done.first_frame_ms = (left_s - runner.clock.origin_s) * 1000
         note = watched.notes.pop(index)
@@ -219,8 +209,7 @@ async def _converse(
             "chunking": (ready_s - spoken_s) * 1000 - engine.delay_ms,
             "queue": (note["began_s"] - ready_s) * 1000,
             "compute": (note["done_s"] - note["began_s"]) * 1000,
-            "hand_over": (painted[index] - note["done_s"]) * 1000,
-            "encode_queue": (begun_s - painted.pop(index)) * 1000,
+            "hand_over": (begun_s - note["done_s"]) * 1000,
             "encode": (encoded_s - begun_s) * 1000,
             "hold": (left_s - encoded_s) * 1000,
             "total": (left_s - spoken_s) * 1000,
@@ -265,12 +254,6 @@ async def _speak(runner: SessionRunner, sound: F32) -> None:
         runner.hear(sound[start : start + STEP_SAMPLES], start)
 
 
-def _encode(encoding: Encoding, frame: VideoFrame) -> tuple[float, float]:
-    begun_s = time.monotonic()
-    encoding.encode(frame)
-    return begun_s, time.monotonic()
-
-
 def _clicked(sound: F32) -> tuple[F32, list[int]]:
     """The sound with single samples of exactly 1.0, and where they are."""
     sound = np.clip(sound, -0.8, 0.8)
@@ -281,5 +264,5 @@ def _clicked(sound: F32) -> tuple[F32, list[int]]:
 
 def in_time(conversations: Sequence[Conversation]) -> list[float]:
     """ms from complete sound to encoded picture, without the hold, of all frames."""
-    timely = ("queue", "compute", "hand_over", "encode_queue", "encode")
+    timely = ("queue", "compute", "hand_over", "encode")
     return [sum(row[name] for name in timely) for done in conversations for row in done.rows]

@@ -144,11 +144,11 @@ class Subscription:
         self,
         runner: SessionRunner,
         capacity: int,
-        early: Callable[[TimedFrame], None] | None = None,
+        painted: Callable[[TimedFrame], None] | None = None,
         sound: Callable[[TimedSound], None] | None = None,
     ) -> None:
         self._runner = runner
-        self._early = early
+        self._painted = painted
         self._sound = sound
         self._loop = asyncio.get_running_loop()
         self._capacity = capacity
@@ -165,8 +165,6 @@ class Subscription:
                 self._frames.popleft()
                 self._runner.counters.dropped_frames += 1
             self._frames.append(item)
-            if self._early is not None:
-                self._early(item)
         self._ready.set()
 
     async def next(self) -> TimedFrame | None:
@@ -209,6 +207,8 @@ class Subscription:
 
     def _hand_over(self, item: TimedFrame | None) -> None:
         """From the worker: never blocks, and a loop that is gone is a viewer that is gone."""
+        if item is not None and self._painted is not None:
+            self._painted(item)
         try:
             self._loop.call_soon_threadsafe(self._offer, item)
         except RuntimeError:
@@ -256,17 +256,17 @@ class SessionRunner:
 
     def subscribe(
         self,
-        early: Callable[[TimedFrame], None] | None = None,
+        painted: Callable[[TimedFrame], None] | None = None,
         sound: Callable[[TimedSound], None] | None = None,
     ) -> Subscription:
-        """A viewer on the running event loop.
+        """A viewer on the running event loop; both functions are called in our own thread.
 
         Args:
-            early: called on the loop with each frame when it is painted, before its time.
-            sound: called in the conversation's thread with each 20 ms of sound, silence too, when
-                it is heard; for who does not take it from the frames.
+            painted: called with each frame when it is painted, before its time.
+            sound: called with each 20 ms of sound, silence too, when it is heard; for who does
+                not take it from the frames.
         """
-        subscription = Subscription(self, self.options.frames_capacity, early, sound)
+        subscription = Subscription(self, self.options.frames_capacity, painted, sound)
         with self._lock:
             self._subscriptions = (*self._subscriptions, subscription)
             if self._closed:

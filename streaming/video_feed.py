@@ -118,7 +118,7 @@ class Viewer(Protocol):
 class VideoFeed:
     """Hands a conversation's frames to its viewers. Made and used on one event loop.
 
-    H.264 is compressed once, whoever watches, in a thread of the loop's pool, and before a frame's
+    H.264 is compressed once, whoever watches, in the conversation's thread, and before a frame's
     time: viewers see neither the compressor's delay nor how it varies. A frame that was compressed
     and is not shown after all (an interruption, a loop that was held up) leaves the ones after it
     without what they refer to, so a key frame follows. Nobody watching costs nothing.
@@ -133,9 +133,8 @@ class VideoFeed:
         self._viewers: tuple[Viewer, ...] = ()
         self._subscription: Subscription | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._early_frames: deque[tuple[TimedFrame, asyncio.Task[av.Packet[Any] | None]]] = deque()
+        self._packets: deque[tuple[TimedFrame, av.Packet[Any] | None]] = deque()
         self._encoded_turn = runner.turn
-        self._newest: asyncio.Task[av.Packet[Any] | None] | None = None  # the next one waits for it
         self._key_wanted = True
         self._key_s = float("-inf")
 
@@ -144,7 +143,7 @@ class VideoFeed:
         self._viewers = (*self._viewers, viewer)
         self._key_wanted = True
         if self._pump is None:
-            self._subscription = self.runner.subscribe(self._early, self._hear)
+            self._subscription = self.runner.subscribe(self._compress, self._hear)
             self._pump = asyncio.get_running_loop().create_task(self._run(self._subscription))
 
     def detach(self, viewer: Viewer) -> None:
@@ -153,7 +152,7 @@ class VideoFeed:
         if not self._viewers and self._subscription is not None:
             self._subscription.close()
             self._subscription = self._pump = self._encoder = None
-            self._early_frames.clear()
+            self._packets.clear()
 
     def want_key_frame(self) -> None:
         """A viewer cannot decode what comes; the next frame helps it, at most every 0.4 s."""
@@ -163,40 +162,23 @@ class VideoFeed:
         for viewer in self._viewers:
             viewer.hear(item)
 
-    def _early(self, item: TimedFrame) -> None:
+    def _compress(self, item: TimedFrame) -> None:
+        """In the conversation's thread."""
         if any(viewer.takes_packets for viewer in self._viewers):
-            task = asyncio.get_running_loop().create_task(
-                self._compress(item, self._newest, self._subscription)
-            )
-            self._early_frames.append((item, task))
-            self._newest = task
+            self._packets.append((item, self._encode(item)))
 
-    async def _compress(
-        self,
-        item: TimedFrame,
-        before: asyncio.Task[av.Packet[Any] | None] | None,
-        subscription: Subscription | None,
-    ) -> av.Packet[Any] | None:
-        if before is not None:
-            await asyncio.wait([before])
-        if subscription is not self._subscription:
-            return None  # everybody left meanwhile
-        return await asyncio.get_running_loop().run_in_executor(None, self._encode, item)
-
-    async def _packet(self, item: TimedFrame) -> av.Packet[Any] | None:
+    def _packet(self, item: TimedFrame) -> av.Packet[Any] | None:
         """What was made of a frame whose time has come; None if nothing was."""
-        while self._early_frames and self._early_frames[0][0].release_s <= item.release_s:
-            early, task = self._early_frames.popleft()
-            if early is item:
-                return await task
+        while self._packets and self._packets[0][0].release_s <= item.release_s:
+            painted, packet = self._packets.popleft()
+            if painted is item:
+                return packet
             self.want_key_frame()
         return None
 
     async def _run(self, subscription: Subscription) -> None:
         async for item in subscription:
-            packet = await self._packet(item)
-            if subscription is not self._subscription:
-                return  # everybody left meanwhile
+            packet = self._packet(item)
             for viewer in self._viewers:
                 viewer.show(item, packet if viewer.takes_packets else None)
         if subscription is self._subscription:

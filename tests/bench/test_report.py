@@ -93,7 +93,7 @@ def test_the_matcher_stands_beside_the_textbook() -> None:
 
 
 def test_live_and_browser_and_kernels() -> None:
-    names = ("algorithmic", "chunking", "queue", "compute", "hand_over", "hold", "encode_queue",
+    names = ("algorithmic", "chunking", "queue", "compute", "hand_over", "hold",
              "encode", "total")  # fmt: skip
     click = {"parts_sum_ms": 170.0, "measured_ms": 170.1, "clicks": 9}
     run = {**RUN, "parts": dict.fromkeys(names, SPREAD), "click": click, "first_frame_ms": 200.0,
