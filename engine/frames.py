@@ -25,6 +25,13 @@ _LARGE_PIXELS = 800_000
 _CACHED_FRAMES = 8
 
 
+def as_picture(i420: U8, pixels: str = "yuv420p") -> av.VideoFrame:
+    """I420 u8 [h*3/2, w] as a picture for a compressor, its samples shared where that can be."""
+    if len(i420) % 6:  # PyAV 18 takes such a height for less than it is
+        return av.VideoFrame.from_ndarray(i420, format=pixels)
+    return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(i420), format=pixels)
+
+
 class FrameWriter:
     """Appends I420 frames to a file; `offsets` grows by one entry a frame."""
 
@@ -49,7 +56,7 @@ class FrameWriter:
 
     def append(self, i420: U8) -> None:
         """Encode one frame, u8 [h*3/2, w]."""
-        picture = av.VideoFrame.from_ndarray(i420, format="yuvj420p")
+        picture = as_picture(i420, "yuvj420p")
         picture.pts = len(self.offsets)
         data = b"".join(bytes(packet) for packet in self._codec.encode(picture))
         self._file.write(data)

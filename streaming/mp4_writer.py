@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.frames import as_picture
 from lipstream.engine.types import F32, VideoFrame
 from lipstream.streaming.audio_file import OUTPUT_RATE_HZ
 from lipstream.streaming.partial_file import PartialFile, write_error
@@ -98,7 +99,7 @@ class Mp4Writer:
                 f"expected {self._picture.width}x{self._picture.height} like the first"
             )
         # The planes go in as they are: PyAV's own conversion costs 1.2 ms a frame at 512x512.
-        picture = av.VideoFrame.from_ndarray(frame.i420, format="yuv420p")
+        picture = as_picture(frame.i420)
         picture.pts = frame.frame_index * self._picture.fps.denominator
         picture.time_base = Fraction(1, self._picture.fps.numerator)
         picture.color_range = ColorRange.MPEG

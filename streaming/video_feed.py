@@ -14,6 +14,7 @@ import av
 from av.video.frame import PictureType
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.frames import as_picture
 from lipstream.engine.timing import stage
 from lipstream.engine.types import SAMPLE_RATE_HZ, VideoFrame
 from lipstream.streaming.runner import SessionRunner, Subscription, TimedFrame, TimedSound
@@ -83,7 +84,7 @@ class H264:
     @stage("encode")
     def encode(self, frame: VideoFrame, pts: int, key: bool) -> av.Packet[Any] | None:
         """One picture; pts in 1/90000 s."""
-        picture: Any = av.VideoFrame.from_ndarray(frame.i420, format="yuv420p")
+        picture: Any = as_picture(frame.i420)
         picture.pts, picture.time_base = pts, Fraction(1, VIDEO_CLOCK_HZ)
         picture.pict_type = PictureType.I if key else PictureType.NONE
         packets = self._codec.encode(picture)

@@ -23,6 +23,7 @@ from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.sdp import SessionDescription
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.frames import as_picture
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
 from lipstream.streaming import aiortc_tuning
 from lipstream.streaming.aioice_tuning import NoFreePort
@@ -84,7 +85,7 @@ class OutgoingVideo(MediaStreamTrack):
         self.sent_frames += 1
         if not isinstance(item, TimedFrame):
             return item
-        frame = av.VideoFrame.from_ndarray(item.frame.i420, format="yuv420p")
+        frame = as_picture(item.frame.i420)
         frame.pts = item.media_sample * VIDEO_CLOCK_HZ // SAMPLE_RATE_HZ
         frame.time_base = Fraction(1, VIDEO_CLOCK_HZ)
         return frame

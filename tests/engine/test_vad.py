@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lipstream.engine.types import F32, STEP_SAMPLES
-from lipstream.engine.vad import Gate
+from lipstream.engine.vad import Gate, GateState
 from tests.engine.sounds import noise, vowels
 
 STEP_MS = 20
@@ -76,3 +78,28 @@ def test_a_state_is_a_value() -> None:
     first = gate.step(state, piece, 0.9)
     gate.step(state, noise(0.02, 0.5), 0.0)
     assert gate.step(state, piece, 0.9) == first
+
+
+@pytest.mark.parametrize("look_ahead_ms", [0, 200])
+def test_a_decision_asked_for_late_is_the_one_of_its_time(look_ahead_ms: int) -> None:
+    """Against a gate that asks at every step, over speech, noise and pauses."""
+
+    class Asking(Gate):
+        def step(
+            self, state: GateState, samples: F32, speech_probability: float
+        ) -> tuple[float, GateState]:
+            opening, after = super().step(state, samples, speech_probability)
+            voiced = list(after.voiced)
+            for back in range(len(voiced)):  # each by itself, whatever the others say
+                alone: list[bool | None] = [False] * len(voiced)
+                alone[-1 - back] = None
+                voiced[-1 - back] = self._asked(after.heard, tuple(alone))[-1 - back]
+            return opening, replace(after, voiced=tuple(voiced))
+
+    random = np.random.default_rng(0)
+    parts = [noise(0.7, 0.05), vowels(0.5), np.zeros(4800, np.float32), noise(0.4, 0.4)]
+    sound = np.concatenate([parts[k] for k in random.integers(0, 4, 24)]).astype(np.float32)
+    belief = np.repeat(random.uniform(0, 1, len(sound) // 1600 + 1), 5)[: len(sound) // 320]
+    openings = opened(Gate(look_ahead_ms), sound, belief.astype(np.float32))
+    assert openings == opened(Asking(look_ahead_ms), sound, belief.astype(np.float32))
+    assert 0.05 < np.mean(np.array(openings) > 0) < 0.95
