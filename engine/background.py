@@ -18,8 +18,8 @@ from lipstream.engine.target import Track
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import Placement, head_triangles, smoothstep, with_rings
-from lipstream.kernels import color, composite
-from lipstream.kernels.mesh import warp_mesh
+from lipstream.kernels import composite
+from lipstream.kernels.mesh import warp_region
 
 MORPH_FRAMES = 6
 _RINGS = ((0.5, 0.7), (1.2, 0.3), (2.2, 0.0))  # inter-ocular distances out, share of the motion
@@ -77,14 +77,8 @@ class Background:
         box = (int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
         if box[2] <= 0 or box[3] <= 0:
             return frame
-        patch = color.i420_region_to_rgb(frame, *box)
         corner = low.astype(np.float32)
-        warped, covered = warp_mesh(
-            patch, start - corner, end - corner, self._triangles, patch.shape[:2]
-        )
-        moved = frame.copy()
-        color.rgb_region_into_i420(warped, moved, box[0], box[1], covered)
-        return moved
+        return warp_region(frame, box, start - corner, end - corner, self._triangles)
 
     def _placed(self, landmarks: F32, walk: Walk, share: np.float32) -> Placement:
         """The face at interpolated vertices f32 [468, 3]."""

@@ -39,3 +39,13 @@ def require_i420(name: str, i420: NDArray[np.uint8]) -> tuple[int, int]:
     if not i420.flags.c_contiguous:
         raise UsageError(f"{name} is not contiguous; pass numpy.ascontiguousarray({name})")
     return h, w
+
+
+def require_region(x: int, y: int, w: int, h: int, width: int, height: int) -> None:
+    """Raise UsageError unless the rectangle is even and inside the picture."""
+    if x % 2 or y % 2 or w % 2 or h % 2:
+        raise UsageError(f"region x={x} y={y} w={w} h={h}; expected even numbers")
+    if x < 0 or y < 0 or w <= 0 or h <= 0 or x + w > width or y + h > height:
+        raise UsageError(
+            f"region x={x} y={y} w={w} h={h}; expected it to lie inside {width}x{height}"
+        )

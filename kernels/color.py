@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
 from lipstream.kernels import compiled, reference
-from lipstream.kernels.checks import require, require_i420
+from lipstream.kernels.checks import require, require_i420, require_region
 from lipstream.kernels.choice import use_compiled
 
 U8 = NDArray[np.uint8]
@@ -37,7 +37,7 @@ def rgb_to_i420(rgb: U8) -> U8:
 def i420_region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:
     """The rectangle with its top-left pixel at (x, y) as RGB u8 [h, w, 3]; all four are even."""
     height, width = require_i420("i420", i420)
-    _require_region(x, y, w, h, width, height)
+    require_region(x, y, w, h, width, height)
     if use_compiled():
         return compiled.i420_region_to_rgb(i420, x, y, w, h)
     return reference.i420_region_to_rgb(i420, x, y, w, h)
@@ -53,7 +53,7 @@ def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None = No
     height, width = require_i420("i420", i420)
     require("rgb", rgb, np.uint8, (None, None, 3))
     h, w = rgb.shape[:2]
-    _require_region(x, y, w, h, width, height)
+    require_region(x, y, w, h, width, height)
     if mask is not None:
         require("mask", mask, np.uint8, (h, w))
     if not i420.flags.writeable:
@@ -66,12 +66,3 @@ def _write(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> None:
         compiled.rgb_region_into_i420(rgb, i420, x, y, mask)
     else:
         reference.rgb_region_into_i420(rgb, i420, x, y, mask)
-
-
-def _require_region(x: int, y: int, w: int, h: int, width: int, height: int) -> None:
-    if x % 2 or y % 2 or w % 2 or h % 2:
-        raise UsageError(f"region x={x} y={y} w={w} h={h}; expected even numbers")
-    if x < 0 or y < 0 or w <= 0 or h <= 0 or x + w > width or y + h > height:
-        raise UsageError(
-            f"region x={x} y={y} w={w} h={h}; expected it to lie inside {width}x{height}"
-        )

@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 9  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 10  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -63,6 +63,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_feature_distance": [_INT, _INT] + [_POINTER] * 4,
         "ls_mesh_map": [_POINTER, _POINTER, _POINTER] + [_INT] * 5 + [_POINTER] * 2,
         "ls_remap": [_POINTER] + [_INT] * 3 + [_POINTER, _INT, _POINTER],
+        "ls_warp_region": [_POINTER] + [_INT] * 6 + [_POINTER] * 3 + [_INT] + [_POINTER],
         "ls_warp_mesh": [_POINTER] + [_INT] * 3 + [_POINTER] * 3 + [_INT] * 5 + [_POINTER] * 2,
         "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
         "ls_affine": [_POINTER, _INT, _POINTER, _POINTER, _INT, _POINTER],
@@ -278,6 +279,21 @@ def warp_mesh(
         _pointer(triangles), len(triangles), h, w, *origin, _pointer(warped), _pointer(coverage),
     )  # fmt: skip
     return warped, coverage
+
+
+def warp_region(
+    i420: U8, box: tuple[int, int, int, int], source_xy: F32, target_xy: F32, triangles: I32
+) -> U8:
+    """See `mesh.warp_region`."""
+    i420, triangles = np.ascontiguousarray(i420), np.ascontiguousarray(triangles)
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    out = np.empty_like(i420)
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    library().ls_warp_region(
+        _pointer(i420), width, height, *box, _pointer(source_xy), _pointer(target_xy),
+        _pointer(triangles), len(triangles), _pointer(out),
+    )  # fmt: skip
+    return out
 
 
 def blend(background: U8, layer: U8, alpha: U8 | F32, match: tuple[F32, F32] | None) -> U8:

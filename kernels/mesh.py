@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
 from lipstream.kernels import compiled, reference
-from lipstream.kernels.checks import require
+from lipstream.kernels.checks import require, require_i420, require_region
 from lipstream.kernels.choice import use_compiled
 
 F32 = NDArray[np.float32]
@@ -83,6 +83,25 @@ def warp_mesh(
     return implementation.warp_mesh(
         source, source_xy, target_xy, triangles, out_shape, origin, onto
     )
+
+
+def warp_region(
+    i420: U8, box: tuple[int, int, int, int], source_xy: F32, target_xy: F32, triangles: I32
+) -> U8:
+    """A frame u8 [h*3/2, w] with one rectangle warped within itself; what no triangle covers stays.
+
+    Args:
+        i420: the frame.
+        box: x, y, width, height of the rectangle, px, all even.
+        source_xy: f32 [V, 2] px, where the vertices lie, from the rectangle's corner.
+        target_xy: f32 [V, 2] px, where they are to be painted.
+        triangles: i32 [T, 3], as for `mesh_map`.
+    """
+    height, width = require_i420("i420", i420)
+    require_region(*box, width, height)
+    _require_mesh(source_xy, target_xy, triangles, (box[3], box[2]))
+    implementation = compiled if use_compiled() else reference
+    return implementation.warp_region(i420, box, source_xy, target_xy, triangles)
 
 
 def _require_image(name: str, image: U8) -> None:

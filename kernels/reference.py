@@ -253,6 +253,17 @@ def warp_mesh(
 # ------------------------------------------------------------------------- composite
 
 
+def warp_region(
+    i420: U8, box: tuple[int, int, int, int], source_xy: F32, target_xy: F32, triangles: I32
+) -> U8:
+    """See `mesh.warp_region`."""
+    patch = i420_region_to_rgb(i420, *box)
+    warped, covered = warp_mesh(patch, source_xy, target_xy, triangles, patch.shape[:2], (0, 0))
+    out = i420.copy()
+    rgb_region_into_i420(warped, out, box[0], box[1], covered)
+    return out
+
+
 def blend(background: U8, layer: U8, alpha: U8 | F32) -> U8:
     """Layer over background, u8 [h, w, 3], by alpha [h, w]: u8 0..255 or f32 0..1.
 

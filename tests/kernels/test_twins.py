@@ -117,6 +117,21 @@ def test_warp_mesh_of_any_triangle_soup(seed, vertices, triangles, channels, on_
 
 
 @FEW
+@given(SEEDS, st.integers(1, 12), st.integers(1, 9))
+def test_warp_region_of_any_frame(seed, w, h):
+    random = np.random.default_rng(seed)
+    frame = random.integers(0, 256, (3 * 12, 2 * 16), dtype=np.uint8)
+    box = (2 * int(random.integers(0, 17 - w)), 2 * int(random.integers(0, 13 - h)), 2 * w, 2 * h)
+    source_xy, target_xy = random.uniform(-5, 30, (2, 9, 2)).astype(np.float32)
+    ids = random.integers(0, 9, (12, 3), dtype=np.int32)
+    for moves in (source_xy, target_xy):
+        arguments = (frame, box, source_xy, moves, ids)
+        np.testing.assert_array_equal(
+            compiled.warp_region(*arguments), reference.warp_region(*arguments)
+        )
+
+
+@FEW
 @given(SEEDS, st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
 def test_remap_anywhere(seed, w, h, channels):
     random = np.random.default_rng(seed)
