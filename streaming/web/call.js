@@ -3,7 +3,7 @@
 const GATHERING_MS = 2000;
 // Held before it is shown, at least. Sound takes 50 ms of its own accord and pictures 20, so they
 // would be out of step by 30 for the first half minute, until Chromium has held pictures as long.
-const HELD_MS = { audio: 0, video: 60 };
+const HELD_MS = { audio: 0, video: 70 };
 
 export class Call {
   #token;
