@@ -206,7 +206,7 @@ class Subscription:
             self._sound(item)
 
     def _hand_over(self, item: TimedFrame | None) -> None:
-        """From the worker: never blocks, and a loop that is gone is a viewer that is gone."""
+        """From the worker: a loop that is gone is a viewer that is gone."""
         if item is not None and self._painted is not None:
             self._painted(item)
         try:

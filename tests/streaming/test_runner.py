@@ -18,6 +18,7 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.types import AudioChunk
 from lipstream.streaming.catalogue import EngineSetting
 from lipstream.streaming.runner import RunnerOptions, SessionRunner, TimedFrame, warm_up
+from lipstream.streaming.sound_queue import TurnSound
 from tests.streaming.live_engine import LiveFakeEngine
 
 LOUD = np.full(320, 0.9, np.float32)
@@ -250,3 +251,14 @@ def test_no_collection_in_a_call_goes_through_what_was_loaded_before_it() -> Non
     assert any(one is loaded for one in gc.get_objects())
     warm_up(LiveFakeEngine())
     assert not any(one is loaded for one in gc.get_objects())
+
+
+def test_sound_of_a_turn_that_is_over_is_forgotten_and_comes_too_late() -> None:
+    sound = TurnSound(1600, turn=0)
+    sound.put(np.full(320, 0.1, np.float32), 0, turn=0)
+    sound.put(np.full(320, 0.2, np.float32), 320, turn=1)
+    sound.put(np.full(320, 0.1, np.float32), 640, turn=0)
+    assert sound.ready(640) and not sound.ready(641)
+    taken = sound.take(0, 960, turn=1)
+    assert not taken[:320].any() and (taken[320:640] == np.float32(0.2)).all()
+    assert not taken[640:].any()

@@ -16,6 +16,7 @@ av = pytest.importorskip("av")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
 from lipstream.engine.errors import UsageError  # noqa: E402
+from lipstream.engine.frames import as_picture  # noqa: E402
 from lipstream.engine.types import U8, AudioChunk, VideoFrame  # noqa: E402
 from lipstream.streaming.runner import SessionRunner, TimedFrame, TimedSound  # noqa: E402
 from lipstream.streaming.video_feed import H264, PRESETS, Encoding, VideoFeed  # noqa: E402
@@ -101,6 +102,16 @@ def test_many_viewers_share_every_packet_and_each_begins_with_a_key_frame() -> N
             assert not feed.runner._subscriptions, "nobody watches: nothing is made"
 
     run(test())
+
+
+@pytest.mark.parametrize("height, width", [(512, 512), (450, 450), (452, 450), (2, 4)])
+def test_a_picture_is_handed_to_the_compressor_as_it_is(height: int, width: int) -> None:
+    random = np.random.default_rng(0)
+    i420 = random.integers(0, 256, (height * 3 // 2, width)).astype(np.uint8)
+    i420.setflags(write=False)
+    picture = as_picture(i420)
+    assert (picture.width, picture.height) == (width, height)
+    assert (picture.to_ndarray() == i420).all()
 
 
 def test_after_an_interruption_every_packet_shown_can_be_decoded() -> None:
