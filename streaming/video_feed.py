@@ -179,6 +179,8 @@ class VideoFeed:
 
     async def _run(self, subscription: Subscription) -> None:
         async for item in subscription:
+            if subscription is not self._subscription:
+                return  # everybody left while it waited for its time; others may have come
             packet = self._packet(item)
             for viewer in self._viewers:
                 viewer.show(item, packet if viewer.takes_packets else None)
