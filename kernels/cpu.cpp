@@ -705,15 +705,45 @@ LS_MULTIVERSION static int five_rows(
     return last - first + 1;
 }
 
-// What alternates from pixel to pixel in both directions, out of one plane: a network that paints
-// two by two pixels at once leaves it, and nothing in a face looks like that.
-LS_MULTIVERSION static void without_grid(int rows, int columns, float *plane) {
-    for (int row = 0; row < rows; row += 2) {
-        float *top = plane + (int64_t)row * columns, *bottom = top + columns;
-        for (int i = 0; i < columns; i += 2) {
-            const float grid = ((top[i] - top[i + 1]) - (bottom[i] - bottom[i + 1])) * 0.25f;
-            top[i] -= grid, top[i + 1] += grid, bottom[i] += grid, bottom[i + 1] -= grid;
-        }
+// `own` less what alternates from number to number along a b own d e: a network that paints two by
+// two pixels at once leaves it. The rest of a spectrum up to half as fast keeps 5/6 and more.
+LS_BODY float ls_without_alternation(float a, float b, float own, float d, float e) {
+    return (own * (float)(2.0 / 3.0) + (b + d) * 0.25f) - (a + e) * (float)(1.0 / 12.0);
+}
+
+LS_MULTIVERSION static void along_row(
+    const float *__restrict from, int columns, float *__restrict to) {
+    const int last = columns - 1, edge = ls_min(2, columns);
+    const auto at = [=](int i) { return from[ls_min(ls_max(i, 0), last)]; };  // the border repeats
+    const auto by_the_border = [=](int i) {
+        to[i] = ls_without_alternation(at(i - 2), at(i - 1), at(i), at(i + 1), at(i + 2));
+    };
+    for (int i = 0; i < edge; ++i) by_the_border(i);
+    for (int i = 2; i < columns - 2; ++i) {
+        to[i] = ls_without_alternation(from[i - 2], from[i - 1], from[i], from[i + 1], from[i + 2]);
+    }
+    for (int i = ls_max(columns - 2, edge); i < columns; ++i) by_the_border(i);
+}
+
+LS_MULTIVERSION static void across_rows(
+    const float *__restrict a, const float *__restrict b, const float *__restrict own,
+    const float *__restrict d, const float *__restrict e, int columns, float *__restrict to) {
+    for (int i = 0; i < columns; ++i) {
+        to[i] = ls_without_alternation(a[i], b[i], own[i], d[i], e[i]);
+    }
+}
+
+// What alternates along rows and columns, out of one plane; `spare` is scratch of its size.
+static void without_grid(int rows, int columns, float *plane, float *spare) {
+    for (int row = 0; row < rows; ++row) {
+        along_row(plane + (int64_t)row * columns, columns, spare + (int64_t)row * columns);
+    }
+    const auto line = [=](int row) {
+        return spare + (int64_t)ls_min(ls_max(row, 0), rows - 1) * columns;
+    };
+    for (int row = 0; row < rows; ++row) {
+        across_rows(line(row - 2), line(row - 1), line(row), line(row + 1), line(row + 2), columns,
+                    plane + (int64_t)row * columns);
     }
 }
 
@@ -753,7 +783,7 @@ LS_MULTIVERSION static void sharpen_row(
     }
 }
 
-// `mended` is scratch of rows x columns, `lines` of 3 x columns; rows and columns are even.
+// `mended` is scratch of rows x columns, `lines` of 3 x columns.
 LS_EXPORT void ls_sharpen(
     const uint8_t *seen, int32_t rows, int32_t columns, float amount, float *mended, float *lines,
     float *difference) {
@@ -762,7 +792,7 @@ LS_EXPORT void ls_sharpen(
     const int64_t area = (int64_t)rows * columns;
     for (int c = 0; c < 3; ++c) {
         float *plane = difference + c * area;
-        without_grid(rows, columns, plane);
+        without_grid(rows, columns, plane, mended);
         for (int64_t i = 0; i < area; ++i) mended[i] = (float)seen[6 * i + c] * full + plane[i];
         for (int row = 0; row < rows; ++row) {
             const int high = five_rows(mended, row, rows, columns, sums);

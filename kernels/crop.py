@@ -40,15 +40,13 @@ def crop_in(
 def sharpened(difference: F32, seen: U8, amount: float) -> F32:
     """A difference f32 [3, rows, columns] that also sharpens what it mends.
 
-    seen: what `crop_in` returned. Out of the difference goes what alternates from pixel to pixel in
-    both directions, and to it is added `amount` times what the crop, mended and softened by 1 2 1,
-    has over its own mean of 5 x 5 (of what is inside). So edges gain, and single pixels do not.
-    Raises: UsageError for odd rows or columns.
+    seen: what `crop_in` returned. Out of the difference goes what alternates from pixel to pixel
+    along rows or columns, and to it is added `amount` times what the crop, mended and softened by
+    1 2 1, has over its own mean of 5 x 5 (of what is inside). So edges gain, and single pixels do
+    not.
     """
     require("seen", seen, np.uint8, (None, None, 6))
     require("difference", difference, np.float32, (3, *seen.shape[:2]))
-    if seen.shape[0] % 2 or seen.shape[1] % 2:
-        raise UsageError(f"seen is {seen.shape}; expected even rows and columns")
     implementation = compiled if use_compiled() else reference
     return implementation.sharpened(difference, seen, amount)
 

@@ -312,6 +312,17 @@ def test_a_difference_is_added_by_opacity_and_rounded():
         np.testing.assert_array_equal(mended, picture)
 
 
+@pytest.mark.parametrize("ways", [(1, 0), (0, 1), (1, 1)], ids=["columns", "rows", "both"])
+def test_what_alternates_from_pixel_to_pixel_is_taken_out(ways):
+    down, along = np.mgrid[:12, :16]
+    grid = np.where((down * ways[1] + along * ways[0]) % 2, 0.05, -0.05)
+    slope = 0.01 * along + 0.02 * down
+    difference = np.tile(slope + grid, (3, 1, 1)).astype(np.float32)
+    seen = np.zeros((12, 16, 6), np.uint8)
+    kept = crop.sharpened(difference, seen, 0.0)[:, 2:-2, 2:-2]  # the border repeats
+    np.testing.assert_allclose(kept, np.tile(slope, (3, 1, 1))[:, 2:-2, 2:-2], atol=1e-6)
+
+
 def test_crop_arguments_are_checked():
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(UsageError, match="place"):
