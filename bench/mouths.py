@@ -69,14 +69,16 @@ def measure_mouths(
                 continue
             renderers: dict[str, Renderer | None] = {
                 "warp": None,
-                "network": load_renderer("network", options.backend, None),
+                "network": load_renderer("network", options.backend, None, sharpen=target.sharpen),
             }
             frames = range(len(target.track))
             if options.adapt:
                 frames = range(int(len(target.track) * LEARNED_SHARE), len(target.track))
                 folder, adapted[path.stem] = _adapted(target, cache)
-                own = load_target(folder).renderer
-                renderers["adapted"] = load_renderer("network", options.backend, own)
+                own = load_target(folder)
+                renderers["adapted"] = load_renderer(
+                    "network", options.backend, own.renderer, sharpen=own.sharpen
+                )
             tracked[path.stem] = reconstruct_tracked(
                 target, renderers, landmarker, _spread(frames, options.frames)
             )
@@ -120,14 +122,12 @@ def unseen_clips(data: Path) -> list[Path]:
 
 def _adapted(target: Target, cache: Path) -> tuple[Path, dict[str, Any]]:
     """A copy of the target whose renderer learned the first part of it, and what came of it."""
-    from lipstream.calibration import bundle
     from lipstream.calibration.adapt import AdaptOptions, adapt
 
     folder = cache / f"{target.folder.stem}_adapted.target"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(target.folder, folder)
     figures = adapt(folder, lambda what, share: None, AdaptOptions(used_share=LEARNED_SHARE))
-    bundle.relist(folder)
     return folder, figures
 
 

@@ -2,7 +2,8 @@
 
 The first part of the footage is learned from, the last part judges. Training stops when the judge
 sees no more gain, or when the time is up; if the best it saw is not better than the universal
-weights, those stay.
+weights, those stay. What is learned is how the person looks after the engine's sharpening; how much
+of it they need is then found on the judge, so that they come out as sharp as their camera saw them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
+from lipstream.calibration import bundle
 from lipstream.engine.errors import UsageError
-from lipstream.engine.renderer import shipped_model
+from lipstream.engine.renderer import load_renderer, shipped_model
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Report = Callable[[str, float], None]
 WEIGHTS: Final = "renderer.safetensors"
+_NEVER_WORSE: Final = ("colour", "structure")  # of the losses, whatever the sum gains
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ def check(footage: Path) -> None:
 
 
 def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) -> dict[str, Any]:
-    """Adapt to the finished bundle in `folder` and add renderer.safetensors, if it gains.
+    """Adapt to the finished bundle in `folder`; if it gains, add renderer.safetensors and how much
+    it has to sharpen.
 
     Returns figures: `kept`, `score` and `universal_score` (the loss on the judging part, less is
     better), `steps`, `seconds`, and `told`, a sentence for people.
@@ -72,6 +76,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     from lipstream.calibration.pretrain.export_renderer import save_weights
     from lipstream.calibration.pretrain.mouth_pairs import APART_FRAMES, Person
     from lipstream.calibration.pretrain.train_renderer import RendererTrainer, RendererTraining
+    from lipstream.calibration.sharpness import sharpening
     from lipstream.engine.renderer_torch import load_net
     from lipstream.engine.target import load_target
 
@@ -95,22 +100,23 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
         options.rate,
         adversarial_from=2.0,
         device=device,
+        sharpen=clip.sharpen,
     )
     trainer = RendererTrainer(load_net(options.universal).train(), training)
     rng = np.random.default_rng(options.seed)
     exam = _batch(judge, options.judged_examples, rng)
-    universal = best = trainer.score(*exam)
-    weights, waited = None, 0
+    universal = trainer.score(*exam, clip.sharpen)
+    best, weights, waited = universal["total"], None, 0
     report("adapting the renderer", 0.0)
     batches = _ahead(lambda: _batch(learned, options.batch, rng))
     while trainer.steps_done < options.steps and waited < options.patience:
-        trainer.step(*next(batches))
         spent = (time.monotonic() - began) / options.time_limit_s
+        trainer.step(*next(batches), max(spent, trainer.steps_done / options.steps))
         if trainer.steps_done % options.judge_every == 0 or spent >= 1:
             report(
                 "adapting the renderer", min(1.0, max(spent, trainer.steps_done / options.steps))
             )
-            score = trainer.score(*exam)
+            score = trainer.score(*exam, clip.sharpen)["total"]
             waited += 1
             if score < best * (1 - options.least_gain / 4):
                 waited = 0
@@ -121,12 +127,23 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
             break
     batches.close()
     steps = trainer.steps_done
-    if weights is None or best > universal * (1 - options.least_gain):
-        told = "not adapted: on footage it had not learned from, the universal renderer was as good"
-        return _figures(began, steps, (universal, best), told)
-    save_weights(weights, folder / WEIGHTS, {"steps": str(steps), "seed": str(options.seed)})
-    told = f"renderer adapted: error on unseen footage down by {1 - best / universal:.1%}"
-    return {**_figures(began, steps, (universal, best), told), "kept": True}
+    if weights is not None:
+        trainer.mean = weights
+        save_weights(weights, folder / WEIGHTS, {"steps": str(steps), "seed": str(options.seed)})
+        renderer = load_renderer("network", "auto", folder / WEIGHTS)
+        assert renderer is not None, "asked for by name"
+        sharpen = sharpening(clip, renderer, (judged_from, total))
+        adapted = trainer.score(*exam, sharpen)
+        best = adapted["total"]
+        worse = [name for name in _NEVER_WORSE if adapted[name] > universal[name]]
+        if not worse and best <= universal["total"] * (1 - options.least_gain):
+            bundle.relist(folder, sharpen=sharpen)
+            gain = 1 - best / universal["total"]
+            told = f"renderer adapted: error on unseen footage down by {gain:.1%}"
+            return {**_figures(began, steps, (universal["total"], best), told), "kept": True}
+        (folder / WEIGHTS).unlink()
+    told = "not adapted: on footage it had not learned from, the universal renderer was as good"
+    return _figures(began, steps, (universal["total"], best), told)
 
 
 def _ahead(make: Callable[[], T]) -> Generator[T, None, None]:

@@ -41,13 +41,15 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
         check(path)  # a missing library is told before the work
     began = time.monotonic()
     with bundle.bundle_folder(output) as folder:
-        build = calibrate_photo if is_photo(path) else _calibrate_video
-        result = build(path, folder, output.name, options)
+        if is_photo(path):
+            result = calibrate_photo(path, folder, output.name, options)
+        else:
+            result = _calibrate_video(path, folder, output.name, options)
+            result["sharpen"] = _sharpen(folder, options)
         if options.adapt:
             from lipstream.calibration.adapt import adapt
 
             result["adapted"] = adapt(folder, options.report)
-            bundle.relist(folder)
     seconds = time.monotonic() - began
     return {
         "target": str(output),
@@ -132,6 +134,19 @@ def _calibrate_video(
     info = {**summary.provenance(options.consent), **result}
     bundle.write_info(folder, "video", (raw.width, raw.height), fps, info)
     return result
+
+
+def _sharpen(folder: Path, options: CalibrationOptions) -> float:
+    """How much the universal renderer has to sharpen for this person; noted in the bundle."""
+    from lipstream.calibration.sharpness import sharpening
+    from lipstream.engine.renderer import SHARPEN, load_renderer
+    from lipstream.engine.target import load_target
+
+    options.report("comparing painted mouths with real ones", 0.0)
+    renderer = load_renderer("auto", "auto", None)
+    amount = SHARPEN if renderer is None else sharpening(load_target(folder), renderer)
+    bundle.relist(folder, sharpen=amount)
+    return amount
 
 
 def _thumbnail(i420: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -113,9 +113,9 @@ def write_info(
     _write_info(folder, whole)
 
 
-def relist(folder: Path) -> None:
-    """Bring target.json's sums up to date after a file was added."""
-    _write_info(folder, json.loads((folder / "target.json").read_text("utf8")))
+def relist(folder: Path, **more: Any) -> None:
+    """Bring target.json's sums up to date after a file was added, with `more` fields."""
+    _write_info(folder, json.loads((folder / "target.json").read_text("utf8")) | more)
 
 
 def _write_info(folder: Path, info: dict[str, Any]) -> None:

@@ -155,7 +155,7 @@ class Engine:
             _SOURCE_COSTS,
         )
         self._backdrop = Background(track, model)
-        self.renderer = load_renderer(renderer, backend, target.renderer, detail)
+        self.renderer = load_renderer(renderer, backend, target.renderer, detail, target.sharpen)
         self.compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
         self._opening = model.lip_rows()[0]
         self._open_wider = self._opening * model.spread**2  # the likeliest way to open further

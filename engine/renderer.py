@@ -111,7 +111,7 @@ class Renderer:
         """
         if detail not in DETAILS:
             raise UsageError(f"detail {detail}: expected one of {', '.join(map(str, DETAILS))}")
-        self.network, self.detail, self._sharpen = network, detail, sharpen
+        self.network, self.detail, self.sharpen = network, detail, sharpen
 
     @stage("renderer")
     def mend(self, picture: U8, guides: U8, crop: MouthCrop, previous: U8 | None) -> U8:
@@ -122,7 +122,7 @@ class Renderer:
         """
         seen, planes = crop_in(picture, guides, previous, crop.place, crop.shape)
         difference = self.network.run({INPUT: planes[None]})[OUTPUT][0]
-        difference = sharpened(difference, seen, self._sharpen)
+        difference = sharpened(difference, seen, self.sharpen)
         return crop_out(difference, seen, picture, guides, crop.place)
 
 
@@ -133,7 +133,11 @@ def shipped_model() -> Model:
 
 
 def load_renderer(
-    choice: str, backend: str, own: Path | None, detail: int = DETAILS[0]
+    choice: str,
+    backend: str,
+    own: Path | None,
+    detail: int = DETAILS[0],
+    sharpen: float = SHARPEN,
 ) -> Renderer | None:
     """The renderer of a target, or None to show the warped mouth as it is.
 
@@ -153,7 +157,7 @@ def load_renderer(
     try:
         if not (model.onnx.is_file() and model.safetensors.is_file()):
             raise BackendUnavailable("no renderer weights in the package; reinstall lipstream")
-        return Renderer(select_backend(backend, model, FAST), detail)
+        return Renderer(select_backend(backend, model, FAST), detail, sharpen)
     except BackendUnavailable as error:
         if choice == "network":
             raise

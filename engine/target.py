@@ -30,6 +30,7 @@ from lipstream.engine.errors import TargetError
 from lipstream.engine.face_model import VERTICES, Pose, face_model
 from lipstream.engine.frames import FrameReader
 from lipstream.engine.mouth import Mouth
+from lipstream.engine.renderer import SHARPEN
 from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import Placement
 
@@ -99,6 +100,7 @@ class Target:
     source_frames: I32  # i32 [S], the track frame each source was cut from
     jumps: tuple[I32, F32]  # targets i32 [N, M] and costs f32 [N, M]
     renderer: Path | None  # weights adapted to this person, same names and shapes as the shipped
+    sharpen: float  # how much the renderer sharpens for this person
     info: dict[str, Any]  # target.json as read
 
 
@@ -132,7 +134,8 @@ def load_target(folder: str | Path) -> Target:
     return Target(
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),
-        sources, source_frames, _read_jumps(folder, len(track)), _renderer(folder, info), info,
+        sources, source_frames, _read_jumps(folder, len(track)), _renderer(folder, info),
+        _sharpen(info), info,
     )  # fmt: skip
 
 
@@ -144,6 +147,14 @@ def _renderer(folder: Path, info: dict[str, Any]) -> Path | None:
     for name, value in _tensors(folder, file).items():
         _take({name: value}, file, name, np.float16, value.shape)
     return folder / file
+
+
+def _sharpen(info: dict[str, Any]) -> float:
+    """As calibration found it; photos have none, and bundles of before."""
+    value = info.get("sharpen", SHARPEN)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 4:
+        raise TargetError(f"target.json: sharpen is {value!r}, expected 0 to 4")
+    return float(value)
 
 
 def sha256_of(path: Path) -> str:

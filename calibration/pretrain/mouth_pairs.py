@@ -76,24 +76,33 @@ class Person:
 
     def example(self, rng: np.random.Generator) -> Example:
         """Two frames, one source (or two that fade), one variation of it all."""
-        at = int(rng.choice(len(self._clips), p=self._share))
-        clip = self._clips[at]
-        frame = int(rng.choice(self._pairs[at]))
-        sources = self._sources(at, frame, rng)
+        at, frame, sources = self._drawn(rng)
         variation = Variation.draw(rng) if self._varied else Variation.none()
         seen, truth = [], []
         for index in (frame - 1, frame):
-            picture = self._read(at, index)
-            placement = clip.track.placement(index)
-            layers = self._compositors[at].layers(
-                picture, placement, clip.track.expression[index], sources, guided=True
-            )
-            assert layers is not None, "a usable frame has its face inside the picture"
-            real = color.i420_region_to_rgb(picture, *layers.box)
-            one, other = variation.apply(layers, real)
+            one, other = variation.apply(*self._painted(at, index, sources))
             seen.append(one)
             truth.append(other)
         return Example(np.stack(seen), np.stack(truth))
+
+    def painted(self, rng: np.random.Generator) -> tuple[Layers, U8]:
+        """One frame: the mouth laid on it, and the real patch u8 [h, w, 3]."""
+        return self._painted(*self._drawn(rng))
+
+    def _drawn(self, rng: np.random.Generator) -> tuple[int, int, list[tuple[MouthSource, float]]]:
+        at = int(rng.choice(len(self._clips), p=self._share))
+        frame = int(rng.choice(self._pairs[at]))
+        return at, frame, self._sources(at, frame, rng)
+
+    def _painted(
+        self, at: int, frame: int, sources: list[tuple[MouthSource, float]]
+    ) -> tuple[Layers, U8]:
+        track, picture = self._clips[at].track, self._read(at, frame)
+        layers = self._compositors[at].layers(
+            picture, track.placement(frame), track.expression[frame], sources, guided=True
+        )
+        assert layers is not None, "a usable frame has its face inside the picture"
+        return layers, color.i420_region_to_rgb(picture, *layers.box)
 
     def _read(self, clip: int, frame: int) -> U8:
         if clip not in self._decoders:

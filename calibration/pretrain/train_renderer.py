@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Report = Callable[[str, float], None]
 _RANGED_BATCHES = 6
+_WARM_UP = 0.05  # of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class RendererTraining:
     adversarial_from: float = 0.3  # share of the steps before the discriminator joins
     loaders: int = 1
     device: str = "cpu"
+    # What the engine sharpens by. People never seen come out soft however it is trained, so weights
+    # for everybody are trained without; those for one person with it, and are right as they are.
+    sharpen: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.loaders) <= 0 or not 0 < self.rate < 1:
@@ -91,13 +96,11 @@ class RendererTrainer:
         self.weights = LossWeights()
         self.optimiser = torch.optim.AdamW(self.net.parameters(), options.rate, weight_decay=1e-4)
         self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), 4e-4, (0.0, 0.9))
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, options.rate, options.steps, pct_start=0.05
-        )
         self.steps_done = 0
 
-    def score(self, seen: torch.Tensor, truth: torch.Tensor) -> float:
-        """The picture losses as training weighs them, of the running mean; less is better."""
+    def score(self, seen: torch.Tensor, truth: torch.Tensor, sharpen: float) -> dict[str, float]:
+        """The picture losses of the running mean by name, and as `total` their sum as training
+        weighs them; less is better."""
         import torch
 
         from lipstream.calibration.pretrain import renderer_losses as losses
@@ -107,22 +110,32 @@ class RendererTrainer:
         device = self.options.device
         seen, truth = seen[:, 1].to(device).float() / 255, truth[:, 1].to(device).float() / 255
         with torch.no_grad():
-            ours = mended(net, seen, seen[:, :3])
+            ours = mended(net, seen, seen[:, :3], sharpen)
             found = losses.picture_losses(ours, truth, seen[:, 3:])
-        return sum(getattr(self.weights, name) * float(value) for name, value in found.items())
+        told = {name: float(value) for name, value in found.items()}
+        return told | {"total": sum(getattr(self.weights, n) * v for n, v in told.items())}
 
-    def step(self, seen: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-        """One step of the optimiser; the losses by name."""
+    def step(
+        self, seen: torch.Tensor, truth: torch.Tensor, done: float | None = None
+    ) -> dict[str, float]:
+        """One step of the optimiser; the losses by name.
+
+        done: share of the run, if something other than steps limits it. The rate falls with it.
+        """
         import torch
 
         from lipstream.calibration.pretrain import renderer_losses as losses
 
+        share = self.steps_done / self.options.steps if done is None else min(done, 1.0)
+        falling = 0.5 + 0.5 * math.cos(math.pi * share)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.options.rate * min(1.0, 0.02 + share / _WARM_UP) * falling
         device = self.options.device
         seen, truth = seen.to(device).float() / 255, truth.to(device).float() / 255
         first, second = seen[:, 0], seen[:, 1]
         with torch.no_grad():
-            before = mended(self.net, first, first[:, :3])
-        ours = mended(self.net, second, before)
+            before = mended(self.net, first, first[:, :3], self.options.sharpen)
+        ours = mended(self.net, second, before, self.options.sharpen)
         guides = second[:, 3:]
         found = losses.picture_losses(ours, truth[:, 1], guides)
         weight = losses.loss_weights(guides)[0]
@@ -137,7 +150,6 @@ class RendererTrainer:
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
-        self.schedule.step()
         if adversarial:
             judged = losses.discriminator_loss(self.judge, ours.detach(), truth[:, 1])
             self.judge_optimiser.zero_grad(set_to_none=True)
@@ -151,14 +163,21 @@ class RendererTrainer:
         return {name: float(value.detach()) for name, value in found.items()}
 
 
-def mended(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+def mended(
+    net: RendererNet, seen: torch.Tensor, previous: torch.Tensor, sharpen: float
+) -> torch.Tensor:
     """The crop f32 [B, 3, h, w] that `engine.renderer` would make of seen f32 [B, 6, h, w]."""
     import torch
+
+    from lipstream.engine.renderer_torch import sharpened
 
     stack = torch.cat([seen, previous], 1).contiguous(memory_format=torch.channels_last)
     with torch.autocast(seen.device.type, torch.bfloat16, computes_in_bf16(seen.device.type)):
         difference = net(stack)
-    return (seen[:, :3] + difference.float() * seen[:, 3:4]).clamp(0, 1)
+    difference = difference.float()
+    if sharpen:
+        difference = sharpened(difference, seen[:, :3], sharpen)
+    return (seen[:, :3] + difference * seen[:, 3:4]).clamp(0, 1)
 
 
 def people_of(data: Path, cache: Path, report: Report) -> list[Person]:

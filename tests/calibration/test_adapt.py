@@ -48,7 +48,6 @@ def test_a_gain_is_kept_and_the_engine_takes_it(folder: Path, tmp_path: Path) ->
     )
     assert figures["kept"] and figures["score"] < figures["universal_score"]
     assert "down by" in figures["told"]
-    bundle.relist(folder)
     target = load_target(folder)
     assert target.renderer is not None and target.renderer.name == WEIGHTS
     sound = np.zeros(16000, np.float32)
@@ -69,6 +68,19 @@ def test_a_loss_is_not_kept(folder: Path) -> None:
     figures = adapt(folder, nothing, AdaptOptions(rate=0.5, **{**QUICK, "least_gain": 0.005}))
     assert not figures["kept"] and not (folder / WEIGHTS).exists()
     assert "the universal renderer was as good" in figures["told"]
+
+
+def test_a_gain_that_costs_likeness_is_not_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lipstream.calibration.pretrain.train_renderer import RendererTrainer
+
+    told = iter([{"total": 2.0, "colour": 0.1, "structure": 0.1}] * 2)
+    better = {"total": 1.0, "colour": 0.05, "structure": 0.11}
+    monkeypatch.setattr(RendererTrainer, "score", lambda *_: next(told, better))
+    figures = adapt(folder, nothing, AdaptOptions(universal=untrained(tmp_path), **QUICK))
+    assert figures["score"] < figures["universal_score"] and not figures["kept"]
+    assert not (folder / WEIGHTS).exists()
 
 
 def test_the_time_limit_ends_it(folder: Path) -> None:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from lipstream.engine.errors import TargetError
+from lipstream.engine.pipeline import Engine
+from lipstream.engine.renderer import SHARPEN
 from lipstream.engine.target import load_target, sha256_of
 
 FILES = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
@@ -46,6 +48,14 @@ def test_a_sound_bundle_loads(target: Path) -> None:
     first = loaded.frames.decoder().read(0)
     assert first.shape == (768, 512)
     assert not first.flags.writeable
+
+
+def test_what_calibration_found_of_sharpness_is_read(copy: Path) -> None:
+    assert load_target(copy).sharpen == SHARPEN
+    seal(copy, lambda info: info.update(sharpen=0.25))
+    assert load_target(copy).sharpen == 0.25
+    engine = Engine(load_target(copy))
+    assert engine.renderer is not None and engine.renderer.sharpen == 0.25
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -89,6 +99,9 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
         (lambda i: i.update(fps="25/0"), "fps"),
         (lambda i: i.update(fps=25.0), "fps"),
         (lambda i: i.update(kind="ghost"), "kind"),
+        (lambda i: i.update(sharpen=-0.5), "sharpen"),
+        (lambda i: i.update(sharpen=float("nan")), "sharpen"),
+        (lambda i: i.update(sharpen="1"), "sharpen"),
         (lambda i: i["files"].update({"../../etc/passwd": {}}), "passwd"),
         (lambda i: i["files"].pop("frames.mjpeg"), "frames.mjpeg"),
         (lambda i: i.update(files=[]), "files"),
