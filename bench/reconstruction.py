@@ -24,9 +24,9 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from lipstream.calibration.landmarker import Landmarker
+from lipstream.calibration.likeness import against
 from lipstream.engine.compositor import Compositor, MouthSource, Painting
 from lipstream.engine.face_model import INNER_LOWER_LIP, INNER_UPPER_LIP, face_model
 from lipstream.engine.pipeline import Engine, Fade
@@ -40,7 +40,6 @@ from lipstream.kernels.mesh import warp_mesh
 APART_S: Final = 0.5
 STRIP_FRAMES: Final = 8
 _STRIP_EYES: Final = 0.62  # half side of a strip's picture, inter-ocular distances
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 MEASURES: Final = ("psnr_db", "ssim", "sharpness", "flicker", "lips")
 
 
@@ -102,7 +101,7 @@ def reconstruct_tracked(
         seen = landmarker.faces(real) if landmarker is not None else []
         for name, painting in painted.items():
             way, rgb = ways[name], i420_to_rgb(painting.frame)
-            row = _against(rgb, real, _whole_mask(painting, rgb.shape[:2]))
+            row = against(rgb, real, _whole_mask(painting, rgb.shape[:2]))
             if way.last is not None and ways["real"].last is not None and before == index - 1:
                 moved = track.landmarks[before], track.landmarks[index]
                 ours = _change(way.last, rgb, *moved, mesh)
@@ -146,7 +145,7 @@ def reconstruct_by_voice(
                 i420_region_to_rgb(frame.i420, *box),
                 i420_region_to_rgb(decoder.read(index), *box),
             )
-            way.rows.append(_against(ours, real, np.ones(ours.shape[:2], bool)))
+            way.rows.append(against(ours, real, np.ones(ours.shape[:2], bool)))
         ways[name] = way
     return ways
 
@@ -210,41 +209,6 @@ def _whole_mask(painting: Painting, shape: tuple[int, int]) -> NDArray[np.bool_]
     x, y, w, h = painting.box
     mask[y : y + h, x : x + w] = painting.mask > 0
     return mask
-
-
-def _against(ours: U8, real: U8, mask: NDArray[np.bool_]) -> dict[str, float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return {}
-    around = (
-        slice(max(rows[0] - 4, 0), rows[-1] + 5),
-        slice(max(columns[0] - 4, 0), columns[-1] + 5),
-    )
-    a, b, inside = ours[around].astype(np.float32), real[around].astype(np.float32), mask[around]
-    error = float(((a - b) ** 2)[inside].mean())
-    la, lb = a @ _LUMA, b @ _LUMA
-    return {
-        "psnr_db": float(10 * np.log10(255**2 / max(error, 1e-2))),
-        "ssim": float(_ssim(la, lb)[inside].mean()),
-        "sharpness": float(
-            _steepness(la)[inside].mean() / max(_steepness(lb)[inside].mean(), 1e-3)
-        ),
-    }
-
-
-def _ssim(a: F32, b: F32) -> F32:
-    """SSIM map of two lumas, 7 × 7 windows. Source: Wang et al. 2004."""
-    ma, mb = uniform_filter(a, 7), uniform_filter(b, 7)
-    va, vb = uniform_filter(a * a, 7) - ma * ma, uniform_filter(b * b, 7) - mb * mb
-    cov = uniform_filter(a * b, 7) - ma * mb
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    value: F32 = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-    return value
-
-
-def _steepness(luma: F32) -> F32:
-    down, right = np.gradient(luma)
-    return np.hypot(down, right).astype(np.float32)
 
 
 def _change(last: U8, rgb: U8, before: F32, after: F32, mesh: FaceMesh) -> float:

@@ -138,13 +138,13 @@ def _calibrate_video(
 
 def _sharpen(folder: Path, options: CalibrationOptions) -> float:
     """How much the universal renderer has to sharpen for this person; noted in the bundle."""
-    from lipstream.calibration.sharpness import sharpening
+    from lipstream.calibration.likeness import Judge
     from lipstream.engine.renderer import SHARPEN, load_renderer
     from lipstream.engine.target import load_target
 
     options.report("comparing painted mouths with real ones", 0.0)
     renderer = load_renderer("auto", "auto", None)
-    amount = SHARPEN if renderer is None else sharpening(load_target(folder), renderer)
+    amount = SHARPEN if renderer is None else Judge(load_target(folder)).sharpening(renderer)
     bundle.relist(folder, sharpen=amount)
     return amount
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.calibration.pretrain import augment, synthesis
-from lipstream.calibration.pretrain.phones import UNKNOWN
 from lipstream.engine.encoder import LOOK_AHEADS_MS
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP, Features, offline_log_mel
 from lipstream.engine.types import F32, U8
@@ -25,6 +24,7 @@ from lipstream.engine.types import F32, U8
 SHARD_CLIPS: Final = 100
 CORPUS_VERSION: Final = 2  # of what a seed gives; shards of another are made anew
 CLIP_FRAMES: Final = synthesis.CLIP_SAMPLES // synthesis.PHONE_HOP_SAMPLES
+UNKNOWN: Final = 255  # a phone target before the clip began
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,6 @@ PHONES: Final[tuple[Phone, ...]] = (
 )
 INDEX: Final = {phone.name: index for index, phone in enumerate(PHONES)}
 SILENCE: Final = INDEX["sil"]
-UNKNOWN: Final = 255  # in place of a phone: before a clip began, or where nobody vouches for one
 BILABIALS: Final = tuple(INDEX[name] for name in ("p", "b", "m"))
 LABIODENTALS: Final = tuple(INDEX[name] for name in ("f", "v"))
 VOICELESS_STOPS: Final = tuple(INDEX[name] for name in ("p", "t", "k", "ch"))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lipstream.calibration.pretrain.corpus import Shard, normalise
-from lipstream.calibration.pretrain.phones import BILABIALS, UNKNOWN
+from lipstream.calibration.pretrain.corpus import UNKNOWN, Shard, normalise
+from lipstream.calibration.pretrain.phones import BILABIALS
 from lipstream.calibration.pretrain.precision import computes_in_bf16
 from lipstream.engine.encoder_torch import EncoderNet
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP

@@ -98,9 +98,8 @@ class RendererTrainer:
         self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), 4e-4, (0.0, 0.9))
         self.steps_done = 0
 
-    def score(self, seen: torch.Tensor, truth: torch.Tensor, sharpen: float) -> dict[str, float]:
-        """The picture losses of the running mean by name, and as `total` their sum as training
-        weighs them; less is better."""
+    def score(self, seen: torch.Tensor, truth: torch.Tensor) -> float:
+        """The picture losses as training weighs them, of the running mean; less is better."""
         import torch
 
         from lipstream.calibration.pretrain import renderer_losses as losses
@@ -110,10 +109,9 @@ class RendererTrainer:
         device = self.options.device
         seen, truth = seen[:, 1].to(device).float() / 255, truth[:, 1].to(device).float() / 255
         with torch.no_grad():
-            ours = mended(net, seen, seen[:, :3], sharpen)
+            ours = mended(net, seen, seen[:, :3], self.options.sharpen)
             found = losses.picture_losses(ours, truth, seen[:, 3:])
-        told = {name: float(value) for name, value in found.items()}
-        return told | {"total": sum(getattr(self.weights, n) * v for n, v in told.items())}
+        return sum(getattr(self.weights, name) * float(value) for name, value in found.items())
 
     def step(
         self, seen: torch.Tensor, truth: torch.Tensor, done: float | None = None

@@ -47,7 +47,7 @@ def test_a_gain_is_kept_and_the_engine_takes_it(folder: Path, tmp_path: Path) ->
         folder, nothing, AdaptOptions(universal=untrained(tmp_path), rate=2e-3, **QUICK)
     )
     assert figures["kept"] and figures["score"] < figures["universal_score"]
-    assert "down by" in figures["told"]
+    assert "dB nearer" in figures["told"]
     target = load_target(folder)
     assert target.renderer is not None and target.renderer.name == WEIGHTS
     sound = np.zeros(16000, np.float32)
@@ -70,17 +70,20 @@ def test_a_loss_is_not_kept(folder: Path) -> None:
     assert "the universal renderer was as good" in figures["told"]
 
 
+@pytest.mark.parametrize("worse", ["psnr_db", "ssim"])
 def test_a_gain_that_costs_likeness_is_not_kept(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse: str
 ) -> None:
-    from lipstream.calibration.pretrain.train_renderer import RendererTrainer
+    from lipstream.calibration.likeness import Judge
 
-    told = iter([{"total": 2.0, "colour": 0.1, "structure": 0.1}] * 2)
-    better = {"total": 1.0, "colour": 0.05, "structure": 0.11}
-    monkeypatch.setattr(RendererTrainer, "score", lambda *_: next(told, better))
-    figures = adapt(folder, nothing, AdaptOptions(universal=untrained(tmp_path), **QUICK))
+    told = [{"psnr_db": 30.0, "ssim": 0.8, "sharpness": 1.0}]
+    told.append({"psnr_db": 31.0, "ssim": 0.9, "sharpness": 1.0} | {worse: told[0][worse]})
+    monkeypatch.setattr(Judge, "figures", lambda *_: told.pop(0))
+    figures = adapt(
+        folder, nothing, AdaptOptions(universal=untrained(tmp_path), rate=2e-3, **QUICK)
+    )
     assert figures["score"] < figures["universal_score"] and not figures["kept"]
-    assert not (folder / WEIGHTS).exists()
+    assert not told and not (folder / WEIGHTS).exists()
 
 
 def test_the_time_limit_ends_it(folder: Path) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipstream.calibration.pretrain import augment, phones, sentences, synthesis
+from lipstream.calibration.pretrain import alignment, augment, phones, sentences, synthesis
 from lipstream.calibration.pretrain.coarticulation import lip_track
-from lipstream.calibration.pretrain.corpus import phone_targets
-from lipstream.calibration.pretrain.phones import UNKNOWN
+from lipstream.calibration.pretrain.corpus import UNKNOWN, phone_targets
 from lipstream.engine.types import F32, U8
 
 INDEX = phones.INDEX
@@ -122,6 +121,19 @@ def test_music_is_loud_all_the_time_and_changes() -> None:
     assert power.min() > 0.02 * power.max()
     spectra = np.abs(np.fft.rfft(heard.reshape(-1, 16_000), axis=1))
     assert np.corrcoef(spectra[0], spectra[-1])[0, 1] < 0.9
+
+
+def test_alignment_finds_the_boundaries_of_a_clear_posterior() -> None:
+    truth = np.repeat(named("sil", "b", "iy", "sil", "f", "ao", "sil"), 6)
+    posterior = np.full((len(truth), len(phones.PHONES)), 0.01, np.float32)
+    posterior[np.arange(len(truth)), truth] = 0.6
+    labels, score = alignment.align(np.log(posterior), list(named("b", "iy", "f", "ao")))
+    np.testing.assert_array_equal(labels, np.repeat(truth, 2))
+    assert -0.7 < score < np.log(0.6)
+
+
+def test_grid_names_are_sentences() -> None:
+    assert alignment.grid_sentence("bbaf4p") == "bin blue at F four please"
 
 
 @needs_espeak
