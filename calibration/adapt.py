@@ -3,8 +3,8 @@
 The first part of the footage is learned from, with the engine's sharpening in the loop; the last
 part judges. Training stops when the judge sees no more gain, or when the time is up. Then mouths
 of the last part are painted with the universal weights and with the best that was seen, one as
-sharp as the other; unless the latter are nearer to the camera's in PSNR and in SSIM, the universal
-ones stay.
+sharp as the other; unless the latter are nearer to the camera's in PSNR and SSIM together, and
+farther in neither, the universal ones stay.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Report = Callable[[str, float], None]
 WEIGHTS: Final = "renderer.safetensors"
+# What other frames of the same footage would change in each figure: less is neither gain nor loss.
+_CHANCE: Final = {"psnr_db": 0.1, "ssim": 0.002}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +143,16 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     before = unseen.figures(shared)
     own.sharpen = unseen.sharpening(own, before["sharpness"])  # as sharp, so that they compare
     after = unseen.figures(own)
-    if any(after[name] <= before[name] for name in ("psnr_db", "ssim")):
+    gains = {name: after[name] - before[name] for name in _CHANCE}
+    shares = [gains[name] / chance for name, chance in _CHANCE.items()]
+    if min(shares) < -1 or sum(shares) < 1:
         (folder / WEIGHTS).unlink()
         return _figures(began, steps, scores, told)
     bundle.relist(folder, sharpen=own.sharpen)
-    gain = after["psnr_db"] - before["psnr_db"]
-    told = f"renderer adapted: {gain:.2f} dB nearer to footage it had not learned from"
+    told = (
+        "renderer adapted: on footage it had not learned from, PSNR "
+        f"{gains['psnr_db']:+.2f} dB, SSIM {gains['ssim']:+.3f}"
+    )
     return {**_figures(began, steps, scores, told), "kept": True}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from lipstream.calibration.pretrain.mouth_pairs import APART_FRAMES, Person
+from lipstream.calibration.pretrain.mouth_pairs import Person
 from lipstream.engine.compositor import Layers
 from lipstream.engine.renderer import INPUT, OUTPUT, SHARPEN, Renderer
 from lipstream.engine.target import Target
@@ -21,7 +21,8 @@ from lipstream.engine.types import F32, U8
 from lipstream.kernels.crop import crop_in, crop_out, sharpened
 
 _FRAMES: Final = 48
-_LEAST_PAIRS: Final = 20  # of frames; of less nothing can be said
+_LEAST_S: Final = 2.0  # of footage, for mouths of another moment
+_LEAST_PAIRS: Final = 20  # of frames that count; of less nothing can be said
 _MOST: Final = 2.0  # beyond that only noise is sharpened
 _STEPS: Final = 6  # of halving the range
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
@@ -67,10 +68,8 @@ class Judge:
 
     def __init__(self, clip: Target, span: tuple[int, int] | None = None, seed: int = 0) -> None:
         """span: first and end of the frames that count."""
-        first, end = (0, len(clip.track)) if span is None else span
-        person = Person("one", [clip], (first, end), varied=False)
-        # In less footage every mouth would be lent by its own neighbour.
-        enough = person.pairs >= _LEAST_PAIRS and end - first >= 4 * APART_FRAMES
+        person = Person("one", [clip], span, varied=False)
+        enough = person.pairs >= _LEAST_PAIRS and person.seconds >= _LEAST_S
         rng = np.random.default_rng(seed)
         self._frames = [person.painted(rng) for _ in range(_FRAMES if enough else 0)]
 

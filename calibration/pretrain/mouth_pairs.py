@@ -31,6 +31,7 @@ from lipstream.kernels import color
 from lipstream.kernels.mesh import remap
 
 APART_FRAMES: Final = 6  # nearer in time, a source would be the truth itself
+_OTHER_MOMENT_S = 0.5
 _CANDIDATES = 12
 _NEAREST = 0.6  # share of examples whose source is the nearest of the candidates in expression
 _OTHER_CLIP = 0.35
@@ -69,14 +70,18 @@ class Person:
         self._compositors = [Compositor(self._mesh, clip.style.mouth) for clip in clips]
         moved = (face_model().basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2))
         self._lip_motion = np.sqrt(moved).astype(np.float32)
+        self._lenders = [_good_frames(clip, None) for clip in clips]
         self._good = [_good_frames(clip, span) for clip in clips]
         self._pairs = [own[1:][np.diff(own) == 1] for own in self._good]
         self.pairs = sum(len(pairs) for pairs in self._pairs)
+        lengths = zip(self._lenders, clips, strict=True)
+        self.seconds = min(float(len(own) / clip.fps) for own, clip in lengths)
         self._share = np.array([len(pairs) for pairs in self._pairs]) / max(self.pairs, 1)
 
     def example(self, rng: np.random.Generator) -> Example:
         """Two frames, one source (or two that fade), one variation of it all."""
-        at, frame, sources = self._drawn(rng)
+        at, frame = self._drawn(rng)
+        sources = self._sources(at, frame, rng)
         variation = Variation.draw(rng) if self._varied else Variation.none()
         seen, truth = [], []
         for index in (frame - 1, frame):
@@ -86,13 +91,17 @@ class Person:
         return Example(np.stack(seen), np.stack(truth))
 
     def painted(self, rng: np.random.Generator) -> tuple[Layers, U8]:
-        """One frame: the mouth laid on it, and the real patch u8 [h, w, 3]."""
-        return self._painted(*self._drawn(rng))
+        """One frame of the span: the mouth of the clip's likest other moment laid on it, as the
+        engine would, and the real patch u8 [h, w, 3]."""
+        at, frame = self._drawn(rng)
+        away = np.abs(self._lenders[at] - frame) >= _OTHER_MOMENT_S * float(self._clips[at].fps)
+        apart = self._lenders[at][away]
+        chosen = self._nearest(at, apart, self._clips[at].track.expression[frame])
+        return self._painted(at, frame, [(self._cut(at, chosen), 1.0)])
 
-    def _drawn(self, rng: np.random.Generator) -> tuple[int, int, list[tuple[MouthSource, float]]]:
+    def _drawn(self, rng: np.random.Generator) -> tuple[int, int]:
         at = int(rng.choice(len(self._clips), p=self._share))
-        frame = int(rng.choice(self._pairs[at]))
-        return at, frame, self._sources(at, frame, rng)
+        return at, int(rng.choice(self._pairs[at]))
 
     def _painted(
         self, at: int, frame: int, sources: list[tuple[MouthSource, float]]
@@ -112,12 +121,11 @@ class Person:
     def _sources(
         self, at: int, frame: int, rng: np.random.Generator
     ) -> list[tuple[MouthSource, float]]:
-        wanted = self._clips[at].track.expression[frame]
         count = 2 if rng.random() < _TWO_SOURCES else 1
         shares = [1.0] if count == 1 else [float(s) for s in rng.dirichlet((1, 1))]
-        return [(self._source(at, frame, wanted, rng), share) for share in shares]
+        return [(self._source(at, frame, rng), share) for share in shares]
 
-    def _source(self, at: int, frame: int, wanted: F32, rng: np.random.Generator) -> MouthSource:
+    def _source(self, at: int, frame: int, rng: np.random.Generator) -> MouthSource:
         clip = at
         if len(self._clips) > 1 and rng.random() < _OTHER_CLIP:
             clip = int(rng.choice(len(self._clips), p=self._share))
@@ -126,12 +134,19 @@ class Person:
             own = own[np.abs(own - frame) >= APART_FRAMES]
         candidates = rng.choice(own, min(_CANDIDATES, len(own)), replace=False)
         chosen = int(candidates[0])
-        track = self._clips[clip].track
         if rng.random() < _NEAREST:
-            distance = (((track.expression[candidates] - wanted) * self._lip_motion) ** 2).sum(1)
-            chosen = int(candidates[distance.argmin()])
-        rgb = color.i420_to_rgb(self._read(clip, chosen))
-        return cut_source(rgb, track.placement(chosen), self._mesh)
+            wanted = self._clips[at].track.expression[frame]
+            chosen = self._nearest(clip, candidates, wanted)
+        return self._cut(clip, chosen)
+
+    def _nearest(self, clip: int, frames: NDArray[np.int64], wanted: F32) -> int:
+        """Of these frames of a clip, the one whose lips are nearest to an expression f32 [K]."""
+        apart = (self._clips[clip].track.expression[frames] - wanted) * self._lip_motion
+        return int(frames[(apart**2).sum(1).argmin()])
+
+    def _cut(self, clip: int, frame: int) -> MouthSource:
+        rgb = color.i420_to_rgb(self._read(clip, frame))
+        return cut_source(rgb, self._clips[clip].track.placement(frame), self._mesh)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,22 @@ def test_only_frames_of_the_span_are_used(loaded: Target) -> None:
     assert Person("one", [loaded], (10, 11)).pairs == 0
 
 
+def test_a_painted_frame_borrows_from_another_moment_of_the_whole_clip(
+    loaded: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = Person("one", [loaded], (100, 131), varied=False)
+    cut, lenders = person._cut, list[int]()
+    monkeypatch.setattr(
+        person, "_cut", lambda clip, frame: lenders.append(frame) or cut(clip, frame)
+    )
+    for seed in range(8):
+        layers, real = person.painted(np.random.default_rng(seed))
+        assert layers.painted.shape == real.shape and (layers.mask > 0).any()
+    apart = 0.5 * float(loaded.fps)
+    assert all(frame <= 130 - apart or frame >= 101 + apart for frame in lenders)
+    assert any(not 100 <= frame < 131 for frame in lenders)
+
+
 def test_one_seed_one_example(loaded: Target) -> None:
     person = Person("one", [loaded])
     one, other, third = (person.example(np.random.default_rng(seed)) for seed in (5, 5, 6))
