@@ -33,6 +33,9 @@ WEIGHTS: Final = "renderer.safetensors"
 # What other frames of the same footage would change in each figure: less is neither gain nor loss.
 _CHANCE: Final = {"psnr_db": 0.1, "ssim": 0.002}
 
+_MOST_SHARPENED: Final = 3.0  # they were trained with some of it, and leave less noise
+_SOFTEST: Final = 0.9  # of the camera's edges
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptOptions:
@@ -141,11 +144,13 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     assert shared is not None and own is not None, "asked for by name"
     unseen = Judge(clip, (judged_from, total))
     before = unseen.figures(shared)
-    own.sharpen = unseen.sharpening(own, before["sharpness"])  # as sharp, so that they compare
+    # As sharp as one another, so that they compare.
+    own.sharpen = unseen.sharpening(own, before["sharpness"], _MOST_SHARPENED)
     after = unseen.figures(own)
     gains = {name: after[name] - before[name] for name in _CHANCE}
     shares = [gains[name] / chance for name, chance in _CHANCE.items()]
-    if min(shares) < -1 or sum(shares) < 1:
+    softer = after["sharpness"] < min(before["sharpness"], _SOFTEST)
+    if softer or min(shares) < -1 or sum(shares) < 1:
         (folder / WEIGHTS).unlink()
         return _figures(began, steps, scores, told)
     bundle.relist(folder, sharpen=own.sharpen)

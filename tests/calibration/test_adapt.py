@@ -71,9 +71,15 @@ def test_a_loss_is_not_kept(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("psnr_db", "ssim", "kept"),
-    [(31.0, 0.79, False), (29.0, 0.9, False), (30.05, 0.8, False), (29.95, 0.81, True)],
-    ids=["less like it", "farther", "by chance", "nearer"],
+    ("psnr_db", "ssim", "sharpness", "kept"),
+    [
+        (31.0, 0.79, 1.0, False),
+        (29.0, 0.9, 1.0, False),
+        (30.05, 0.8, 1.0, False),
+        (31.0, 0.9, 0.85, False),
+        (29.95, 0.81, 1.0, True),
+    ],
+    ids=["less like it", "farther", "by chance", "blurred", "nearer"],
 )
 def test_only_what_comes_nearer_to_the_camera_is_kept(
     folder: Path,
@@ -81,12 +87,13 @@ def test_only_what_comes_nearer_to_the_camera_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     psnr_db: float,
     ssim: float,
+    sharpness: float,
     kept: bool,
 ) -> None:
     from lipstream.calibration.likeness import Judge
 
     told = [{"psnr_db": 30.0, "ssim": 0.8, "sharpness": 1.0}]
-    told.append({"psnr_db": psnr_db, "ssim": ssim, "sharpness": 1.0})
+    told.append({"psnr_db": psnr_db, "ssim": ssim, "sharpness": sharpness})
     monkeypatch.setattr(Judge, "figures", lambda *_: told.pop(0))
     figures = adapt(
         folder, nothing, AdaptOptions(universal=untrained(tmp_path), rate=2e-3, **QUICK)
