@@ -1,10 +1,9 @@
 """`calibrate --adapt`: the universal renderer, fitted to one person's footage.
 
-The first part of the footage is learned from, with the engine's sharpening in the loop; the last
-part judges. Training stops when the judge sees no more gain, or when the time is up. Then mouths
-of the last part are painted with the universal weights and with the best that was seen, one as
-sharp as the other; unless the latter are nearer to the camera's in PSNR and SSIM together, and
-farther in neither, the universal ones stay.
+The first part of the footage is learned from; the last part judges. Training stops when the judge
+sees no more gain, or when the time is up. Then mouths of the last part are painted with the
+universal weights and with the best that was seen, one as sharp as the other; unless the latter are
+nearer to the camera's in PSNR and SSIM together, and farther in neither, the universal ones stay.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ WEIGHTS: Final = "renderer.safetensors"
 # What other frames of the same footage would change in each figure: less is neither gain nor loss.
 _CHANCE: Final = {"psnr_db": 0.1, "ssim": 0.002}
 
-_MOST_SHARPENED: Final = 3.0  # they were trained with some of it, and leave less noise
 _SOFTEST: Final = 0.9  # of the camera's edges
 
 
@@ -105,7 +103,6 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
         options.rate,
         adversarial_from=2.0,
         device=device,
-        sharpen=clip.sharpen,
     )
     trainer = RendererTrainer(load_net(options.universal).train(), training)
     rng = np.random.default_rng(options.seed)
@@ -145,7 +142,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     unseen = Judge(clip, (judged_from, total))
     before = unseen.figures(shared)
     # As sharp as one another, so that they compare.
-    own.sharpen = unseen.sharpening(own, before["sharpness"], _MOST_SHARPENED)
+    own.sharpen = unseen.sharpening(own, before["sharpness"])
     after = unseen.figures(own)
     gains = {name: after[name] - before[name] for name in _CHANCE}
     shares = [gains[name] / chance for name, chance in _CHANCE.items()]

@@ -23,7 +23,7 @@ from lipstream.kernels.crop import crop_in, crop_out, sharpened
 _FRAMES: Final = 48
 _LEAST_S: Final = 2.0  # of footage, for mouths of another moment
 _LEAST_PAIRS: Final = 20  # of frames that count; of less nothing can be said
-MOST: Final = 2.0  # beyond that only noise is sharpened
+_MOST: Final = 2.0  # beyond that only noise is sharpened
 _STEPS: Final = 6  # of halving the range
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -77,13 +77,13 @@ class Judge:
         """What `against` measures, mean over the frames; nothing where the footage is too short."""
         return _mean([_Seen(renderer, *frame).figures(renderer.sharpen) for frame in self._frames])
 
-    def sharpening(self, renderer: Renderer, aim: float = 1.0, most: float = MOST) -> float:
-        """The amount for `Renderer(sharpen=)`, up to `most`, by which edges come to `aim` times
-        the camera's, or as near as can be; SHARPEN where the footage is too short."""
+    def sharpening(self, renderer: Renderer, aim: float = 1.0) -> float:
+        """The amount for `Renderer(sharpen=)` by which edges come to `aim` times the camera's, or
+        as near as can be; SHARPEN where the footage is too short."""
         if not self._frames:
             return SHARPEN
         seen = [_Seen(renderer, *frame) for frame in self._frames]
-        low, high = 0.0, most
+        low, high = 0.0, _MOST
         for _ in range(_STEPS):
             middle = (low + high) / 2
             ratio = _mean([one.figures(middle) for one in seen])["sharpness"]

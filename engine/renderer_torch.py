@@ -22,8 +22,6 @@ from lipstream.engine.backends.torch import TorchNetwork
 from lipstream.engine.renderer import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
 
 ARCHITECTURE = "lipstream-renderer"
-_WITHOUT_ALTERNATION = (-1 / 12, 1 / 4, 2 / 3, 1 / 4, -1 / 12)
-_SOFT = (1 / 4, 1 / 2, 1 / 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +79,6 @@ class RendererNet(nn.Module):
         )
         fine = self.fine(functional.relu(fine + functional.pixel_shuffle(self.up2(middle), 2)))
         return functional.pixel_shuffle(self.leave(fine), 2)
-
-
-def sharpened(difference: Tensor, colour: Tensor, amount: float) -> Tensor:
-    """`kernels.crop.sharpened` that gradients go through; f32 [B, 3, h, w] each."""
-    taps, soft = torch.tensor(_WITHOUT_ALTERNATION), torch.tensor(_SOFT)
-    difference = _each(_each(difference, taps[None]), taps[:, None])
-    mended = colour + difference
-    mean = functional.avg_pool2d(mended, 5, 1, 2, count_include_pad=False)
-    return difference + amount * (_each(mended, torch.outer(soft, soft)) - mean)
-
-
-def _each(planes: Tensor, kernel: Tensor) -> Tensor:
-    """Every plane with one kernel f32 [h, w] of odd sides, the border repeated."""
-    down, along = (side // 2 for side in kernel.shape)
-    padded = functional.pad(planes, (along, along, down, down), mode="replicate")
-    kernels = kernel.to(planes).expand(planes.shape[1], 1, -1, -1)
-    return functional.conv2d(padded, kernels, groups=planes.shape[1])
 
 
 def load_net(path: Path) -> RendererNet:

@@ -44,9 +44,6 @@ class RendererTraining:
     adversarial_from: float = 0.3  # share of the steps before the discriminator joins
     loaders: int = 1
     device: str = "cpu"
-    # What the engine sharpens by. People never seen come out soft however it is trained, so weights
-    # for everybody are trained without; those for one person with it, and are right as they are.
-    sharpen: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.loaders) <= 0 or not 0 < self.rate < 1:
@@ -109,7 +106,7 @@ class RendererTrainer:
         device = self.options.device
         seen, truth = seen[:, 1].to(device).float() / 255, truth[:, 1].to(device).float() / 255
         with torch.no_grad():
-            ours = mended(net, seen, seen[:, :3], self.options.sharpen)
+            ours = mended(net, seen, seen[:, :3])
             found = losses.picture_losses(ours, truth, seen[:, 3:])
         return sum(getattr(self.weights, name) * float(value) for name, value in found.items())
 
@@ -132,8 +129,8 @@ class RendererTrainer:
         seen, truth = seen.to(device).float() / 255, truth.to(device).float() / 255
         first, second = seen[:, 0], seen[:, 1]
         with torch.no_grad():
-            before = mended(self.net, first, first[:, :3], self.options.sharpen)
-        ours = mended(self.net, second, before, self.options.sharpen)
+            before = mended(self.net, first, first[:, :3])
+        ours = mended(self.net, second, before)
         guides = second[:, 3:]
         found = losses.picture_losses(ours, truth[:, 1], guides)
         weight = losses.loss_weights(guides)[0]
@@ -161,21 +158,15 @@ class RendererTrainer:
         return {name: float(value.detach()) for name, value in found.items()}
 
 
-def mended(
-    net: RendererNet, seen: torch.Tensor, previous: torch.Tensor, sharpen: float
-) -> torch.Tensor:
-    """The crop f32 [B, 3, h, w] that `engine.renderer` would make of seen f32 [B, 6, h, w]."""
+def mended(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+    """The crop f32 [B, 3, h, w] that `engine.renderer` would make of seen f32 [B, 6, h, w], not
+    sharpened: trained with that in the loop, a network weaves a grid to have its edges."""
     import torch
-
-    from lipstream.engine.renderer_torch import sharpened
 
     stack = torch.cat([seen, previous], 1).contiguous(memory_format=torch.channels_last)
     with torch.autocast(seen.device.type, torch.bfloat16, computes_in_bf16(seen.device.type)):
         difference = net(stack)
-    difference = difference.float()
-    if sharpen:
-        difference = sharpened(difference, seen[:, :3], sharpen)
-    return (seen[:, :3] + difference * seen[:, 3:4]).clamp(0, 1)
+    return (seen[:, :3] + difference.float() * seen[:, 3:4]).clamp(0, 1)
 
 
 def people_of(data: Path, cache: Path, report: Report) -> list[Person]:

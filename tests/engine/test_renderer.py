@@ -92,19 +92,6 @@ def test_it_makes_the_mouth_sharper(loaded: Target) -> None:
     assert edges[1] > 1.001 * edges[0]
 
 
-def test_training_sharpens_as_the_engine_does() -> None:
-    torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
-    from lipstream.engine.renderer_torch import sharpened
-    from lipstream.kernels import crop
-
-    random = np.random.default_rng(0)
-    difference = random.normal(0, 0.1, (3, 24, 16)).astype(np.float32)
-    seen = random.integers(0, 256, (24, 16, 6), dtype=np.uint8)
-    colour = torch.from_numpy(seen[..., :3].transpose(2, 0, 1) / np.float32(255))
-    ours = sharpened(torch.from_numpy(difference)[None], colour[None], 1.3)[0].numpy()
-    np.testing.assert_allclose(ours, crop.sharpened(difference, seen, 1.3), atol=1e-6)
-
-
 def test_the_next_frame_is_shown_the_last_one_mended(loaded: Target) -> None:
     network = Constant(25)
     renderer = Renderer(network)
