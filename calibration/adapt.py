@@ -31,7 +31,6 @@ Report = Callable[[str, float], None]
 WEIGHTS: Final = "renderer.safetensors"
 # What other frames of the same footage would change in each figure: less is neither gain nor loss.
 _CHANCE: Final = {"psnr_db": 0.1, "ssim": 0.002}
-
 _SOFTEST: Final = 0.9  # of the camera's edges
 
 
@@ -89,7 +88,8 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     judged_from = total - max(int(total * options.judged_share), 1)
     learned = Person("learned", [clip], (0, judged_from - APART_FRAMES), varied=False)
     judge = Person("judge", [clip], (judged_from, total), varied=False)
-    if learned.pairs < options.least_pairs or judge.pairs < 2 * APART_FRAMES:
+    unseen = Judge(clip, (judged_from, total))
+    if learned.pairs < options.least_pairs or judge.pairs < 2 * APART_FRAMES or not unseen.frames:
         return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
     # One core lays mouths on faces, the others train. Threads that wait for one another on a busy
     # machine spin: two of them took 15 times as long as one.
@@ -139,7 +139,6 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
         for path in (options.universal, folder / WEIGHTS)
     )
     assert shared is not None and own is not None, "asked for by name"
-    unseen = Judge(clip, (judged_from, total))
     before = unseen.figures(shared)
     # As sharp as one another, so that they compare.
     own.sharpen = unseen.sharpening(own, before["sharpness"])

@@ -73,6 +73,11 @@ class Judge:
         rng = np.random.default_rng(seed)
         self._frames = [person.painted(rng) for _ in range(_FRAMES if enough else 0)]
 
+    @property
+    def frames(self) -> int:
+        """How many there are; 0 where the footage is too short."""
+        return len(self._frames)
+
     def figures(self, renderer: Renderer) -> dict[str, float]:
         """What `against` measures, mean over the frames; nothing where the footage is too short."""
         return _mean([_Seen(renderer, *frame).figures(renderer.sharpen) for frame in self._frames])
@@ -112,4 +117,5 @@ class _Seen:
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    rows = [row for row in rows if row]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}

@@ -111,6 +111,9 @@ def test_the_time_limit_ends_it(folder: Path) -> None:
 def test_too_little_footage_is_told(folder: Path) -> None:
     figures = adapt(folder, nothing, AdaptOptions(least_pairs=10_000))
     assert not figures["kept"] and "too few usable frames" in figures["told"]
+    # 90 frames: 72 to learn from, and of the 18 that judge too few are neighbours
+    figures = adapt(folder, nothing, AdaptOptions(used_share=0.3))
+    assert not figures["kept"] and "too few usable frames" in figures["told"]
 
 
 def test_what_it_needs_is_told_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

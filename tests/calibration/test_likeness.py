@@ -78,5 +78,5 @@ def test_a_blurring_network_is_less_like_the_camera(target: Path) -> None:
 
 def test_footage_too_short_to_tell_gets_what_everybody_gets(target: Path) -> None:
     judge = Judge(load_target(target), (0, 12))
-    assert judge.figures(Renderer(Blurring(1.0))) == {}
+    assert judge.frames == 0 and judge.figures(Renderer(Blurring(1.0))) == {}
     assert judge.sharpening(Renderer(Blurring(1.0))) == SHARPEN
