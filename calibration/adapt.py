@@ -89,7 +89,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     learned = Person("learned", [clip], (0, judged_from - APART_FRAMES), varied=False)
     judge = Person("judge", [clip], (judged_from, total), varied=False)
     unseen = Judge(clip, (judged_from, total))
-    if learned.pairs < options.least_pairs or judge.pairs < 2 * APART_FRAMES or not unseen.frames:
+    if learned.pairs < options.least_pairs or not unseen.frames:
         return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
     # One core lays mouths on faces, the others train. Threads that wait for one another on a busy
     # machine spin: two of them took 15 times as long as one.
