@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 from scipy.signal import savgol_filter
 
 from lipstream.calibration.jumps import head_speed
@@ -20,7 +21,12 @@ from lipstream.engine.face_model import VERTICES, FaceModel, Pose, fit_pose
 from lipstream.engine.target import Track
 from lipstream.engine.types import F32
 
-_POSE_WINDOW = 9  # frames; heads turn slowly
+_POSE_WINDOWS = (5, 9)  # frames; of a head at rest a long mean takes the tracker's trembling
+# How far a smoothed head may lie from the tracked one: what trembles is below the first (measured:
+# 0.1 to 0.3 px), what lies beyond the second is the head's own motion, a nod or a shake.
+_TREMBLE = (0.006, 0.012)  # inter-ocular distances
+_TREMBLE_PX = (0.25, 0.5)  # or as much, on small faces
+_NEAR = 5  # frames that are judged together
 _SKIN_WINDOW = 7
 _MOUTH_WINDOW = 5  # quadratic over 5 frames keeps a closure of one frame
 _PASSES = 3
@@ -96,13 +102,43 @@ def _smoothed(pose: Pose, free: F32, segments: list[slice], model: FaceModel) ->
     translation, still = pose.translation.copy(), free.copy()
     mouth = (model.weight > 0.5)[None, :, None]
     for part in segments:
-        scale[part] = _savgol(scale[part], _POSE_WINDOW)
-        translation[part] = _savgol(translation[part], _POSE_WINDOW)
-        u, _, vt = np.linalg.svd(_savgol(rotation[part], _POSE_WINDOW))
-        rotation[part] = u @ vt
+        steady = _steadied(
+            Pose(pose.scale[part], pose.rotation[part], pose.translation[part]),
+            model.mean[model.rigid],
+        )
+        scale[part], rotation[part] = steady.scale, steady.rotation
+        translation[part] = steady.translation
         lips, skin = _savgol(free[part], _MOUTH_WINDOW), _savgol(free[part], _SKIN_WINDOW)
         still[part] = np.where(mouth, lips, skin)
     return Pose(scale, rotation, translation), still
+
+
+def _steadied(pose: Pose, head: F32) -> Pose:
+    """A run of poses without the tracker's trembling, head f32 [R, 3] being what they move.
+
+    Each frame is smoothed as far as its head stays where it was tracked: one window for all would
+    leave the mouth of a shaken head behind by a quarter of the inter-ocular distance.
+    """
+    tracked, steady = pose.apply(head), pose
+    limits = [np.maximum(of, px / pose.scale) for of, px in zip(_TREMBLE, _TREMBLE_PX, strict=True)]
+    for window in _POSE_WINDOWS:
+        u, _, vt = np.linalg.svd(_savgol(pose.rotation, window))
+        smooth = Pose(_savgol(pose.scale, window), u @ vt, _savgol(pose.translation, window))
+        missed = ((smooth.apply(head) - tracked)[..., :2] ** 2).sum(-1).mean(1)
+        off = np.sqrt(uniform_filter1d(missed, _NEAR, mode="nearest")) / pose.scale
+        share = np.clip((limits[1] - off) / (limits[1] - limits[0]), 0, 1).astype(np.float32)
+        steady = _between(steady, smooth, share)
+    return steady
+
+
+def _between(a: Pose, b: Pose, share: F32) -> Pose:
+    """From a to b by share f32 [frames]."""
+    u, _, vt = np.linalg.svd(a.rotation + share[:, None, None] * (b.rotation - a.rotation))
+    return Pose(
+        a.scale + share * (b.scale - a.scale),
+        u @ vt,
+        a.translation + share[:, None] * (b.translation - a.translation),
+    )
 
 
 def _savgol(x: F32, window: int) -> F32:

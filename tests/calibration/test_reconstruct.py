@@ -38,6 +38,24 @@ def test_truth_is_found_through_tracker_noise(footage: SyntheticFootage) -> None
     assert np.abs(opening - footage.opening).mean() < 0.01
 
 
+def test_a_shaken_head_is_followed_and_a_still_one_does_not_tremble(
+    footage: SyntheticFootage,
+) -> None:
+    time_s = np.arange(len(footage)) / float(FPS)
+    eyes = float(footage.pose.scale.mean())
+    shake = np.zeros((len(footage), 1, 3), np.float32)
+    shake[:, 0, 0] = 0.3 * eyes * np.sin(2 * np.pi * 3 * time_s) * (time_s > 2.4)
+    track = reconstruct(footage.landmarks + shake, (), whole(footage), whole(footage), FPS, MODEL)
+    exact = footage.exact + shake
+    error = np.abs((track.landmarks - exact)[..., 0]).mean(1) / eyes  # a window of 9 for all: 0.19
+    assert error[60:].max() < 0.012, error[60:].max()
+    head = np.diff(track.landmarks[:55, MODEL.rigid, :2].mean(1), axis=0)
+    raw = np.diff(footage.landmarks[:55, MODEL.rigid, :2].mean(1), axis=0)
+    true = np.diff(footage.exact[:55, MODEL.rigid, :2].mean(1), axis=0)
+    trembling, before = np.abs(head - true).mean(), np.abs(raw - true).mean()
+    assert trembling < 0.6 * before, (trembling, before)
+
+
 def test_smoothing_does_not_lag(footage: SyntheticFootage) -> None:
     """A lag here would be an audio-video offset later: the best shift is none."""
     track = reconstruct(footage.landmarks, (), whole(footage), whole(footage), FPS, MODEL)
