@@ -37,6 +37,7 @@ from lipstream.engine.warp import (
 )
 from lipstream.kernels import color, composite, face
 from lipstream.kernels.choice import use_compiled
+from lipstream.kernels.crop import DRAWN
 from lipstream.kernels.mesh import mesh_map, remap, warp_mesh
 from lipstream.kernels.painter import STAGES, FacePainter, MouthView
 
@@ -241,7 +242,8 @@ class Compositor:
     def _gap_guides(self, trust: F32, driven: Driven, shape: tuple[int, int]) -> U8:
         """Where in the gap a pixel lies and how far the source's pixels there are to be trusted,
         u8 [h, w, 2]; both 0 outside the gap."""
-        values = np.stack([self._gap_row, 40 + 215 * trust], 1).astype(np.float32)
+        shown = DRAWN + (255 - DRAWN) * trust
+        values = np.stack([self._gap_row, shown], 1).astype(np.float32)
         inner = np.ascontiguousarray(driven.points[VERTICES:])
         drawn, _ = mesh_map(values, inner, self._mesh.inner_triangles, shape)
         return drawn.astype(np.uint8)

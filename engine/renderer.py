@@ -31,7 +31,7 @@ from lipstream.engine.face_model import FaceModel
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import LIP_OUTLINE, Placement
-from lipstream.kernels.crop import crop_in, crop_out, sharpened
+from lipstream.kernels.crop import crop_in, crop_out, sharpened, withheld
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Renderer:
         """
         seen, planes = crop_in(picture, guides, previous, crop.place, crop.shape)
         difference = self.network.run({INPUT: planes[None]})[OUTPUT][0]
-        difference = sharpened(difference, seen, self.sharpen)
+        difference = withheld(sharpened(difference, seen, self.sharpen), seen)
         return crop_out(difference, seen, picture, guides, crop.place)
 
 

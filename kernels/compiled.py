@@ -16,7 +16,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-ABI_VERSION = 10  # the same number stands in cpu.cpp; both change with any signature
+ABI_VERSION = 11  # the same number stands in cpu.cpp; both change with any signature
 
 _REMEDY = "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 
@@ -70,6 +70,7 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_encoder_step": [_POINTER] * 12,
         "ls_renderer_run": [_POINTER, _POINTER, _FLOAT] + [_POINTER] * 3,
         "ls_sharpen": [_POINTER, _INT, _INT, _FLOAT] + [_POINTER] * 3,
+        "ls_withhold": [_POINTER, _INT, _INT] + [_POINTER] * 3,
         "ls_crop_out": [_POINTER] * 2
         + [_INT, _INT, _POINTER]
         + [_INT] * 2
@@ -352,6 +353,18 @@ def sharpened(difference: F32, seen: U8, amount: float) -> F32:
         _pointer(seen), rows, columns, amount, _pointer(scratch), _pointer(scratch[rows:]),
         _pointer(out),
     )  # fmt: skip
+    return out
+
+
+def withheld(difference: F32, seen: U8, table: U8) -> F32:
+    """See `crop.withheld`."""
+    seen = np.ascontiguousarray(seen)
+    rows, columns = seen.shape[:2]
+    out = np.array(difference, order="C")
+    spare = np.empty((2, rows, columns), np.uint8)
+    library().ls_withhold(
+        _pointer(seen), rows, columns, _pointer(table), _pointer(spare), _pointer(out)
+    )
     return out
 
 

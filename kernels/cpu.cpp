@@ -2,6 +2,7 @@
 // compiled.py calls through ctypes. One thread, no state, no allocation above one row. Those that
 // know what a face is are in face.cpp.
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -13,7 +14,7 @@
 #include "cuda/dynamic.cuh"
 #include "cuda/mesh.cuh"
 
-LS_EXPORT int32_t ls_abi_version() { return 10; }
+LS_EXPORT int32_t ls_abi_version() { return 11; }
 
 // ---------------------------------------------------------------------------- colour
 
@@ -802,6 +803,56 @@ LS_EXPORT void ls_sharpen(
             const float *below = row + 1 < rows ? own + columns : own;
             three_by_three(above, own, below, columns, down, soft);
             sharpen_row(soft, sums, high, columns, amount, plane + at);
+        }
+    }
+}
+
+LS_MULTIVERSION static void larger(
+    int n, const uint8_t *__restrict each, uint8_t *__restrict largest) {
+    for (int i = 0; i < n; ++i) largest[i] = each[i] > largest[i] ? each[i] : largest[i];
+}
+
+// Of the last channel of `seen`, the largest within two pixels, looked up in `table` u8 [256]; then
+// the mean of 3 x 3 of that, in 255ths, times the difference. `spare` is scratch of
+// 2 x rows x columns; table[0] is 255, so lines without a gap near them are left as they are.
+LS_EXPORT void ls_withhold(
+    const uint8_t *seen, int32_t rows, int32_t columns, const uint8_t *table, uint8_t *spare,
+    float *difference) {
+    const int64_t area = (int64_t)rows * columns;
+    uint8_t *gap = spare, *shares = spare + area;
+    for (int64_t i = 0; i < area; ++i) gap[i] = seen[6 * i + 5];
+    std::vector<uint8_t> tall(columns), near(rows, 0);
+    std::vector<int> sums(columns);
+    for (int row = 0; row < rows; ++row) {
+        std::fill(tall.begin(), tall.end(), 0);
+        for (int r = ls_max(row - 2, 0); r <= ls_min(row + 2, rows - 1); ++r) {
+            larger(columns, gap + (int64_t)r * columns, tall.data());
+        }
+        uint8_t *out = shares + (int64_t)row * columns;
+        near[row] = *std::max_element(tall.begin(), tall.end()) > 0;
+        if (!near[row]) {
+            std::memset(out, 255, columns);
+            continue;
+        }
+        std::memcpy(out, tall.data(), columns);
+        for (int by = 1; by <= ls_min(2, columns - 1); ++by) {
+            larger(columns - by, tall.data() + by, out);
+            larger(columns - by, tall.data(), out + by);
+        }
+        for (int i = 0; i < columns; ++i) out[i] = table[out[i]];
+    }
+    for (int row = 0; row < rows; ++row) {
+        const int before = ls_max(row - 1, 0), after = ls_min(row + 1, rows - 1);
+        if (!near[before] && !near[row] && !near[after]) continue;
+        const uint8_t *above = shares + (int64_t)before * columns;
+        const uint8_t *own = shares + (int64_t)row * columns;
+        const uint8_t *below = shares + (int64_t)after * columns;
+        for (int i = 0; i < columns; ++i) sums[i] = above[i] + own[i] + below[i];
+        for (int i = 0; i < columns; ++i) {
+            const int total = sums[ls_max(i - 1, 0)] + sums[i] + sums[ls_min(i + 1, columns - 1)];
+            if (total == 9 * 255) continue;
+            const float share = (float)total * (float)(1.0 / (9 * 255));
+            for (int c = 0; c < 3; ++c) difference[c * area + (int64_t)row * columns + i] *= share;
         }
     }
 }

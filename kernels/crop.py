@@ -17,6 +17,14 @@ from lipstream.kernels.choice import use_compiled
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 Place = tuple[float, float, float]
+DRAWN = 40  # of a gap's trust as a guide: all of what is seen there is drawn
+_LEVELS = np.arange(256)
+# Below DRAWN a pixel is partly outside the gap, and 0 is far from it.
+_KEPT: U8 = (
+    (255 * np.where(_LEVELS < DRAWN, 1 - _LEVELS / DRAWN, 2 * (_LEVELS - DRAWN) / (255 - DRAWN)))
+    .clip(0, 255)
+    .astype(np.uint8)
+)
 
 
 def crop_in(
@@ -49,6 +57,20 @@ def sharpened(difference: F32, seen: U8, amount: float) -> F32:
     require("difference", difference, np.float32, (3, *seen.shape[:2]))
     implementation = compiled if use_compiled() else reference
     return implementation.sharpened(difference, seen, amount)
+
+
+def withheld(difference: F32, seen: U8) -> F32:
+    """A difference f32 [3, rows, columns], kept away from what is drawn between the lips.
+
+    seen: what `crop_in` returned; its last channel is `DRAWN` in the gap where nothing of the
+    source is to be seen, 255 where all is, and 0 outside the gap. All of the difference stays
+    where the source gives half and more, nothing where the gap is drawn and within two pixels of
+    it; between them it fades.
+    """
+    require("seen", seen, np.uint8, (None, None, 6))
+    require("difference", difference, np.float32, (3, *seen.shape[:2]))
+    implementation = compiled if use_compiled() else reference
+    return implementation.withheld(difference, seen, _KEPT)
 
 
 def crop_out(difference: F32, seen: U8, picture: U8, guides: U8, place: Place) -> U8:

@@ -390,7 +390,7 @@ bool lay_lips(
     if (!guides) return true;
     float *values = Scratch::take(scratch.values, 2 * p.grid());
     for (int i = 0; i < p.grid(); ++i) {
-        values[2 * i] = p.gap_row[i], values[2 * i + 1] = 40 + 215 * leading[i];
+        values[2 * i] = p.gap_row[i], values[2 * i + 1] = 40 + 215 * leading[i];  // 40: DRAWN of crop.py
     }
     float *mapped = Scratch::zeros(scratch.where, 2 * pixels);
     ls_mesh_map(

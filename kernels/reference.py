@@ -366,6 +366,18 @@ def _five(planes: F32, axis: int) -> tuple[F32, F32]:
     return np.moveaxis(total, 0, axis), count.astype(np.float32)
 
 
+def withheld(difference: F32, seen: U8, table: U8) -> F32:
+    """See `crop.withheld`."""
+    largest = np.pad(seen[..., 5], 2)
+    for axis in (0, 1):
+        largest = np.lib.stride_tricks.sliding_window_view(largest, 5, axis).max(-1)
+    shares = np.pad(table[largest].astype(np.int32), 1, mode="edge")
+    for axis in (0, 1):
+        shares = np.lib.stride_tricks.sliding_window_view(shares, 3, axis).sum(-1)
+    result: F32 = difference * (shares.astype(np.float32) * np.float32(1 / (9 * 255)))
+    return np.where(shares == 9 * 255, difference, result)
+
+
 def crop_out(
     difference: F32, seen: U8, picture: U8, guides: U8, place: tuple[float, float, float]
 ) -> U8:

@@ -323,6 +323,17 @@ def test_what_alternates_from_pixel_to_pixel_is_taken_out(ways):
     np.testing.assert_allclose(kept, np.tile(slope, (3, 1, 1))[:, 2:-2, 2:-2], atol=1e-6)
 
 
+def test_a_difference_keeps_away_from_what_is_drawn_in_the_gap():
+    difference = np.full((3, 12, 30), 0.1, np.float32)
+    for trust, share in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (1.0, 1.0)):
+        seen = np.zeros((12, 30, 6), np.uint8)
+        seen[4:8, :10, 5] = round(crop.DRAWN + (255 - crop.DRAWN) * trust)
+        kept = crop.withheld(difference, seen) / 0.1
+        np.testing.assert_allclose(kept[:, 4:8, :10], share, atol=0.02)
+        np.testing.assert_array_equal(kept[:, :, 13:], 1.0)
+    assert kept.min() == 1.0  # the edge of a gap that is all the source's is no edge
+
+
 def test_crop_arguments_are_checked():
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(UsageError, match="place"):

@@ -172,6 +172,7 @@ def test_crop_in_and_out(seed, w, h, shape, first):
     random = np.random.default_rng(seed)
     picture, guides = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
     guides[random.random((h, w)) < 0.3] = 0
+    guides[: random.integers(0, h + 1)] = 0
     previous = None if first else random.integers(0, 256, (*shape, 3), dtype=np.uint8)
     place = (*random.uniform(-5, 20, 2), random.uniform(0.1, 5))
     expected, expected_planes = reference.crop_in(picture, guides, previous, place, shape)
@@ -181,6 +182,11 @@ def test_crop_in_and_out(seed, w, h, shape, first):
     difference = random.normal(0, 0.4, (3, *shape)).astype(np.float32)
     np.testing.assert_array_equal(
         compiled.sharpened(difference, seen, 0.65), reference.sharpened(difference, seen, 0.65)
+    )
+    table = random.choice([0, 0, 100, 255, 255], 256).astype(np.uint8)
+    table[0] = 255
+    np.testing.assert_array_equal(
+        compiled.withheld(difference, seen, table), reference.withheld(difference, seen, table)
     )
     ours, theirs = picture.copy(), picture.copy()
     np.testing.assert_array_equal(
