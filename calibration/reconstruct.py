@@ -1,8 +1,8 @@
 """From what the tracker saw to geometry, pose and expression.
 
 The factors of *Everybody's Talkin'* (arXiv 2001.05201, §III-A): who it is (geometry), where the
-head is (pose), what the face does (expression). Everything is smoothed with zero-phase filters,
-because a lag here would be an audio-video offset later.
+head is (pose), what the face does (expression). What trembles is smoothed, with zero-phase filters,
+because a lag here would be an audio-video offset later; what moves is left as it was tracked.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from lipstream.engine.target import Track
 from lipstream.engine.types import F32
 
 _POSE_WINDOWS = (5, 9)  # frames; of a head at rest a long mean takes the tracker's trembling
-# How far a smoothed head may lie from the tracked one: what trembles is below the first (measured:
-# 0.1 to 0.3 px), what lies beyond the second is the head's own motion, a nod or a shake.
+_SKIN_WINDOW = 7
+_MOUTH_WINDOW = 5
+# How far what is smoothed may lie from what was tracked: within the first the tracker trembles
+# (measured: 0.1 to 0.3 px), beyond the second it is motion, a nod or lips that meet for a frame.
 _TREMBLE = (0.006, 0.012)  # inter-ocular distances
 _TREMBLE_PX = (0.25, 0.5)  # or as much, on small faces
-_NEAR = 5  # frames that are judged together
-_SKIN_WINDOW = 7
-_MOUTH_WINDOW = 5  # quadratic over 5 frames keeps a closure of one frame
+_NEAR = 3  # frames that are judged together
 _PASSES = 3
 
 
@@ -100,7 +100,7 @@ def _segments(found: NDArray[np.bool_], cuts: tuple[int, ...]) -> list[slice]:
 def _smoothed(pose: Pose, free: F32, segments: list[slice], model: FaceModel) -> tuple[Pose, F32]:
     scale, rotation = pose.scale.copy(), pose.rotation.copy()
     translation, still = pose.translation.copy(), free.copy()
-    mouth = (model.weight > 0.5)[None, :, None]
+    mouth = model.weight > 0.5
     for part in segments:
         steady = _steadied(
             Pose(pose.scale[part], pose.rotation[part], pose.translation[part]),
@@ -108,9 +108,22 @@ def _smoothed(pose: Pose, free: F32, segments: list[slice], model: FaceModel) ->
         )
         scale[part], rotation[part] = steady.scale, steady.rotation
         translation[part] = steady.translation
-        lips, skin = _savgol(free[part], _MOUTH_WINDOW), _savgol(free[part], _SKIN_WINDOW)
-        still[part] = np.where(mouth, lips, skin)
+        still[part] = _savgol(free[part], _SKIN_WINDOW)
+        lips = free[part][:, mouth]
+        smooth = _savgol(lips, _MOUTH_WINDOW)
+        share = _trembling((smooth - lips)[..., :2], pose.scale[part])
+        still[part][:, mouth] = lips + share[:, None, None] * (smooth - lips)
     return Pose(scale, rotation, translation), still
+
+
+def _trembling(missed: F32, scale: F32) -> F32:
+    """How far the tracker's trembling explains what smoothing missed by, 0 to 1: f32 [frames].
+
+    missed f32 [frames, points, 2], inter-ocular distances; scale f32 [frames], px of one.
+    """
+    off = np.sqrt(uniform_filter1d((missed**2).sum(-1).mean(1), _NEAR, mode="nearest"))
+    low, high = (np.maximum(of, px / scale) for of, px in zip(_TREMBLE, _TREMBLE_PX, strict=True))
+    return np.clip((high - off) / (high - low), 0, 1).astype(np.float32)
 
 
 def _steadied(pose: Pose, head: F32) -> Pose:
@@ -120,14 +133,11 @@ def _steadied(pose: Pose, head: F32) -> Pose:
     leave the mouth of a shaken head behind by a quarter of the inter-ocular distance.
     """
     tracked, steady = pose.apply(head), pose
-    limits = [np.maximum(of, px / pose.scale) for of, px in zip(_TREMBLE, _TREMBLE_PX, strict=True)]
     for window in _POSE_WINDOWS:
         u, _, vt = np.linalg.svd(_savgol(pose.rotation, window))
         smooth = Pose(_savgol(pose.scale, window), u @ vt, _savgol(pose.translation, window))
-        missed = ((smooth.apply(head) - tracked)[..., :2] ** 2).sum(-1).mean(1)
-        off = np.sqrt(uniform_filter1d(missed, _NEAR, mode="nearest")) / pose.scale
-        share = np.clip((limits[1] - off) / (limits[1] - limits[0]), 0, 1).astype(np.float32)
-        steady = _between(steady, smooth, share)
+        missed = (smooth.apply(head) - tracked)[..., :2] / pose.scale[:, None, None]
+        steady = _between(steady, smooth, _trembling(missed, pose.scale))
     return steady
 
 

@@ -30,6 +30,7 @@ VIDEO_SUFFIXES: Final = frozenset(
     {".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".avi", ".m4v"}
 )
 _LEAST_SOUND_S: Final = 0.5
+_TRACKING: Final = b"2"  # another number where what is kept would come out different
 _HELD_EVERY: Final = 5
 _MANY: Final = 20  # clips of one person from which every fifth is held out
 TYPICAL_OPENING: Final = 0.25  # everybody's 95th percentile after scaling
@@ -135,8 +136,8 @@ def track_clips(data: Path, cache: Path, report: Callable[[str, float], None]) -
 def _tracked(path: Path, speaker: str, data: Path, cache: Path) -> TalkingClip | None:
     name = path.relative_to(data).with_suffix("").as_posix().replace("/", "__")
     model = face_model()
-    digest = hashlib.sha256(path.read_bytes() + model.basis.tobytes()).hexdigest()[:16]
-    kept = cache / f"{name}_{digest}.npz"
+    digest = hashlib.sha256(path.read_bytes() + model.basis.tobytes() + _TRACKING)
+    kept = cache / f"{name}_{digest.hexdigest()[:16]}.npz"
     if not kept.is_file():
         arrays = _track(path)
         partial = kept.with_suffix(".partial.npz")

@@ -10,7 +10,7 @@ import pytest
 from lipstream.calibration.reconstruct import openings, reconstruct
 from lipstream.calibration.sources import choose_sources, source_features
 from lipstream.engine.errors import CalibrationError
-from lipstream.engine.face_model import face_model
+from lipstream.engine.face_model import VERTICES, face_model
 from tests.synthetic import SyntheticFootage, make_footage
 
 FPS = Fraction(25)
@@ -54,6 +54,19 @@ def test_a_shaken_head_is_followed_and_a_still_one_does_not_tremble(
     true = np.diff(footage.exact[:55, MODEL.rigid, :2].mean(1), axis=0)
     trembling, before = np.abs(head - true).mean(), np.abs(raw - true).mean()
     assert trembling < 0.6 * before, (trembling, before)
+
+
+def test_lips_that_meet_for_one_frame_are_seen_to(footage: SyntheticFootage) -> None:
+    shut, wide = int(footage.opening.argmin()), int(footage.opening.argmax())
+    free = footage.pose.remove(footage.exact)
+    spoken = np.tile(free[wide], (len(footage), 1, 1))
+    spoken[60] = free[shut]
+    landmarks = footage.landmarks.copy()
+    landmarks[:, :VERTICES] += footage.pose.apply(spoken) - footage.exact
+    found = openings(reconstruct(landmarks, (), whole(footage), whole(footage), FPS, MODEL))
+    kept = (found[60] - footage.opening[shut]) / (footage.opening[wide] - footage.opening[shut])
+    assert kept < 0.1, kept  # smoothed over five frames: 0.5
+    assert found[55] == pytest.approx(footage.opening[wide], abs=0.02)
 
 
 def test_smoothing_does_not_lag(footage: SyntheticFootage) -> None:
