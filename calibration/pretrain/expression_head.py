@@ -41,8 +41,7 @@ _EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, makes errors
 _HEAD_WEIGHT: Final = (0.6, 1.0, 1.2, 1.0, 1.0)  # by look-ahead; `live` is the default profile
 # Lips aim beyond touching, so that they still touch when the time is 20 ms off.
 _PRESSED: Final = 0.06
-_MET: Final = 0.1
-_PARTED: Final = 0.4  # least opening of an open vowel; all over TYPICAL_OPENING
+_PARTED: Final = 0.4  # least opening of an open vowel; both over TYPICAL_OPENING
 _FAIRNESS: Final = 0.4
 _AVERAGING: Final = 0.99  # of the weights over steps
 _PARTS: Final = ("code", "head_gru", "head")
@@ -57,10 +56,8 @@ class Weights:
     spread: float = 0.3  # amplitude: a mean-square loss alone mumbles
     opening: float = 0.5
     track: float = 1.0  # coarticulated motion of synthetic speech
-    closure: float = 0.6  # lips meet on p b m
-    parted: float = 4.0  # and do not on open vowels
-    real_closure: float = 0.45
-    real_parted: float = 1.5
+    closure: float = 4.0  # lips meet on p b m, and do not on open vowels
+    real_closure: float = 3.0
     rest: float = 0.5
 
 
@@ -267,8 +264,9 @@ class HeadTrainer:
         posterior = logits.softmax(-1)
         closed = known * (posterior[..., list(BILABIALS)].sum(-1) > 0.8)
         opened = known * (posterior[..., list(OPEN_VOWELS)].sum(-1) > 0.5)
-        meet, part = _mean_where(_unmet(gap), closed), _mean_where(_unparted(gap), opened)
-        return loss + w.real_closure * meet + w.real_parted * part
+        meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
+        part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
+        return loss + w.real_closure * (meet + 2.0 * part)
 
     def _spoken_loss(self, found: Tensor, wanted: Tensor, phones: Tensor) -> Tensor:
         w = self.weights
@@ -285,10 +283,11 @@ class HeadTrainer:
         loss = w.track * (2.0 * opening + 0.15 * shape + 0.3 * natural)
         closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.04)
         opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.12)
-        meet, part = _mean_where(_unmet(gap), closed), _mean_where(_unparted(gap), opened)
+        meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
+        part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
         silent = known * (phones == 0) * (wanted.abs().amax(-1) < 0.12)
         rest = _mean_where((found**2).sum(-1), silent) / _EXPRESSION_POWER
-        return loss + w.closure * meet + w.parted * part + w.rest * rest
+        return loss + w.closure * (meet + 4.0 * part) + w.rest * rest
 
     def _real_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows = []
@@ -345,20 +344,6 @@ def _natural_motion(people: dict[str, list[_RealSequence]]) -> F32:
     penalty = 1e-4 * len(lips) * np.diag(lips.var(0))
     fitted: F32 = np.linalg.solve(lips.T @ lips + penalty, lips.T @ motion).astype(np.float32)
     return fitted
-
-
-def _unmet(gap: Tensor) -> Tensor:
-    """What lips lack to meeting, 0 to 1, of gap over TYPICAL_OPENING.
-
-    Bounded (Geman and McClure 1985): lips that are far apart cost what lips half apart do. Under a
-    square the least cost for a sound that may be a p is half a closure, on every such sound.
-    """
-    missing = torch.relu(gap + _PRESSED) ** 2
-    return missing / (missing + _MET**2)
-
-
-def _unparted(gap: Tensor) -> Tensor:
-    return torch.relu(_PARTED - gap) ** 2
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:
