@@ -15,10 +15,10 @@ from scipy.ndimage import uniform_filter
 
 from lipstream.calibration.pretrain.mouth_pairs import Person
 from lipstream.engine.compositor import Layers
-from lipstream.engine.renderer import INPUT, OUTPUT, SHARPEN, Renderer
+from lipstream.engine.renderer import INPUT, OUTPUT, SHARPEN, Renderer, finished
 from lipstream.engine.target import Target
 from lipstream.engine.types import F32, U8
-from lipstream.kernels.crop import crop_in, crop_out, sharpened
+from lipstream.kernels.crop import crop_in, crop_out
 
 _FRAMES: Final = 48
 _LEAST_S: Final = 2.0  # of footage, for mouths of another moment
@@ -111,7 +111,7 @@ class _Seen:
     def figures(self, sharpen: float) -> dict[str, float]:
         """The mended mouth against the camera's."""
         picture = self._painted.copy()
-        difference = sharpened(self._difference, self._crop, sharpen)
+        difference = finished(self._difference, self._crop, sharpen)
         crop_out(difference, self._crop, picture, self._guides, self._place)
         return against(picture, self._real, self._inside)
 

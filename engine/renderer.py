@@ -122,8 +122,12 @@ class Renderer:
         """
         seen, planes = crop_in(picture, guides, previous, crop.place, crop.shape)
         difference = self.network.run({INPUT: planes[None]})[OUTPUT][0]
-        difference = withheld(sharpened(difference, seen, self.sharpen), seen)
-        return crop_out(difference, seen, picture, guides, crop.place)
+        return crop_out(finished(difference, seen, self.sharpen), seen, picture, guides, crop.place)
+
+
+def finished(difference: F32, seen: U8, sharpen: float) -> F32:
+    """What the network says to add, f32 [3, rows, columns], as it is added to the crop `seen`."""
+    return withheld(sharpened(difference, seen, sharpen), seen)
 
 
 def shipped_model() -> Model:

@@ -388,9 +388,9 @@ bool lay_lips(
         for (int i = 0; i < w; ++i) out[i] = std::max(out[i], own[i]);
     }
     if (!guides) return true;
-    float *values = Scratch::take(scratch.values, 2 * p.grid());
+    float *values = Scratch::take(scratch.values, 2 * p.grid());  // 40 is DRAWN of crop.py
     for (int i = 0; i < p.grid(); ++i) {
-        values[2 * i] = p.gap_row[i], values[2 * i + 1] = 40 + 215 * leading[i];  // 40: DRAWN of crop.py
+        values[2 * i] = p.gap_row[i], values[2 * i + 1] = 40 + 215 * leading[i];
     }
     float *mapped = Scratch::zeros(scratch.where, 2 * pixels);
     ls_mesh_map(
