@@ -342,7 +342,9 @@ def test_a_voice_gets_through_a_network_that_loses_and_reorders(
             lossy, begin_s, before = True, time.monotonic(), len(client.pictures)
             await asyncio.sleep(10)
             assert client.pc.connectionState == "connected"
-            assert len(client.pictures) - before > 200
+            # Of 250. What is lost twice depends on chance and on the machine: 199 to 241 came.
+            # Without repeats: 3 to 21.
+            assert len(client.pictures) - before > 120
             lossy = False
         said = [s for s in client.voice.loud_at_s if s > begin_s]
         seen = [s for s in onsets(client.pictures, 128) if s > begin_s]
