@@ -33,6 +33,8 @@ _GRID_RATE_HZ: Final = 25_000  # of the times in GRID's word labels
 _LONG_PAUSE_S: Final = 0.4
 _PAUSE_EDGES_S: Final = (0.2, 0.12)  # closing after speech, opening before it
 _FRAME_S: Final = 0.04
+_LEVEL_SAMPLES: Final = SAMPLE_RATE_HZ // 100
+_SOUNDS_DB: Final = -20.0  # of the loudest 10 ms of a vowel
 
 
 def labelled_closures(
@@ -41,7 +43,7 @@ def labelled_closures(
     """Shares of bilabials that close and of open vowels that do, over audio/lj with its labels,
     and what the lips do in its pauses; `changed` makes of each sentence what is heard."""
     closed: dict[float, list[bool]] = {REAL_NEAR_S: [], NEAR_S: []}
-    shut: dict[str, list[bool]] = {"middle": [], "whole": []}
+    shut: dict[str, list[bool]] = {"middle": [], "sounding": [], "whole": []}
     resting: list[float] = []
     moving: list[float] = []
     for sound in sorted((data / "audio" / "lj").glob("*.wav")):
@@ -55,15 +57,18 @@ def labelled_closures(
         limit = CLOSED * float(np.percentile(opening, 95))
         for start_s, end_s, phone in read_phones(labels):
             if phone in BILABIALS:
-                for reach_s, found in closed.items():
+                for reach_s, answers in closed.items():
                     near = _between(time_s, start_s - reach_s, end_s + reach_s)
-                    found.append(bool(opening[near].min() < limit))
+                    answers.append(bool(opening[near].min() < limit))
             elif phone in OPEN_VOWELS:
-                edge_s = (end_s - start_s) / 4
-                middle = _between(time_s, start_s + edge_s, end_s - edge_s)
-                shut["middle"].append(bool(opening[middle].min() < limit))
-                whole = _between(time_s, start_s, end_s)
-                shut["whole"].append(bool(opening[whole].min() < limit))
+                label = (start_s, end_s)
+                for name, span_s in (
+                    ("middle", _middle(label)),
+                    ("sounding", _middle(where_it_sounds(samples, *label))),
+                    ("whole", label),
+                ):
+                    within = _between(time_s, *span_s)
+                    shut[name].append(bool(opening[within].min() < limit))
             elif phone in ("SP", "SIL", "") and end_s - start_s >= _LONG_PAUSE_S:
                 frames_s = np.arange(
                     start_s + _PAUSE_EDGES_S[0], end_s - _PAUSE_EDGES_S[1], _FRAME_S
@@ -80,6 +85,7 @@ def labelled_closures(
         "bilabials_closed_60ms": _share(closed[NEAR_S]),
         "open_vowels": len(shut["whole"]),
         "open_vowels_closed_in_the_middle": _share(shut["middle"]),
+        "open_vowels_closed_where_they_sound": _share(shut["sounding"]),
         "open_vowels_closed": _share(shut["whole"]),
         "pauses": len(resting),
         "pause_opening": round(max(resting, default=0.0), 4),
@@ -111,6 +117,18 @@ def grid_closures(encoder: Encoder, clips: Sequence[TalkingClip], data: Path) ->
     return {"words": len(found), "closed_60ms": _share(found), "real_60ms": _share(seen)}
 
 
+def where_it_sounds(samples: F32, start_s: float, end_s: float) -> tuple[float, float]:
+    """The part of a label that is not far below its loudest 10 ms, s; samples f32 at 16 kHz."""
+    first, end = round(start_s * SAMPLE_RATE_HZ), round(end_s * SAMPLE_RATE_HZ)
+    starts = np.arange(first, end, _LEVEL_SAMPLES)
+    power = np.array(
+        [np.square(samples[at : min(at + _LEVEL_SAMPLES, end)]).mean() for at in starts]
+    )
+    loud = starts[power >= power.max() * 10 ** (_SOUNDS_DB / 10)]
+    span = (loud[0], min(loud[-1] + _LEVEL_SAMPLES, end))
+    return float(span[0] / SAMPLE_RATE_HZ), float(span[1] / SAMPLE_RATE_HZ)
+
+
 def word_starts(path: Path, letters: tuple[str, ...]) -> list[float]:
     """Start of each word that begins with one of `letters`, s, from a GRID label file."""
     rows = (line.split() for line in path.read_text().splitlines())
@@ -126,6 +144,11 @@ def read_phones(path: Path) -> list[tuple[float, float, str]]:
 
 def _between(time_s: NDArray[np.float64], start_s: float, end_s: float) -> NDArray[np.bool_]:
     return (time_s >= start_s) & (time_s <= end_s)
+
+
+def _middle(span_s: tuple[float, float]) -> tuple[float, float]:
+    edge_s = (span_s[1] - span_s[0]) / 4
+    return span_s[0] + edge_s, span_s[1] - edge_s
 
 
 def _share(answers: Sequence[bool]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipstream.bench.closures import labelled_closures, read_phones, word_starts
+from lipstream.bench.closures import labelled_closures, read_phones, where_it_sounds, word_starts
 from lipstream.bench.hearing import hear
 from lipstream.bench.quality import measure_quality, step_ms
 from lipstream.engine.encoder import Encoder
@@ -44,6 +44,14 @@ def test_words_of_a_grid_label_file(tmp_path: Path) -> None:
     assert word_starts(path, ("s",)) == [0.0]
 
 
+def test_a_vowel_is_counted_where_it_sounds() -> None:
+    samples = np.full(16_000, 1e-4, np.float32)
+    samples[8000:11_200] = 0.1
+    start_s, end_s = where_it_sounds(samples, 0.4, 0.65)
+    assert (start_s, end_s) == pytest.approx((0.5, 0.65))
+    assert where_it_sounds(samples, 0.503, 0.507) == pytest.approx((0.503, 0.507))
+
+
 def test_hearing_covers_the_sound_in_steps_of_20_ms() -> None:
     heard = hear(Encoder(80), vowels(1.0))
     np.testing.assert_allclose(heard.time_s, 0.02 * np.arange(50))
@@ -66,3 +74,4 @@ def test_lips_meet_on_real_bilabials() -> None:
     assert figures["bilabials"] == 46
     assert figures["bilabials_closed"] >= 0.8
     assert figures["open_vowels_closed"] <= 0.25
+    assert figures["open_vowels_closed_where_they_sound"] <= 0.05
