@@ -111,12 +111,6 @@ def _packet_times_s(path: Path, start_s: float) -> list[float]:
     return times
 
 
-def _first_time_s(stream: av.VideoStream, times: list[float]) -> float:
-    if stream.start_time is not None and stream.time_base is not None:
-        return float(stream.start_time * stream.time_base)
-    return times[0] if times else 0.0
-
-
 def probe(path: Path, start_s: float | None, end_s: float | None) -> Source:
     """Rate and origin, from presentation times (headers lie about both)."""
     for name, value in (("start", start_s), ("end", end_s)):

@@ -64,7 +64,7 @@ class Footage:
             self._stream = video_stream(self._container, path)
             self._source = probe(path, start_s, end_s)
             refuse_truncated(self._stream, path, self._source.end_s)
-            self._first, self._shape = self._look()
+            self._shape = self._look()
         except BaseException:
             self._container.close()
             raise
@@ -107,11 +107,11 @@ class Footage:
         self._iterated = True
         return self._frames()
 
-    def _look(self) -> tuple[av.VideoFrame, Shape]:
-        """First frame to show; its size and colour decide those of all."""
+    def _look(self) -> Shape:
+        """Of the first frame to show; its size and colour decide those of all."""
         for time_s, frame in decoded(self._container, self._stream, self._path, self._source):
             if time_s >= self._source.origin_s - 1e-6:
-                return frame, shape_of(frame, self._stream)
+                return shape_of(frame, self._stream)
         raise MediaError(f"{self._path}: no frame could be decoded; is the file whole?")
 
     def _frames(self) -> Iterator[FootageFrame]:

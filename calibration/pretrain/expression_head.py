@@ -93,14 +93,6 @@ def listen(net: EncoderNet, features: F32) -> _Sequence:
     return _Sequence(logits[0].half().numpy(), hidden[0].half().numpy())
 
 
-def predict(net: EncoderNet, audio: F32) -> F32:
-    """Expression of a whole clip by sequence arithmetic, f32 [steps, L, K]; no gate."""
-    with torch.no_grad():
-        heard = net.recognise(torch.from_numpy(features_of(audio))[None])
-        expression: F32 = net.express(*heard)[0].numpy()
-    return expression
-
-
 def real_sequences(
     net: EncoderNet, clips: Sequence[TalkingClip], rng: np.random.Generator
 ) -> dict[str, list[_RealSequence]]:
