@@ -66,6 +66,7 @@ def _calibrate_video(
     from lipstream.calibration.jumps import jump_graph
     from lipstream.calibration.quality import judge, usable
     from lipstream.calibration.reconstruct import openings, reconstruct
+    from lipstream.calibration.registration import registered
     from lipstream.calibration.sources import choose_sources, cut_source, source_limit
     from lipstream.calibration.summary import Summary, skin_colour
     from lipstream.calibration.tracker import track as follow
@@ -109,6 +110,12 @@ def _calibrate_video(
 
     reader = FrameReader(frames_path, np.asarray(frames.offsets, np.int64), raw.width, raw.height)
     decoder = reader.decoder()
+    track = registered(
+        track,
+        lambda frame: decoder.read(frame)[: raw.height],
+        model,
+        lambda share: options.report("laying mouths to the pixel", share),
+    )
     chosen = choose_sources(track, model, raw.sharpness, source_limit(track, mesh))
     crops = []
     for done, frame in enumerate(chosen.tolist()):

@@ -109,7 +109,7 @@ class SyntheticFootage:
             geometry=self.geometry,
             usable=whole,
             paintable=whole.copy(),
-            head_speed=head_speed(self.exact, self.fps),
+            head_speed=head_speed(self.exact, float(self.fps)),
         )
 
     def frame(self, index: int) -> U8:
