@@ -33,8 +33,9 @@ from lipstream.kernels.choice import use_compiled
 
 # Largest difference of openvino in f32 from torch, of full scale; measured 2e-6.
 TOLERANCE = 1e-4
-# Mean and largest difference of the fast precision from f32, levels of 255; measured 0.1 and 4.
-FAST_MEAN, FAST_LARGEST = 0.5, 10.0
+# Mean and largest difference of the fast precision from f32, levels of 255, on colours that no face
+# has: int8 is off by 0.1 and 10 there; on faces by 0.02, at most 0.7.
+FAST_MEAN, FAST_LARGEST = 0.5, 16.0
 
 
 class Constant:
