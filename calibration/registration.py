@@ -5,7 +5,7 @@ wanders: a mouth lies up to a hundredth of the inter-ocular distance beside wher
 frame's otherwise. A mouth lent from one frame to another is then off by both. So the skin and lips
 of every frame are brought to one shape by the mesh; what they look like there is predicted from
 expression and head pose, by one linear map over all frames, in which such shifts average out; and
-each frame is moved to where its pixels fit the prediction best. Again, until nothing moves.
+each frame is moved to where its pixels fit the prediction best; eight times over.
 
 Source: ours, after the registration of Lucas and Kanade (1981) and joint alignment as in
 Learned-Miller (2006). docs/calibration.md has what it buys.
@@ -58,14 +58,13 @@ def registered(
         return track
     window = _Window.on(track.geometry)
     seen = np.zeros((len(track), *window.shape), np.uint8)
-    for frame in range(len(track)):
-        if track.paintable[frame]:
-            seen[frame] = window.look(luma(frame), track.landmarks[frame])
-        report((frame + 1) / len(track))
+    shown = np.flatnonzero(track.paintable)
+    for done, frame in enumerate(shown.tolist(), 1):
+        seen[frame] = window.look(luma(frame), track.landmarks[frame])
+        report(done / len(shown))
     if len(fitted) > _MOST_FRAMES:
         fitted = fitted[np.linspace(0, len(fitted) - 1, _MOST_FRAMES).astype(int)]
-    shift = _shifts(window, seen, _known(track, model), fitted)
-    shift[~track.paintable] = 0
+    shift = _shifts(window, seen, _known(track, model), fitted, shown)
     return _moved(track, shift * np.float32(_PITCH))
 
 
@@ -119,8 +118,13 @@ def _known(track: Track, model: FaceModel) -> F32:
     return np.concatenate([np.ones((len(track), 1), np.float32), columns], 1).astype(np.float32)
 
 
-def _shifts(window: _Window, seen: U8, known: F32, fitted: NDArray[np.intp]) -> F32:
-    """How far each face lies beside its landmarks, f32 [N, 2] as x, y in samples."""
+def _shifts(
+    window: _Window, seen: U8, known: F32, fitted: NDArray[np.intp], shown: NDArray[np.intp]
+) -> F32:
+    """How far each face lies beside its landmarks, f32 [N, 2] as x, y in samples.
+
+    The map is fitted on the frames `fitted`; those of `shown` are shifted, others stay at 0.
+    """
     shift = np.zeros((len(seen), 2), np.float32)
     inside = window.counts
     for _ in range(_ROUNDS):
@@ -130,7 +134,7 @@ def _shifts(window: _Window, seen: U8, known: F32, fitted: NDArray[np.intp]) -> 
         ridge[0] = 0
         flat = looks.reshape(len(looks), -1)
         to_looks = np.linalg.solve(by.T @ by + np.diag(ridge), by.T @ flat).astype(np.float32)
-        for frames, block in _blocks(seen, shift, np.arange(len(seen))):
+        for frames, block in _blocks(seen, shift, shown):
             expected = (known[frames] @ to_looks).reshape(block.shape)
             down, right = np.gradient(expected, axis=(1, 2))
             step = _step(right[:, inside], down[:, inside], (block - expected)[:, inside])
