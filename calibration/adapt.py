@@ -156,7 +156,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     if softer or min(shares) < -1 or sum(shares) < 1:
         (folder / WEIGHTS).unlink()
         return _figures(began, steps, scores, told)
-    bundle.relist(folder, sharpen=own.sharpen)
+    bundle.note_sharpen(folder, own.sharpen, folder / WEIGHTS)
     told = (
         "renderer adapted: on footage it had not learned from, PSNR "
         f"{gains['psnr_db']:+.2f} dB, SSIM {gains['ssim']:+.3f}"

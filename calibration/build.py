@@ -146,13 +146,15 @@ def _calibrate_video(
 def _sharpen(folder: Path, options: CalibrationOptions) -> float:
     """How much the universal renderer has to sharpen for this person; noted in the bundle."""
     from lipstream.calibration.likeness import Judge
-    from lipstream.engine.renderer import SHARPEN, load_renderer
+    from lipstream.engine.renderer import SHARPEN, load_renderer, shipped_model
     from lipstream.engine.target import load_target
 
     options.report("comparing painted mouths with real ones", 0.0)
     renderer = load_renderer("auto", "auto", None)
-    amount = SHARPEN if renderer is None else Judge(load_target(folder)).sharpening(renderer)
-    bundle.relist(folder, sharpen=amount)
+    if renderer is None:
+        return SHARPEN
+    amount = Judge(load_target(folder)).sharpening(renderer)
+    bundle.note_sharpen(folder, amount, shipped_model().safetensors)
     return amount
 
 

@@ -113,9 +113,11 @@ def write_info(
     _write_info(folder, whole)
 
 
-def relist(folder: Path, **more: Any) -> None:
-    """Bring target.json's sums up to date after a file was added, with `more` fields."""
-    _write_info(folder, json.loads((folder / "target.json").read_text("utf8")) | more)
+def note_sharpen(folder: Path, amount: float, weights: Path) -> None:
+    """Note how much the renderer of these weights has to sharpen for the person, and bring
+    target.json's sums up to date: the weights may have been added."""
+    info = json.loads((folder / "target.json").read_text("utf8"))
+    _write_info(folder, info | {"sharpen": amount, "sharpen_for": sha256_of(weights)})
 
 
 def _write_info(folder: Path, info: dict[str, Any]) -> None:

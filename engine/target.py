@@ -19,6 +19,7 @@ import json
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from lipstream.engine.errors import TargetError
 from lipstream.engine.face_model import VERTICES, Pose, face_model
 from lipstream.engine.frames import FrameReader
 from lipstream.engine.mouth import Mouth
-from lipstream.engine.renderer import SHARPEN
+from lipstream.engine.renderer import SHARPEN, shipped_model
 from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import Placement
 
@@ -150,11 +151,21 @@ def _renderer(folder: Path, info: dict[str, Any]) -> Path | None:
 
 
 def _sharpen(info: dict[str, Any]) -> float:
-    """As calibration found it; photos have none, and bundles of before."""
+    """As calibration found it for the weights that will run; photos have none, and what was found
+    for other weights says nothing of these."""
     value = info.get("sharpen", SHARPEN)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 4:
         raise TargetError(f"target.json: sharpen is {value!r}, expected 0 to 4")
-    return float(value)
+    own = info["files"].get("renderer.safetensors")
+    weights = _shipped_weights() if own is None else own["sha256"]
+    return float(value) if info.get("sharpen_for") == weights else SHARPEN
+
+
+@cache
+def _shipped_weights() -> str:
+    """sha256 of the universal renderer; of a package without it, none."""
+    path = shipped_model().safetensors
+    return sha256_of(path) if path.is_file() else ""
 
 
 def sha256_of(path: Path) -> str:
