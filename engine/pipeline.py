@@ -66,7 +66,7 @@ _SOURCE_POSE_PER_DEGREE = 0.012
 # A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
 # and a fade hides a change. So the shape of the lips leads.
 _SOURCE_COSTS = SourceCosts(
-    pose=0.15, switch=0.01, switch_distance=0.08, switch_anywhere=0.12, neighbours=32
+    pose=0.15, switch=0.05, switch_distance=0.1, switch_anywhere=0.12, neighbours=32
 )
 
 
