@@ -13,6 +13,7 @@ from lipstream.calibration import bundle
 from lipstream.calibration.adapt import WEIGHTS, AdaptOptions, adapt
 from lipstream.engine.errors import UsageError
 from lipstream.engine.pipeline import Engine
+from lipstream.engine.renderer import SHARPEN, shipped_model
 from lipstream.engine.target import load_target
 
 pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
@@ -28,7 +29,6 @@ def folder(target: Path, tmp_path: Path) -> Path:
 def untrained(path: Path) -> Path:
     """A universal renderer with everything still to learn: a constant shadow on every mouth."""
     from lipstream.calibration.pretrain.export_renderer import save_weights
-    from lipstream.engine.renderer import shipped_model
     from lipstream.engine.renderer_torch import load_net
 
     weights = load_net(shipped_model().safetensors).state_dict()
@@ -55,7 +55,7 @@ def test_a_gain_is_kept_and_the_engine_takes_it(folder: Path, tmp_path: Path) ->
     def last(renderer: str, own: bool):  # noqa: ANN202
         if not own:
             (folder / WEIGHTS).unlink()
-            bundle.relist(folder)
+            bundle.note_sharpen(folder, SHARPEN, shipped_model().safetensors)
         engine = Engine(load_target(folder), renderer=renderer)
         session = engine.session()
         return [*session.push(sound), *session.flush()][-1].i420
