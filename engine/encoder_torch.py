@@ -31,7 +31,7 @@ class EncoderSize:
     """Widths of the layers."""
 
     phones: int = 41
-    hidden: int = 384
+    hidden: int = 256
     code: int = 16
     head: int = 96
     coefficients: int = 20

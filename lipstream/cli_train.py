@@ -28,7 +28,7 @@ def train_encoder(
     ] = None,
     hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 17.0,
     steps: Annotated[
-        int | None, typer.Option(help="Of the recogniser with real speech; ours: 1050, or 3600.")
+        int | None, typer.Option(help="Of the recogniser with real speech; ours: 1050, or 600.")
     ] = None,
     continue_from: Annotated[
         Path | None,
@@ -48,7 +48,7 @@ def train_encoder(
         # Two hours of training must not end at a folder that cannot be written to.
         output.mkdir(parents=True, exist_ok=True)
         PartialFile(output / "encoder.onnx").discard()
-        steps = steps if steps is not None else (1050 if continue_from is None else 3600)
+        steps = steps if steps is not None else (1050 if continue_from is None else 600)
         options = TrainingOptions(seed=seed, hours=hours, more_steps=steps)
         with console.progress() as progress:
             report = main(output, data, options=options, report=progress, continued=continue_from)

@@ -116,8 +116,3 @@ def labelled_sentences(data: Path) -> list[tuple[Path, str]]:
             if number in texts:
                 found.append((path, texts[number]))
     return found
-
-
-def unlabelled_speech(data: Path) -> list[Path]:
-    """Sound files below `data` of people whose words are not known: they talk behind others."""
-    return sorted(data.glob("audio/barista/*.flac"))

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.calibration.pretrain import augment, synthesis
-from lipstream.calibration.pretrain.alignment import read_sentence
 from lipstream.engine.encoder import LOOK_AHEADS_MS
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP, Features, offline_log_mel
 from lipstream.engine.types import F32, U8
@@ -25,7 +24,6 @@ from lipstream.engine.types import F32, U8
 SHARD_CLIPS: Final = 100
 CORPUS_VERSION: Final = 2  # of what a seed gives; shards of another are made anew
 CLIP_FRAMES: Final = synthesis.CLIP_SAMPLES // synthesis.PHONE_HOP_SAMPLES
-_VOICE_RMS: Final = 0.1
 UNKNOWN: Final = 255  # a phone target before the clip began
 
 
@@ -92,7 +90,7 @@ def make_real_shard(
         while at < length:
             audio, labels = speech[which]
             voice = augment.resample_and_colour(audio, 16_000 * speed, rng, augment.DRY)
-            voice *= np.float32(_VOICE_RMS) / (np.sqrt(np.mean(voice**2, dtype=np.float32)) + 1e-6)
+            voice *= np.float32(0.1) / (np.sqrt(np.mean(voice**2, dtype=np.float32)) + 1e-6)
             first, last = max(0, at), min(length, at + len(voice))
             if last > first:
                 samples[first:last] += voice[first - at : last - at]
@@ -108,25 +106,6 @@ def make_real_shard(
         samples = augment.over_the_line(samples, rng, how)
         log_mel[index] = offline_log_mel(features, samples)
     save_shard(path, log_mel, phones, [""] * clips)
-
-
-def crowd(paths: Sequence[Path], kept: Path) -> NDArray[np.float16] | None:
-    """Real speech of unknown words in pieces of 8 s, log-mel f16 [clips, frames, BANDS]; None for
-    less than one. `kept`: a file for the result."""
-    if not kept.is_file():
-        features, heard = Features(), [read_sentence(path) for path in paths]
-        level = [voice * np.float32(_VOICE_RMS / (voice.std() + 1e-6)) for voice in heard]
-        length = synthesis.CLIP_SAMPLES
-        whole = np.concatenate([np.zeros(0, np.float32), *level])
-        pieces = whole[: len(whole) // length * length].reshape(-1, length)
-        if not len(pieces):
-            return None
-        rows = [offline_log_mel(features, piece).astype(np.float16) for piece in pieces]
-        partial = kept.with_suffix(".partial.npy")
-        np.save(partial, np.stack(rows))
-        partial.rename(kept)
-    rows_kept: NDArray[np.float16] = np.load(kept)
-    return rows_kept
 
 
 def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) -> F32:

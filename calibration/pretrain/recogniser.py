@@ -23,35 +23,11 @@ BATCH: Final = 32
 # By look-ahead: what has just been heard is a guess and must not pull the rest.
 _WEIGHT: Final = (0.4, 0.8, 1.0, 1.0, 1.0)
 _PARTS: Final = ("dense", "gru1", "gru2", "phone")
-_F32_TAIL: Final = 0.04  # the last steps in f32; bf16 before that is 1.6 times as fast
+_F32_TAIL: Final = 0.15  # the last steps in f32; bf16 before that is 1.6 times as fast
 # An m that is taken for an n leaves the lips apart, which is seen; the other way round is not.
 _BILABIAL_WEIGHT: Final = 2.0
-_CROWDED: Final = 0.45  # of a batch, with others behind
-_REAL: Final = 0.1  # of a batch: there are few voices with known words
-_REAL_BEHIND: Final = 0.5  # of those behind, where there are any
+_CROWDED: Final = 0.35  # of a batch, with others behind
 _QUIET_ROOM: Final = 1e-4  # power in a band where nobody speaks: what the others are held against
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What batches are drawn from."""
-
-    spoken: Sequence[Shard]  # by synthesisers
-    real: Sequence[Shard] = ()  # by people, words known and aligned
-    behind: NDArray[np.float16] | None = None  # f16 [clips, frames, BANDS]: people, words unknown
-
-    def clip(self, rng: np.random.Generator) -> tuple[Shard, int]:
-        """Any labelled clip: its shard and row."""
-        shards = self.real if self.real and rng.random() < _REAL else self.spoken
-        shard = shards[int(rng.integers(len(shards)))]
-        return shard, int(rng.integers(len(shard.log_mel)))
-
-    def other(self, rng: np.random.Generator) -> NDArray[np.float16]:
-        """Somebody to talk behind another, f16 [frames, BANDS]."""
-        if self.behind is not None and rng.random() < _REAL_BEHIND:
-            return self.behind[int(rng.integers(len(self.behind)))]
-        shard, row = self.clip(rng)
-        return shard.log_mel[row]
 
 
 class _Recognise(nn.Module):
@@ -69,7 +45,7 @@ class _Recognise(nn.Module):
 
 def train_recogniser(
     net: EncoderNet,
-    material: Material,
+    shards: Sequence[Shard],
     steps: int,
     rate: float,
     seed: int,
@@ -87,7 +63,7 @@ def train_recogniser(
         warm = min(1.0, 0.02 + step / 100)
         for group in optimiser.param_groups:
             group["lr"] = rate * warm * (0.5 * (1.0 + np.cos(np.pi * share)) + 0.01)
-        batch = draw(material, rng)
+        batch = draw(shards, rng)
         short = share < 1.0 - _F32_TAIL and computes_in_bf16("cpu")
         dtype = torch.bfloat16 if short else torch.float32
         weights = {name: p.to(dtype) for name, p in forward.named_parameters()}
@@ -130,13 +106,13 @@ class Batch:
     voices: tuple[str, ...]
 
 
-def draw(material: Material, rng: np.random.Generator) -> Batch:
+def draw(shards: Sequence[Shard], rng: np.random.Generator) -> Batch:
     """Random clips, some with others talking behind, their channel and noise varied once more."""
-    picked = [material.clip(rng) for _ in range(BATCH)]
+    picked = [_any_clip(shards, rng) for _ in range(BATCH)]
     features = np.stack([shard.features[row] for shard, row in picked]).astype(np.float32)
     targets = np.stack([shard.targets[row] for shard, row in picked])
     crowded = np.flatnonzero(rng.random(BATCH) < _CROWDED)
-    mixed = [with_crowd(picked[row][0].log_mel[picked[row][1]], material, rng) for row in crowded]
+    mixed = [with_crowd(picked[row][0].log_mel[picked[row][1]], shards, rng) for row in crowded]
     if mixed:
         features[crowded] = normalise(np.stack(mixed)).reshape(len(mixed), *features.shape[1:])
     x = torch.from_numpy(features).unflatten(-1, (FRAMES_PER_STEP, BANDS))
@@ -152,7 +128,14 @@ def draw(material: Material, rng: np.random.Generator) -> Batch:
     return Batch(x.flatten(-2), wanted.masked_fill(wanted == UNKNOWN, -100), voices)
 
 
-def with_crowd(log_mel: NDArray[np.float16], material: Material, rng: np.random.Generator) -> F32:
+def _any_clip(shards: Sequence[Shard], rng: np.random.Generator) -> tuple[Shard, int]:
+    shard = shards[int(rng.integers(len(shards)))]
+    return shard, int(rng.integers(len(shard.log_mel)))
+
+
+def with_crowd(
+    log_mel: NDArray[np.float16], shards: Sequence[Shard], rng: np.random.Generator
+) -> F32:
     """A clip f16 [frames, BANDS] with one to six other clips behind it, 2 to 20 dB weaker.
 
     Powers add in every band: sounds of different people are not in phase.
@@ -160,7 +143,8 @@ def with_crowd(log_mel: NDArray[np.float16], material: Material, rng: np.random.
     own = np.exp(log_mel.astype(np.float32))
     crowd = np.zeros_like(own)
     for _ in range(int(rng.integers(1, 7))):
-        other = np.exp(material.other(rng).astype(np.float32))
+        shard, row = _any_clip(shards, rng)
+        other = np.exp(shard.log_mel[row].astype(np.float32))
         crowd += np.roll(other, int(rng.integers(len(other))), 0) / (other.mean() + 1e-9)
     ratio = 10.0 ** (-float(rng.uniform(2.0, 20.0)) / 10.0)
     level = max(float(own.mean()), _QUIET_ROOM) * ratio / (float(crowd.mean()) + 1e-9)

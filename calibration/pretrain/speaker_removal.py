@@ -118,7 +118,6 @@ def train(
     index = {name: place for place, name in enumerate(names)}
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    material = recogniser.Material(shards)
     width = 2 * BANDS * FRAMES_PER_STEP
     judge = nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, len(names)))
     removal = net.removal if isinstance(net, RemovingNet) else None
@@ -129,7 +128,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 30) * (1.0 - 0.95 * step / steps)
         torch.manual_seed(seed * 100_003 + step)
-        batch = recogniser.draw(material, rng)
+        batch = recogniser.draw(shards, rng)
         seen = batch.features
         loss = torch.zeros(())
         if removal is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,21 +9,11 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream
 
 from lipstream.calibration.pretrain import recogniser  # noqa: E402
 from lipstream.calibration.pretrain.corpus import CLIP_FRAMES, Shard, phone_targets  # noqa: E402
-from lipstream.calibration.pretrain.export import save_encoder  # noqa: E402
 from lipstream.calibration.pretrain.phones import INDEX  # noqa: E402
-from lipstream.calibration.pretrain.recogniser import Material  # noqa: E402
 from lipstream.calibration.pretrain.speaker_removal import (  # noqa: E402
     SpeakerRemoval,
     probe,
 )
-from lipstream.calibration.pretrain.train_encoder import load_recogniser  # noqa: E402
-from lipstream.engine.encoder_torch import (  # noqa: E402
-    FEATURES,
-    EncoderNet,
-    EncoderSize,
-    load_net,
-)
-from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.engine.features import BANDS, FRAMES_PER_STEP  # noqa: E402
 from lipstream.engine.types import F32  # noqa: E402
 
@@ -43,7 +31,7 @@ def test_a_crowd_is_weaker_than_the_voice_and_heard() -> None:
     rng = np.random.default_rng(1)
     rises = []
     for _ in range(20):
-        mixed = recogniser.with_crowd(voice.log_mel[0], Material([others]), rng)
+        mixed = recogniser.with_crowd(voice.log_mel[0], [others], rng)
         rises.append(np.exp(mixed).mean() / np.exp(voice.log_mel[0].astype(np.float32)).mean() - 1)
     # 2 to 20 dB below the voice, however loud they were recorded.
     assert min(rises) > 0.009 and max(rises) < 0.64
@@ -51,39 +39,11 @@ def test_a_crowd_is_weaker_than_the_voice_and_heard() -> None:
 
 
 def test_a_batch_has_targets_where_the_clip_has_begun() -> None:
-    batch = recogniser.draw(Material([shard(0.0)]), np.random.default_rng(0))
+    batch = recogniser.draw([shard(0.0)], np.random.default_rng(0))
     assert batch.features.shape == (recogniser.BATCH, CLIP_FRAMES // 2, BANDS * FRAMES_PER_STEP)
     assert set(batch.targets.unique().tolist()) == {-100, INDEX["m"]}
     assert (batch.targets[:, 0, -1] == -100).all() and (batch.targets[:, -1] >= 0).all()
     assert set(batch.voices) == {"a", "b", ""}
-
-
-def test_those_behind_are_real_people_half_the_time_and_never_spoken_of() -> None:
-    spoken, real = shard(0.0), shard(1.0)
-    behind = np.full((2, CLIP_FRAMES, BANDS), 9.0, np.float16)
-    material, rng = Material([spoken], [real], behind), np.random.default_rng(0)
-    others = [float(material.other(rng).mean()) for _ in range(400)]
-    assert 0.4 < np.mean(np.array(others) > 8) < 0.6
-    chosen = [material.clip(rng)[0] for _ in range(400)]
-    assert all(one is spoken or one is real for one in chosen)
-    assert 0.05 < np.mean([one is real for one in chosen]) < 0.2
-
-
-def test_a_narrow_recogniser_grows_and_says_what_it_said(tmp_path: Path) -> None:
-    small = EncoderNet(EncoderSize(hidden=24)).eval()
-    weights = {name: w.numpy() for name, w in small.state_dict().items()}
-    save_encoder(weights, tmp_path, {})
-    large = EncoderNet(EncoderSize(hidden=40)).eval()
-    load_recogniser(large, tmp_path / "encoder.safetensors")
-    x = torch.randn(2, 30, FEATURES)
-    with torch.no_grad():
-        (said, _), (says, _) = (
-            load_net(tmp_path / "encoder.safetensors").recognise(x),
-            (large.recognise(x)),
-        )
-    torch.testing.assert_close(says, said)
-    with pytest.raises(UsageError, match="no encoder that fits"):
-        load_recogniser(EncoderNet(EncoderSize(hidden=16)), tmp_path / "encoder.safetensors")
 
 
 def test_missing_a_bilabial_costs_twice() -> None:
