@@ -64,7 +64,8 @@ _FREE_REACH = 0.7  # share of the reach up to which an opening is taken as it is
 _MISFIT = 0.03  # of opening, inter-ocular distances
 _SOURCE_POSE_PER_DEGREE = 0.012
 # A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
-# and a fade hides a change. So the shape of the lips leads.
+# and a fade hides a change. So the shape of the lips leads. Changes at every chance flicker: no two
+# sources have the same teeth and light.
 _SOURCE_COSTS = SourceCosts(
     pose=0.15, switch=0.05, switch_distance=0.1, switch_anywhere=0.12, neighbours=32
 )
