@@ -64,6 +64,8 @@ def _calibrate_video(
 ) -> dict[str, Any]:
     from lipstream.calibration import assets
     from lipstream.calibration.jumps import jump_graph
+    from lipstream.calibration.looks import resemblance
+    from lipstream.calibration.lower_face import LowerFaces
     from lipstream.calibration.quality import judge, usable
     from lipstream.calibration.reconstruct import openings, reconstruct
     from lipstream.calibration.registration import registered
@@ -110,18 +112,21 @@ def _calibrate_video(
 
     reader = FrameReader(frames_path, np.asarray(frames.offsets, np.int64), raw.width, raw.height)
     decoder = reader.decoder()
-    track = registered(
+    faces = LowerFaces.look(
         track,
         lambda frame: decoder.read(frame)[: raw.height],
         model,
         lambda share: options.report("laying mouths to the pixel", share),
     )
+    if faces is not None:
+        track, faces = registered(track, faces)
     chosen = choose_sources(track, model, raw.sharpness, source_limit(track, mesh))
     crops = []
     for done, frame in enumerate(chosen.tolist()):
         crops.append(cut_source(i420_to_rgb(decoder.read(frame)), track.placement(frame), mesh))
         options.report("cutting out mouths", done / len(chosen))
-    bundle.write_sources(folder, chosen, crops)
+    alike = None if faces is None else resemblance(faces, track, chosen, model)
+    bundle.write_sources(folder, chosen, crops, alike)
     options.report("finding jumps", 0.0)
     bundle.write_jumps(folder, jump_graph(track.landmarks, np.stack(thumbnails), ~track.usable))
 

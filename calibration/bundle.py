@@ -16,6 +16,7 @@ import numpy as np
 from lipstream.calibration.jumps import JumpGraph
 from lipstream.engine.compositor import MouthSource
 from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.resemblance import Resemblance
 from lipstream.engine.target import SCHEMA_VERSION, Style, Track, sha256_of
 from lipstream.engine.types import I32
 
@@ -78,8 +79,11 @@ def write_track(folder: Path, track: Track, style: Style, frame_offsets: list[in
     )
 
 
-def write_sources(folder: Path, frames: I32, sources: list[MouthSource]) -> None:
+def write_sources(
+    folder: Path, frames: I32, sources: list[MouthSource], alike: Resemblance | None
+) -> None:
     """sources.safetensors: crops of any size, one after another."""
+    readings = {name: getattr(alike, name) for name in ("forms", "own", "looks")} if alike else {}
     _save(
         folder / "sources.safetensors",
         {
@@ -88,6 +92,7 @@ def write_sources(folder: Path, frames: I32, sources: list[MouthSource]) -> None
             "origins": np.array([s.origin for s in sources], np.float32),
             "zooms": np.array([s.zoom for s in sources], np.float32),
             "pixels": np.concatenate([s.rgb.reshape(-1) for s in sources]),
+            **readings,
         },
     )
 

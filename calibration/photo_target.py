@@ -38,7 +38,7 @@ def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track,
     mouth = mouth_of(model, track.geometry, skin_colour(photo, face.landmarks))
     bundle.write_track(folder, track, Style(rest, 1.0, np.zeros_like(rest), mouth), frames.offsets)
     chosen = np.zeros(1, np.int32)
-    bundle.write_sources(folder, chosen, [source])
+    bundle.write_sources(folder, chosen, [source], None)
     # The loop closes: its end leads to its beginning at no cost, and nowhere else.
     targets = ((np.arange(len(track)) + 1) % len(track)).astype(np.int32)[:, None]
     bundle.write_jumps(folder, JumpGraph(targets, np.zeros(targets.shape, np.float32)))

@@ -25,19 +25,19 @@ from lipstream.engine.background import Background, Walk, follow
 from lipstream.engine.compositor import Compositor, MouthSource
 from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
 from lipstream.engine.errors import UsageError
-from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, FaceModel, face_model
+from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, face_model
 from lipstream.engine.matcher import (
     Footage,
     FootageMatcher,
     FootageState,
     MouthSources,
     SelectedSource,
-    SourceCosts,
     SourceSelector,
     SourceState,
     sequential,
 )
 from lipstream.engine.renderer import DETAILS, load_renderer
+from lipstream.engine.resemblance import by_shape
 from lipstream.engine.target import Target, Track
 from lipstream.engine.timebase import frame_sample, frames_covering
 from lipstream.engine.timing import stage
@@ -58,17 +58,9 @@ logger = logging.getLogger(__name__)
 MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
 FADE_FRAMES: Final = 3  # over which one mouth source turns into the next
-_OPENING_COUNTS, _WIDTH_COUNTS = 4.0, 1.5
 _PHOTO_REACH, _LEAST_REACH = 0.34, 0.15  # inter-ocular distances of opening
 _FREE_REACH = 0.7  # share of the reach up to which an opening is taken as it is
 _MISFIT = 0.03  # of opening, inter-ocular distances
-_SOURCE_POSE_PER_DEGREE = 0.012
-# A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
-# and a fade hides a change. So the shape of the lips leads. Changes at every chance flicker: no two
-# sources have the same teeth and light.
-_SOURCE_COSTS = SourceCosts(
-    pose=0.15, switch=0.05, switch_distance=0.1, switch_anywhere=0.12, neighbours=32
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +137,13 @@ class Engine:
                 target.fps,
                 weights,
             )
-        poses = (track.pose.angles_deg() * _SOURCE_POSE_PER_DEGREE).astype(np.float32)
         kept = target.source_frames
+        alike = target.alike or by_shape(track.expression, track.pose.angles_deg(), kept, model)
         self.selector = SourceSelector(
-            MouthSources(track.expression[kept], poses[kept], _forms(model)),
-            poses,
+            MouthSources(kept, track.expression[kept], alike),
             # In the footage's own order the whole lag goes to choosing mouths.
             lag_frames if self._matcher is None else 0,
             target.fps,
-            _SOURCE_COSTS,
         )
         self._backdrop = Background(track, model)
         self.renderer = load_renderer(renderer, backend, target.renderer, detail, target.sharpen)
@@ -390,16 +380,6 @@ class Session:
         return frames, state._replace(
             walk=walk, fade=fade, mended=mended, sound=sound, sound_start=start
         )
-
-
-def _forms(model: FaceModel) -> F32:
-    """What makes one mouth fit for another: every coefficient by how far it moves the lips, and
-    the opening and the width once more, f32 [K + 2, K], inter-ocular distances."""
-    moved = np.sqrt((model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)))
-    opening, width, _ = model.lip_rows()
-    return np.concatenate(
-        [np.diag(moved), [_OPENING_COUNTS * opening], [_WIDTH_COUNTS * width]]
-    ).astype(np.float32)
 
 
 def _reach(track: Track, opening: F32, kind: str) -> float:

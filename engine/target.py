@@ -4,7 +4,7 @@
       target.json            schema, size, rate, provenance, consent, sha256 of every other file
       track.safetensors      geometry, pose, expression, landmarks, quality of every frame
       frames.mjpeg           the footage, any frame at once
-      sources.safetensors    mouth source crops
+      sources.safetensors    mouth source crops, and which of them look alike
       jumps.safetensors      the best places to cut from each frame
       report.html            for people
 
@@ -32,6 +32,7 @@ from lipstream.engine.face_model import VERTICES, Pose, face_model
 from lipstream.engine.frames import FrameReader
 from lipstream.engine.mouth import Mouth
 from lipstream.engine.renderer import SHARPEN, shipped_model
+from lipstream.engine.resemblance import Resemblance
 from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import Placement
 
@@ -39,6 +40,7 @@ SCHEMA_VERSION: Final = 1
 MAX_FRAMES: Final = 100_000
 MAX_SIDE_PX: Final = 4096
 MAX_SOURCES: Final = 512
+_MAX_READINGS: Final = 64
 _REQUIRED = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
 _OPTIONAL = ("renderer.safetensors", "report.html")
 _MAX_JSON_BYTES = 1 << 20
@@ -99,6 +101,7 @@ class Target:
     frames: FrameReader
     sources: tuple[MouthSource, ...]
     source_frames: I32  # i32 [S], the track frame each source was cut from
+    alike: Resemblance | None  # which mouths look alike; None where it was not measured
     jumps: tuple[I32, F32]  # targets i32 [N, M] and costs f32 [N, M]
     renderer: Path | None  # weights adapted to this person, same names and shapes as the shipped
     sharpen: float  # how much the renderer sharpens for this person
@@ -128,14 +131,14 @@ def load_target(folder: str | Path) -> Target:
     frames_path = folder / "frames.mjpeg"
     if offsets[-1] != frames_path.stat().st_size:
         raise TargetError("track.safetensors: frame_offsets do not end where frames.mjpeg ends")
-    sources, source_frames = _read_sources(folder, track)
+    sources, source_frames, alike = _read_sources(folder, track)
     kind = info.get("kind")
     if kind not in ("video", "photo"):
         raise TargetError(f"target.json: kind is {kind!r}, expected 'video' or 'photo'")
     return Target(
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),
-        sources, source_frames, _read_jumps(folder, len(track)), _renderer(folder, info),
+        sources, source_frames, alike, _read_jumps(folder, len(track)), _renderer(folder, info),
         _sharpen(info), info,
     )  # fmt: skip
 
@@ -314,7 +317,9 @@ def _read_track(folder: Path, width: int, height: int) -> tuple[Track, NDArray[n
     return track, offsets, Style(rest, float(gain[0]), speaking, teeth)
 
 
-def _read_sources(folder: Path, track: Track) -> tuple[tuple[MouthSource, ...], I32]:
+def _read_sources(
+    folder: Path, track: Track
+) -> tuple[tuple[MouthSource, ...], I32, Resemblance | None]:
     file = "sources.safetensors"
     data = _tensors(folder, file)
     frames = _take(data, file, "frames", np.int32, (None,))
@@ -338,7 +343,24 @@ def _read_sources(folder: Path, track: Track) -> tuple[tuple[MouthSource, ...], 
         crop = pixels[ends[i] - lengths[i] : ends[i]].reshape(int(sizes[i, 0]), int(sizes[i, 1]), 3)
         origin = (float(origins[i, 0]), float(origins[i, 1]))
         found.append(MouthSource(crop, origin, float(zooms[i]), track.placement(int(frames[i]))))
-    return tuple(found), frames
+    return tuple(found), frames, _resemblance(data, file, count, track)
+
+
+def _resemblance(
+    data: dict[str, NDArray[Any]], file: str, sources: int, track: Track
+) -> Resemblance | None:
+    """None in bundles of photos, of short footage, and of before it was measured."""
+    if "forms" not in data:
+        return None
+    size = track.expression.shape[1]
+    forms = _take(data, file, "forms", np.float32, (None, size))
+    own = _take(data, file, "own", np.float32, (len(track), len(forms)))
+    looks = _take(data, file, "looks", np.float32, (sources, None))
+    for field, value in (("forms", forms), ("own", own), ("looks", looks)):
+        _bounded(value, file, field, -1e4, 1e4)
+    if max(len(forms), looks.shape[1]) > _MAX_READINGS:
+        raise TargetError(f"{file}: more than {_MAX_READINGS} readings of a mouth")
+    return Resemblance(forms, own, looks)
 
 
 def _read_jumps(folder: Path, frames: int) -> tuple[I32, F32]:

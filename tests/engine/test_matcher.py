@@ -19,6 +19,7 @@ from lipstream.engine.matcher import (
     SourceSelector,
     sequential,
 )
+from lipstream.engine.resemblance import Resemblance
 from lipstream.engine.types import Expression, Lips, MatchedFrame
 
 FPS = Fraction(25)
@@ -248,55 +249,85 @@ def test_bad_footage_is_refused():
         FootageCosts(repeat=-1)
 
 
-def sources(count=40, seed=0) -> tuple[MouthSources, np.ndarray]:
+def sources(count=40, seed=0) -> MouthSources:
+    """Each of its own frame; the first three readings are the expression's, two the frame's."""
     random = np.random.default_rng(seed)
     expression = random.normal(size=(count, 3)).astype(np.float32)
-    pose = random.normal(size=(count, 2)).astype(np.float32)
-    return MouthSources(expression, pose), pose
+    own = np.zeros((count, 5), np.float32)
+    own[:, 3:] = random.normal(size=(count, 2))
+    alike = Resemblance(np.eye(5, 3, dtype=np.float32), own, expression)
+    return MouthSources(np.arange(count, dtype=np.int32), expression, alike)
 
 
 def matched(expression, background, index=0) -> MatchedFrame:
     return MatchedFrame(index, background, wanted(expression))
 
 
-def test_a_source_is_near_in_expression_and_in_pose():
-    bank, pose = sources()
-    selector = SourceSelector(
-        bank, pose, costs=SourceCosts(switch=0, switch_distance=0, switch_anywhere=0)
-    )
+FREE = SourceCosts(switch=0, switch_distance=0, switch_anywhere=0)
+
+
+def test_a_source_looks_as_wanted():
+    bank = sources()
     items = [matched(bank.expression[s], s) for s in (3, 3, 17, 17, 30)]
-    chosen = run(selector, items)
+    chosen = run(SourceSelector(bank, costs=FREE), items)
     assert [c.source for c in chosen] == [3, 3, 17, 17, 30]
     assert [c.matched for c in chosen] == items
+
+
+def test_what_a_frame_is_beside_its_expression_counts():
+    """Two mouths of one expression: the background says which."""
+    twice = np.tile(np.float32([0.2, 0.1, 0]), (2, 1))
+    own = np.zeros((4, 5), np.float32)
+    own[:, 3] = 0, 1, 0.9, 0.1
+    alike = Resemblance(np.eye(5, 3, dtype=np.float32), own, np.eye(2, dtype=np.float32))
+    selector = SourceSelector(MouthSources(np.arange(2, dtype=np.int32), twice, alike), costs=FREE)
+    chosen = run(selector, [matched(twice[0], background) for background in (2, 3)])
+    assert [c.source for c in chosen] == [1, 0]
 
 
 def test_sources_do_not_flicker():
     """Between two mouths that fit equally, with noise, the choice stays."""
     random = np.random.default_rng(2)
-    bank = MouthSources(
-        np.array([[0, 0], [0.1, 0], [3, 3]], np.float32), np.zeros((3, 1), np.float32)
-    )
+    expression = np.array([[0, 0], [0.1, 0], [3, 3]], np.float32)
+    alike = Resemblance(np.eye(2, dtype=np.float32), np.zeros((3, 2), np.float32), expression)
+    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike)
     items = [matched([0.05 + random.normal() * 0.03, 0], 0, i) for i in range(200)]
-    pose = np.zeros((1, 1), np.float32)
 
     def changes(costs) -> int:
-        chosen = [c.source for c in run(SourceSelector(bank, pose, costs=costs), items)]
+        chosen = [c.source for c in run(SourceSelector(bank, costs=costs), items)]
         return int((np.diff(chosen) != 0).sum())
 
-    assert changes(SourceCosts(switch=0, switch_distance=0, switch_anywhere=0)) > 50
+    assert changes(FREE) > 50
     assert changes(SourceCosts()) == 0
 
 
+def test_a_change_goes_to_one_that_looks_alike():
+    """Of two that are equally right, the one that looks like what is shown."""
+    expression = np.array([[0.0], [1], [1]], np.float32)
+    looks = np.array([[0, 0], [3, 0], [0.1, 0]], np.float32)
+    alike = Resemblance(np.ones((1, 1), np.float32), np.zeros((3, 1), np.float32), looks)
+    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike)
+    costs = SourceCosts(switch=0, switch_distance=0.1, switch_anywhere=9)
+    chosen = run(SourceSelector(bank, costs=costs), [matched([0], 0), matched([1], 0)])
+    assert [c.source for c in chosen] == [0, 2]
+
+
 def test_any_source_can_be_reached():
-    bank, pose = sources(30)
-    selector = SourceSelector(bank, pose, costs=SourceCosts(neighbours=1))
+    bank = sources(30)
+    selector = SourceSelector(bank, costs=SourceCosts(neighbours=1))
     items = [matched(bank.expression[2], 2)] * 5 + [matched(bank.expression[25], 25)] * 5
     assert [c.source for c in run(selector, items)][-1] == 25
 
 
 def test_more_or_no_sources_are_refused():
+    bank = sources(3)
     with pytest.raises(UsageError, match="1 to"):
-        MouthSources(np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32))
-    bank, _ = sources(3)
-    with pytest.raises(UsageError, match="track pose"):
-        SourceSelector(bank, np.zeros((5, 7), np.float32))
+        replace(bank, frames=bank.frames[:0])
+    with pytest.raises(UsageError, match="expressions"):
+        replace(bank, expression=bank.expression[:, :2])
+    with pytest.raises(UsageError, match="looks of 2"):
+        replace(bank, alike=replace(bank.alike, looks=bank.alike.looks[:2]))
+    with pytest.raises(UsageError, match="more than 9"):
+        replace(bank, frames=np.array([0, 1, 9], np.int32))
+    with pytest.raises(UsageError, match="finite"):
+        replace(bank.alike, own=bank.alike.own * np.float32(np.nan))

@@ -140,6 +140,13 @@ def test_a_hostile_description_is_refused(
         ("sources.safetensors", "sizes", lambda x: x * 1000),
         ("sources.safetensors", "frames", lambda x: x - 5),
         ("sources.safetensors", "pixels", lambda x: x[:50].copy()),
+        ("sources.safetensors", "forms", lambda x: x[:, :3].copy()),
+        ("sources.safetensors", "forms", lambda x: np.repeat(x, 9, 0)),
+        ("sources.safetensors", "own", lambda x: x * np.float32(np.inf)),
+        ("sources.safetensors", "own", lambda x: x[:-1].copy()),
+        ("sources.safetensors", "looks", lambda x: np.repeat(x, 2, 0)),
+        ("sources.safetensors", "looks", lambda x: np.repeat(x, 65, 1)),
+        ("sources.safetensors", "looks", lambda x: x + np.float32(1e6)),
         ("jumps.safetensors", "targets", lambda x: x + 10**6),
         ("jumps.safetensors", "costs", lambda x: x - np.float32(np.nan)),
     ],
@@ -147,12 +154,35 @@ def test_a_hostile_description_is_refused(
 def test_hostile_numbers_are_refused(
     copy: Path, file: str, field: str, attack: Callable[[Any], Any]
 ) -> None:
+    if file == "sources.safetensors":
+        measured(copy)
     tensors = load_file(copy / file)
     tensors[field] = attack(tensors[field])
     save_file(tensors, copy / file)
     seal(copy)
     with pytest.raises(TargetError, match=f"{file}.*{field}|{file}"):
         load_target(copy)
+
+
+def measured(folder: Path) -> None:
+    """What footage has and a photo has not: which mouths look alike."""
+    loaded, file = load_target(folder), folder / "sources.safetensors"
+    rng = np.random.default_rng(0)
+    size = loaded.track.expression.shape[1]
+    shapes = {"forms": (8, size), "own": (len(loaded.track), 8), "looks": (len(loaded.sources), 3)}
+    drawn = {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
+    save_file({**load_file(file), **drawn}, file)
+    seal(folder)
+
+
+def test_which_mouths_look_alike_is_read(copy: Path) -> None:
+    assert load_target(copy).alike is None
+    measured(copy)
+    stored, alike = load_file(copy / "sources.safetensors"), load_target(copy).alike
+    assert alike is not None
+    for name in ("forms", "own", "looks"):
+        np.testing.assert_array_equal(getattr(alike, name), stored[name])
+    Engine(load_target(copy))
 
 
 def test_a_link_out_of_the_bundle_is_refused(copy: Path, tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""What makes one mouth of a person look like another: by which a source of it is chosen.
+
+Calibration measures it in the footage (`calibration/looks.py`). Where it could not, in photos and
+short footage, the shape of the lips and the head's pose have to tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, FaceModel
+from lipstream.engine.footage import random_pair_cost
+from lipstream.engine.types import F32, I32
+
+_OPENING_COUNTS, _WIDTH_COUNTS = 4.0, 1.5
+# A mouth of the wrong opening has to be invented; one of another pose is only turned a little,
+# and a fade hides a change. So the shape of the lips leads.
+_POSE_COUNTS: Final = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Resemblance:
+    """Readings whose squared differences say how unlike two mouths are; 1: two random sources.
+
+    A mouth of expression e, in the light and pose of footage frame b, reads `forms @ e + own[b]`.
+    """
+
+    forms: F32  # f32 [F, K]
+    own: F32  # f32 [N, F], of every frame of the footage
+    looks: F32  # f32 [S, D], of each source as it was filmed: how much a change of source shows
+
+    def __post_init__(self) -> None:
+        """Check that the arrays belong together."""
+        shapes = self.forms.shape, self.own.shape, self.looks.shape
+        whole = all(np.isfinite(a).all() for a in (self.forms, self.own, self.looks))
+        if tuple(map(len, shapes)) != (2, 2, 2) or shapes[0][0] != shapes[1][1] or not whole:
+            raise UsageError(
+                f"readings have shapes {shapes}; expected [F, K], [N, F] and [S, D], all finite"
+            )
+
+
+def by_shape(expression: F32, angles_deg: F32, sources: I32, model: FaceModel) -> Resemblance:
+    """From expressions f32 [N, K] and head angles f32 [N, 3] of the footage alone."""
+    forms = shape_forms(expression[sources], model)
+    turned = angles_deg * np.sqrt(_POSE_COUNTS / random_pair_cost(angles_deg[sources]))
+    pad = np.zeros((len(expression), len(forms)))
+    still = np.zeros((turned.shape[1], model.size))
+    return Resemblance(
+        np.concatenate([forms, still]).astype(np.float32),
+        np.concatenate([pad, turned], axis=1).astype(np.float32),
+        (expression[sources] @ forms.T).astype(np.float32),
+    )
+
+
+def shape_forms(sources: F32, model: FaceModel) -> F32:
+    """Readings of the shape of lips, f32 [K + 2, K], 1 between random ones of f32 [S, K].
+
+    Every coefficient counts by how far it moves the lips, and opening and width once more.
+    """
+    moved = np.sqrt((model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)))
+    opening, width, _ = model.lip_rows()
+    forms = np.concatenate([np.diag(moved), [_OPENING_COUNTS * opening], [_WIDTH_COUNTS * width]])
+    scaled: F32 = (forms * random_pair_cost(sources @ forms.T) ** -0.5).astype(np.float32)
+    return scaled
