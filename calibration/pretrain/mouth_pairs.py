@@ -21,9 +21,10 @@ from scipy.ndimage import gaussian_filter
 
 from lipstream.calibration.sources import cut_source
 from lipstream.engine.compositor import Compositor, Layers, MouthSource
-from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, face_model
+from lipstream.engine.face_model import face_model
 from lipstream.engine.frames import FrameDecoder
 from lipstream.engine.renderer import CROP_SHAPE
+from lipstream.engine.resemblance import by_shape
 from lipstream.engine.target import Target
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import build_mesh
@@ -68,8 +69,7 @@ class Person:
         self._decoders: dict[int, FrameDecoder] = {}  # made in the process that uses them
         self._mesh = build_mesh(face_model())
         self._compositors = [Compositor(self._mesh, clip.style.mouth) for clip in clips]
-        moved = (face_model().basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2))
-        self._lip_motion = np.sqrt(moved).astype(np.float32)
+        self._readings = [_readings(clip) for clip in clips]
         self._lenders = [_good_frames(clip, None) for clip in clips]
         self._good = [_good_frames(clip, span) for clip in clips]
         self._pairs = [own[1:][np.diff(own) == 1] for own in self._good]
@@ -96,8 +96,7 @@ class Person:
         at, frame = self._drawn(rng)
         away = np.abs(self._lenders[at] - frame) >= _OTHER_MOMENT_S * float(self._clips[at].fps)
         apart = self._lenders[at][away]
-        chosen = self._nearest(at, apart, self._clips[at].track.expression[frame])
-        return self._painted(at, frame, [(self._cut(at, chosen), 1.0)])
+        return self._painted(at, frame, [(self._cut(at, self._likest(at, frame, at, apart)), 1.0)])
 
     def _drawn(self, rng: np.random.Generator) -> tuple[int, int]:
         at = int(rng.choice(len(self._clips), p=self._share))
@@ -135,18 +134,30 @@ class Person:
         candidates = rng.choice(own, min(_CANDIDATES, len(own)), replace=False)
         chosen = int(candidates[0])
         if rng.random() < _NEAREST:
-            wanted = self._clips[at].track.expression[frame]
-            chosen = self._nearest(clip, candidates, wanted)
+            chosen = self._likest(at, frame, clip, candidates)
         return self._cut(clip, chosen)
 
-    def _nearest(self, clip: int, frames: NDArray[np.int64], wanted: F32) -> int:
-        """Of these frames of a clip, the one whose lips are nearest to an expression f32 [K]."""
-        apart = (self._clips[clip].track.expression[frames] - wanted) * self._lip_motion
-        return int(frames[(apart**2).sum(1).argmin()])
+    def _likest(self, at: int, frame: int, clip: int, lenders: NDArray[np.int64]) -> int:
+        """Of these frames of `clip`, the one whose mouth is likest to that of a frame of `at`."""
+        forms, own = self._readings[clip]
+        apart = (
+            self._clips[clip].track.expression[lenders] - self._clips[at].track.expression[frame]
+        ) @ forms.T
+        if clip == at:
+            apart = apart + own[lenders] - own[frame]
+        return int(lenders[(apart**2).sum(1).argmin()])
 
     def _cut(self, clip: int, frame: int) -> MouthSource:
         rgb = color.i420_to_rgb(self._read(clip, frame))
         return cut_source(rgb, self._clips[clip].track.placement(frame), self._mesh)
+
+
+def _readings(clip: Target) -> tuple[F32, F32]:
+    """By what the engine would tell like mouths of this clip: forms and own of `Resemblance`."""
+    alike = clip.alike or by_shape(
+        clip.track.expression, clip.track.pose.angles_deg(), clip.source_frames, face_model()
+    )
+    return alike.forms, alike.own
 
 
 @dataclass(frozen=True, slots=True)
