@@ -22,6 +22,7 @@ import numpy as np
 from lipstream.bench.closures import grid_closures, labelled_closures
 from lipstream.bench.hearing import hear
 from lipstream.calibration.pretrain.clips import (
+    HELD_OUT,
     LAGS_S,
     TalkingClip,
     correlation,
@@ -37,7 +38,6 @@ from lipstream.streaming.audio_file import read_speech
 Report = Callable[[str, float], None]
 BABBLE_SNR_DB: Final = 10.0
 _BABBLERS: Final = 6
-HELD_OUT: Final = ("obama",)
 
 
 def measure_quality(
@@ -54,7 +54,7 @@ def measure_quality(
     clips = track_clips(data, cache, report)
     if not clips:
         raise UsageError(f"{data}: no clip with a face and a voice")
-    held = held_out(clips, HELD_OUT)
+    held = held_out([clip.speaker for clip in clips], HELD_OUT)
     unseen = [clip for clip, hidden in zip(clips, held, strict=True) if hidden]
     scale = person_scale(clips)
     encoders = {ms: Encoder(ms, backend) for ms in LOOK_AHEADS_MS}

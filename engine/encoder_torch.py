@@ -9,6 +9,7 @@ through OpenVINO, TensorRT or the NumPy twin.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,11 @@ class EncoderNet(nn.Module):
 
 def load_net(path: Path) -> EncoderNet:
     """The module with the weights of a safetensors file, ready to evaluate."""
-    weights = load_file(str(path))
+    return net_of(load_file(str(path)))
+
+
+def net_of(weights: Mapping[str, Tensor]) -> EncoderNet:
+    """The module with these weights, by the names of its parameters, ready to evaluate."""
     size = EncoderSize(
         phones=weights["phone.bias"].shape[0] // LOOK_AHEADS,
         hidden=weights["dense.bias"].shape[0],

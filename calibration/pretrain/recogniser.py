@@ -21,8 +21,8 @@ from lipstream.engine.types import F32
 
 BATCH: Final = 32
 # By look-ahead: what has just been heard is a guess and must not pull the rest.
-_WEIGHT: Final = (0.4, 0.8, 1.0, 1.0, 1.0)
-_PARTS: Final = ("dense", "gru1", "gru2", "phone")
+LOOK_AHEAD_WEIGHT: Final = (0.4, 0.8, 1.0, 1.0, 1.0)
+PARTS: Final = ("dense", "gru1", "gru2", "phone")
 _F32_TAIL: Final = 0.15  # the last steps in f32; bf16 before that is 1.6 times as fast
 # An m that is taken for an n leaves the lips apart, which is seen; the other way round is not.
 _BILABIAL_WEIGHT: Final = 2.0
@@ -55,7 +55,7 @@ def train_recogniser(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     forward = _Recognise(net)
-    parameters = [p for name, p in net.named_parameters() if name.split(".")[0] in _PARTS]
+    parameters = [p for name, p in net.named_parameters() if name.split(".")[0] in PARTS]
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
     net.train()
     for step in range(steps):
@@ -86,7 +86,7 @@ def phone_loss(logits: Tensor, targets: Tensor) -> Tensor:
         logits.flatten(0, 2), targets.flatten(), by_phone, reduction="none", ignore_index=-100,
         label_smoothing=0.03,
     )  # fmt: skip
-    return (loss.view(targets.shape) * torch.tensor(_WEIGHT)).mean()
+    return (loss.view(targets.shape) * torch.tensor(LOOK_AHEAD_WEIGHT)).mean()
 
 
 def frame_accuracy(net: EncoderNet, shard: Shard) -> list[float]:
@@ -108,27 +108,36 @@ class Batch:
 
 def draw(shards: Sequence[Shard], rng: np.random.Generator) -> Batch:
     """Random clips, some with others talking behind, their channel and noise varied once more."""
-    picked = [_any_clip(shards, rng) for _ in range(BATCH)]
+    picked = [any_clip(shards, rng) for _ in range(BATCH)]
     features = np.stack([shard.features[row] for shard, row in picked]).astype(np.float32)
     targets = np.stack([shard.targets[row] for shard, row in picked])
     crowded = np.flatnonzero(rng.random(BATCH) < _CROWDED)
     mixed = [with_crowd(picked[row][0].log_mel[picked[row][1]], shards, rng) for row in crowded]
     if mixed:
         features[crowded] = normalise(np.stack(mixed)).reshape(len(mixed), *features.shape[1:])
-    x = torch.from_numpy(features).unflatten(-1, (FRAMES_PER_STEP, BANDS))
-    tilt = functional.interpolate(0.25 * torch.randn(BATCH, 1, 8), size=BANDS, mode="linear")
-    x = x + tilt[:, :, None] + 0.15 * torch.randn(BATCH, 1, 1, 1) + 0.08 * torch.randn_like(x)
-    for row in range(BATCH):
+    wanted = torch.from_numpy(targets.astype(np.int64))
+    voices = tuple(shard.voices[row] for shard, row in picked)
+    return Batch(
+        varied(torch.from_numpy(features), rng), wanted.masked_fill(wanted == UNKNOWN, -100), voices
+    )
+
+
+def varied(features: Tensor, rng: np.random.Generator) -> Tensor:
+    """Normalised features f32 [B, steps, FEATURES] with another channel, level, noise and gap."""
+    count = len(features)
+    x = features.unflatten(-1, (FRAMES_PER_STEP, BANDS))
+    tilt = functional.interpolate(0.25 * torch.randn(count, 1, 8), size=BANDS, mode="linear")
+    x = x + tilt[:, :, None] + 0.15 * torch.randn(count, 1, 1, 1) + 0.08 * torch.randn_like(x)
+    for row in range(count):
         if rng.random() < 0.3:
             width = int(rng.integers(2, 10))
             first = int(rng.integers(0, BANDS - width))
             x[row, :, :, first : first + width] = 0.0
-    wanted = torch.from_numpy(targets.astype(np.int64))
-    voices = tuple(shard.voices[row] for shard, row in picked)
-    return Batch(x.flatten(-2), wanted.masked_fill(wanted == UNKNOWN, -100), voices)
+    return x.flatten(-2)
 
 
-def _any_clip(shards: Sequence[Shard], rng: np.random.Generator) -> tuple[Shard, int]:
+def any_clip(shards: Sequence[Shard], rng: np.random.Generator) -> tuple[Shard, int]:
+    """A shard and a row of it."""
     shard = shards[int(rng.integers(len(shards)))]
     return shard, int(rng.integers(len(shard.log_mel)))
 
@@ -143,7 +152,7 @@ def with_crowd(
     own = np.exp(log_mel.astype(np.float32))
     crowd = np.zeros_like(own)
     for _ in range(int(rng.integers(1, 7))):
-        shard, row = _any_clip(shards, rng)
+        shard, row = any_clip(shards, rng)
         other = np.exp(shard.log_mel[row].astype(np.float32))
         crowd += np.roll(other, int(rng.integers(len(other))), 0) / (other.mean() + 1e-9)
     ratio = 10.0 ** (-float(rng.uniform(2.0, 20.0)) / 10.0)

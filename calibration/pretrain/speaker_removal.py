@@ -242,7 +242,7 @@ def ablation(
     paths = corpus.make_corpus(cache / "corpus", options.hours, options.seed, report)
     shards = [corpus.load_shard(path) for path in paths]
     clips = track_clips(data, cache_folder() / "tracks", report)
-    hidden = held_out(clips, options.held_out)
+    hidden = held_out([clip.speaker for clip in clips], options.held_out)
     unseen = [clip for clip, held in zip(clips, hidden, strict=True) if held]
     people = speakers_of(data)
     size = EncoderSize(coefficients=face_model().size)
