@@ -29,10 +29,12 @@ from torch import Tensor, nn
 from lipstream.calibration.assets import cache_folder
 from lipstream.calibration.pretrain import augment, corpus, export, recogniser, synthesis
 from lipstream.calibration.pretrain.alignment import read_sentence
-from lipstream.calibration.pretrain.clips import HELD_OUT, TYPICAL_OPENING, find_clips, held_out
+from lipstream.calibration.pretrain.clips import TYPICAL_OPENING, find_clips, held_out
 from lipstream.calibration.pretrain.corpus import Shard
+from lipstream.calibration.pretrain.expression_head import EXPRESSION_POWER
 from lipstream.calibration.pretrain.phones import BILABIALS
 from lipstream.calibration.pretrain.precision import computes_in_bf16
+from lipstream.calibration.pretrain.train_encoder import TrainingOptions
 from lipstream.engine.encoder_torch import EncoderNet, load_net
 from lipstream.engine.face_model import face_model
 from lipstream.engine.features import BANDS, Features, offline_log_mel
@@ -42,7 +44,6 @@ from lipstream.engine.types import F32
 _FOLDERS: Final = ("audio/barista", "audio/vctk", "audio/a2f")
 _PLAIN: Final = 0.7  # of a batch: speech without words
 _CROWDED: Final = 0.85, 0.45  # of that, and of the rest
-CROWD_STEPS: Final = 1600
 _PLAIN_SHARDS: Final = 30
 _STRANGE_STEPS: Final = 20  # of a clip, not judged
 _HEADED: Final = 16  # clips of a batch whose lips are compared
@@ -196,7 +197,7 @@ def _apart(said: Sequence[Tensor], wanted: Sequence[Tensor], rows: Tensor) -> Te
     counts = 1 + 3 * posterior[..., list(BILABIALS)].sum(-1)
     surprise = (posterior * (logits_w.log_softmax(-1) - logits.log_softmax(-1))).sum(-1)
     phones = ((counts * surprise).mean((0, 1)) * weight).mean()
-    motion = ((lips - lips_w) ** 2).sum(-1).mean() / 0.12
+    motion = ((lips - lips_w) ** 2).sum(-1).mean() / EXPRESSION_POWER
     read, read_w = lips @ rows.T, lips_w @ rows.T
     off = ((read - read_w) / read_w.std((0, 1)).clamp(min=1e-4)) ** 2
     closed = 1 + 2 * (read_w[..., :1] < 0.1 * TYPICAL_OPENING)
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--teacher", type=Path)
-    parser.add_argument("--steps", type=int, default=CROWD_STEPS)
+    parser.add_argument("--steps", type=int, default=TrainingOptions().crowd_steps)
     parser.add_argument("--hours", type=float, default=4.4)
     parser.add_argument("--seed", type=int, default=0)
     told = parser.parse_args()
@@ -224,7 +225,7 @@ def main() -> None:
 
     folder = cache_folder() / "train" / "corpus"
     spoken = [corpus.load_shard(path) for path in corpus.make_corpus(folder, told.hours, 0, report)]
-    clips = heard_clips(told.data, HELD_OUT)
+    clips = heard_clips(told.data, TrainingOptions().held_out)
     plain = plain_shards(told.data, clips, folder, 0, report)
     net = load_net(told.encoder)
     teacher = None if told.teacher is None else load_net(told.teacher)

@@ -37,7 +37,7 @@ _WARM_UP_STEPS: Final = 8  # of a crop, not judged: the recurrent head starts fr
 _WIDTH_SWING: Final = 0.045  # standard deviation of mouth width in speech, inter-ocular
 _PROTRUSION_SWING: Final = 0.02
 _TRACK_PEAK: Final = 0.59  # 93rd percentile of coarticulated opening over synthetic speech
-_EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, makes errors relative
+EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, makes errors relative
 _HEAD_WEIGHT: Final = (0.6, 1.0, 1.2, 1.0, 1.0)  # by look-ahead; `live` is the default profile
 # Lips aim beyond touching, so that they still touch when the time is 20 ms off.
 _PRESSED: Final = 0.06
@@ -243,7 +243,7 @@ class HeadTrainer:
         constant = _mean(residual, known[..., None])
         along = (constant @ self._opening_axis)[..., None] * self._opening_axis
         residual = residual - (constant - along)[:, None]
-        motion = _mean((residual**2).sum(-1), known) / _EXPRESSION_POWER
+        motion = _mean((residual**2).sum(-1), known) / EXPRESSION_POWER
         loss = w.expression * (motion * self._by_head).mean()
         lips, lips_wanted = found @ self._rows.T, wanted @ self._rows.T
         for index, importance in enumerate((1.0, 0.4, 0.3)):
@@ -270,7 +270,7 @@ class HeadTrainer:
         width = (lips[..., 1] / _WIDTH_SWING - 1.6 * wanted[..., 1]) ** 2
         rounding = (lips[..., 2] / _PROTRUSION_SWING - 2.5 * (wanted[..., 2] - 0.15)) ** 2
         shape = ((width + rounding) * known * self._by_head).mean()
-        strange = ((found - lips @ self._natural) ** 2).sum(-1) / _EXPRESSION_POWER
+        strange = ((found - lips @ self._natural) ** 2).sum(-1) / EXPRESSION_POWER
         natural = (strange * known).mean()
         loss = w.track * (2.0 * opening + 0.15 * shape + 0.3 * natural)
         closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.04)
@@ -278,7 +278,7 @@ class HeadTrainer:
         meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
         part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
         silent = known * (phones == 0) * (wanted.abs().amax(-1) < 0.12)
-        rest = _mean_where((found**2).sum(-1), silent) / _EXPRESSION_POWER
+        rest = _mean_where((found**2).sum(-1), silent) / EXPRESSION_POWER
         return loss + w.closure * (meet + 4.0 * part) + w.rest * rest
 
     def _real_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
