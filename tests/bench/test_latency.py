@@ -140,5 +140,5 @@ def test_networks_are_counted_from_their_graphs(loaded: Target) -> None:
     work = stage_work(SETTING.engine(loaded))
     # A recurrent step uses each weight once: as many multiply-adds as weights, four bytes each.
     macs, moved = work["encoder"]["macs"], work["encoder"]["bytes"]
-    assert 1.2e6 < macs < 1.6e6
+    assert 1.2e6 < macs < 1.8e6
     assert moved == pytest.approx(4 * macs, rel=0.1)
