@@ -6,7 +6,7 @@ focus, a turn that the angles miss) is the frame's own, and a mouth lent from a 
 of it fits better. Sources that follow one another are compared as they were filmed, light and
 teeth and all.
 
-Source: ours. docs/models.md has what it buys.
+Source: ours. docs/calibration.md has what it buys.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _ROUNDS: Final = 8
 def registered(track: Track, faces: LowerFaces) -> tuple[Track, LowerFaces]:
     """Track and faces with every paintable face shifted in its picture to where the pixels say."""
     shift = faces.shift.copy()
-    faces = replace(faces, shift=shift)
+    faces = replace(faces, shift=shift)  # moves below, and what is predicted with it
     shown = np.flatnonzero(track.paintable)
     steady = faces.window.steady
     for _ in range(_ROUNDS):
