@@ -130,12 +130,15 @@ LS_EXPORT int32_t ls_stirred(
     return kept;
 }
 
+// Pixels this far inside a tracked lip edge may still be lip, and farther at the corners.
+static constexpr float kLipEdge = 0.1f, kSideways = 0.3f;
+
 LS_EXPORT void ls_lend(
     const float *vertices, const float *grid, int32_t rows, const float *freed, int32_t count,
     const float *pose, const float *view, const int32_t *lip_lines, int32_t n, const int32_t *chin,
     int32_t chin_count, float inset, float *own, float *points, float *trust, float *lowered) {
     const Lips lips(lip_lines, n);
-    float jaw[3], shared[3];
+    float jaw[3];
     for (int c = 0; c < 3; ++c) {
         float theirs = 0, ours = 0;
         for (int i = 0; i < chin_count; ++i) {
@@ -143,33 +146,34 @@ LS_EXPORT void ls_lend(
             ours += vertices[3 * chin[i] + c];
         }
         jaw[c] = theirs / (float)chin_count - ours / (float)chin_count;
-        const float lip = freed[3 * lips.upper[n / 2] + c] - vertices[3 * lips.upper[n / 2] + c];
-        const float least = std::fmin(std::fabs(lip), std::fabs(jaw[c]));
-        shared[c] = lip * jaw[c] > 0 ? std::copysign(least, lip) : 0.0f;
-        jaw[c] -= shared[c];
-        if (c == 1) *lowered = shared[c] - lip;
     }
+    const int middle = 3 * lips.upper[n / 2] + 1;
+    *lowered = vertices[middle] - freed[middle];
     const float like = lips.gap(freed) / std::fmax(lips.gap(vertices), 1e-3f);
     const float likeness =
         smoothstep((like - 0.45f) / 0.35f) * smoothstep((0.11f - std::fabs(jaw[1])) / 0.07f);
+    const float left = freed[3 * lips.upper[0]], right = freed[3 * lips.upper[n - 1]];
     for (int r = 0; r < rows; ++r) {
         const float down = (float)r / (float)(rows - 1), follow = likeness * smoothstep(down);
         for (int i = 0; i < n; ++i) {
             const int at = r * n + i;
-            const float roof = freed[3 * lips.upper[i] + 1], floor = freed[3 * lips.lower[i] + 1];
-            const float span = floor - roof, low = roof + 0.06f * span;
-            const float high = std::fmax(floor - 0.06f * span, low);
+            const float *above = freed + 3 * lips.upper[i], *below = freed + 3 * lips.lower[i];
+            const float roof = above[1], span = below[1] - roof;
             float *point = own + 3 * at;  // of the grid, after the vertices
-            for (int c = 0; c < 3; ++c) point[c] = grid[3 * at + c] + shared[c] + follow * jaw[c];
-            const float top = grid[3 * i + 1] + shared[1];  // follow is 0 there
-            point[1] += (1 - down) * std::fmax(roof - top, 0.0f);
-            const float held = clamp(point[1], low, high);
+            for (int c = 0; c < 3; ++c) point[c] = grid[3 * at + c] + follow * jaw[c];
+            const float held = clamp(point[1], roof, std::fmax(below[1], roof));
             const float beyond = std::fmax(point[1] - held, 0.0f);
             const float thin = smoothstep((span - 0.01f) / 0.04f);
             trust[at] = std::fmax(likeness, thin * (1 - smoothstep(beyond / 0.03f)));
-            point[0] =
-                clamp(point[0], freed[3 * lips.upper[0]], freed[3 * lips.upper[n - 1]]);
+            point[0] = clamp(point[0], left, right);
             point[1] = held;
+            const float side = std::fmin(above[0] - left, right - above[0]);
+            const float depth = std::fmin(std::fmin(down, 1 - down) * span, kSideways * side);
+            const float inside = smoothstep(depth / kLipEdge);
+            for (int c = 0; c < 3; ++c) {
+                const float along = above[c] + down * (below[c] - above[c]);
+                point[c] = along + inside * (point[c] - along);
+            }
         }
     }
     float *edge = own + 3 * (int64_t)rows * n;  // scratch: the source's vertices, lips drawn in
@@ -178,12 +182,12 @@ LS_EXPORT void ls_lend(
         const float roof = freed[3 * lips.upper[i] + 1], floor = freed[3 * lips.lower[i] + 1];
         const float gap = floor - roof;
         const float wanted = vertices[3 * lips.lower[i] + 1] - vertices[3 * lips.upper[i] + 1];
-        const float unlike = smoothstep(std::fabs(1 - wanted / std::fmax(gap, 1e-3f)) / 0.6f);
+        const float closing = smoothstep((0.6f - wanted / std::fmax(gap, 1e-3f)) / 0.5f);
         const float thickness = std::fmin(
             roof - freed[3 * lips.outer_upper[i] + 1], freed[3 * lips.outer_lower[i] + 1] - floor);
         const float most = 0.35f * std::fmax(thickness, 0.0f);
         const float drawn_in = std::fmin(
-            unlike * smoothstep((gap - 0.008f) / 0.03f) * (inset + 0.8f / pose[0]), most);
+            closing * smoothstep((gap - 0.008f) / 0.03f) * (inset + 0.8f / pose[0]), most);
         edge[3 * lips.upper[i] + 1] -= drawn_in;
         edge[3 * lips.lower[i] + 1] += drawn_in;
     }

@@ -116,17 +116,14 @@ def lend(
 ) -> tuple[F32, F32, float]:
     """Where a driven face finds its lips and the inside of its mouth in a source's picture.
 
-    What lies between the two in the same way at the upper lip and at the chin is no motion of the
-    mouth: two frames were tracked a little apart, by up to 7 % of the inter-ocular distance. It is
-    taken out first. Near the upper lip the mapping is rigid with the head, near the lower lip with
-    the jaw; in between, where the mouth is dark, it stretches. A point that would fall on the
-    source's lips is held inside its gap; under a lip that is raised higher than the source's the
-    teeth come along, for a band of one row would show. A source that is much less open can only
-    lend what hangs from the head (the upper teeth); trust is 0 where it has nothing to show.
-
-    A tracked lip edge is true to about a pixel, so teeth cling to it. Between mouths of like
-    opening that is right; where the driven mouth closes over the source's teeth they would show as
-    a white line, so the edge is taken from a little inside the lip instead.
+    Deep inside the gap the mapping is rigid with the head near the upper lip and with the jaw near
+    the lower one; in between, where the mouth is dark, it stretches. A tracked lip edge lies a
+    little outside of where lips end, most of all in the corners, so near the edges it goes over
+    into the stretch from the source's lips to the driven ones, and no lip is torn off its other
+    half. A point that would fall on the source's lips is held inside its gap. A source that is
+    much less open can only lend what hangs from the head (the upper teeth); trust is 0 where it has
+    nothing to show. Where the driven mouth closes over the source's teeth they would show as a
+    white line, so there the edge is taken from a little inside the lip.
 
     Args:
         vertices, grid: f32 [V, 3] and f32 [G, 3] of the driven face, from `drive`.

@@ -493,6 +493,10 @@ def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I3
     return kept, np.concatenate([low, corners.max(0, initial=-np.inf)]).astype(np.float32)
 
 
+# Pixels this far inside a tracked lip edge may still be lip, and farther at the corners.
+_LIP_EDGE, _SIDEWAYS = np.float32(0.1), np.float32(0.3)
+
+
 def lend(
     vertices: F32, grid: F32, freed: F32, pose: F32, view: F32, lips: I32, chin: I32, inset: float
 ) -> tuple[F32, F32, float]:
@@ -502,38 +506,35 @@ def lend(
     n, middle = len(upper), len(upper) // 2
     points = grid.reshape(-1, n, 3)
     jaw = _mean_in_order(freed[chin]) - _mean_in_order(vertices[chin])
-    lip = freed[upper[middle]] - vertices[upper[middle]]
-    shared = np.minimum(np.abs(lip), np.abs(jaw)) * np.sign(lip) * (lip * jaw > 0)
-    jaw = jaw - shared
     gaps = [v[lower[middle], 1] - v[upper[middle], 1] for v in (freed, vertices)]
     like = gaps[0] / np.maximum(gaps[1], f(1e-3))
     likeness = _smooth((like - f(0.45)) / f(0.35)) * _smooth((f(0.11) - np.abs(jaw[1])) / f(0.07))
     down = np.arange(len(points), dtype=f) / f(len(points) - 1)
-    follow = likeness * _smooth(down)
-    points = points + shared + follow[:, None, None] * jaw
+    points = points + (likeness * _smooth(down))[:, None, None] * jaw
     roof, floor = freed[upper, 1], freed[lower, 1]
-    raised = np.maximum(roof - points[0, :, 1], f(0))
-    points[..., 1] += (1 - down)[:, None] * raised
     span = floor - roof
-    low = roof + f(0.06) * span
-    high = np.maximum(floor - f(0.06) * span, low)
-    held = np.clip(points[..., 1], low, high)
+    held = np.clip(points[..., 1], roof, np.maximum(floor, roof))
     beyond = np.maximum(points[..., 1] - held, f(0))
     thin = _smooth((span - f(0.01)) / f(0.04))
     trust = np.maximum(likeness, thin * (1 - _smooth(beyond / f(0.03))))
+    left, right = freed[upper[0], 0], freed[upper[-1], 0]
+    points[..., 0] = np.clip(points[..., 0], left, right)
     points[..., 1] = held
-    points[..., 0] = np.clip(points[..., 0], freed[upper[0], 0], freed[upper[-1], 0])
+    side = np.minimum(freed[upper, 0] - left, right - freed[upper, 0])
+    depth = np.minimum(np.minimum(down, 1 - down)[:, None] * span, _SIDEWAYS * side)
+    along = freed[upper] + down[:, None, None] * (freed[lower] - freed[upper])
+    points = along + _smooth(depth / _LIP_EDGE)[..., None] * (points - along)
 
     wanted = vertices[lower, 1] - vertices[upper, 1]
-    unlike = _smooth(np.abs(1 - wanted / np.maximum(span, f(1e-3))) / f(0.6))
+    closing = _smooth((f(0.6) - wanted / np.maximum(span, f(1e-3))) / f(0.5))
     thickness = np.minimum(roof - freed[outer_upper, 1], freed[outer_lower, 1] - floor)
-    drawn_in = unlike * _smooth((span - f(0.008)) / f(0.03)) * (f(inset) + f(0.8) / pose[0])
+    drawn_in = closing * _smooth((span - f(0.008)) / f(0.03)) * (f(inset) + f(0.8) / pose[0])
     drawn_in = np.minimum(drawn_in, f(0.35) * np.maximum(thickness, f(0)))
     edge = freed.copy()
     edge[upper, 1] -= drawn_in
     edge[lower, 1] += drawn_in
     placed = project(pose, np.concatenate([edge, points.reshape(-1, 3)]))
-    lowered = float(shared[1] - lip[1])
+    lowered = float(vertices[upper[middle], 1] - freed[upper[middle], 1])
     return (placed - view[:2]) * view[2], trust.reshape(-1), lowered
 
 
