@@ -161,18 +161,18 @@ LS_EXPORT void ls_lend(
             const float roof = above[1], span = below[1] - roof;
             float *point = own + 3 * at;  // of the grid, after the vertices
             for (int c = 0; c < 3; ++c) point[c] = grid[3 * at + c] + follow * jaw[c];
-            const float held = clamp(point[1], roof, std::fmax(below[1], roof));
-            const float beyond = std::fmax(point[1] - held, 0.0f);
+            const float beyond = std::fmax(point[1] - std::fmax(below[1], roof), 0.0f);
             const float thin = smoothstep((span - 0.01f) / 0.04f);
             trust[at] = std::fmax(likeness, thin * (1 - smoothstep(beyond / 0.03f)));
             point[0] = clamp(point[0], left, right);
-            point[1] = held;
             const float side = std::fmin(above[0] - left, right - above[0]);
             const float depth = std::fmin(std::fmin(down, 1 - down) * span, kSideways * side);
             const float inside = smoothstep(depth / kLipEdge);
             for (int c = 0; c < 3; ++c) {
                 const float along = above[c] + down * (below[c] - above[c]);
-                point[c] = along + inside * (point[c] - along);
+                float off = point[c] - along;
+                if (c == 1) off = clamp(off, -0.4f * depth, 0.4f * depth);  // rows stay in order
+                point[c] = along + inside * off;
             }
         }
     }

@@ -120,10 +120,11 @@ def lend(
     the lower one; in between, where the mouth is dark, it stretches. A tracked lip edge lies a
     little outside of where lips end, most of all in the corners, so near the edges it goes over
     into the stretch from the source's lips to the driven ones, and no lip is torn off its other
-    half. A point that would fall on the source's lips is held inside its gap. A source that is
-    much less open can only lend what hangs from the head (the upper teeth); trust is 0 where it has
-    nothing to show. Where the driven mouth closes over the source's teeth they would show as a
-    white line, so there the edge is taken from a little inside the lip.
+    half. The two differ by at most 0.4 of the depth, so that nothing is shown twice: under a lip
+    raised higher than the source's the teeth come along. A source that is much less open can only
+    lend what hangs from the head (the upper teeth); trust is 0 where it has nothing to show. Where
+    the driven mouth closes over the source's teeth they would show as a white line, so there the
+    edge is taken from a little inside the lip.
 
     Args:
         vertices, grid: f32 [V, 3] and f32 [G, 3] of the driven face, from `drive`.

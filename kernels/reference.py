@@ -513,17 +513,17 @@ def lend(
     points = points + (likeness * _smooth(down))[:, None, None] * jaw
     roof, floor = freed[upper, 1], freed[lower, 1]
     span = floor - roof
-    held = np.clip(points[..., 1], roof, np.maximum(floor, roof))
-    beyond = np.maximum(points[..., 1] - held, f(0))
+    beyond = np.maximum(points[..., 1] - np.maximum(floor, roof), f(0))
     thin = _smooth((span - f(0.01)) / f(0.04))
     trust = np.maximum(likeness, thin * (1 - _smooth(beyond / f(0.03))))
     left, right = freed[upper[0], 0], freed[upper[-1], 0]
     points[..., 0] = np.clip(points[..., 0], left, right)
-    points[..., 1] = held
     side = np.minimum(freed[upper, 0] - left, right - freed[upper, 0])
     depth = np.minimum(np.minimum(down, 1 - down)[:, None] * span, _SIDEWAYS * side)
     along = freed[upper] + down[:, None, None] * (freed[lower] - freed[upper])
-    points = along + _smooth(depth / _LIP_EDGE)[..., None] * (points - along)
+    off = points - along
+    off[..., 1] = np.clip(off[..., 1], f(-0.4) * depth, f(0.4) * depth)  # rows stay in order
+    points = along + _smooth(depth / _LIP_EDGE)[..., None] * off
 
     wanted = vertices[lower, 1] - vertices[upper, 1]
     closing = _smooth((f(0.6) - wanted / np.maximum(span, f(1e-3))) / f(0.5))

@@ -193,13 +193,13 @@ def test_under_a_raised_lip_no_row_is_shown_twice() -> None:
     """A band of one row is what a mouth must not show: teeth come along with the lip."""
     source = placed(MODEL, opened(0.16))
     target, grid = drive(MESH, placed(MODEL, opened(0.2)), opened(0.2))
-    up = np.array([0, -0.04, 0], np.float32)
+    up = np.array([0, -0.1, 0], np.float32)
     target[list(INNER_UPPER_LIP)[1:-1]] += up
     raised = inner_grid(target)
     for column in range(3, 8):
         rows = lent(target, raised, source)[0].reshape(-1, 11, 2)[:, column, 1]
         even = (rows[-1] - rows[0]) / (len(rows) - 1)
-        assert np.diff(rows)[:-1].min() > 0.4 * even
+        assert np.diff(rows).min() > 0.3 * even
 
 
 def test_a_closed_source_cannot_lend_an_open_mouth() -> None:
