@@ -21,10 +21,11 @@ from lipstream.engine.mouth import Mouth
 from lipstream.engine.painter import face_painter
 from lipstream.engine.renderer import DETAILS, GUIDES, MouthCrop, Renderer
 from lipstream.engine.timing import recorder, stage
-from lipstream.engine.types import F32, U8
+from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import (
     INNER_ROWS,
     LIP_OUTLINE,
+    LIP_REACH,
     Driven,
     FaceMesh,
     Placement,
@@ -46,8 +47,8 @@ _TEXTURE_ORIGIN = (-1.0, 0.3)
 _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.12
-_LIGHT = face.Limits(least=12, stiffness=0.6, reach=24.0, tint=0.05)
-_MASK_CORE, _MASK_FADE = 0.05, 0.20  # from the outer lips outwards, inter-ocular distances
+_LIGHT = face.Limits(least=8, stiffness=0.6, reach=24.0, tint=0.05)
+_MASK_CORE = 0.05  # from the outer lips outwards, inter-ocular distances; it fades to LIP_REACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class Compositor:
         ring = remap(self._texture, _on_texture(self._canonical)[None])[0, :, 0]
         mouth_vertices = np.unique(mesh.lip_triangles)
         self._lip_vertices = mouth_vertices
-        skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
+        seen = (ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)
+        skin = np.setdiff1d(mouth_vertices[seen], _rim(mesh.lip_triangles))
         self._skin = skin.astype(np.int32)
         self._gap_row = np.repeat(
             np.linspace(40, 255, INNER_ROWS, dtype=np.float32), len(gap) // INNER_ROWS
@@ -297,6 +299,14 @@ def _in_one_go(
     return Layers((x0, y0, x1 - x0, y1 - y0), patch.rgb, patch.mask, patch.guides, seen)
 
 
+def _rim(triangles: I32) -> I32:
+    """Vertices on the border of a mesh i32 [T, 3]: an edge there belongs to one triangle only."""
+    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    single, times = np.unique(edges, axis=0, return_counts=True)
+    rim: I32 = np.unique(single[times == 1])
+    return rim
+
+
 def _on_texture(canonical: F32) -> F32:
     """Texture position of canonical points f32 [n, 2], px."""
     return ((canonical - np.array(_TEXTURE_ORIGIN)) * _TEXTURE_PX).astype(np.float32)
@@ -306,7 +316,7 @@ def mask_texture(mesh: FaceMesh) -> U8:
     """Opacity of the lip layer on the resting canonical face, u8 [232, 256, 1]."""
     rest = mesh.model.mean[:, :2]
     distance = distance_outside(_texture_points(), rest[list(LIP_OUTLINE)]).reshape(_TEXTURE_SHAPE)
-    t = np.clip((distance - _MASK_CORE) / (_MASK_FADE - _MASK_CORE), 0, 1)
+    t = np.clip((distance - _MASK_CORE) / (LIP_REACH - _MASK_CORE), 0, 1)
     return ((1 - t * t * (3 - 2 * t)) * 255 + 0.5).astype(np.uint8)[..., None]
 
 

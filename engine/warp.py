@@ -33,7 +33,7 @@ JAW_LINE = FACE_OVAL[7:30]  # temple to temple
 _JAW_RINGS = ((0.25, 0.5), (0.60, 0.15), (1.00, 0.0))  # (inter-ocular distances out, share moved)
 LIP_OUTLINE = OUTER_UPPER_LIP + OUTER_LOWER_LIP[-2:0:-1]  # closed, clockwise
 LIPS = np.array([INNER_UPPER_LIP, INNER_LOWER_LIP, OUTER_UPPER_LIP, OUTER_LOWER_LIP], np.int32)
-_LIP_REACH = 0.32  # inter-ocular distances round the lips that the lip mesh covers
+LIP_REACH = 0.20  # inter-ocular distances round the lips that the lip mesh covers
 INNER_ROWS = 7
 INSET = 0.014  # inter-ocular distances
 NOSE_TIP = 1
@@ -97,9 +97,9 @@ def build_mesh(model: FaceModel) -> FaceMesh:
     ring = ring_strip(list(JAW_LINE), len(JAW_LINE), len(_JAW_RINGS), closed=False)
     jaw = np.concatenate([triangles[moving[triangles].any(1)], np.asarray(ring, np.int32)])
 
-    near = distance_outside(model.mean[:, :2], model.mean[list(LIP_OUTLINE), :2]) < _LIP_REACH
+    near = distance_outside(model.mean[:, :2], model.mean[list(LIP_OUTLINE), :2]) < LIP_REACH
     gap = np.isin(triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(1)  # the inner mesh's place
-    lip = triangles[near[triangles].all(1) & ~gap]
+    lip = triangles[near[triangles].any(1) & ~gap]
 
     columns = len(INNER_UPPER_LIP)
     rows = [[r * columns + c for c in range(columns)] for r in range(INNER_ROWS)]

@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 
 from lipstream.engine.compositor import Compositor, MouthSource
 from lipstream.engine.face_model import INNER_LOWER_LIP, INNER_UPPER_LIP, FaceModel, face_model
+from lipstream.engine.mouth import mouth_of
 from lipstream.engine.target import Target, load_target
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
+    LIP_OUTLINE,
+    LIP_REACH,
     Driven,
     FaceMesh,
     Placement,
     build_mesh,
+    distance_outside,
     drive,
     gap_height,
     inner_grid,
@@ -143,8 +147,6 @@ def test_a_source_at_the_targets_own_expression_gives_back_the_picture() -> None
     background = rgb_to_i420(rgb.astype(np.uint8))
     place = placed(MODEL, opened(0.2), scale=60.0, at=(120.0, 70.0))
     source = MouthSource(i420_to_rgb(background), (0.0, 0.0), 1.0, place)
-    from lipstream.engine.mouth import mouth_of
-
     mouth = mouth_of(MODEL, MODEL.mean, np.array([180.0, 140.0, 120.0], np.float32))
     painting = Compositor(MESH, mouth).paint(background, place, place.expression, [(source, 1.0)])
     frame, mask = painting.frame, painting.mask
@@ -153,6 +155,26 @@ def test_a_source_at_the_targets_own_expression_gives_back_the_picture() -> None
     # The gap is averaged over four samples a pixel, which softens this harsh pattern a little.
     assert difference.max() <= 10
     assert difference.mean() < 0.5
+
+
+def test_a_source_in_the_same_light_is_not_relit() -> None:
+    x, y = np.meshgrid(np.arange(240), np.arange(240))
+    rgb = np.stack([200 - x / 4, 150 + y / 8, 120 + x / 8], -1)
+    background = rgb_to_i420(rgb.astype(np.uint8))
+    place = placed(MODEL, opened(0.0), scale=60.0, at=(120.0, 70.0))
+    source = MouthSource(i420_to_rgb(background), (0.0, 0.0), 1.0, place)
+    mouth = mouth_of(MODEL, MODEL.mean, np.array([180.0, 140.0, 120.0], np.float32))
+    painting = Compositor(MESH, mouth).paint(background, place, place.expression, [(source, 1.0)])
+    assert np.abs(painting.frame.astype(int) - background.astype(int)).max() <= 1
+
+
+def test_the_lip_mesh_reaches_as_far_as_its_mask() -> None:
+    """Or the mask would end in an edge, and light be read where the layer shows nothing."""
+    shown = distance_outside(MODEL.mean[:, :2], MODEL.mean[list(LIP_OUTLINE), :2]) < LIP_REACH
+    around = np.isin(MODEL.triangles, np.flatnonzero(shown)).any(1)
+    inside_lips = np.isin(MODEL.triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(1)
+    laid = {tuple(t) for t in MESH.lip_triangles.tolist()}
+    assert {tuple(t) for t in MODEL.triangles[around & ~inside_lips].tolist()} <= laid
 
 
 def test_upper_teeth_stay_with_the_head_and_lower_teeth_with_the_jaw() -> None:
