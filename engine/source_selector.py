@@ -52,9 +52,9 @@ class SourceCosts:
     Changes at every chance flicker: no two sources have the same teeth and light.
     """
 
-    switch: float = 0.05  # any change of source
-    switch_distance: float = 0.07  # times what the two sources are unlike
-    switch_anywhere: float = 0.1  # a change to a source that is no neighbour
+    switch: float = 0.03  # any change of source
+    switch_distance: float = 0.05  # times what the two sources are unlike
+    switch_anywhere: float = 0.07  # a change to a source that is no neighbour
     neighbours: int = 32
 
     def __post_init__(self) -> None:
