@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lipstream.engine.encoder import LOOK_AHEADS_MS, PROFILE_LOOK_AHEAD_MS, Encoder
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.face_model import face_model
-from lipstream.engine.types import F32, STEP_SAMPLES, AudioChunk, Expression
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, Expression
 from tests.engine.sounds import hum, noise, real_speech, vowels
 
 
@@ -117,7 +117,7 @@ def test_streaming_equals_the_network_run_over_the_whole_clip() -> None:
     from lipstream.engine.encoder_torch import load_net
     from lipstream.engine.features import Features, offline_log_mel
 
-    samples = vowels(2.0)
+    samples = real_speech()[: 2 * SAMPLE_RATE_HZ]
     net = load_net(shipped_model().safetensors)
     features = Features()
     state, rows = features.normaliser.init(), []
