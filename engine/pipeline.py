@@ -140,7 +140,7 @@ class Engine:
         kept = target.source_frames
         alike = target.alike or by_shape(track.expression, track.pose.angles_deg(), kept, model)
         self.selector = SourceSelector(
-            MouthSources(kept, track.expression[kept], alike),
+            MouthSources(kept, track.expression[kept], alike, model.lip_rows()[0]),
             # In the footage's own order the whole lag goes to choosing mouths.
             lag_frames if self._matcher is None else 0,
             target.fps,

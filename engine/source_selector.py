@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.footage import random_pair_cost
 from lipstream.engine.resemblance import Resemblance
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, I32, MatchedFrame
@@ -18,6 +19,7 @@ from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions
 from lipstream.kernels.dynamic import feature_distance
 
 _MAX_SOURCES = 4096  # all pairs are compared once
+_SHOWN = 0.7  # share of the wanted gap; what a source lacks of it has to be drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +29,18 @@ class MouthSources:
     frames: I32  # i32 [S]
     expression: F32  # f32 [S, K]
     alike: Resemblance
+    opens: F32  # f32 [K], how far each coefficient parts the lips, inter-ocular distances
 
     def __post_init__(self) -> None:
         """Check that the arrays belong together."""
         sources, alike = len(self.frames), self.alike
         if not 0 < sources <= _MAX_SOURCES:
             raise UsageError(f"{sources} mouth sources; expected 1 to {_MAX_SOURCES}")
-        if self.expression.shape != (sources, alike.forms.shape[1]):
+        shapes, size = (self.expression.shape, self.opens.shape), alike.forms.shape[1]
+        if shapes != ((sources, size), (size,)):
             raise UsageError(
-                f"expressions of sources are {self.expression.shape}; expected "
-                f"{(sources, alike.forms.shape[1])}"
+                f"expressions of sources and what opens lips are {shapes}; expected "
+                f"{((sources, size), (size,))}"
             )
         if len(alike.looks) != sources or self.frames.max() >= len(alike.own):
             raise UsageError(
@@ -56,6 +60,7 @@ class SourceCosts:
     switch_distance: float = 0.05  # times what the two sources are unlike
     switch_anywhere: float = 0.07  # a change to a source that is no neighbour
     neighbours: int = 32
+    drawn: float = 8.0  # times the square of what a source lacks of `_SHOWN` of the wanted gap
 
     def __post_init__(self) -> None:
         """Costs are costs."""
@@ -82,8 +87,8 @@ class SourceState:
 class SourceSelector:
     """Stage: `MatchedFrame` in, `SelectedSource` out, `lag_frames` later (0: at once).
 
-    It pays for what a source is unlike the wanted mouth over its background, and for each change
-    of source, less when the two look alike.
+    It pays for what a source is unlike the wanted mouth over its background, for a gap that would
+    have to be drawn, and for each change of source, less when the two look alike.
     """
 
     def __init__(
@@ -99,7 +104,11 @@ class SourceSelector:
         offered = sources.expression @ alike.forms.T + alike.own[sources.frames]
         self._features = np.ascontiguousarray(offered.T, np.float32)  # f32 [F, S]
         self._free = np.zeros(len(offered), np.float32)
-        transitions = _source_transitions(alike.looks, costs or SourceCosts())
+        costs = SourceCosts() if costs is None else costs
+        self._opens = sources.opens
+        self._gaps = np.maximum(sources.expression @ sources.opens, 0)
+        self._drawn = np.float32(costs.drawn / random_pair_cost(self._gaps[:, None]))
+        transitions = _source_transitions(alike.looks, costs)
         self.search = FixedLagViterbi(transitions, lag_frames, fps)
 
     @property
@@ -109,8 +118,10 @@ class SourceSelector:
 
     def emission(self, matched: MatchedFrame) -> F32:
         """Cost f32 [S] of each source."""
-        wanted = self._forms @ matched.expression.coefficients + self._own[matched.background]
-        return feature_distance(self._features, wanted, self._free)
+        coefficients = matched.expression.coefficients
+        wanted = self._forms @ coefficients + self._own[matched.background]
+        lacks = np.maximum(np.float32(_SHOWN) * (self._opens @ coefficients) - self._gaps, 0)
+        return feature_distance(self._features, wanted, self._free) + self._drawn * lacks * lacks
 
     def init(self) -> SourceState:
         """State before the first frame."""

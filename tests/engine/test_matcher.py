@@ -256,7 +256,9 @@ def sources(count=40, seed=0) -> MouthSources:
     own = np.zeros((count, 5), np.float32)
     own[:, 3:] = random.normal(size=(count, 2))
     alike = Resemblance(np.eye(5, 3, dtype=np.float32), own, expression)
-    return MouthSources(np.arange(count, dtype=np.int32), expression, alike)
+    return MouthSources(
+        np.arange(count, dtype=np.int32), expression, alike, np.zeros(3, np.float32)
+    )
 
 
 def matched(expression, background, index=0) -> MatchedFrame:
@@ -280,9 +282,23 @@ def test_what_a_frame_is_beside_its_expression_counts():
     own = np.zeros((4, 5), np.float32)
     own[:, 3] = 0, 1, 0.9, 0.1
     alike = Resemblance(np.eye(5, 3, dtype=np.float32), own, np.eye(2, dtype=np.float32))
-    selector = SourceSelector(MouthSources(np.arange(2, dtype=np.int32), twice, alike), costs=FREE)
+    bank = MouthSources(np.arange(2, dtype=np.int32), twice, alike, np.zeros(3, np.float32))
+    selector = SourceSelector(bank, costs=FREE)
     chosen = run(selector, [matched(twice[0], background) for background in (2, 3)])
     assert [c.source for c in chosen] == [1, 0]
+
+
+def test_a_mouth_that_shows_its_inside_is_preferred_to_one_to_be_drawn():
+    """The wanted mouth lies a little nearer to the closed one, which has nothing to show."""
+    expression = np.array([[0.0, 0.0], [1.0, 0.6]], np.float32)
+    alike = Resemblance(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32), expression)
+    bank = MouthSources(np.arange(2, dtype=np.int32), expression, alike, np.float32([0.2, 0]))
+    item = matched([0.6, -0.1], 0)
+    for drawn, chosen in ((0.0, 0), (8.0, 1)):
+        costs = SourceCosts(switch=0, switch_distance=0, switch_anywhere=0, drawn=drawn)
+        assert run(SourceSelector(bank, costs=costs), [item])[0].source == chosen
+    shut = run(SourceSelector(bank, costs=FREE), [matched([0.0, 0.0], 0)])
+    assert shut[0].source == 0  # a closed mouth asks for nothing to be shown
 
 
 def test_sources_do_not_flicker():
@@ -290,7 +306,7 @@ def test_sources_do_not_flicker():
     random = np.random.default_rng(2)
     expression = np.array([[0, 0], [0.1, 0], [3, 3]], np.float32)
     alike = Resemblance(np.eye(2, dtype=np.float32), np.zeros((3, 2), np.float32), expression)
-    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike)
+    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike, np.zeros(2, np.float32))
     items = [matched([0.05 + random.normal() * 0.03, 0], 0, i) for i in range(200)]
 
     def changes(costs) -> int:
@@ -306,7 +322,7 @@ def test_a_change_goes_to_one_that_looks_alike():
     expression = np.array([[0.0], [1], [1]], np.float32)
     looks = np.array([[0, 0], [3, 0], [0.1, 0]], np.float32)
     alike = Resemblance(np.ones((1, 1), np.float32), np.zeros((3, 1), np.float32), looks)
-    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike)
+    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike, np.zeros(1, np.float32))
     costs = SourceCosts(switch=0, switch_distance=0.1, switch_anywhere=9)
     chosen = run(SourceSelector(bank, costs=costs), [matched([0], 0), matched([1], 0)])
     assert [c.source for c in chosen] == [0, 2]
