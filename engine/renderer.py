@@ -42,8 +42,8 @@ _TOP, _LEFT = 9 / 32, 1 / 8  # of the square, where the crop begins: mouths open
 _ROWS, _COLUMNS = 5 / 8, 3 / 4
 GUIDES: Final = 3  # opacity of the lip layer; row of the gap from upper to lower lip; trust in it
 # A mouth that was warped comes out soft, by 4 % on faces never seen and by 0 to 7 % on each, and
-# training cannot know: on its own people it is right. Calibration finds each person's own amount; this is
-# the mean of eleven, for photos and footage too short to tell.
+# training cannot know: on its own people it is right. Calibration finds each person's own amount;
+# this is the mean of eleven, for photos and footage too short to tell.
 SHARPEN: Final = 0.5  # of the mended crop, a little softened, over its mean of 5 x 5
 CHANNELS: Final = 3 + GUIDES + 3  # the painted crop, the guides, the previous crop
 INPUT, OUTPUT = "crop", "difference"
