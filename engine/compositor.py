@@ -21,7 +21,7 @@ from lipstream.engine.mouth import Mouth
 from lipstream.engine.painter import face_painter
 from lipstream.engine.renderer import DETAILS, GUIDES, MouthCrop, Renderer
 from lipstream.engine.timing import recorder, stage
-from lipstream.engine.types import F32, I32, U8
+from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import (
     INNER_ROWS,
     LIP_OUTLINE,
@@ -101,8 +101,8 @@ class Compositor:
         ring = remap(self._texture, _on_texture(self._canonical)[None])[0, :, 0]
         mouth_vertices = np.unique(mesh.lip_triangles)
         self._lip_vertices = mouth_vertices
-        seen = (ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)
-        skin = np.setdiff1d(mouth_vertices[seen], _rim(mesh.lip_triangles))
+        # Each lies inside the mesh, which covers its mask: beyond it the layer shows nothing.
+        skin = mouth_vertices[(ring[mouth_vertices] > 5) & (ring[mouth_vertices] < 200)]
         self._skin = skin.astype(np.int32)
         self._gap_row = np.repeat(
             np.linspace(40, 255, INNER_ROWS, dtype=np.float32), len(gap) // INNER_ROWS
@@ -297,14 +297,6 @@ def _in_one_go(
         listening.ran(took)
     seen = None if crop is None else crop.seen_from(x0, y0)
     return Layers((x0, y0, x1 - x0, y1 - y0), patch.rgb, patch.mask, patch.guides, seen)
-
-
-def _rim(triangles: I32) -> I32:
-    """Vertices on the border of a mesh i32 [T, 3]: an edge there belongs to one triangle only."""
-    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-    single, times = np.unique(edges, axis=0, return_counts=True)
-    rim: I32 = np.unique(single[times == 1])
-    return rim
 
 
 def _on_texture(canonical: F32) -> F32:

@@ -202,7 +202,7 @@ def _apart(said: Sequence[Tensor], wanted: Sequence[Tensor], rows: Tensor) -> Te
     off = ((read - read_w) / read_w.std((0, 1)).clamp(min=1e-4)) ** 2
     closed = 1 + 2 * (read_w[..., :1] < 0.1 * TYPICAL_OPENING)
     scale = torch.cat(
-        [closed, torch.full_like(read_w[..., 1:2], 1.0), torch.full_like(read_w[..., 2:], 0.3)], -1
+        [closed, torch.ones_like(read_w[..., 1:2]), torch.full_like(read_w[..., 2:], 0.3)], -1
     )
     shape = ((off * scale).sum(-1).mean((0, 1)) * weight).mean()
     return phones + 1.5 * ((code - code_w) ** 2).mean() + 0.3 * (shape + 0.3 * motion)
