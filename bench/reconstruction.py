@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from lipstream.calibration.landmarker import Landmarker
 from lipstream.calibration.likeness import against
-from lipstream.engine.compositor import Compositor, MouthSource, Painting
+from lipstream.engine.compositor import Compositor, Painting, Shares
 from lipstream.engine.face_model import INNER_LOWER_LIP, INNER_UPPER_LIP, face_model
 from lipstream.engine.pipeline import Engine, Fade
 from lipstream.engine.renderer import Renderer
@@ -94,7 +94,7 @@ def reconstruct_tracked(
         painted: dict[str, Painting] = {}
         for name, compositor in compositors.items():
             painting = compositor.paint(
-                picture, placement, track.expression[index], lent[index], ways[name].previous
+                picture, placement, track.expression[index], *lent[index], ways[name].previous
             )
             ways[name].previous = painting.mended
             painted[name] = painting
@@ -180,23 +180,24 @@ def summary_of(per_clip: Sequence[Mapping[str, Way]]) -> dict[str, dict[str, dic
     return told
 
 
-def _sources(target: Target, frames: Sequence[int]) -> dict[int, list[tuple[MouthSource, float]]]:
-    """The mouths that the engine would lend to each frame, were none to be had nearby in time."""
-    engine = Engine(target, background="sequential", renderer="none")
+def _sources(target: Target, frames: Sequence[int]) -> Mapping[int, tuple[Shares, Shares]]:
+    """The mouths that the engine would lend to each frame, and those of the consensus, were none
+    to be had nearby in time."""
+    engine = Engine(target, background="sequential")
     selector, track, fade = engine.selector, target.track, Fade()
-    search, chosen = selector.search.init(), []
+    search, chosen, consensus = selector.search.init(), [], []
     for place, index in enumerate(frames):
         cost = selector.emission(_wanted(place, index, track.expression[index]))
         near = np.abs(target.source_frames - index) < APART_S * float(target.fps)
-        found, search = selector.search.step(
-            search, (cost + np.float32(1e6) * near).astype(np.float32)
-        )
+        cost = (cost + np.float32(1e6) * near).astype(np.float32)
+        found, search = selector.search.step(search, cost)
         chosen += found
+        consensus.append(engine.consensus(cost))
     chosen += selector.search.flush(search)
     lent = {}
-    for index, source in zip(frames, chosen, strict=True):
+    for index, source, others in zip(frames, chosen, consensus, strict=True):
         fade = fade.to(source)
-        lent[index] = engine.shares(fade, track.expression[index])
+        lent[index] = engine.shares(fade, track.expression[index]), others
     return lent
 
 

@@ -102,16 +102,16 @@ class _Seen:
     def __init__(self, renderer: Renderer, layers: Layers, real: U8) -> None:
         assert layers.guides is not None and layers.crop is not None, "the layers are guided"
         self._painted, self._guides, self._place = layers.painted, layers.guides, layers.crop.place
-        self._crop, planes = crop_in(
-            self._painted, self._guides, None, self._place, layers.crop.shape
+        self._crop, self._planes = crop_in(
+            self._painted, self._guides, layers.consensus, None, self._place, layers.crop.shape
         )
-        self._difference = renderer.network.run({INPUT: planes[None]})[OUTPUT][0]
+        self._gates = renderer.network.run({INPUT: self._planes[None]})[OUTPUT][0]
         self._real, self._inside = real, layers.mask > 0
 
     def figures(self, sharpen: float) -> dict[str, float]:
         """The mended mouth against the camera's."""
         picture = self._painted.copy()
-        difference = finished(self._difference, self._crop, sharpen)
+        difference = finished(self._gates, self._planes, self._crop, sharpen)
         crop_out(difference, self._crop, picture, self._guides, self._place)
         return against(picture, self._real, self._inside)
 

@@ -7,6 +7,7 @@ the background's very bytes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,7 @@ _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.12
 _LIGHT = face.Limits(least=8, stiffness=0.6, reach=24.0, tint=0.05)
+_CONSENSUS_PX = 64.0  # per inter-ocular distance, at most: what it tells is coarse
 _MASK_CORE = 0.05  # from the outer lips outwards, inter-ocular distances; it fades to LIP_REACH
 
 
@@ -61,6 +63,9 @@ class MouthSource:
     placement: Placement
 
 
+Shares = Sequence[tuple[MouthSource, float]]  # the sources and how much of each; they sum to 1
+
+
 @dataclass(frozen=True, slots=True)
 class Layers:
     """A painted lower face that has not been laid into its frame yet."""
@@ -70,6 +75,7 @@ class Layers:
     mask: U8  # u8 [h, w], what may differ from the frame
     guides: U8 | None  # u8 [h, w, 3], for the renderer; see `renderer.GUIDES`
     crop: MouthCrop | None  # in the patch, where there are guides
+    consensus: U8 | None = None  # u8 [h', w', 3], the patch's lip layer by the consensus' sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +127,30 @@ class Compositor:
         background: U8,
         placement: Placement,
         expression: F32,
-        sources: list[tuple[MouthSource, float]],
+        sources: Shares,
+        consensus: Shares = (),
         previous: U8 | None = None,
     ) -> Painting:
         """One frame.
 
-        background u8 [h*3/2, w] I420 and its face; expression f32 [K] wanted; the sources and
-        their shares (summing to 1; more than one while one fades into the next); previous: the
-        `mended` of the frame before.
+        background u8 [h*3/2, w] I420 and its face; expression f32 [K] wanted; the sources (more
+        than one while one fades into the next); consensus: what a renderer, if there is one, may
+        also learn the mouth's looks from; previous: the `mended` of the frame before.
         """
         guided = self._renderer is not None
         frame = None if guided else np.empty_like(background)
-        layers = self.layers(background, placement, expression, sources, guided=guided, frame=frame)
+        layers = self.layers(
+            background, placement, expression, sources, consensus, guided=guided, frame=frame
+        )
         if layers is None:
             empty = np.zeros((0, 0), np.uint8)
             return Painting(background.copy(), (0, 0, 0, 0), empty, None)
         if frame is not None:
             return Painting(frame, layers.box, layers.mask, None)
         assert self._renderer is not None and layers.guides is not None and layers.crop is not None
-        mended = self._renderer.mend(layers.painted, layers.guides, layers.crop, previous)
+        mended = self._renderer.mend(
+            layers.painted, layers.guides, layers.consensus, layers.crop, previous
+        )
         frame = background.copy()
         x0, y0 = layers.box[:2]
         with stage("color"):
@@ -152,15 +163,16 @@ class Compositor:
         background: U8,
         placement: Placement,
         expression: F32,
-        sources: list[tuple[MouthSource, float]],
+        sources: Shares,
+        consensus: Shares = (),
         *,
         guided: bool,
         frame: U8 | None = None,
     ) -> Layers | None:
         """What `paint` lays into the frame, before any mending; None if the face is outside.
 
-        With `guided`, the patch holds the renderer's crop and the guides are drawn. A `frame` of
-        the background's shape becomes the background with the patch in it.
+        With `guided`, the patch holds the renderer's crop, and guides and consensus are drawn. A
+        `frame` of the background's shape becomes the background with the patch in it.
         """
         height, width = background.shape[0] * 2 // 3, background.shape[1]
         crop = None
@@ -169,7 +181,7 @@ class Compositor:
             crop = MouthCrop.around(placement, self._mesh.model, detail)
         if self._painter is not None:
             return _in_one_go(
-                self._painter, background, placement, expression, sources, crop, frame
+                self._painter, background, placement, expression, sources, consensus, crop, frame
             )
         vertices, grid = drive(self._mesh, placement, expression)
         start, moved, points = place(placement, vertices, grid)
@@ -192,13 +204,16 @@ class Compositor:
             patch, start - corner, moved - corner, triangles, patch.shape[:2], onto=patch
         )
         guides = np.zeros((*painted.shape[:2], GUIDES), np.uint8) if guided else None
-        self._lay_lips(painted, mask, guides, driven.seen_from(x0, y0), sources)
+        driven, agreed = driven.seen_from(x0, y0), None
+        if guided and consensus:
+            agreed = self._agreed(painted, driven, consensus)
+        self._lay_lips(painted, mask, guides, driven, sources)
         seen = None if crop is None else crop.seen_from(x0, y0)
         if frame is not None:
             frame[:] = background
             with stage("color"):
                 color.rgb_region_into_i420(painted, frame, x0, y0, mask)
-        return Layers(box, painted, mask, guides, seen)
+        return Layers(box, painted, mask, guides, seen, agreed)
 
     @stage("composite")
     def _lay_lips(
@@ -207,7 +222,7 @@ class Compositor:
         mask: U8,
         guides: U8 | None,
         driven: Driven,
-        sources: list[tuple[MouthSource, float]],
+        sources: Shares,
     ) -> None:
         """Blend the sources' lips and the inside of the mouth into `painted`, in place.
 
@@ -241,6 +256,27 @@ class Compositor:
         guides[y0:y1, x0:x1, 0] = alpha
         guides[y0:y1, x0:x1, 1:] = self._gap_guides(trusted, driven, shape)
 
+    @stage("composite")
+    def _agreed(self, patch: U8, driven: Driven, sources: Shares) -> U8:
+        """The mean of the sources' lips over the patch u8 [h, w, 3], in its light, at the size of
+        a consensus, u8 [h', w', 3]."""
+        height, width = patch.shape[:2]
+        h, w = consensus_shape((height, width), driven.scale)
+        down, across = np.float32(h / height), np.float32(w / width)
+        points = driven.points * np.array([across, down])
+        total = np.zeros((h, w, 3), np.float32)
+        for source, share in sources:
+            at, _, _ = lend(source.placement, (*source.origin, source.zoom), driven)
+            total += np.float32(share) * warp_mesh(source.rgb, at, points, self._lips, (h, w))[0]
+        layer = (total + np.float32(0.5)).astype(np.uint8)
+        rows, columns = (
+            (np.arange(n, dtype=np.float32) + np.float32(0.5)) / zoom
+            for n, zoom in ((h, down), (w, across))
+        )
+        below = remap(patch, np.stack(np.meshgrid(columns, rows), -1))
+        face.relight(layer, below, points, self._skin, _LIGHT)
+        return layer
+
     def _gap_guides(self, trust: F32, driven: Driven, shape: tuple[int, int]) -> U8:
         """Where in the gap a pixel lies and how far the source's pixels there are to be trusted,
         u8 [h, w, 2]; both 0 outside the gap."""
@@ -268,7 +304,8 @@ def _in_one_go(
     background: U8,
     placement: Placement,
     expression: F32,
-    sources: list[tuple[MouthSource, float]],
+    sources: Shares,
+    consensus: Shares,
     crop: MouthCrop | None,
     frame: U8 | None,
 ) -> Layers | None:
@@ -281,14 +318,18 @@ def _in_one_go(
     x0, y0, x1, y1 = placed.box
     if x1 <= x0 or y1 <= y0:
         return None
-    views = [
-        MouthView(s.rgb, s.placement.free, s.placement.pose, (*s.origin, s.zoom), share)
-        for s, share in sources
-    ]
+    views, others = (
+        [
+            MouthView(s.rgb, s.placement.free, s.placement.pose, (*s.origin, s.zoom), share)
+            for s, share in some
+        ]
+        for some in (sources, consensus if crop is not None else ())
+    )
     listening = recorder()
     spent = None if listening is None else np.zeros(len(STAGES), np.int64)
     patch = painter.paint(
         placed, background, expression, views, placement.scale, guided=crop is not None,
+        consensus=others, consensus_shape=consensus_shape((y1 - y0, x1 - x0), placement.scale),
         frame=frame, spent=spent,
     )  # fmt: skip
     if listening is not None and spent is not None:
@@ -296,7 +337,14 @@ def _in_one_go(
         del took["warp"]  # it is this stage itself
         listening.ran(took)
     seen = None if crop is None else crop.seen_from(x0, y0)
-    return Layers((x0, y0, x1 - x0, y1 - y0), patch.rgb, patch.mask, patch.guides, seen)
+    box = (x0, y0, x1 - x0, y1 - y0)
+    return Layers(box, patch.rgb, patch.mask, patch.guides, seen, patch.consensus)
+
+
+def consensus_shape(patch: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Rows and columns of the consensus of a patch with so many px per inter-ocular distance."""
+    zoom = min(1.0, _CONSENSUS_PX / scale)
+    return math.ceil(patch[0] * zoom), math.ceil(patch[1] * zoom)
 
 
 def _on_texture(canonical: F32) -> F32:

@@ -30,15 +30,13 @@ from lipstream.engine.matcher import (
     Footage,
     FootageMatcher,
     FootageState,
-    MouthSources,
     SelectedSource,
     SourceSelector,
     SourceState,
     sequential,
 )
 from lipstream.engine.renderer import DETAILS, load_renderer
-from lipstream.engine.resemblance import by_shape
-from lipstream.engine.target import Target, Track
+from lipstream.engine.target import Target, Track, mouth_sources
 from lipstream.engine.timebase import frame_sample, frames_covering
 from lipstream.engine.timing import stage
 from lipstream.engine.types import (
@@ -137,10 +135,8 @@ class Engine:
                 target.fps,
                 weights,
             )
-        kept = target.source_frames
-        alike = target.alike or by_shape(track.expression, track.pose.angles_deg(), kept, model)
         self.selector = SourceSelector(
-            MouthSources(kept, track.expression[kept], alike, model.lip_rows()[0]),
+            mouth_sources(target),
             # In the footage's own order the whole lag goes to choosing mouths.
             lag_frames if self._matcher is None else 0,
             target.fps,
@@ -189,6 +185,13 @@ class Engine:
             return [(shown, 1.0)]
         old = fade.frames_left / (FADE_FRAMES + 1)
         return [(behind, old), (shown, 1 - old)]
+
+    @stage("sources")
+    def consensus(self, cost: F32) -> list[tuple[MouthSource, float]]:
+        """What the renderer sees beside them, by the selector's emission f32 [S]."""
+        if self.renderer is None:
+            return []
+        return [(self.target.sources[s], share) for s, share in self.selector.consensus(cost)]
 
     def session(self) -> Session:
         """A new conversation; sessions do not affect each other."""
@@ -362,8 +365,9 @@ class Session:
             elif target.track.paintable[item.background]:
                 wanted = item.expression.coefficients
                 painting = engine.compositor.paint(
-                    backdrop, placement, wanted, engine.shares(fade, wanted), mended
-                )
+                    backdrop, placement, wanted, engine.shares(fade, wanted),
+                    engine.consensus(engine.selector.emission(item)), mended,
+                )  # fmt: skip
                 picture, mended = painting.frame, painting.mended
             else:
                 mended = None

@@ -1,16 +1,21 @@
 """The neural renderer: mends the warped mouth in a small crop that moves with the head.
 
-    painted mouth ─► crop 192×160 ─► network ─► what to add ─► back to the picture, inside the mask
-                        ▲               ▲
-         where lips and gap lie   its own last crop, mended
+    painted mouth ─► crop 192×160 ─► network ─► gates ─► what to add ─► back to the picture,
+                        ▲            ▲     ▲                            inside the mask
+     where lips and gap lie   consensus   its own last crop, mended
+
+The consensus is the mean of the likest mouths, each moved into the same shape: one mouth is sharp
+and wrong here and there, their mean is soft and right on the whole. The network says, pixel by
+pixel, how much of either to show. So all that is shown comes from the person's own pictures: a
+face or a light that it never met can lead it to take the worse of two mouths, and to no third one.
 
 Detail is how many pixels 1.8 inter-ocular distances get: 256 as trained, 384 and 512 where the
 footage holds more. Of that square only the part is cut where a lip layer can be, 3/4 of its width
 and 5/8 of its height: what lies beyond has no opacity, and would cost as much again.
 
-The network is asked for a difference, not for a picture: where it has nothing to mend the
-picture keeps its pixels, at whatever resolution they are, and resampling never blurs them. The
-difference is weighed by the opacity of the lip layer, so outside the mouth mask nothing changes.
+What the gates let through is added as a difference: where it is nothing the picture keeps its
+pixels, at whatever resolution they are, and resampling never blurs them. The difference is weighed
+by the opacity of the lip layer, so outside the mouth mask nothing changes.
 Source: the rendering network of *Everybody's Talkin'* (arXiv 2001.05201, §III-C) paints the whole
 lower face from a masked one; this one starts from a picture that is nearly right and is ours.
 """
@@ -31,7 +36,7 @@ from lipstream.engine.face_model import FaceModel
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import LIP_OUTLINE, Placement
-from lipstream.kernels.crop import crop_in, crop_out, sharpened, withheld
+from lipstream.kernels.crop import crop_in, crop_out, fused, sharpened, withheld
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +46,14 @@ SQUARE_EYES: Final = 1.8  # inter-ocular distances
 _TOP, _LEFT = 9 / 32, 1 / 8  # of the square, where the crop begins: mouths open downwards
 _ROWS, _COLUMNS = 5 / 8, 3 / 4
 GUIDES: Final = 3  # opacity of the lip layer; row of the gap from upper to lower lip; trust in it
-# A mouth that was warped comes out soft, by 4 % on faces never seen and by 0 to 7 % on each, and
-# training cannot know: on its own people it is right. Calibration finds each person's own amount;
-# this is the mean of eleven, for photos and footage too short to tell.
-SHARPEN: Final = 0.5  # of the mended crop, a little softened, over its mean of 5 x 5
-CHANNELS: Final = 3 + GUIDES + 3  # the painted crop, the guides, the previous crop
-INPUT, OUTPUT = "crop", "difference"
+# A mean of mouths comes out soft, by 7 % on faces never seen and by 2 to 14 % on each, and training
+# cannot know: on its own people it is right. Calibration finds each person's own amount; these are
+# the means of eleven, with a consensus and without, for photos and footage too short to tell. Of
+# the mended crop, a little softened, over its mean of 5 x 5.
+SHARPEN: Final = 1.2
+SHARPEN_ALONE: Final = 0.5
+CHANNELS: Final = 3 + GUIDES + 3 + 3  # the painted crop, guides, consensus, previous crop
+INPUT, OUTPUT = "crop", "gates"
 
 
 def crop_shape(detail: int = DETAILS[0]) -> tuple[int, int]:
@@ -105,7 +112,7 @@ class Renderer:
     def __init__(
         self, network: Network, detail: int = DETAILS[0], sharpen: float = SHARPEN
     ) -> None:
-        """`network` maps INPUT f32 [1, 9, h, w], 0 to 1, to OUTPUT f32 [1, 3, h, w].
+        """`network` maps INPUT f32 [1, 12, h, w], 0 to 1, to OUTPUT f32 [1, 3, h, w].
 
         detail: one of DETAILS. Raises: UsageError for another.
         """
@@ -114,20 +121,29 @@ class Renderer:
         self.network, self.detail, self.sharpen = network, detail, sharpen
 
     @stage("renderer")
-    def mend(self, picture: U8, guides: U8, crop: MouthCrop, previous: U8 | None) -> U8:
+    def mend(
+        self,
+        picture: U8,
+        guides: U8,
+        consensus: U8 | None,
+        crop: MouthCrop,
+        previous: U8 | None,
+    ) -> U8:
         """Mend the mouth of `picture` u8 [h, w, 3], in place.
 
-        guides u8 [h, w, 3]; previous: what this returned for the frame before, None for the
-        first. Returns the mended crop u8 [rows, columns, 3].
+        guides u8 [h, w, 3]; consensus: u8 [h', w', 3], what other sources would show there, None
+        without; previous: what this returned for the frame before, None for the first. Returns
+        the mended crop u8 [rows, columns, 3].
         """
-        seen, planes = crop_in(picture, guides, previous, crop.place, crop.shape)
-        difference = self.network.run({INPUT: planes[None]})[OUTPUT][0]
-        return crop_out(finished(difference, seen, self.sharpen), seen, picture, guides, crop.place)
+        seen, planes = crop_in(picture, guides, consensus, previous, crop.place, crop.shape)
+        gates = self.network.run({INPUT: planes[None]})[OUTPUT][0]
+        difference = finished(gates, planes, seen, self.sharpen)
+        return crop_out(difference, seen, picture, guides, crop.place)
 
 
-def finished(difference: F32, seen: U8, sharpen: float) -> F32:
-    """What the network says to add, f32 [3, rows, columns], as it is added to the crop `seen`."""
-    return withheld(sharpened(difference, seen, sharpen), seen)
+def finished(gates: F32, planes: F32, seen: U8, sharpen: float) -> F32:
+    """What is added to the crop `seen`, f32 [3, rows, columns], by the network's gates."""
+    return withheld(sharpened(fused(gates, planes), seen, sharpen), seen)
 
 
 def shipped_model() -> Model:
@@ -165,5 +181,8 @@ def load_renderer(
     except BackendUnavailable as error:
         if choice == "network":
             raise
+        if own is not None:  # adapted from weights of another version
+            log.warning("the universal renderer in place of the target's own: %s", error)
+            return load_renderer(choice, backend, None, detail, sharpen)
         log.warning("no renderer, mouths are warped only: %s", error)
         return None

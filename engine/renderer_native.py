@@ -30,7 +30,7 @@ class RendererNative:
         self._frame = frame
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        """INPUT f32 [B, 9, h, w] to OUTPUT f32 [B, 3, h, w]."""
+        """INPUT f32 [B, 12, h, w] to OUTPUT f32 [B, 3, h, w]."""
         done = [self._frame(planes) for planes in inputs[INPUT]]
         return {OUTPUT: done[0][None] if len(done) == 1 else np.stack(done)}
 

@@ -1,6 +1,6 @@
 """The renderer's network in torch: for training, adapting and as the reference backend.
 
-    crop ─► 2×2 pixels to channels ─► 1/2 ─► 1/4 ─► 1/8 ─► 1/4 ─► 1/2 ─► difference
+    crop ─► 2×2 pixels to channels ─► 1/2 ─► 1/4 ─► 1/8 ─► 1/4 ─► 1/2 ─► gates
 
 A residual U-Net of dense 3×3 convolutions and nothing else: that is what CPUs and tensor cores
 are fastest at, and without normalisation a frame's result does not hang on its statistics. Fully
@@ -22,6 +22,7 @@ from lipstream.engine.backends.torch import TorchNetwork
 from lipstream.engine.renderer import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
 
 ARCHITECTURE = "lipstream-renderer"
+_FIRST_GATES = (0.9, 0.1, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class RendererSize:
     middle: int = 40
     coarse: int = 80
     middle_blocks: int = 2
-    coarse_blocks: int = 3
+    coarse_blocks: int = 1
 
 
 class Block(nn.Module):
@@ -50,7 +51,7 @@ class Block(nn.Module):
 
 
 class RendererNet(nn.Module):
-    """Crop f32 [B, 9, h, w], 0 to 1, to what is to be added to its colour, f32 [B, 3, h, w]."""
+    """Crop f32 [B, 12, h, w], 0 to 1, to the gates of `fused`, f32 [B, 3, h, w]."""
 
     def __init__(self, size: RendererSize) -> None:
         super().__init__()
@@ -65,9 +66,10 @@ class RendererNet(nn.Module):
         self.up2 = nn.Conv2d(middle, 4 * fine, 1)
         self.fine = Block(fine)
         self.leave = nn.Conv2d(fine, 12, 3, padding=1)
-        # The first output is "add nothing": training starts from the warped picture.
+        # Training starts from the consensus' coarse part and the painted crop's fine one.
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        with torch.no_grad():
+            self.leave.bias.copy_(torch.tensor(_FIRST_GATES).repeat_interleave(4))
 
     def forward(self, crop: Tensor) -> Tensor:
         """One frame of each of B crops."""
@@ -79,6 +81,21 @@ class RendererNet(nn.Module):
         )
         fine = self.fine(functional.relu(fine + functional.pixel_shuffle(self.up2(middle), 2)))
         return functional.pixel_shuffle(self.leave(fine), 2)
+
+
+def fused(gates: Tensor, painted: Tensor, consensus: Tensor) -> Tensor:
+    """`kernels.crop.fused` of f32 [B, 3, h, w] each."""
+
+    def coarse(x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = functional.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+        return x
+
+    low, fine = gates[:, :1].clamp(0, 1), gates[:, 1:2].clamp(0, 1)
+    apart = consensus - painted
+    common = coarse(apart)
+    own = gates[:, 2:].clamp(-0.5, 1) * (painted - coarse(painted))
+    return low * common + fine * (apart - common) + own
 
 
 def load_net(path: Path) -> RendererNet:

@@ -31,8 +31,9 @@ from lipstream.engine.errors import TargetError
 from lipstream.engine.face_model import VERTICES, Pose, face_model
 from lipstream.engine.frames import FrameReader
 from lipstream.engine.mouth import Mouth
-from lipstream.engine.renderer import SHARPEN, shipped_model
-from lipstream.engine.resemblance import Resemblance
+from lipstream.engine.renderer import SHARPEN, SHARPEN_ALONE, shipped_model
+from lipstream.engine.resemblance import Resemblance, by_shape
+from lipstream.engine.source_selector import CONSENSUS, MouthSources
 from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import Placement
 
@@ -139,8 +140,15 @@ def load_target(folder: str | Path) -> Target:
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),
         sources, source_frames, alike, _read_jumps(folder, len(track)), _renderer(folder, info),
-        _sharpen(info), info,
+        _sharpen(info, SHARPEN if len(sources) > CONSENSUS else SHARPEN_ALONE), info,
     )  # fmt: skip
+
+
+def mouth_sources(target: Target) -> MouthSources:
+    """What the source search chooses from."""
+    track, kept, model = target.track, target.source_frames, face_model()
+    alike = target.alike or by_shape(track.expression, track.pose.angles_deg(), kept, model)
+    return MouthSources(kept, track.expression[kept], alike, model.lip_rows()[0])
 
 
 def _renderer(folder: Path, info: dict[str, Any]) -> Path | None:
@@ -153,15 +161,15 @@ def _renderer(folder: Path, info: dict[str, Any]) -> Path | None:
     return folder / file
 
 
-def _sharpen(info: dict[str, Any]) -> float:
+def _sharpen(info: dict[str, Any], usual: float) -> float:
     """As calibration found it for the weights that will run; photos have none, and what was found
     for other weights says nothing of these."""
-    value = info.get("sharpen", SHARPEN)
+    value = info.get("sharpen", usual)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 4:
         raise TargetError(f"target.json: sharpen is {value!r}, expected 0 to 4")
     own = info["files"].get("renderer.safetensors")
     weights = _shipped_weights() if own is None else own["sha256"]
-    return float(value) if info.get("sharpen_for") == weights else SHARPEN
+    return float(value) if info.get("sharpen_for") == weights else usual
 
 
 @cache

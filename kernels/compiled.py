@@ -65,10 +65,11 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_remap": [_POINTER] + [_INT] * 3 + [_POINTER, _INT, _POINTER],
         "ls_warp_region": [_POINTER] + [_INT] * 6 + [_POINTER] * 3 + [_INT] + [_POINTER],
         "ls_warp_mesh": [_POINTER] + [_INT] * 3 + [_POINTER] * 3 + [_INT] * 5 + [_POINTER] * 2,
-        "ls_crop_in": [_POINTER] * 3 + [_INT] * 2 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
+        "ls_crop_in": [_POINTER] * 4 + [_INT] * 4 + [_FLOAT] * 3 + [_INT] * 2 + [_POINTER] * 2,
         "ls_affine": [_POINTER, _INT, _POINTER, _POINTER, _INT, _POINTER],
         "ls_encoder_step": [_POINTER] * 12,
         "ls_renderer_run": [_POINTER, _POINTER, _FLOAT] + [_POINTER] * 3,
+        "ls_fuse": [_POINTER] * 2 + [_INT] * 2 + [_POINTER] * 2,
         "ls_sharpen": [_POINTER, _INT, _INT, _FLOAT] + [_POINTER] * 3,
         "ls_withhold": [_POINTER, _INT, _INT] + [_POINTER] * 3,
         "ls_crop_out": [_POINTER] * 2
@@ -79,8 +80,10 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_paint_face": [_POINTER] * 5
         + [_INT] * 2
         + [_POINTER] * 2
-        + [_INT, ctypes.c_double]
-        + [_POINTER] * 5,
+        + [_INT, _INT, ctypes.c_double]
+        + [_POINTER] * 4
+        + [_INT] * 2
+        + [_POINTER] * 2,
         "ls_mix": [_INT, _POINTER, _POINTER, _INT, _POINTER],
         "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
     }
@@ -326,21 +329,36 @@ def mixed(old: U8, new: U8, weight: int) -> U8:
 def crop_in(
     picture: U8,
     guides: U8,
+    consensus: U8 | None,
     previous: U8 | None,
     place: tuple[float, float, float],
     shape: tuple[int, int],
 ) -> tuple[U8, F32]:
     """See `crop.crop_in`."""
     picture, guides = np.ascontiguousarray(picture), np.ascontiguousarray(guides)
+    consensus = None if consensus is None else np.ascontiguousarray(consensus)
     previous = None if previous is None else np.ascontiguousarray(previous)
-    h, w = picture.shape[:2]
+    size = picture.shape[:2]
+    agreed = (0, 0) if consensus is None else consensus.shape[:2]
     seen = np.empty((*shape, 6), np.uint8)
-    planes = np.empty((9, *shape), np.float32)
+    planes = np.empty((12, *shape), np.float32)
     library().ls_crop_in(
-        _pointer(picture), _pointer(guides), _pointer(previous), h, w, *place, *shape,
-        _pointer(seen), _pointer(planes),
+        _pointer(picture), _pointer(guides), _pointer(consensus), _pointer(previous), *size,
+        *agreed, *place, *shape, _pointer(seen), _pointer(planes),
     )  # fmt: skip
     return seen, planes
+
+
+def fused(gates: F32, planes: F32) -> F32:
+    """See `crop.fused`."""
+    gates, planes = np.ascontiguousarray(gates), np.ascontiguousarray(planes)
+    rows, columns = planes.shape[1:]
+    out = np.empty((3, rows, columns), np.float32)
+    scratch = np.empty((3 * rows + 1, columns), np.float32)
+    library().ls_fuse(
+        _pointer(gates), _pointer(planes), rows, columns, _pointer(scratch), _pointer(out)
+    )
+    return out
 
 
 def sharpened(difference: F32, seen: U8, amount: float) -> F32:

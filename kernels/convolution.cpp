@@ -159,11 +159,11 @@ struct IntoFiner {
 };
 
 // Colours f32 [3, rows, columns], each pixel becoming 2 x 2: outputs [colour][row][column].
-struct IntoColours {
+struct IntoPlanes {
     float *out;
     int rows, columns, colour;
 
-    LS_METHOD IntoColours of(int o) const { return {out, rows, columns, o / 4}; }
+    LS_METHOD IntoPlanes of(int o) const { return {out, rows, columns, o / 4}; }
 
     LS_METHOD void write(int y, int x, __m256 value) const {
         float *at = out + ((int64_t)colour * rows + 2 * y) * columns + 2 * x;
@@ -362,10 +362,10 @@ static void enter_levels(const float *planes, const Sizes &s, float level, int16
 }
 
 // layers: enter, down1, down2, coarse blocks (two each), up1, middle blocks, up2, fine's two, leave.
-// planes f32 [channels, rows, columns] to difference f32 [3, rows, columns].
+// planes f32 [channels, rows, columns] to gates f32 [3, rows, columns].
 static void mend(
     const Convolution *layer, const Sizes &s, float level, const float *planes, int16_t *scratch,
-    float *difference) {
+    float *gates) {
     const Planes at(s);
     int16_t *crop = scratch + at.crop, *transformed = scratch + at.transformed;
     int32_t *products = (int32_t *)(scratch + at.products);
@@ -406,7 +406,7 @@ static void mend(
         IntoFiner{{fine[0], fine[2], columns, s.fine, layer->ratio}, 0, 0});
     ++layer;
     blocks(1, fine, rows, columns, s.fine);
-    same(fine[0], rows, columns, IntoColours{difference, s.rows, s.columns, 0});
+    same(fine[0], rows, columns, IntoPlanes{gates, s.rows, s.columns, 0});
 }
 
 #if defined(__clang__)
@@ -419,8 +419,8 @@ static void mend(
 // scratch i16 [ls_renderer_scratch]; `level`: of an input of 1.
 LS_EXPORT void ls_renderer_run(
     const Convolution *layers, const int32_t *sizes, float level, const float *planes,
-    int16_t *scratch, float *difference) {
+    int16_t *scratch, float *gates) {
 #if LS_AVX2
-    mend(layers, *(const Sizes *)sizes, level, planes, scratch, difference);
+    mend(layers, *(const Sizes *)sizes, level, planes, scratch, gates);
 #endif
 }

@@ -185,7 +185,7 @@ class RendererPass:
         self._free: dict[tuple[int, int], queue.LifoQueue[I16]] = {}
 
     def __call__(self, planes: F32) -> F32:
-        """planes f32 [9, rows, columns], 0 to 1, to what is to be added, f32 [3, rows, columns].
+        """planes f32 [12, rows, columns], 0 to 1, to gates, f32 [3, rows, columns].
 
         Raises: UsageError for another shape; 16 divides rows and columns, which are 96 or more.
         """
@@ -204,10 +204,10 @@ class RendererPass:
             scratch = free.get_nowait()
         except queue.Empty:
             scratch = np.zeros(library.ls_renderer_scratch(address(sizes)), np.int16)
-        difference = np.empty((3, rows, columns), np.float32)
+        gates = np.empty((3, rows, columns), np.float32)
         library.ls_renderer_run(
             self._convolutions, address(sizes), ENTRY_LEVEL, address(planes),
-            address(scratch), address(difference),
+            address(scratch), address(gates),
         )  # fmt: skip
         free.put(scratch)
-        return difference
+        return gates

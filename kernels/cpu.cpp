@@ -666,22 +666,36 @@ LS_MULTIVERSION static void split_colours(
 // A rectangle of the picture with its corner at (left, top), seen as rows x columns; `step` is how
 // far apart in the picture two neighbours lie.
 LS_EXPORT void ls_crop_in(
-    const uint8_t *picture, const uint8_t *guides, const uint8_t *previous, int32_t height,
-    int32_t width, float left, float top, float step, int32_t rows, int32_t columns,
+    const uint8_t *picture, const uint8_t *guides, const uint8_t *consensus,
+    const uint8_t *previous, int32_t height, int32_t width, int32_t consensus_height,
+    int32_t consensus_width, float left, float top, float step, int32_t rows, int32_t columns,
     uint8_t *seen, float *planes) {
     const int64_t area = (int64_t)rows * columns;
     RowSampler colour(picture, height, width, columns), guide(guides, height, width, columns);
+    RowSampler layer(consensus, consensus_height, consensus_width, consensus ? columns : 0);
+    const float across = (float)((double)consensus_width / width);
+    const float down = (float)((double)consensus_height / height);
     for (int i = 0; i < columns; ++i) {
         const float x = ((float)i + 0.5f) * step + left;
         colour.column(i, x);
         guide.column(i, x);
+        if (consensus) layer.column(i, x * across);
     }
-    std::vector<uint8_t> colours(3 * columns), opacities(3 * columns);
+    std::vector<uint8_t> colours(3 * columns), opacities(3 * columns), agreed(3 * columns);
+    std::vector<uint8_t> opacity(columns);
     for (int row = 0; row < rows; ++row) {
         const float y = ((float)row + 0.5f) * step + top;
         const int64_t at = (int64_t)row * columns;
         colour.row(y, colours.data());
         guide.row(y, opacities.data());
+        if (consensus) {
+            layer.row(y * down, agreed.data());
+            for (int i = 0; i < columns; ++i) opacity[i] = opacities[3 * i];
+            ls_blend(columns, colours.data(), agreed.data(), opacity.data(), 1, nullptr,
+                     agreed.data());
+        } else {
+            agreed = colours;
+        }
         uint8_t *own = seen + 6 * at;
         for (int i = 0; i < columns; ++i) {
             std::memcpy(own + 6 * i, &colours[3 * i], 3);
@@ -689,8 +703,9 @@ LS_EXPORT void ls_crop_in(
         }
         split_colours(columns, colours.data(), area, planes + at);
         split_colours(columns, opacities.data(), area, planes + 3 * area + at);
+        split_colours(columns, agreed.data(), area, planes + 6 * area + at);
         const uint8_t *before = previous ? previous + 3 * at : colours.data();
-        split_colours(columns, before, area, planes + 6 * area + at);
+        split_colours(columns, before, area, planes + 9 * area + at);
     }
 }
 
@@ -761,12 +776,11 @@ LS_MULTIVERSION static void three_by_three(
     out[last] = ((down[ls_max(last - 1, 0)] + 2 * down[last]) + down[last]) * 0.25f;
 }
 
-LS_BODY void sharpen_at(
-    const float *own, const float *sums, int high, int columns, float amount, int i, float *out) {
+LS_BODY float mean_at(const float *sums, int high, int columns, int i) {
     const int first = ls_max(i - 2, 0), last = ls_min(i + 2, columns - 1);
     float total = sums[first];
     for (int c = first + 1; c <= last; ++c) total += sums[c];
-    out[i] += amount * (own[i] - total / (float)(high * (last - first + 1)));
+    return total / (float)(high * (last - first + 1));
 }
 
 LS_MULTIVERSION static void sharpen_row(
@@ -774,13 +788,80 @@ LS_MULTIVERSION static void sharpen_row(
     float *__restrict out) {
     const int edge = ls_min(2, columns);
     const float count = (float)(5 * high);
-    for (int i = 0; i < edge; ++i) sharpen_at(own, sums, high, columns, amount, i, out);
+    for (int i = 0; i < edge; ++i) out[i] += amount * (own[i] - mean_at(sums, high, columns, i));
     for (int i = 2; i < columns - 2; ++i) {
         const float total = sums[i - 2] + sums[i - 1] + sums[i] + sums[i + 1] + sums[i + 2];
         out[i] += amount * (own[i] - total / count);
     }
     for (int i = ls_max(columns - 2, edge); i < columns; ++i) {
-        sharpen_at(own, sums, high, columns, amount, i, out);
+        out[i] += amount * (own[i] - mean_at(sums, high, columns, i));
+    }
+}
+
+LS_MULTIVERSION static void mean_row(
+    const float *__restrict sums, int high, int columns, float *__restrict out) {
+    const int edge = ls_min(2, columns);
+    const float count = (float)(5 * high);
+    for (int i = 0; i < edge; ++i) out[i] = mean_at(sums, high, columns, i);
+    for (int i = 2; i < columns - 2; ++i) {
+        out[i] = (sums[i - 2] + sums[i - 1] + sums[i] + sums[i + 1] + sums[i + 2]) / count;
+    }
+    for (int i = ls_max(columns - 2, edge); i < columns; ++i) {
+        out[i] = mean_at(sums, high, columns, i);
+    }
+}
+
+// Means over 5 x 5 of one plane; `sums` is scratch of columns.
+static void mean_of_five(const float *plane, int rows, int columns, float *sums, float *out) {
+    for (int row = 0; row < rows; ++row) {
+        const int high = five_rows(plane, row, rows, columns, sums);
+        mean_row(sums, high, columns, out + (int64_t)row * columns);
+    }
+}
+
+LS_MULTIVERSION static void apart_of(
+    int64_t n, const float *__restrict a, const float *__restrict b, float *__restrict out) {
+    for (int64_t i = 0; i < n; ++i) out[i] = b[i] - a[i];
+}
+
+LS_BODY float bounded(float gate, float least) {
+    const float more = gate > least ? gate : least;
+    return more < 1.0f ? more : 1.0f;
+}
+
+LS_MULTIVERSION static void take_bands(
+    int64_t n, const float *__restrict gates, const float *__restrict painted,
+    const float *__restrict agreed, const float *__restrict low, float *__restrict out) {
+    for (int64_t i = 0; i < n; ++i) {
+        const float coarse = bounded(gates[i], 0.0f), fine = bounded(gates[n + i], 0.0f);
+        out[i] = coarse * low[i] + fine * ((agreed[i] - painted[i]) - low[i]);
+    }
+}
+
+LS_MULTIVERSION static void add_own(
+    int64_t n, const float *__restrict gate, const float *__restrict painted,
+    const float *__restrict low, float *__restrict out) {
+    for (int64_t i = 0; i < n; ++i) {
+        out[i] += bounded(gate[i], -0.5f) * (painted[i] - low[i]);
+    }
+}
+
+// See kernels/crop.py. `scratch` is (3 x rows + 1) x columns.
+LS_EXPORT void ls_fuse(
+    const float *gates, const float *planes, int32_t rows, int32_t columns, float *scratch,
+    float *difference) {
+    const int64_t area = (int64_t)rows * columns;
+    float *once = scratch, *twice = once + area, *apart = twice + area, *sums = apart + area;
+    for (int c = 0; c < 3; ++c) {
+        const float *painted = planes + c * area, *agreed = planes + (6 + c) * area;
+        float *out = difference + c * area;
+        apart_of(area, painted, agreed, apart);
+        mean_of_five(apart, rows, columns, sums, once);
+        mean_of_five(once, rows, columns, sums, twice);
+        take_bands(area, gates, painted, agreed, twice, out);
+        mean_of_five(painted, rows, columns, sums, once);
+        mean_of_five(once, rows, columns, sums, twice);
+        add_own(area, gates + 2 * area, painted, twice, out);
     }
 }
 

@@ -18,7 +18,7 @@ constexpr int kTeeth = 5;  // of one half of a row
 // Grows to the largest mouth that its thread has painted, and stays.
 struct Scratch {
     std::vector<uint8_t> patch, drawn, covered, layer, one, fine, fine_covered, inside;
-    std::vector<float> from, to, at, own, trust, leading, where, lips, real, along, weights, values;
+    std::vector<float> from, to, at, own, trust, leading, where, lips, real, along, weights, values, total;
     std::vector<double> light;
 
     template <typename T>
@@ -314,6 +314,59 @@ void darken(uint8_t *layer, const uint8_t *drawn, int pixels, float strength) {
     }
 }
 
+// Where a source's pixels lie for a driven face, f32 [vertices + grid, 2]; null where the mesh is
+// unsound.
+const float *lent_by(
+    const Painter &p, const Face &face, const Source &source, const float *points, float *trust,
+    float *lowered) {
+    float *at = Scratch::take(scratch.at, 2 * p.all());
+    ls_lend(
+        face.vertices, face.grid, p.rows, source.freed, p.vertices, source.pose, source.view,
+        p.lips, p.columns, p.chin, p.chin_count, p.inset,
+        Scratch::take(scratch.own, 3 * p.all()), at, trust, lowered);
+    return ls_mesh_is_sound(at, points, p.all(), nullptr, 0, p.coordinate_limit) ? at : nullptr;
+}
+
+// Compositor._agreed over a patch u8 [height, width, 3] at (x, y); `layer` u8 [h, w, 3]. Returns
+// false where a mesh of a source is unsound.
+bool lay_consensus(
+    const Painter &p, const Face &face, const Source *sources, int count, int x, int y, int width,
+    int height, const uint8_t *patch, int h, int w, uint8_t *layer) {
+    const float down = (float)((double)h / height), across = (float)((double)w / width);
+    const int64_t size = 3 * (int64_t)h * w;
+    float *points = Scratch::take(scratch.from, 2 * p.all());
+    for (int i = 0; i < p.all(); ++i) {
+        points[2 * i] = (face.points[2 * i] - (float)x) * across;
+        points[2 * i + 1] = (face.points[2 * i + 1] - (float)y) * down;
+    }
+    float *trust = Scratch::take(scratch.trust, p.grid()), lowered;
+    float *total = Scratch::zeros(scratch.total, size);
+    uint8_t *covered = Scratch::take(scratch.covered, size / 3);
+    for (int s = 0; s < count; ++s) {
+        const Source &source = sources[s];
+        const float *at = lent_by(p, face, source, points, trust, &lowered);
+        if (!at) return false;
+        uint8_t *own = Scratch::zeros(scratch.one, size);
+        ls_warp_mesh(
+            source.rgb, source.height, source.width, 3, at, points, p.mouth, p.mouth_count, h, w, 0,
+            0, own, covered);
+        for (int64_t i = 0; i < size; ++i) total[i] += source.share * (float)own[i];
+    }
+    for (int64_t i = 0; i < size; ++i) layer[i] = (uint8_t)(total[i] + 0.5f);
+    float *from = Scratch::take(scratch.where, 2 * (int64_t)h * w), *next = from;
+    for (int row = 0; row < h; ++row) {
+        for (int column = 0; column < w; ++column) {
+            *next++ = ((float)column + 0.5f) / across, *next++ = ((float)row + 0.5f) / down;
+        }
+    }
+    uint8_t *below = Scratch::take(scratch.one, size);
+    ls_remap(patch, height, width, 3, from, h * w, below);
+    ls_relight(
+        layer, below, 3 * w, h, w, points, p.skin, p.skin_count, p.limits,
+        Scratch::take(scratch.light, 6 * (int64_t)p.skin_count), Scratch::take(scratch.along, w));
+    return true;
+}
+
 // Compositor._lay_lips. Returns false where a mesh of a source is unsound.
 bool lay_lips(
     const Painter &p, const Face &face, const float *expression, const Source *sources, int count,
@@ -345,14 +398,9 @@ bool lay_lips(
         stages.end(Stages::kComposite);
         const Source &source = sources[s];
         uint8_t *own = Scratch::zeros(s ? scratch.one : scratch.layer, 3 * pixels);
-        float *at = Scratch::take(scratch.at, 2 * p.all());
-        float *trust = Scratch::take(scratch.trust, p.grid());
-        float lowered;
-        ls_lend(
-            face.vertices, face.grid, p.rows, source.freed, p.vertices, source.pose, source.view,
-            p.lips, p.columns, p.chin, p.chin_count, p.inset,
-            Scratch::take(scratch.own, 3 * p.all()), at, trust, &lowered);
-        if (!ls_mesh_is_sound(at, points, p.all(), nullptr, 0, p.coordinate_limit)) return false;
+        float *trust = Scratch::take(scratch.trust, p.grid()), lowered;
+        const float *at = lent_by(p, face, source, points, trust, &lowered);
+        if (!at) return false;
         ls_warp_mesh(
             source.rgb, source.height, source.width, 3, at, points, p.mouth, p.mouth_count, h, w, 0,
             0, own, covered);
@@ -441,14 +489,16 @@ LS_EXPORT int32_t ls_place_face(
 }
 
 // The pixels. `memory`, `kept` and `box` as the first call left them; `painted` u8 [h, w, 3]; `mask`
-// u8 [h, w], zeros; `guides` u8 [h, w, 3], zeros, or null; `frame` u8 [height*3/2, width], becomes the
-// background with the patch in it, or null; `spent` i64 [3], ns of colour, warp and composite, or
-// null. Returns 0, or 1 where a source's mesh is unsound.
+// u8 [h, w], zeros; `guides` u8 [h, w, 3], zeros, or null; of the sources the first `count` are laid
+// into the patch, `others` more into `consensus` u8 [consensus_h, consensus_w, 3]; `frame` u8
+// [height*3/2, width], becomes the background with the patch in it, or null; `spent` i64 [3], ns of
+// colour, warp and composite, or null. Returns 0, or 1 where a source's mesh is unsound.
 LS_EXPORT int32_t ls_paint_face(
     const Painter *painter, float *memory, const int32_t *kept, const int32_t *box,
     const uint8_t *background, int32_t width, int32_t height, const float *wanted,
-    const Source *sources, int32_t count, double scale, uint8_t *painted, uint8_t *mask,
-    uint8_t *guides, uint8_t *frame, int64_t *spent) {
+    const Source *sources, int32_t count, int32_t others, double scale, uint8_t *painted,
+    uint8_t *mask, uint8_t *guides, uint8_t *consensus, int32_t consensus_h, int32_t consensus_w,
+    uint8_t *frame, int64_t *spent) {
     const Painter &p = *painter;
     const Face face(p, memory);
     Stages stages(spent);
@@ -463,7 +513,11 @@ LS_EXPORT int32_t ls_paint_face(
     moved_by(face.moved, p.ringed(), (float)box[0], (float)box[1], 1, to);
     ls_warp_mesh(patch, h, w, 3, from, to, kept, box[4], h, w, 0, 0, painted, mask);
     stages.end(Stages::kWarp);
-    const bool sound = lay_lips(
+    const bool agreed =
+        !others || lay_consensus(
+                       p, face, sources + count, others, box[0], box[1], w, h, painted, consensus_h,
+                       consensus_w, consensus);
+    const bool sound = agreed && lay_lips(
         p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, guides, stages);
     if (frame) std::memcpy(frame, background, (int64_t)width * height * 3 / 2);
     stages.end(Stages::kComposite);

@@ -32,6 +32,9 @@ LS_EXPORT void ls_warp_mesh(
     const uint8_t *image, int32_t height, int32_t width, int32_t channels, const float *source_xy,
     const float *target_xy, const int32_t *triangles, int32_t count, int32_t h, int32_t w,
     int32_t origin_x, int32_t origin_y, uint8_t *out, uint8_t *coverage);
+LS_EXPORT void ls_remap(
+    const uint8_t *image, int32_t height, int32_t width, int32_t channels, const float *mapped,
+    int32_t pixels, uint8_t *out);
 LS_EXPORT void ls_blend(
     int32_t pixels, const uint8_t *background, const uint8_t *layer, const void *alpha,
     int32_t alpha_is_u8, const float *gain_bias, uint8_t *out);

@@ -95,6 +95,7 @@ class Painted(NamedTuple):
     rgb: U8  # u8 [h, w, 3]
     mask: U8  # u8 [h, w], what may differ from the frame
     guides: U8 | None  # u8 [h, w, 3]: opacity, row of the gap, trust
+    consensus: U8 | None  # u8 [h', w', 3], the lip layer of other sources over the same rectangle
 
 
 class FacePainter:
@@ -180,11 +181,14 @@ class FacePainter:
 
     def paint(
         self, placed: Placed, background: U8, wanted: F32, sources: Sequence[MouthView],
-        scale: float, *, guided: bool, frame: U8 | None, spent: NDArray[np.int64] | None,
+        scale: float, *, guided: bool, consensus: Sequence[MouthView] = (),
+        consensus_shape: tuple[int, int] = (1, 1), frame: U8 | None = None,
+        spent: NDArray[np.int64] | None = None,
     ) -> Painted:  # fmt: skip
         """The patch of a face that was placed, in a frame u8 [h*3/2, w] I420.
 
-        sources: their shares sum to 1. scale: px per inter-ocular distance. frame: becomes the
+        sources, consensus: their shares sum to 1; the latter, if there are any, make a layer of
+        `consensus_shape` of their own. scale: px per inter-ocular distance. frame: becomes the
         background with the patch in it; of its shape, contiguous. spent: i64 [3], takes
         the ns of STAGES. Raises: UsageError where a coordinate is not a number, or far outside.
         """
@@ -204,9 +208,11 @@ class FacePainter:
         shape = (y1 - y0, x1 - x0)
         painted, mask = np.empty((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
         guides = np.zeros((*shape, 3), np.uint8) if guided else None
-        views = (_Source * len(sources))()
+        agreed = np.empty((*consensus_shape, 3), np.uint8) if consensus else None
+        lent = [*sources, *consensus]
+        views = (_Source * len(lent))()
         held = []  # until the call returns
-        for view, source in zip(views, sources, strict=True):
+        for view, source in zip(views, lent, strict=True):
             rgb = np.ascontiguousarray(source.rgb, np.uint8)
             if rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
                 raise UsageError(f"a source is {rgb.shape}; expected u8 [h, w, 3]")
@@ -218,12 +224,13 @@ class FacePainter:
         unsound = compiled.library().ls_paint_face(
             self._at, address(placed.memory), address(placed.kept), address(placed.bounds),
             address(background), width, height, self._f32("wanted", wanted, (self._size,)),
-            ctypes.addressof(views), len(sources), scale, address(painted), address(mask),
-            *(None if out is None else address(out) for out in (guides, frame, spent)),
+            ctypes.addressof(views), len(sources), len(consensus), scale, address(painted),
+            address(mask), *(None if out is None else address(out) for out in (guides, agreed)),
+            *consensus_shape, *(None if out is None else address(out) for out in (frame, spent)),
         )  # fmt: skip
         if unsound:
             raise UsageError(_UNSOUND)
-        return Painted(painted, mask, guides)
+        return Painted(painted, mask, guides, agreed)
 
     @staticmethod
     def _f32(name: str, array: F32, shape: tuple[int, ...]) -> int:

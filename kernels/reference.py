@@ -308,19 +308,38 @@ NONE = 128  # of a stored difference: nothing to add
 def crop_in(
     picture: U8,
     guides: U8,
+    consensus: U8 | None,
     previous: U8 | None,
     place: tuple[float, float, float],
     shape: tuple[int, int],
 ) -> tuple[U8, F32]:
-    """A rectangle of picture and guides, both u8 [h, w, 3]: u8 [rows, columns, 6], and with the
-    previous crop u8 [rows, columns, 3] (None: the picture's own) as f32 [9, rows, columns]."""
+    """See `crop.crop_in`."""
     left, top, step = (np.float32(value) for value in place)
     rows, columns = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in shape)
-    inward = _plane(columns * step + left, rows * step + top)
+    x, y = columns * step + left, rows * step + top
+    inward = _plane(x, y)
     seen = np.concatenate([remap(picture, inward), remap(guides, inward)], axis=2)
-    stack = np.concatenate([seen, seen[..., :3] if previous is None else previous], axis=2)
+    own = np.ascontiguousarray(seen[..., :3])
+    agreed = own
+    if consensus is not None:
+        # Both pictures show the same rectangle, so their sizes tell how one lies on the other.
+        across, down = (np.float32(consensus.shape[i] / picture.shape[i]) for i in (1, 0))
+        layer = remap(consensus, _plane(x * across, y * down))
+        agreed = blend(own, layer, np.ascontiguousarray(seen[..., 3]))
+    stack = np.concatenate([seen, agreed, own if previous is None else previous], axis=2)
     planes = np.ascontiguousarray(stack.transpose(2, 0, 1), np.float32) * np.float32(1 / 255)
     return seen, planes
+
+
+def fused(gates: F32, planes: F32) -> F32:
+    """See `crop.fused`."""
+    coarse, fine = (np.clip(gate, 0, 1) for gate in gates[:2])
+    own = np.clip(gates[2], np.float32(-0.5), 1)
+    painted, apart = planes[:3], planes[6:9] - planes[:3]
+    low = _mean_of_five(_mean_of_five(apart))
+    high = painted - _mean_of_five(_mean_of_five(painted))
+    result: F32 = (coarse * low + fine * (apart - low)) + own * high
+    return result
 
 
 def sharpened(difference: F32, seen: U8, amount: float) -> F32:
@@ -328,10 +347,8 @@ def sharpened(difference: F32, seen: U8, amount: float) -> F32:
     colour = np.ascontiguousarray(seen[..., :3].transpose(2, 0, 1), np.float32)
     difference = _without_alternation(_without_alternation(difference, 2), 1)
     mended = colour * np.float32(1 / 255) + difference
-    total, high = _five(mended, 1)
-    total, wide = _five(total, 2)
-    mean = total / (high[:, None] * wide)
-    result: F32 = difference + np.float32(amount) * (_three(_three(mended, 1), 2) - mean)
+    soft = _three(_three(mended, 1), 2)
+    result: F32 = difference + np.float32(amount) * (soft - _mean_of_five(mended))
     return result
 
 
@@ -349,6 +366,14 @@ def _three(planes: F32, axis: int) -> F32:
     moved = np.moveaxis(planes, axis, 0)
     before, after = moved[[0, *range(len(moved) - 1)]], moved[[*range(1, len(moved)), -1]]
     return np.moveaxis(((before + 2 * moved) + after) * np.float32(0.25), 0, axis)
+
+
+def _mean_of_five(planes: F32) -> F32:
+    """Over 5 x 5, of what is inside."""
+    total, high = _five(planes, 1)
+    total, wide = _five(total, 2)
+    mean: F32 = total / (high[:, None] * wide)
+    return mean
 
 
 def _five(planes: F32, axis: int) -> tuple[F32, F32]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def activation_ranges(net: RendererNet, crops: Tensor) -> dict[str, tuple[float, float]]:
-    """What the input of each convolution spans over crops f32 [B, 9, h, w]; see `backends.int8`.
+    """What the input of each convolution spans over crops f32 [B, 12, h, w]; see `backends.int8`.
 
     The rarest hundred-thousandth at either end is cut: it would cost the rest their precision.
     """
@@ -62,7 +62,7 @@ def save_renderer(
 ) -> None:
     """Write renderer.safetensors and renderer.onnx into `folder`; both hold the same numbers.
 
-    crops f32 [B, 9, h, w]: what the network sees, for the ranges that int8 needs.
+    crops f32 [B, 12, h, w]: what the network sees, for the ranges that int8 needs.
     """
     from lipstream.engine.renderer_torch import net_of
 

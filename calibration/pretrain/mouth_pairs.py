@@ -3,7 +3,8 @@
 A frame lends its background, pose and expression; another frame of the same person, from another
 moment or another clip, lends the mouth. What the compositor makes of the two is the input, the
 frame itself is the truth. The background's own mouth never reaches the input: the lip layer covers
-it. Two neighbouring frames make one example, because the network sees its own last output.
+it. Beside it lies the consensus of the clip's other moments, chosen as the engine chooses it. Two
+neighbouring frames make one example, because the network sees its own last output.
 
 Few people may be trained on, so faces are varied: bent, stretched, mirrored, in other skin tones,
 light and sharpness, and with light that does not match between lips and skin.
@@ -11,6 +12,7 @@ light and sharpness, and with light that does not match between lips and skin.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,23 +22,25 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from lipstream.calibration.sources import cut_source
-from lipstream.engine.compositor import Compositor, Layers, MouthSource
+from lipstream.engine.compositor import Compositor, Layers, MouthSource, Shares
 from lipstream.engine.face_model import face_model
 from lipstream.engine.frames import FrameDecoder
 from lipstream.engine.renderer import CROP_SHAPE
-from lipstream.engine.resemblance import by_shape
-from lipstream.engine.target import Target
-from lipstream.engine.types import F32, U8
+from lipstream.engine.source_selector import SourceSelector
+from lipstream.engine.target import Target, mouth_sources
+from lipstream.engine.types import F32, U8, Expression, Lips, MatchedFrame
 from lipstream.engine.warp import build_mesh
 from lipstream.kernels import color
+from lipstream.kernels.composite import blend
 from lipstream.kernels.mesh import remap
 
 APART_FRAMES: Final = 6  # nearer in time, a source would be the truth itself
 _OTHER_MOMENT_S = 0.5
-_CANDIDATES = 12
-_NEAREST = 0.6  # share of examples whose source is the nearest of the candidates in expression
-_OTHER_CLIP = 0.35
+_CANDIDATES = 32
+_NEAREST = 0.8  # share of examples whose source is the nearest of the candidates in expression
+_OTHER_CLIP = 0.25
 _TWO_SOURCES = 0.2
+_NO_CONSENSUS = 0.15  # share of examples without, as in a photo
 _BEND_PX = 7.0
 
 
@@ -44,7 +48,7 @@ _BEND_PX = 7.0
 class Example:
     """Two neighbouring frames of one face."""
 
-    seen: U8  # u8 [2, h, w, 6], painted crop and guides; h, w: `renderer.CROP_SHAPE`
+    seen: U8  # u8 [2, h, w, 9], painted crop, guides, consensus; h, w: `renderer.CROP_SHAPE`
     truth: U8  # u8 [2, h, w, 3]
 
 
@@ -69,7 +73,7 @@ class Person:
         self._decoders: dict[int, FrameDecoder] = {}  # made in the process that uses them
         self._mesh = build_mesh(face_model())
         self._compositors = [Compositor(self._mesh, clip.style.mouth) for clip in clips]
-        self._readings = [_readings(clip) for clip in clips]
+        self._selectors = [SourceSelector(mouth_sources(clip)) for clip in clips]
         self._lenders = [_good_frames(clip, None) for clip in clips]
         self._good = [_good_frames(clip, span) for clip in clips]
         self._pairs = [own[1:][np.diff(own) == 1] for own in self._good]
@@ -84,8 +88,9 @@ class Person:
         sources = self._sources(at, frame, rng)
         variation = Variation.draw(rng) if self._varied else Variation.none()
         seen, truth = [], []
+        apart = None if rng.random() < _NO_CONSENSUS else APART_FRAMES
         for index in (frame - 1, frame):
-            one, other = variation.apply(*self._painted(at, index, sources))
+            one, other = variation.apply(*self._painted(at, index, sources, apart))
             seen.append(one)
             truth.append(other)
         return Example(np.stack(seen), np.stack(truth))
@@ -94,23 +99,35 @@ class Person:
         """One frame of the span: the mouth of the clip's likest other moment laid on it, as the
         engine would, and the real patch u8 [h, w, 3]."""
         at, frame = self._drawn(rng)
-        away = np.abs(self._lenders[at] - frame) >= _OTHER_MOMENT_S * float(self._clips[at].fps)
-        apart = self._lenders[at][away]
-        return self._painted(at, frame, [(self._cut(at, self._likest(at, frame, at, apart)), 1.0)])
+        apart = math.ceil(_OTHER_MOMENT_S * self._clips[at].fps)
+        others = self._lenders[at][np.abs(self._lenders[at] - frame) >= apart]
+        likest = self._cut(at, self._likest(at, frame, at, others))
+        return self._painted(at, frame, [(likest, 1.0)], apart)
 
     def _drawn(self, rng: np.random.Generator) -> tuple[int, int]:
         at = int(rng.choice(len(self._clips), p=self._share))
         return at, int(rng.choice(self._pairs[at]))
 
     def _painted(
-        self, at: int, frame: int, sources: list[tuple[MouthSource, float]]
+        self, at: int, frame: int, sources: Shares, apart: int | None
     ) -> tuple[Layers, U8]:
+        """apart: frames between this one and those of the consensus; None: there is none."""
         track, picture = self._clips[at].track, self._read(at, frame)
+        consensus = [] if apart is None else self._consensus(at, frame, apart)
         layers = self._compositors[at].layers(
-            picture, track.placement(frame), track.expression[frame], sources, guided=True
-        )
+            picture, track.placement(frame), track.expression[frame], sources, consensus,
+            guided=True,
+        )  # fmt: skip
         assert layers is not None, "a usable frame has its face inside the picture"
         return layers, color.i420_region_to_rgb(picture, *layers.box)
+
+    def _consensus(self, at: int, frame: int, apart: int) -> Shares:
+        clip, selector = self._clips[at], self._selectors[at]
+        expression = Expression(clip.track.expression[frame], Lips(0, 0, 0), True, 0)
+        cost = selector.emission(MatchedFrame(0, frame, expression))
+        away = np.abs(clip.source_frames - frame) >= apart
+        rows = np.flatnonzero(away)
+        return [(clip.sources[rows[k]], share) for k, share in selector.consensus(cost[away])]
 
     def _read(self, clip: int, frame: int) -> U8:
         if clip not in self._decoders:
@@ -139,7 +156,8 @@ class Person:
 
     def _likest(self, at: int, frame: int, clip: int, lenders: NDArray[np.int64]) -> int:
         """Of these frames of `clip`, the one whose mouth is likest to that of a frame of `at`."""
-        forms, own = self._readings[clip]
+        alike = self._selectors[clip].alike
+        forms, own = alike.forms, alike.own
         apart = (
             self._clips[clip].track.expression[lenders] - self._clips[at].track.expression[frame]
         ) @ forms.T
@@ -152,14 +170,6 @@ class Person:
         return cut_source(rgb, self._clips[clip].track.placement(frame), self._mesh)
 
 
-def _readings(clip: Target) -> tuple[F32, F32]:
-    """By what the engine would tell like mouths of this clip: forms and own of `Resemblance`."""
-    alike = clip.alike or by_shape(
-        clip.track.expression, clip.track.pose.angles_deg(), clip.source_frames, face_model()
-    )
-    return alike.forms, alike.own
-
-
 @dataclass(frozen=True, slots=True)
 class Variation:
     """One change of face, skin, light and lens, the same for all pictures of an example."""
@@ -169,13 +179,15 @@ class Variation:
     gamma: F32  # f32 [3]
     gain: F32  # f32 [3]
     blur_px: float
-    tilt: F32  # f32 [3, 3], levels: light of the lips off that of the skin, as 1, x, y by colour
+    # f32 [2, 3, 3], levels: light of the lips and of the consensus off that of the skin, as 1, x, y
+    # by colour
+    tilt: F32
 
     @classmethod
     def none(cls) -> Variation:
         """The face as it is."""
         bend = np.zeros((*CROP_SHAPE, 2), np.float32)
-        one, off = np.ones(3, np.float32), np.zeros((3, 3), np.float32)
+        one, off = np.ones(3, np.float32), np.zeros((2, 3, 3), np.float32)
         return cls(bend, np.eye(3, dtype=np.float32), one, one, 0.0, off)
 
     @classmethod
@@ -191,28 +203,35 @@ class Variation:
             np.exp(rng.normal(0, 0.25) + rng.normal(0, 0.06, 3)).astype(np.float32),
             np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.06, 3)).astype(np.float32),
             float(rng.uniform(0.4, 2.0)) if rng.random() < 0.35 else 0.0,
-            (
-                tilted * rng.normal(0, 1, (3, 1)) * [[5], [6], [6]] * rng.normal(1, 0.2, (3, 3))
-            ).astype(np.float32),
+            np.stack([tilted * size * _light(rng) for size in (1.0, 0.5)]).astype(np.float32),
         )
 
     def apply(self, layers: Layers, real: U8) -> tuple[U8, U8]:
-        """Crops u8 [h, w, 6] of what was painted and u8 [h, w, 3] of the real patch."""
+        """Crops u8 [h, w, 9] of what was painted and u8 [h, w, 3] of the real patch."""
         crop = layers.crop
         assert crop is not None, "the layers are guided"
-        bent = crop.inward() + self.bend * np.float32(crop.step)
+        bent = (crop.inward() + self.bend * np.float32(crop.step)).astype(np.float32)
         both = np.concatenate([layers.painted, layers.guides, real], axis=2)
-        stack = remap(np.ascontiguousarray(both), bent.astype(np.float32))
-        painted, truth = self._recoloured(stack[..., :3]), self._recoloured(stack[..., 6:])
-        opacity = stack[..., 3:4].astype(np.float32) / 255
+        stack = remap(np.ascontiguousarray(both), bent)
+        lips, guides = stack[..., :3], stack[..., 3:6]
+        agreed = lips
+        if layers.consensus is not None:
+            size = np.array(layers.consensus.shape[1::-1]) / real.shape[1::-1]
+            layer = remap(layers.consensus, (bent * size).astype(np.float32))
+            agreed = blend(np.ascontiguousarray(lips), layer, np.ascontiguousarray(guides[..., 0]))
+        pictures = [self._recoloured(one) for one in (lips, agreed, stack[..., 6:])]
+        opacity = guides[..., :1].astype(np.float32) / 255
         down, across = (np.linspace(-1, 1, n, dtype=np.float32) for n in CROP_SHAPE)
-        light = self.tilt[0] + across[:, None] * self.tilt[1] + down[:, None, None] * self.tilt[2]
-        painted += opacity * light * (painted / 128)
+        for one, tilt in zip(pictures, self.tilt, strict=False):
+            light = tilt[0] + across[:, None] * tilt[1] + down[:, None, None] * tilt[2]
+            one += opacity * light * (one / 128)
+        if layers.consensus is None:
+            pictures[1] = pictures[0]
         if self.blur_px:
             spread = (self.blur_px, self.blur_px, 0)
-            painted, truth = gaussian_filter(painted, spread), gaussian_filter(truth, spread)
-        seen = np.concatenate([_bytes(painted), stack[..., 3:6]], axis=2)
-        return seen, _bytes(truth)
+            pictures = [gaussian_filter(one, spread) for one in pictures]
+        painted, other, truth = (_bytes(one) for one in pictures)
+        return np.concatenate([painted, guides, other], axis=2), truth
 
     def _recoloured(self, picture: U8) -> F32:
         values = (picture.astype(np.float32) / 255) @ self.mixing.T
@@ -255,12 +274,17 @@ def _smooth(coarse: F32) -> F32:
     return np.einsum("mh,nhc->nmc", weights[1], rows)
 
 
+def _light(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Levels by 1, x and y, and colour, [3, 3]."""
+    return rng.normal(0, 1, (3, 1)) * [[5], [6], [6]] * rng.normal(1, 0.2, (3, 3))
+
+
 def _bytes(values: F32) -> U8:
     return np.clip(values + np.float32(0.5), 0, 255).astype(np.uint8)
 
 
 def as_crops(examples: Sequence[Example]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Examples as one batch: seen u8 [B, 2, 6, h, w] and truth u8 [B, 2, 3, h, w]."""
+    """Examples as one batch: seen u8 [B, 2, 9, h, w] and truth u8 [B, 2, 3, h, w]."""
     seen = np.stack([e.seen for e in examples]).transpose(0, 1, 4, 2, 3)
     truth = np.stack([e.truth for e in examples]).transpose(0, 1, 4, 2, 3)
     return np.ascontiguousarray(seen), np.ascontiguousarray(truth)

@@ -79,7 +79,7 @@ def loader(people: Sequence[Person], options: RendererTraining) -> Any:
 
 
 class RendererTrainer:
-    """One run over batches of seen u8 [B, 2, 6, h, w] and truth u8 [B, 2, 3, h, w]."""
+    """One run over batches of seen u8 [B, 2, 9, h, w] and truth u8 [B, 2, 3, h, w]."""
 
     def __init__(self, net: RendererNet, options: RendererTraining) -> None:
         import torch
@@ -107,7 +107,7 @@ class RendererTrainer:
         seen, truth = seen[:, 1].to(device).float() / 255, truth[:, 1].to(device).float() / 255
         with torch.no_grad():
             ours = mended(net, seen, seen[:, :3])
-            found = losses.picture_losses(ours, truth, seen[:, 3:])
+            found = losses.picture_losses(ours, truth, seen[:, 3:6])
         return sum(getattr(self.weights, name) * float(value) for name, value in found.items())
 
     def step(
@@ -131,7 +131,7 @@ class RendererTrainer:
         with torch.no_grad():
             before = mended(self.net, first, first[:, :3])
         ours = mended(self.net, second, before)
-        guides = second[:, 3:]
+        guides = second[:, 3:6]
         found = losses.picture_losses(ours, truth[:, 1], guides)
         weight = losses.loss_weights(guides)[0]
         found["motion"] = losses.motion_loss(ours, before, truth[:, 1], truth[:, 0], weight)
@@ -159,14 +159,17 @@ class RendererTrainer:
 
 
 def mended(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-    """The crop f32 [B, 3, h, w] that `engine.renderer` would make of seen f32 [B, 6, h, w], not
+    """The crop f32 [B, 3, h, w] that `engine.renderer` would make of seen f32 [B, 9, h, w], not
     sharpened: trained with that in the loop, a network weaves a grid to have its edges."""
     import torch
 
+    from lipstream.engine.renderer_torch import fused
+
     stack = torch.cat([seen, previous], 1).contiguous(memory_format=torch.channels_last)
     with torch.autocast(seen.device.type, torch.bfloat16, computes_in_bf16(seen.device.type)):
-        difference = net(stack)
-    return (seen[:, :3] + difference.float() * seen[:, 3:4]).clamp(0, 1)
+        gates = net(stack)
+    difference = fused(gates.float(), seen[:, :3], seen[:, 6:9])
+    return (seen[:, :3] + difference * seen[:, 3:4]).clamp(0, 1)
 
 
 def people_of(data: Path, cache: Path, report: Report) -> list[Person]:

@@ -56,3 +56,13 @@ def test_in_the_gap_windows_count_more_than_pixels() -> None:
     pixel, window = loss_weights(guides(True))
     lips, gap = (0, 0, 100, 90), (0, 0, 130, 130)
     assert pixel[gap] < pixel[lips] == window[lips] < window[gap]
+
+
+def test_strength_is_silent_where_it_is_right() -> None:
+    """A slope as steep at the aim as far from it would drown the other losses."""
+
+    def off_by(share: float) -> float:
+        wider = 0.5 + (teeth(0) - 0.5) * (1 + share)
+        return float(picture_losses(wider, teeth(0), guides(False))["strength"])
+
+    assert off_by(0.3) > 50 * off_by(0.03) > 0

@@ -52,7 +52,7 @@ def moved(place: Placement, x: float, y: float, zoom: float) -> Placement:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6), lively=st.sampled_from([0.0, 1.0, 3.0]), guided=st.booleans(),
-    fading=st.booleans(), x=st.sampled_from([0.0, -70.0, 55.0, 400.0]),
+    fading=st.booleans(), agreed=st.booleans(), x=st.sampled_from([0.0, -70.0, 55.0, 400.0]),
     zoom=st.sampled_from([1.0, 0.6, 2.5]),
 )  # fmt: skip
 def test_equal_to_the_steps(
@@ -62,6 +62,7 @@ def test_equal_to_the_steps(
     lively: float,
     guided: bool,
     fading: bool,
+    agreed: bool,
     x: float,
     zoom: float,
 ) -> None:
@@ -71,7 +72,13 @@ def test_equal_to_the_steps(
     wanted = expression_of(rng, lively)
     first, second = (loaded.sources[i] for i in rng.integers(len(loaded.sources), size=2))
     sources = [(first, 0.3), (second, 0.7)] if fading else [(first, 1.0)]
-    got, expected = (one.layers(background, place, wanted, sources, guided=guided) for one in both)
+    others = (
+        [loaded.sources[i] for i in rng.integers(len(loaded.sources), size=3)] if agreed else []
+    )
+    shares = list(zip(others, (0.2, 0.5, 0.3), strict=False))
+    got, expected = (
+        one.layers(background, place, wanted, sources, shares, guided=guided) for one in both
+    )
     if expected is None:
         assert got is None
         return
@@ -85,6 +92,10 @@ def test_equal_to_the_steps(
     if guided:
         assert got.guides is not None
         np.testing.assert_array_equal(got.guides, expected.guides)
+    assert (got.consensus is None) == (expected.consensus is None) == (not (guided and agreed))
+    if got.consensus is not None and expected.consensus is not None:
+        assert np.abs(got.consensus.astype(int) - expected.consensus).max() <= 1
+        assert (got.consensus != expected.consensus).mean() < 1e-4
 
 
 def test_a_drawn_mouth_is_among_the_examples(

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from lipstream.calibration.bundle import note_sharpen
 from lipstream.engine.errors import TargetError
 from lipstream.engine.pipeline import Engine
-from lipstream.engine.renderer import SHARPEN, shipped_model
+from lipstream.engine.renderer import SHARPEN_ALONE, shipped_model
 from lipstream.engine.target import load_target, sha256_of
 
 FILES = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
@@ -52,7 +52,7 @@ def test_a_sound_bundle_loads(target: Path) -> None:
 
 
 def test_what_calibration_found_of_sharpness_is_read(copy: Path) -> None:
-    assert load_target(copy).sharpen == SHARPEN
+    assert load_target(copy).sharpen == SHARPEN_ALONE
     note_sharpen(copy, 0.25, shipped_model().safetensors)
     assert load_target(copy).sharpen == 0.25
     engine = Engine(load_target(copy))
@@ -61,9 +61,9 @@ def test_what_calibration_found_of_sharpness_is_read(copy: Path) -> None:
 
 def test_sharpness_found_for_other_weights_is_not_used(copy: Path) -> None:
     note_sharpen(copy, 0.25, copy / "sources.safetensors")
-    assert load_target(copy).sharpen == SHARPEN
+    assert load_target(copy).sharpen == SHARPEN_ALONE
     seal(copy, lambda info: info.pop("sharpen_for"))  # a bundle of before
-    assert load_target(copy).sharpen == SHARPEN
+    assert load_target(copy).sharpen == SHARPEN_ALONE
     shutil.copy(shipped_model().safetensors, copy / "renderer.safetensors")
     note_sharpen(copy, 0.5, copy / "renderer.safetensors")
     assert load_target(copy).sharpen == 0.5

@@ -290,13 +290,57 @@ def test_nobody_falls_back_in_silence(kernels, monkeypatch, caplog):
 
 def test_a_crop_on_whole_pixels_is_copied():
     picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    seen, planes = crop.crop_in(picture, picture[::-1], None, (3.0, 2.0, 1.0), (6, 8))
+    place, shape = (3.0, 2.0, 1.0), (6, 8)
+    seen, planes = crop.crop_in(picture, picture[::-1], None, None, place, shape)
+    own = picture[2:8, 3:11].transpose(2, 0, 1)
     np.testing.assert_array_equal(seen[..., :3], picture[2:8, 3:11])
     np.testing.assert_array_equal(seen[..., 3:], picture[::-1][2:8, 3:11])
-    np.testing.assert_allclose(planes[6:] * 255, picture[2:8, 3:11].transpose(2, 0, 1), atol=1e-4)
-    before = np.full((6, 8, 3), 51, np.uint8)
-    _, planes = crop.crop_in(picture, picture, before, (3.0, 2.0, 1.0), (6, 8))
-    np.testing.assert_allclose(planes[6:], 0.2, atol=1e-6)
+    np.testing.assert_allclose(planes[6:9] * 255, own, atol=1e-4)
+    np.testing.assert_allclose(planes[9:] * 255, own, atol=1e-4)
+    before = np.full((*shape, 3), 51, np.uint8)
+    _, planes = crop.crop_in(picture, picture, None, before, place, shape)
+    np.testing.assert_allclose(planes[9:], 0.2, atol=1e-6)
+
+
+def test_a_smaller_consensus_lies_on_the_same_face_where_the_layer_is_opaque():
+    down, across = np.mgrid[:24, :32].astype(np.float32) + 0.5
+    picture = np.stack([4 * across, 4 * down, 0 * down], -1).astype(np.uint8)
+    small = picture.reshape(12, 2, 16, 2, 3).mean((1, 3)).astype(np.uint8)
+    guides = np.zeros_like(picture)
+    guides[:, 16:, 0] = 255
+    place, shape = (4.0, 4.0, 1.5), (10, 15)
+    seen, planes = crop.crop_in(picture, guides, 255 - small, None, place, shape)
+    opaque = seen[..., 3] == 255
+    assert opaque.any() and (seen[..., 3] == 0).any()
+    agreed = np.round(planes[6:9] * 255).transpose(1, 2, 0).astype(int)
+    assert np.abs(agreed[opaque] - (255 - seen[..., :3][opaque].astype(int))).max() <= 3
+    clear = seen[..., 3] == 0
+    np.testing.assert_array_equal(agreed[clear], seen[..., :3][clear])
+
+
+def test_gates_take_parts_of_the_consensus():
+    rng = np.random.default_rng(0)
+    planes = rng.uniform(0, 1, (12, 20, 24)).astype(np.float32)
+    apart = planes[6:9] - planes[:3]
+
+    def taken(*gates):
+        every = np.broadcast_to(np.float32(gates)[:, None, None], (3, 20, 24))
+        return crop.fused(every.copy(), planes)
+
+    np.testing.assert_allclose(taken(1, 1, 0), apart, atol=1e-6)
+    coarse, fine = taken(1, 0, 0), taken(0, 1, 0)
+    np.testing.assert_allclose(coarse + fine, apart, atol=1e-6)
+    assert np.abs(np.diff(coarse)).mean() < 0.1 * np.abs(np.diff(fine)).mean()
+    np.testing.assert_array_equal(taken(0, 0, 0), 0)
+    np.testing.assert_array_equal(taken(2, -1, 0), coarse)
+    # The third sharpens what was painted: from it alone, and as much at most as it has.
+    np.testing.assert_array_equal(taken(0, 0, 5), taken(0, 0, 1))
+    np.testing.assert_allclose(taken(0, 0, -9), -0.5 * taken(0, 0, 1), atol=1e-6)
+    flat = planes.copy()
+    flat[:3] = 0.3
+    assert (
+        np.abs(crop.fused(np.ones((3, 20, 24), np.float32), flat) - (flat[6:9] - 0.3)).max() < 1e-6
+    )
 
 
 def test_a_difference_is_added_by_opacity_and_rounded():
@@ -304,7 +348,7 @@ def test_a_difference_is_added_by_opacity_and_rounded():
     guides = np.repeat(opacity[..., None], 3, axis=2)
     for difference in (-128, -37, -1, 0, 1, 90, 127):
         picture = np.full((16, 16, 3), 120, np.uint8)
-        seen, _ = crop.crop_in(picture, guides, None, (0.0, 0.0, 1.0), (16, 16))
+        seen, _ = crop.crop_in(picture, guides, None, None, (0.0, 0.0, 1.0), (16, 16))
         values = np.full((3, 16, 16), difference / 255, np.float32)
         mended = crop.crop_out(values, seen, picture, guides, (0.0, 0.0, 1.0))
         exact = np.floor(120 + difference * opacity.astype(np.float64) / 255 + 0.5)
@@ -337,9 +381,9 @@ def test_a_difference_keeps_away_from_what_is_drawn_in_the_gap():
 def test_crop_arguments_are_checked():
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(UsageError, match="place"):
-        crop.crop_in(picture, picture, None, (0.0, float("nan"), 1.0), (4, 4))
+        crop.crop_in(picture, picture, None, None, (0.0, float("nan"), 1.0), (4, 4))
     with pytest.raises(UsageError, match=r"guides.*\[4, 4, 3\]"):
-        crop.crop_in(picture, picture[:2], None, (0.0, 0.0, 1.0), (4, 4))
-    seen, planes = crop.crop_in(picture, picture, None, (0.0, 0.0, 1.0), (4, 4))
+        crop.crop_in(picture, picture[:2], None, None, (0.0, 0.0, 1.0), (4, 4))
+    seen, planes = crop.crop_in(picture, picture, None, None, (0.0, 0.0, 1.0), (4, 4))
     with pytest.raises(UsageError, match="written in place"):
         crop.crop_out(planes[:3], seen, np.zeros((4, 8, 3), np.uint8)[:, ::2], picture, (0, 0, 1))

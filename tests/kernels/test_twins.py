@@ -167,19 +167,26 @@ def test_blend(seed, w, h, as_float, matched):
     st.integers(1, 30),
     st.tuples(st.integers(1, 12), st.integers(1, 12)),
     st.booleans(),
+    st.booleans(),
 )
-def test_crop_in_and_out(seed, w, h, shape, first):
+def test_crop_in_and_out(seed, w, h, shape, first, agreed):
     random = np.random.default_rng(seed)
     picture, guides = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
     guides[random.random((h, w)) < 0.3] = 0
     guides[: random.integers(0, h + 1)] = 0
     previous = None if first else random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    size = random.integers(1, 30, 2)
+    consensus = random.integers(0, 256, (*size, 3), dtype=np.uint8) if agreed else None
     place = (*random.uniform(-5, 20, 2), random.uniform(0.1, 5))
-    expected, expected_planes = reference.crop_in(picture, guides, previous, place, shape)
-    seen, planes = compiled.crop_in(picture, guides, previous, place, shape)
+    given = (picture, guides, consensus, previous, place, shape)
+    expected, expected_planes = reference.crop_in(*given)
+    seen, planes = compiled.crop_in(*given)
     np.testing.assert_array_equal(seen, expected)
     np.testing.assert_array_equal(planes, expected_planes)
-    difference = random.normal(0, 0.4, (3, *shape)).astype(np.float32)
+    gates = random.normal(0.4, 0.6, (3, *shape)).astype(np.float32)
+    difference = compiled.fused(gates, planes)
+    np.testing.assert_array_equal(difference, reference.fused(gates, planes))
+    difference += random.normal(0, 0.4, difference.shape).astype(np.float32)
     np.testing.assert_array_equal(
         compiled.sharpened(difference, seen, 0.65), reference.sharpened(difference, seen, 0.65)
     )
