@@ -27,7 +27,7 @@ def folder(target: Path, tmp_path: Path) -> Path:
 
 
 def untrained(path: Path) -> Path:
-    """A universal renderer with everything still to learn: a constant shadow on every mouth."""
+    """A universal renderer with much to learn: every gate a fifth too low, so mouths are soft."""
     from lipstream.calibration.pretrain.export_renderer import save_weights
     from lipstream.engine.renderer_torch import load_net
 
@@ -64,8 +64,8 @@ def test_a_gain_is_kept_and_the_engine_takes_it(folder: Path, tmp_path: Path) ->
     assert (adapted != universal).any()
 
 
-def test_a_loss_is_not_kept(folder: Path) -> None:
-    figures = adapt(folder, nothing, AdaptOptions(rate=0.5, **{**QUICK, "least_gain": 0.005}))
+def test_what_gains_nothing_is_not_kept(folder: Path) -> None:
+    figures = adapt(folder, nothing, AdaptOptions(rate=1e-9, **{**QUICK, "least_gain": 0.005}))
     assert not figures["kept"] and not (folder / WEIGHTS).exists()
     assert "the universal renderer was as good" in figures["told"]
 
