@@ -42,7 +42,20 @@ def nothing(what: str, share: float) -> None:
     assert what and 0 <= share <= 1
 
 
-def test_a_gain_is_kept_and_the_engine_takes_it(folder: Path, tmp_path: Path) -> None:
+def judged(monkeypatch: pytest.MonkeyPatch, after: dict[str, float]) -> list[dict[str, float]]:
+    """What painted mouths are found to be, before and after: a photo has no consensus, so gates
+    change nothing but its sharpness, and by that alone nothing is judged."""
+    from lipstream.calibration.likeness import Judge
+
+    told = [{"psnr_db": 30.0, "ssim": 0.8, "sharpness": 1.0}, after]
+    monkeypatch.setattr(Judge, "figures", lambda *_: told.pop(0))
+    return told
+
+
+def test_a_gain_is_kept_and_the_engine_takes_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, {"psnr_db": 31.0, "ssim": 0.82, "sharpness": 1.0})
     figures = adapt(
         folder, nothing, AdaptOptions(universal=untrained(tmp_path), rate=2e-3, **QUICK)
     )
@@ -90,11 +103,7 @@ def test_only_what_comes_nearer_to_the_camera_is_kept(
     sharpness: float,
     kept: bool,
 ) -> None:
-    from lipstream.calibration.likeness import Judge
-
-    told = [{"psnr_db": 30.0, "ssim": 0.8, "sharpness": 1.0}]
-    told.append({"psnr_db": psnr_db, "ssim": ssim, "sharpness": sharpness})
-    monkeypatch.setattr(Judge, "figures", lambda *_: told.pop(0))
+    told = judged(monkeypatch, {"psnr_db": psnr_db, "ssim": ssim, "sharpness": sharpness})
     figures = adapt(
         folder, nothing, AdaptOptions(universal=untrained(tmp_path), rate=2e-3, **QUICK)
     )
