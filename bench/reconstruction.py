@@ -183,7 +183,7 @@ def summary_of(per_clip: Sequence[Mapping[str, Way]]) -> dict[str, dict[str, dic
 def _sources(target: Target, frames: Sequence[int]) -> Mapping[int, tuple[Shares, Shares]]:
     """The mouths that the engine would lend to each frame, and those of the consensus, were none
     to be had nearby in time."""
-    engine = Engine(target, background="sequential")
+    engine = Engine(target, background="sequential", renderer="none")
     selector, track, fade = engine.selector, target.track, Fade()
     search, chosen, consensus = selector.search.init(), [], []
     for place, index in enumerate(frames):

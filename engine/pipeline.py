@@ -188,9 +188,7 @@ class Engine:
 
     @stage("sources")
     def consensus(self, cost: F32) -> list[tuple[MouthSource, float]]:
-        """What the renderer sees beside them, by the selector's emission f32 [S]."""
-        if self.renderer is None:
-            return []
+        """What a renderer sees beside them, by the selector's emission f32 [S]."""
         return [(self.target.sources[s], share) for s, share in self.selector.consensus(cost)]
 
     def session(self) -> Session:
@@ -364,10 +362,12 @@ class Session:
                 mended = None
             elif target.track.paintable[item.background]:
                 wanted = item.expression.coefficients
+                others = []
+                if engine.renderer is not None:
+                    others = engine.consensus(engine.selector.emission(item))
                 painting = engine.compositor.paint(
-                    backdrop, placement, wanted, engine.shares(fade, wanted),
-                    engine.consensus(engine.selector.emission(item)), mended,
-                )  # fmt: skip
+                    backdrop, placement, wanted, engine.shares(fade, wanted), others, mended
+                )
                 picture, mended = painting.frame, painting.mended
             else:
                 mended = None
