@@ -11,24 +11,24 @@ nearer to the camera's in PSNR and SSIM together, and farther in neither, the un
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import time
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from lipstream.calibration import bundle
+from lipstream.engine.ahead import ahead
 from lipstream.engine.errors import UsageError
 from lipstream.engine.renderer import load_renderer, shipped_model
 
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
 Report = Callable[[str, float], None]
 WEIGHTS: Final = "renderer.safetensors"
 # What other frames of the same footage would change in each figure: less is neither gain nor loss.
@@ -114,7 +114,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     shared_weights = {name: value.clone() for name, value in trainer.mean.items()}
     weights, waited = None, 0
     report("adapting the renderer", 0.0)
-    batches = _ahead(lambda: _batch(learned, options.batch, rng))
+    batches = ahead(_batch(learned, options.batch, rng) for _ in itertools.count())
     while trainer.steps_done < options.steps and waited < options.patience:
         spent = (time.monotonic() - began) / options.time_limit_s
         trainer.step(*next(batches), max(spent, trainer.steps_done / options.steps))
@@ -162,16 +162,6 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
         f"{gains['psnr_db']:+.2f} dB, SSIM {gains['ssim']:+.3f}"
     )
     return {**_figures(began, steps, scores, told), "kept": True}
-
-
-def _ahead(make: Callable[[], T]) -> Generator[T, None, None]:
-    """What `make` gives, without end, the next one being made meanwhile in a thread."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(make)
-        while True:
-            made = coming.result()
-            coming = thread.submit(make)
-            yield made
 
 
 def _batch(person: Any, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

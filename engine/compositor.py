@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipstream.engine.face_model import (
     INNER_LOWER_LIP,
@@ -78,6 +80,13 @@ class Layers:
     consensus: U8 | None = None  # u8 [h', w', 3], the patch's lip layer by the consensus' sources
 
 
+class Drawing(NamedTuple):
+    """A frame whose mouth is not mended yet."""
+
+    frame: U8  # u8 [h*3/2, w] I420; with a renderer, its mouth is the background's still
+    layers: Layers | None  # None where the face lies outside the frame
+
+
 @dataclass(frozen=True, slots=True)
 class Painting:
     """One frame."""
@@ -121,7 +130,6 @@ class Compositor:
                 light=_LIGHT, still_px=_STILL_PX, seam_depth=_SEAM_DEPTH,
             )  # fmt: skip
 
-    @stage("composite")
     def paint(
         self,
         background: U8,
@@ -131,30 +139,52 @@ class Compositor:
         consensus: Shares = (),
         previous: U8 | None = None,
     ) -> Painting:
-        """One frame.
+        """One frame: what is drawn of it (`draw`), finished (`finish`)."""
+        return self.finish(
+            self.draw(background, placement, expression, sources, consensus), previous
+        )
+
+    @stage("composite")
+    def draw(
+        self,
+        background: U8,
+        placement: Placement,
+        expression: F32,
+        sources: Shares,
+        consensus: Shares = (),
+    ) -> Drawing:
+        """All of a frame that does not depend on the frame before.
 
         background u8 [h*3/2, w] I420 and its face; expression f32 [K] wanted; the sources (more
         than one while one fades into the next); consensus: what a renderer, if there is one, may
-        also learn the mouth's looks from; previous: the `mended` of the frame before.
+        also learn the mouth's looks from.
         """
         guided = self._renderer is not None
         frame = None if guided else np.empty_like(background)
         layers = self.layers(
             background, placement, expression, sources, consensus, guided=guided, frame=frame
         )
+        if frame is None or layers is None:
+            frame = background.copy()
+        return Drawing(frame, layers)
+
+    @stage("composite")
+    def finish(self, drawing: Drawing, previous: U8 | None = None) -> Painting:
+        """Mend the mouth and lay it into the drawing's frame, which is the painting's from now on.
+
+        previous: the `mended` of the frame before.
+        """
+        frame, layers = drawing.frame, drawing.layers
         if layers is None:
-            empty = np.zeros((0, 0), np.uint8)
-            return Painting(background.copy(), (0, 0, 0, 0), empty, None)
-        if frame is not None:
+            return Painting(frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8), None)
+        if self._renderer is None:
             return Painting(frame, layers.box, layers.mask, None)
-        assert self._renderer is not None and layers.guides is not None and layers.crop is not None
+        assert layers.guides is not None and layers.crop is not None, "drawn with a renderer"
         mended = self._renderer.mend(
             layers.painted, layers.guides, layers.consensus, layers.crop, previous
         )
-        frame = background.copy()
-        x0, y0 = layers.box[:2]
         with stage("color"):
-            color.rgb_region_into_i420(layers.painted, frame, x0, y0, layers.mask)
+            color.rgb_region_into_i420(layers.painted, frame, *layers.box[:2], layers.mask)
         return Painting(frame, layers.box, layers.mask, mended)
 
     @stage("warp")
@@ -354,8 +384,7 @@ def _on_texture(canonical: F32) -> F32:
 
 def mask_texture(mesh: FaceMesh) -> U8:
     """Opacity of the lip layer on the resting canonical face, u8 [232, 256, 1]."""
-    rest = mesh.model.mean[:, :2]
-    distance = distance_outside(_texture_points(), rest[list(LIP_OUTLINE)]).reshape(_TEXTURE_SHAPE)
+    distance = _texture_distance(mesh.model.mean[list(LIP_OUTLINE), :2], LIP_REACH)
     t = np.clip((distance - _MASK_CORE) / (LIP_REACH - _MASK_CORE), 0, 1)
     return ((1 - t * t * (3 - 2 * t)) * 255 + 0.5).astype(np.uint8)[..., None]
 
@@ -365,15 +394,22 @@ def seam_texture(mesh: FaceMesh) -> U8:
     rest = mesh.model.mean[:, :2]
     line = (rest[list(INNER_UPPER_LIP)] + rest[list(INNER_LOWER_LIP)]) / 2
     thin = np.concatenate([line + [0, -1e-4], line[::-1] + [0, 1e-4]])
-    distance = distance_outside(_texture_points(), thin).reshape(_TEXTURE_SHAPE)
+    distance = _texture_distance(thin, 3 * _SEAM_WIDTH)  # there it is less than a level
     return (np.exp(-((distance / _SEAM_WIDTH) ** 2)) * 255 + 0.5).astype(np.uint8)[..., None]
 
 
-def _texture_points() -> F32:
-    rows, columns = _TEXTURE_SHAPE
-    x = (np.arange(columns) + 0.5) / _TEXTURE_PX + _TEXTURE_ORIGIN[0]
-    y = (np.arange(rows) + 0.5) / _TEXTURE_PX + _TEXTURE_ORIGIN[1]
-    return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32)
+def _texture_distance(outline: F32, reach: float) -> NDArray[np.float64]:
+    """Distance of the texture's pixels to an outline [m, 2], 0 inside; farther than `reach` from
+    all of it, infinity."""
+    low, high = _on_texture(outline.min(0) - reach), _on_texture(outline.max(0) + reach)
+    x0, y0 = np.floor(low).astype(int)
+    x1, y1 = np.ceil(high).astype(int)
+    y, x = np.mgrid[y0:y1, x0:x1]
+    points = (np.stack([x, y], -1) + 0.5) / _TEXTURE_PX + np.array(_TEXTURE_ORIGIN)
+    distance = np.full(_TEXTURE_SHAPE, np.inf)
+    near = distance_outside(points.reshape(-1, 2), outline)
+    distance[y0:y1, x0:x1] = near.reshape(points.shape[:2])
+    return distance
 
 
 def _new_closure(source: F32, target: F32) -> float:

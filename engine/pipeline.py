@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from lipstream.engine.ahead import ahead
+from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.background import Background, Walk, follow
-from lipstream.engine.compositor import Compositor, MouthSource
+from lipstream.engine.compositor import Compositor, Drawing, MouthSource
 from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
 from lipstream.engine.errors import UsageError
 from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, face_model
@@ -92,6 +95,15 @@ class SessionState(NamedTuple):
     sound: F32  # f32 [samples], from `sound_start`
     sound_start: int
     next_frame: int  # to ask for
+
+
+class _Draft(NamedTuple):
+    """A frame before what depends on the one before it."""
+
+    walk: Walk
+    fade: Fade
+    backdrop: U8 | None  # u8 [h*3/2, w] I420; None: the last picture again
+    drawing: Drawing | None  # None: the backdrop as it is
 
 
 class Engine:
@@ -345,45 +357,61 @@ class Session:
         if not selected:
             return [], state
         engine = self.engine
-        target, fps = engine.target, engine.target.fps
+        fps = engine.target.fps
         frames: list[VideoFrame] = []
-        walk, fade, mended = state.walk, state.fade, state.mended
         sound, start = state.sound, state.sound_start
-        for choice in selected:
-            item = choice.matched
-            walk = follow(walk, item.background, len(target.track))
-            fade = fade.to(choice.source)
-            if paint or self._shown is None:
-                backdrop, placement = engine._backdrop.paint(walk, self._decoder)
-                picture = backdrop
-            else:
-                picture = self._shown
-            if picture is self._shown:
-                mended = None
-            elif target.track.paintable[item.background]:
-                wanted = item.expression.coefficients
-                others = []
-                if engine.renderer is not None:
-                    others = engine.consensus(engine.selector.emission(item))
-                painting = engine.compositor.paint(
-                    backdrop, placement, wanted, engine.shares(fade, wanted), others, mended
-                )
-                picture, mended = painting.frame, painting.mended
-            else:
-                mended = None
-            self._shown = picture
+        drafts = self._drafts(state, selected, paint)
+        # Drawing and mending take about as long: of several frames, the next is drawn meanwhile.
+        if len(selected) > 1 and engine.renderer is not None and usable_cores() > 1:
+            drafts = ahead(drafts)
+        for choice, draft in zip(selected, drafts, strict=True):
+            item, mended = choice.matched, None
+            if draft.backdrop is not None:
+                self._shown = draft.backdrop
+            if draft.drawing is not None:
+                painting = engine.compositor.finish(draft.drawing, state.mended)
+                self._shown, mended = painting.frame, painting.mended
+            state = state._replace(walk=draft.walk, fade=draft.fade, mended=mended)
             until = frame_sample(item.frame_index + 1, fps)
             own = sound[: until - start]
             chunk = AudioChunk(own, start)
             sound, start = sound[len(own) :], start + len(own)
+            assert self._shown is not None, "the first is always drawn"
             frames.append(
                 VideoFrame(
-                    picture, item.frame_index, fps, chunk, item.background, item.expression.speech
-                )
+                    self._shown,
+                    item.frame_index,
+                    fps,
+                    chunk,
+                    item.background,
+                    item.expression.speech,
+                )  # fmt: skip
             )
-        return frames, state._replace(
-            walk=walk, fade=fade, mended=mended, sound=sound, sound_start=start
-        )
+        return frames, state._replace(sound=sound, sound_start=start)
+
+    def _drafts(
+        self, state: SessionState, selected: list[SelectedSource], paint: bool
+    ) -> Generator[_Draft, None, None]:
+        """Each frame drawn as far as it does not depend on the one before."""
+        engine, track = self.engine, self.engine.target.track
+        walk, fade, first = state.walk, state.fade, self._shown is None
+        for choice in selected:
+            item = choice.matched
+            walk = follow(walk, item.background, len(track))
+            fade = fade.to(choice.source)
+            backdrop = drawing = None
+            if paint or first:
+                first = False
+                backdrop, placement = engine._backdrop.paint(walk, self._decoder)
+                if track.paintable[item.background]:
+                    wanted = item.expression.coefficients
+                    others = []
+                    if engine.renderer is not None:
+                        others = engine.consensus(engine.selector.emission(item))
+                    drawing = engine.compositor.draw(
+                        backdrop, placement, wanted, engine.shares(fade, wanted), others
+                    )
+            yield _Draft(walk, fade, backdrop, drawing)
 
 
 def _reach(track: Track, opening: F32, kind: str) -> float:

@@ -200,18 +200,13 @@ def jaw_drop(model: FaceModel, expression: F32) -> float:
 
 def distance_outside(points: F32, polygon: F32) -> F32:
     """Distance of f64 [n, 2] to a closed polygon [m, 2], 0 inside it."""
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    along = end - start
-    relative = points[:, None] - start
-    t = np.clip((relative * along).sum(-1) / (along * along).sum(-1), 0, 1)
-    nearest = np.linalg.norm(relative - t[..., None] * along, axis=-1).min(1)
-    py = points[:, None, 1]
-    crosses = (start[:, 1] > py) != (end[:, 1] > py)
-    at = (
-        start[:, 0]
-        + (py - start[:, 1]) / np.where(along[:, 1] == 0, 1e-9, along[:, 1]) * along[:, 0]
-    )
-    inside = ((points[:, None, 0] < at) & crosses).sum(1) % 2 == 1
+    (ax, ay), (bx, by) = polygon.T, np.roll(polygon, -1, axis=0).T
+    dx, dy = bx - ax, by - ay
+    x, y = points[:, :1] - ax, points[:, 1:] - ay
+    t = np.clip((x * dx + y * dy) / (dx * dx + dy * dy), 0, 1)
+    nearest = np.sqrt(((x - t * dx) ** 2 + (y - t * dy) ** 2).min(1))
+    crosses = (y < 0) != (points[:, 1:] < by)
+    inside = ((x < y / np.where(dy == 0, 1e-9, dy) * dx) & crosses).sum(1) % 2 == 1
     return np.where(inside, 0.0, nearest)
 
 

@@ -16,14 +16,17 @@ import av
 import numpy as np
 
 from lipstream.engine.errors import MediaError
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, VideoFrame
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.streaming.audio_file import AudioFile
 from lipstream.streaming.mp4_writer import Mp4Writer, PictureFormat
 from lipstream.streaming.partial_file import PartialFile
 
-# Frames and stretches of sound between engine and encoder. A full queue blocks the engine and
-# drops nothing; 1080x1920 frames take 3 MB each.
-_QUEUE_ITEMS: Final = 12
+# Frames and blocks of sound between engine and encoder: a stretch of both, and some. A full queue
+# blocks the engine and drops nothing; 1080x1920 frames take 3 MB each.
+_QUEUE_ITEMS: Final = 40
+# The engine draws one frame while it mends another, of those that one push completes. Longer
+# stretches gain next to nothing, and all their frames are in memory at once.
+_STRETCH_SAMPLES: Final = SAMPLE_RATE_HZ // 2
 
 Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
 
@@ -129,16 +132,16 @@ def write_dub(
     done_samples = 0
     total_s = sound.duration_s
     with _Encoder(part, sound.channels) as encoder:
-        steps = _Steps()
+        stretches = _Stretches()
         for block in sound.blocks():
             encoder.put(block.output)
-            for chunk in steps.cut(block.speech):
+            for chunk in stretches.add(block.speech):
                 for frame in session.push(chunk):
                     encoder.put(frame)
                 done_samples += chunk.samples.size
                 if progress is not None and total_s:
                     progress("dubbing", done_samples / SAMPLE_RATE_HZ / total_s)
-        for chunk in steps.rest():
+        for chunk in stretches.rest():
             for frame in session.push(chunk):
                 encoder.put(frame)
         for frame in session.flush():
@@ -153,28 +156,24 @@ def write_dub(
     }
 
 
-class _Steps:
-    """Cuts blocks of any length into 20 ms chunks, as a live source would send them."""
+class _Stretches:
+    """Collects blocks of any length into stretches of several frames each."""
 
     def __init__(self) -> None:
-        self._kept = np.zeros(0, np.float32)  # f32 [samples], shorter than a step
+        self._kept: list[F32] = []  # f32 [samples] each, together shorter than a stretch
         self._start_sample = 0
 
-    def cut(self, samples: F32) -> Iterator[AudioChunk]:
-        joined = np.concatenate([self._kept, samples])
-        whole = joined.size - joined.size % STEP_SAMPLES
-        self._kept = joined[whole:]
-        for begin in range(0, whole, STEP_SAMPLES):
-            yield self._chunk(joined[begin : begin + STEP_SAMPLES])
+    def add(self, samples: F32) -> Iterator[AudioChunk]:
+        self._kept.append(samples)
+        if sum(kept.size for kept in self._kept) >= _STRETCH_SAMPLES:
+            yield from self.rest()
 
     def rest(self) -> Iterator[AudioChunk]:
-        if self._kept.size:
-            yield self._chunk(self._kept)
-
-    def _chunk(self, samples: F32) -> AudioChunk:
-        chunk = AudioChunk(samples, self._start_sample)
-        self._start_sample += samples.size
-        return chunk
+        samples = np.concatenate([*self._kept, np.zeros(0, np.float32)])
+        self._kept = []
+        if samples.size:
+            yield AudioChunk(samples, self._start_sample)
+            self._start_sample += samples.size
 
 
 class _Encoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -116,8 +117,10 @@ def load(onnx: bytes, precision: str = "f32", ranges: Ranges | None = None) -> O
     model = core.read_model(onnx, b"")
     if precision == "int8":
         quantise(model, ranges or {})
-    copies = [_compiled(core, model, precision) for _ in range(min(usable_cores(), _MOST_COPIES))]
-    return OpenVinoNetwork(copies, "CPU", precision)
+    copies = min(usable_cores(), _MOST_COPIES)
+    with ThreadPoolExecutor(copies) as pool:  # OpenVINO compiles on one core
+        compiled = list(pool.map(lambda _: _compiled(core, model, precision), range(copies)))
+    return OpenVinoNetwork(compiled, "CPU", precision)
 
 
 def _compiled(core: Any, model: Any, precision: str) -> Any:
