@@ -69,18 +69,19 @@ def measure_mouths(
                 continue
             renderers: dict[str, Renderer | None] = {
                 "warp": None,
-                "network": load_renderer("network", options.backend, None, sharpen=target.sharpen),
+                "network": load_renderer("network", options.backend, sharpen=target.sharpen),
             }
-            frames = range(len(target.track))
+            frames, appearances = range(len(target.track)), dict[str, Target]()
             if options.adapt:
                 frames = range(int(len(target.track) * LEARNED_SHARE), len(target.track))
                 folder, adapted[path.stem] = _adapted(target, cache)
                 own = load_target(folder)
                 renderers["adapted"] = load_renderer(
-                    "network", options.backend, own.renderer, sharpen=own.sharpen
+                    "network", options.backend, sharpen=own.sharpen
                 )
+                appearances["adapted"] = own
             tracked[path.stem] = reconstruct_tracked(
-                target, renderers, landmarker, _spread(frames, options.frames)
+                target, renderers, landmarker, _spread(frames, options.frames), appearances
             )
             sound = _sound(path)
             if sound is not None:
@@ -121,7 +122,7 @@ def unseen_clips(data: Path) -> list[Path]:
 
 
 def _adapted(target: Target, cache: Path) -> tuple[Path, dict[str, Any]]:
-    """A copy of the target whose renderer learned the first part of it, and what came of it."""
+    """A copy of the target that was adapted to the first part of it, and what came of it."""
     from lipstream.calibration.adapt import AdaptOptions, adapt
 
     folder = cache / f"{target.folder.stem}_adapted.target"

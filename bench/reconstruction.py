@@ -25,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.appearance import Elsewhen
 from lipstream.calibration.landmarker import Landmarker
 from lipstream.calibration.likeness import against
 from lipstream.engine.compositor import Compositor, Painting, Shares
@@ -71,8 +72,11 @@ def reconstruct_tracked(
     renderers: Mapping[str, Renderer | None],
     landmarker: Landmarker | None,
     frames: Sequence[int] | None = None,
+    others: Mapping[str, Target] | None = None,
 ) -> dict[str, Way]:
     """Every paintable frame (of `frames`) from mouths elsewhere in the clip, by each way.
+
+    others: ways that are told what to expect by another target of the same clip.
 
     The key "real" of the result holds the footage's own strip.
     """
@@ -86,16 +90,21 @@ def reconstruct_tracked(
     wanted = range(len(track)) if frames is None else frames
     good = [i for i in wanted if track.usable[i] and track.paintable[i]]
     lent = _sources(target, good)
+    usual = Elsewhen(target, mesh, APART_S)
+    told = dict.fromkeys(ways, usual)
+    told |= {name: Elsewhen(other, mesh, APART_S) for name, other in (others or {}).items()}
     shown = set(good[:: max(1, len(good) // STRIP_FRAMES)][:STRIP_FRAMES])
     before = -2
     for index in good:
         picture, placement = decoder.read(index), track.placement(index)
         real = i420_to_rgb(picture)
         painted: dict[str, Painting] = {}
+        expression = track.expression[index]
         for name, compositor in compositors.items():
             painting = compositor.paint(
-                picture, placement, track.expression[index], *lent[index], ways[name].previous
-            )
+                picture, placement, expression, lent[index],
+                told[name].expected(index, expression), ways[name].previous,
+            )  # fmt: skip
             ways[name].previous = painting.mended
             painted[name] = painting
         seen = landmarker.faces(real) if landmarker is not None else []
@@ -180,24 +189,22 @@ def summary_of(per_clip: Sequence[Mapping[str, Way]]) -> dict[str, dict[str, dic
     return told
 
 
-def _sources(target: Target, frames: Sequence[int]) -> Mapping[int, tuple[Shares, Shares]]:
-    """The mouths that the engine would lend to each frame, and those of the consensus, were none
-    to be had nearby in time."""
+def _sources(target: Target, frames: Sequence[int]) -> Mapping[int, Shares]:
+    """The mouths that the engine would lend to each frame, were none to be had nearby in time."""
     engine = Engine(target, background="sequential", renderer="none")
     selector, track, fade = engine.selector, target.track, Fade()
-    search, chosen, consensus = selector.search.init(), [], []
+    search, chosen = selector.search.init(), []
     for place, index in enumerate(frames):
         cost = selector.emission(_wanted(place, index, track.expression[index]))
         near = np.abs(target.source_frames - index) < APART_S * float(target.fps)
         cost = (cost + np.float32(1e6) * near).astype(np.float32)
         found, search = selector.search.step(search, cost)
         chosen += found
-        consensus.append(engine.consensus(cost))
     chosen += selector.search.flush(search)
     lent = {}
-    for index, source, others in zip(frames, chosen, consensus, strict=True):
+    for index, source in zip(frames, chosen, strict=True):
         fade = fade.to(source)
-        lent[index] = engine.shares(fade, track.expression[index]), others
+        lent[index] = engine.shares(fade, track.expression[index])
     return lent
 
 

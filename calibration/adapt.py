@@ -1,59 +1,60 @@
-"""`calibrate --adapt`: the universal renderer, fitted to one person's footage.
+"""`calibrate --adapt`: how much each reading of a frame tells of one person's mouth.
 
-The first part of the footage is learned from; the last part judges. Training stops when the judge
-sees no more gain, or when the time is up. The best that was seen goes half-way back to the
-universal weights: footage not yet seen gains as much or more so, and loses less where it differs
-(Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Then mouths of the last part are
-painted with the universal weights and with these, one as sharp as the other; unless the latter are
-nearer to the camera's in PSNR and SSIM together, and farther in neither, the universal ones stay.
+What a mouth looks like is foretold from frames with like readings (`engine.appearance`). Readings
+count as they do for everybody, which is not how they tell most of this person: for one the turn of
+the head changes the light on the lips, for another it does not. Here their weights are learned, by
+descending on what each second of the footage looks like, foretold from the others (automatic
+relevance determination: Rasmussen and Williams, 2006, §5.1).
+
+The first part of the footage is learned from; the next one stops it, when it sees no more gain; the
+last one judges: mouths are painted with what was known before and with this, one as sharp as the
+other, and unless the latter are nearer to the camera's in PSNR and SSIM together, and farther in
+neither, all stays as it was.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import itertools
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from lipstream.calibration import bundle
-from lipstream.engine.ahead import ahead
+from lipstream.calibration.appearance import MOMENT_S, Learned, Looks, learn
 from lipstream.engine.errors import UsageError
+from lipstream.engine.face_model import face_model
 from lipstream.engine.renderer import load_renderer, shipped_model
+from lipstream.engine.target import Target, load_target
+from lipstream.engine.types import F32
+from lipstream.engine.warp import build_mesh
 
 if TYPE_CHECKING:
     import torch
 
 Report = Callable[[str, float], None]
-WEIGHTS: Final = "renderer.safetensors"
 # What other frames of the same footage would change in each figure: less is neither gain nor loss.
 _CHANCE: Final = {"psnr_db": 0.1, "ssim": 0.002}
 _SOFTEST: Final = 0.9  # of the camera's edges
-_LEARNED: Final = 0.5  # of what the weights changed by
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptOptions:
-    """How long to try, and from which weights."""
+    """How long to try, and from which part of the footage."""
 
-    universal: Path = shipped_model().safetensors
-    seed: int = 0
-    rate: float = 2e-4
-    batch: int = 6
-    steps: int = 1200
-    time_limit_s: float = 240.0
+    rate: float = 0.05
+    steps: int = 60
+    time_limit_s: float = 200.0
     used_share: float = 1.0  # of the footage, from its start
-    judged_share: float = 0.2  # of what is used, its end
-    judged_examples: int = 32
-    judge_every: int = 40
-    patience: int = 4  # judgements without a gain
-    least_gain: float = 0.005  # of the score, below which the universal weights stay
-    least_pairs: int = 50  # of frames to learn from
+    stopping_from: float = 0.6  # of what is used, the part that stops it
+    judging_from: float = 0.8  # and the part that judges
+    most_frames: int = 500  # that are learned from at once, spread over what is used
+    stop_every: int = 5
+    patience: int = 2  # looks at the stopping part without a gain
+    held: float = 1e-3  # what a weight costs that is not 1, the square of its logarithm
 
 
 def check(footage: Path) -> None:
@@ -70,107 +71,157 @@ def check(footage: Path) -> None:
 
 
 def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) -> dict[str, Any]:
-    """Adapt to the finished bundle in `folder`; if it gains, add renderer.safetensors and how much
-    it has to sharpen.
+    """Adapt the finished bundle in `folder`; if it gains, its appearance is written anew.
 
-    Returns figures: `kept`, `score` and `universal_score` (the loss on the judging part, less is
-    better), `steps`, `seconds`, and `told`, a sentence for people.
+    Returns figures: `kept`; `universal_score` and `score`, what of the looks of the stopping part
+    is not foretold, before and after (0: all is, 1: nothing); `steps`, `seconds`, and `told`, a
+    sentence for people.
     """
-    import torch
-
-    from lipstream.calibration.likeness import Judge
-    from lipstream.calibration.pretrain.export_renderer import save_weights
-    from lipstream.calibration.pretrain.mouth_pairs import APART_FRAMES, Person
-    from lipstream.calibration.pretrain.train_renderer import RendererTrainer, RendererTraining
-    from lipstream.engine.renderer_torch import load_net
-    from lipstream.engine.target import load_target
-
     began = time.monotonic()
     clip = load_target(folder)
     total = int(len(clip.track) * options.used_share)
-    judged_from = total - max(int(total * options.judged_share), 1)
-    learned = Person("learned", [clip], (0, judged_from - APART_FRAMES), varied=False)
-    judge = Person("judge", [clip], (judged_from, total), varied=False)
-    unseen = Judge(clip, (judged_from, total))
-    if learned.pairs < options.least_pairs or not unseen.frames:
-        return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
-    # One core lays mouths on faces, the others train. Threads that wait for one another on a busy
-    # machine spin: two of them took 15 times as long as one.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
-    torch.manual_seed(options.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = RendererTraining(
-        options.seed,
-        options.steps,
-        options.batch,
-        options.rate,
-        adversarial_from=0.0,  # without, mouths come out softer, and SSIM pays for sharpening them
-        device=device,
+    stopping, judging = (
+        int(total * share) for share in (options.stopping_from, options.judging_from)
     )
-    trainer = RendererTrainer(load_net(options.universal).train(), training)
-    rng = np.random.default_rng(options.seed)
-    exam = _batch(judge, options.judged_examples, rng)
-    universal = best = trainer.score(*exam)
-    shared_weights = {name: value.clone() for name, value in trainer.mean.items()}
-    weights, waited = None, 0
-    report("adapting the renderer", 0.0)
-    batches = ahead(_batch(learned, options.batch, rng) for _ in itertools.count())
-    while trainer.steps_done < options.steps and waited < options.patience:
+    if clip.alike is None or clip.appearance is None:
+        return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
+    apart = MOMENT_S * float(clip.fps)
+    looks = Looks.of(clip.track, clip.frames.decoder().read, clip.alike, build_mesh(face_model()))
+    few = looks.of_frames(looks.frames < total, options.most_frames)
+    known = learn(few, apart)
+    if known is None:
+        return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
+    report("learning what tells of this mouth", 0.0)
+    best = _Best(None, 0, (1.0, 1.0))
+    for best in _descent(few, known, apart, (stopping, judging), options):
         spent = (time.monotonic() - began) / options.time_limit_s
-        trainer.step(*next(batches), max(spent, trainer.steps_done / options.steps))
-        if trainer.steps_done % options.judge_every == 0 or spent >= 1:
-            report(
-                "adapting the renderer", min(1.0, max(spent, trainer.steps_done / options.steps))
-            )
-            score = trainer.score(*exam)
-            waited += 1
-            if score < best * (1 - options.least_gain / 4):
-                waited = 0
-            if score < best:
-                best = score
-                weights = {
-                    name: value.lerp(trainer.mean[name], _LEARNED)
-                    for name, value in shared_weights.items()
-                }
+        done = min(1.0, max(spent, best.steps / options.steps))
+        report("learning what tells of this mouth", done)
         if spent >= 1:
             break
-    batches.close()
-    steps = trainer.steps_done
-    scores = (universal, best)
-    told = "not adapted: on footage it had not learned from, the universal renderer was as good"
-    if weights is None or best > universal * (1 - options.least_gain):
+    steps, scores = best.steps, best.scores
+    told = "not adapted: on footage it had not learned from, what was known before was as good"
+    found = None if scores[1] >= scores[0] else learn(looks, apart, best.counts)
+    if found is None:
         return _figures(began, steps, scores, told)
-    save_weights(weights, folder / WEIGHTS, {"steps": str(steps), "seed": str(options.seed)})
-    shared, own = (
-        load_renderer("network", "auto", path, sharpen=clip.sharpen)
-        for path in (options.universal, folder / WEIGHTS)
-    )
-    assert shared is not None and own is not None, "asked for by name"
-    before = unseen.figures(shared)
-    # As sharp as one another, so that they compare.
-    own.sharpen = unseen.sharpening(own, before["sharpness"])
-    after = unseen.figures(own)
-    gains = {name: after[name] - before[name] for name in _CHANCE}
-    shares = [gains[name] / chance for name, chance in _CHANCE.items()]
-    softer = after["sharpness"] < min(before["sharpness"], _SOFTEST)
-    if softer or min(shares) < -1 or sum(shares) < 1:
-        (folder / WEIGHTS).unlink()
+    own = replace(clip, appearance=found.appearance)
+    gains, sharpen = _gains(clip, own, (judging, total))
+    shares = [gains[name] / chance for name, chance in _CHANCE.items() if name in gains]
+    if len(shares) < len(_CHANCE) or gains["softer"] or min(shares) < -1 or sum(shares) < 1:
         return _figures(began, steps, scores, told)
-    bundle.note_sharpen(folder, own.sharpen, folder / WEIGHTS)
+    bundle.write_appearance(folder, found.appearance)
+    bundle.note_sharpen(folder, sharpen, shipped_model().safetensors)
     told = (
-        "renderer adapted: on footage it had not learned from, PSNR "
+        "adapted: on footage it had not learned from, PSNR "
         f"{gains['psnr_db']:+.2f} dB, SSIM {gains['ssim']:+.3f}"
     )
     return {**_figures(began, steps, scores, told), "kept": True}
 
 
-def _batch(person: Any, size: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+class _Best(NamedTuple):
+    """Where a descent stands."""
+
+    counts: F32 | None  # f32 [F], the best so far; None before any
+    steps: int  # done
+    scores: tuple[float, float]  # of the stopping part, with all counts 1 and with the best
+
+
+def _descent(
+    looks: Looks, known: Learned, apart: float, parts: tuple[int, int], options: AdaptOptions
+) -> Iterator[_Best]:
+    """How it stands every few steps, until the stopping part sees no more gain."""
     import torch
 
-    from lipstream.calibration.pretrain.mouth_pairs import as_crops
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    score = _Score(looks, known, device)
+    seconds = np.array_split(np.arange(len(looks.frames)), max(4, round(_moments(looks, apart))))
+    stopping, judging = parts
+    learned = [at for at in seconds if looks.frames[at[-1]] < stopping - apart]
+    stops = [at for at in seconds if stopping <= looks.frames[at[0]] < judging - apart]
+    logs = torch.zeros(
+        looks.readings.shape[1], dtype=torch.float64, device=device, requires_grad=True
+    )
+    if not learned or not stops:
+        return
+    optimizer = torch.optim.Adam([logs], lr=options.rate)
+    counts, before, least, waited = None, 1.0, np.inf, 0
+    for step in range(options.steps + 1):
+        if step % options.stop_every == 0:
+            with torch.no_grad():
+                now = float(score(logs, stops))
+            before = now if step == 0 else before
+            waited += 1
+            if now < least:
+                least, waited = now, 0
+                counts = logs.detach().exp().cpu().numpy().astype(np.float32)
+            yield _Best(counts, step, (before, least))
+            if waited > options.patience:
+                return
+        loss = score(logs, learned) + options.held * (logs**2).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
-    seen, truth = as_crops([person.example(rng) for _ in range(size)])
-    return torch.from_numpy(seen), torch.from_numpy(truth)
+
+def _moments(looks: Looks, apart: float) -> float:
+    """How many moments of twice `apart` frames the looks span."""
+    return float(looks.frames[-1] - looks.frames[0] + 1) / (2 * apart)
+
+
+class _Score:
+    """What of the looks of some frames is not foretold from all frames but their own second."""
+
+    def __init__(self, looks: Looks, known: Learned, device: str) -> None:
+        import torch
+
+        self._readings = torch.tensor(looks.readings, dtype=torch.float64, device=device)
+        self._shares = torch.tensor(known.shares, device=device)
+        part = known.spread**2 / (known.spread**2).sum()
+        self._part = torch.tensor(part, device=device)
+        self._reach, self._noise = known.appearance.reach, known.noise
+        self._same = torch.eye(len(looks.frames), dtype=torch.float64, device=device)
+
+    def __call__(self, logs: torch.Tensor, seconds: list[Any]) -> torch.Tensor:
+        """logs f64 [F], of the weights; seconds: of each the rows of its frames."""
+        import torch
+
+        counted = self._readings * logs.exp()
+        between = ((counted[:, None] - counted[None]) ** 2).sum(-1)
+        distance = torch.sqrt(between + 1e-12)  # whose slope is finite at 0
+        missed = torch.zeros((), dtype=torch.float64, device=logs.device)
+        pairs = zip(self._reach.tolist(), self._noise.tolist(), strict=True)
+        for reach, noise in sorted({*pairs}):
+            felt = np.flatnonzero((self._reach == np.float32(reach)) & (self._noise == noise))
+            shares, part = self._shares[:, felt], self._part[felt]
+            if not np.isfinite(noise):
+                missed = missed + sum(((shares[at] ** 2).sum(0) * part).sum() for at in seconds)
+                continue
+            scaled = 3**0.5 / reach * distance
+            kernel = (1 + scaled) * torch.exp(-scaled) + noise * self._same
+            inverse = torch.linalg.inv(kernel)
+            weights = inverse @ shares
+            for at in seconds:
+                off = torch.linalg.solve(inverse[at][:, at], weights[at])
+                missed = missed + ((off**2).sum(0) * part).sum()
+        return missed / sum(len(at) for at in seconds)
+
+
+def _gains(clip: Target, own: Target, span: tuple[int, int]) -> tuple[dict[str, float], float]:
+    """What painted mouths of a span of frames gain, by name, and by how much to sharpen then."""
+    from lipstream.calibration.likeness import Judge
+
+    renderer = load_renderer("network", "auto", sharpen=clip.sharpen)
+    assert renderer is not None, "asked for by name"
+    before = Judge(clip, span).figures(renderer)
+    judge = Judge(own, span)
+    if not before:
+        return {}, clip.sharpen
+    # As sharp as one another, so that they compare.
+    renderer.sharpen = judge.sharpening(renderer, before["sharpness"])
+    after = judge.figures(renderer)
+    gains = {name: after[name] - before[name] for name in _CHANCE}
+    gains["softer"] = after["sharpness"] < min(before["sharpness"], _SOFTEST)
+    return gains, renderer.sharpen
 
 
 def _figures(

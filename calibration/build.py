@@ -63,6 +63,7 @@ def _calibrate_video(
     path: Path, folder: Path, name: str, options: CalibrationOptions
 ) -> dict[str, Any]:
     from lipstream.calibration import assets
+    from lipstream.calibration.appearance import MOMENT_S, Looks, learn
     from lipstream.calibration.jumps import jump_graph
     from lipstream.calibration.looks import resemblance
     from lipstream.calibration.lower_face import LowerFaces
@@ -127,6 +128,14 @@ def _calibrate_video(
         options.report("cutting out mouths", done / len(chosen))
     alike = None if faces is None else resemblance(faces, track, chosen, model)
     bundle.write_sources(folder, chosen, crops, alike)
+    if alike is not None:
+        looks = Looks.of(
+            track, decoder.read, alike, mesh,
+            lambda share: options.report("learning what mouths look like", share),
+        )  # fmt: skip
+        learned = learn(looks, MOMENT_S * float(fps))
+        if learned is not None:
+            bundle.write_appearance(folder, learned.appearance)
     options.report("finding jumps", 0.0)
     bundle.write_jumps(folder, jump_graph(track.landmarks, np.stack(thumbnails), ~track.usable))
 
@@ -155,7 +164,7 @@ def _sharpen(folder: Path, options: CalibrationOptions) -> float:
     from lipstream.engine.target import load_target
 
     options.report("comparing painted mouths with real ones", 0.0)
-    renderer = load_renderer("auto", "auto", None)
+    renderer = load_renderer("auto", "auto")
     if renderer is None:
         return SHARPEN
     amount = Judge(load_target(folder)).sharpening(renderer)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lipstream.calibration.jumps import JumpGraph
+from lipstream.engine.appearance import Appearance
 from lipstream.engine.compositor import MouthSource
 from lipstream.engine.errors import MediaError, UsageError
 from lipstream.engine.resemblance import Resemblance
@@ -97,6 +98,21 @@ def write_sources(
     )
 
 
+def write_appearance(folder: Path, appearance: Appearance) -> None:
+    """appearance.safetensors."""
+    _save(
+        folder / "appearance.safetensors",
+        {
+            "counts": appearance.counts,
+            "readings": appearance.readings,
+            "reach": appearance.reach,
+            "weights": appearance.weights,
+            "looks": appearance.looks.astype(np.float16),
+            "usual": np.array([appearance.usual], np.float32),
+        },
+    )
+
+
 def write_jumps(folder: Path, jumps: JumpGraph) -> None:
     """jumps.safetensors; where a frame has fewer jumps than others, the target is -1."""
     costs = np.where(jumps.indices >= 0, jumps.cost, 0).astype(np.float32)
@@ -120,7 +136,7 @@ def write_info(
 
 def note_sharpen(folder: Path, amount: float, weights: Path) -> None:
     """Note how much the renderer of these weights has to sharpen for the person, and bring
-    target.json's sums up to date: the weights may have been added."""
+    target.json's sums up to date."""
     info = json.loads((folder / "target.json").read_text("utf8"))
     _write_info(folder, info | {"sharpen": amount, "sharpen_for": sha256_of(weights)})
 

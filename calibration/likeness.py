@@ -103,7 +103,13 @@ class _Seen:
         assert layers.guides is not None and layers.crop is not None, "the layers are guided"
         self._painted, self._guides, self._place = layers.painted, layers.guides, layers.crop.place
         self._crop, self._planes = crop_in(
-            self._painted, self._guides, layers.consensus, None, self._place, layers.crop.shape
+            self._painted,
+            self._guides,
+            layers.expected,
+            None,
+            self._place,
+            layers.crop.shape,
+            layers.trust,
         )
         self._gates = renderer.network.run({INPUT: self._planes[None]})[OUTPUT][0]
         self._real, self._inside = real, layers.mask > 0

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.engine.appearance import Expected, look_points
 from lipstream.engine.face_model import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
@@ -51,7 +52,7 @@ _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH, _SEAM_DEPTH = 0.016, 0.38  # inter-ocular distances; share of the light lost
 _STILL_PX = 0.12
 _LIGHT = face.Limits(least=8, stiffness=0.6, reach=24.0, tint=0.05)
-_CONSENSUS_PX = 64.0  # per inter-ocular distance, at most: what it tells is coarse
+_EXPECTED_PX = 96.0  # per inter-ocular distance, at most, as in the look itself
 _MASK_CORE = 0.05  # from the outer lips outwards, inter-ocular distances; it fades to LIP_REACH
 
 
@@ -77,7 +78,8 @@ class Layers:
     mask: U8  # u8 [h, w], what may differ from the frame
     guides: U8 | None  # u8 [h, w, 3], for the renderer; see `renderer.GUIDES`
     crop: MouthCrop | None  # in the patch, where there are guides
-    consensus: U8 | None = None  # u8 [h', w', 3], the patch's lip layer by the consensus' sources
+    expected: U8 | None = None  # u8 [h', w', 3], the expected look over the patch's rectangle
+    trust: float = 0.0  # in it
 
 
 class Drawing(NamedTuple):
@@ -122,12 +124,13 @@ class Compositor:
         self._gap_row = np.repeat(
             np.linspace(40, 255, INNER_ROWS, dtype=np.float32), len(gap) // INNER_ROWS
         )
+        self._look_xy = look_points(mesh)
         self._painter = None
         if use_compiled():
             self._painter = face_painter(
                 mesh, mouth, triangles=self._lips, lip_vertices=self._lip_vertices, skin=self._skin,
                 texture=self._texture, texture_xy=self._texture_xy, gap_row=self._gap_row,
-                light=_LIGHT, still_px=_STILL_PX, seam_depth=_SEAM_DEPTH,
+                look_xy=self._look_xy, light=_LIGHT, still_px=_STILL_PX, seam_depth=_SEAM_DEPTH,
             )  # fmt: skip
 
     def paint(
@@ -136,12 +139,12 @@ class Compositor:
         placement: Placement,
         expression: F32,
         sources: Shares,
-        consensus: Shares = (),
+        expected: Expected | None = None,
         previous: U8 | None = None,
     ) -> Painting:
         """One frame: what is drawn of it (`draw`), finished (`finish`)."""
         return self.finish(
-            self.draw(background, placement, expression, sources, consensus), previous
+            self.draw(background, placement, expression, sources, expected), previous
         )
 
     @stage("composite")
@@ -151,18 +154,18 @@ class Compositor:
         placement: Placement,
         expression: F32,
         sources: Shares,
-        consensus: Shares = (),
+        expected: Expected | None = None,
     ) -> Drawing:
         """All of a frame that does not depend on the frame before.
 
         background u8 [h*3/2, w] I420 and its face; expression f32 [K] wanted; the sources (more
-        than one while one fades into the next); consensus: what a renderer, if there is one, may
-        also learn the mouth's looks from.
+        than one while one fades into the next); expected: what a renderer, if there is one, is
+        told that the mouth looks like.
         """
         guided = self._renderer is not None
         frame = None if guided else np.empty_like(background)
         layers = self.layers(
-            background, placement, expression, sources, consensus, guided=guided, frame=frame
+            background, placement, expression, sources, expected, guided=guided, frame=frame
         )
         if frame is None or layers is None:
             frame = background.copy()
@@ -181,7 +184,7 @@ class Compositor:
             return Painting(frame, layers.box, layers.mask, None)
         assert layers.guides is not None and layers.crop is not None, "drawn with a renderer"
         mended = self._renderer.mend(
-            layers.painted, layers.guides, layers.consensus, layers.crop, previous
+            layers.painted, layers.guides, layers.expected, layers.trust, layers.crop, previous
         )
         with stage("color"):
             color.rgb_region_into_i420(layers.painted, frame, *layers.box[:2], layers.mask)
@@ -194,14 +197,15 @@ class Compositor:
         placement: Placement,
         expression: F32,
         sources: Shares,
-        consensus: Shares = (),
+        expected: Expected | None = None,
         *,
         guided: bool,
         frame: U8 | None = None,
     ) -> Layers | None:
         """What `paint` lays into the frame, before any mending; None if the face is outside.
 
-        With `guided`, the patch holds the renderer's crop, and guides and consensus are drawn. A
+        With `guided`, the patch holds the renderer's crop, and guides and what is expected are
+        drawn. A
         `frame` of the background's shape becomes the background with the patch in it.
         """
         height, width = background.shape[0] * 2 // 3, background.shape[1]
@@ -211,7 +215,7 @@ class Compositor:
             crop = MouthCrop.around(placement, self._mesh.model, detail)
         if self._painter is not None:
             return _in_one_go(
-                self._painter, background, placement, expression, sources, consensus, crop, frame
+                self._painter, background, placement, expression, sources, expected, crop, frame
             )
         vertices, grid = drive(self._mesh, placement, expression)
         start, moved, points = place(placement, vertices, grid)
@@ -234,16 +238,16 @@ class Compositor:
             patch, start - corner, moved - corner, triangles, patch.shape[:2], onto=patch
         )
         guides = np.zeros((*painted.shape[:2], GUIDES), np.uint8) if guided else None
-        driven, agreed = driven.seen_from(x0, y0), None
-        if guided and consensus:
-            agreed = self._agreed(painted, driven, consensus)
+        driven, layer, trust = driven.seen_from(x0, y0), None, 0.0
+        if guided and expected is not None:
+            layer, trust = self._expected(painted, driven, expected.look), expected.trust
         self._lay_lips(painted, mask, guides, driven, sources)
         seen = None if crop is None else crop.seen_from(x0, y0)
         if frame is not None:
             frame[:] = background
             with stage("color"):
                 color.rgb_region_into_i420(painted, frame, x0, y0, mask)
-        return Layers(box, painted, mask, guides, seen, agreed)
+        return Layers(box, painted, mask, guides, seen, layer, trust)
 
     @stage("composite")
     def _lay_lips(
@@ -287,18 +291,15 @@ class Compositor:
         guides[y0:y1, x0:x1, 1:] = self._gap_guides(trusted, driven, shape)
 
     @stage("composite")
-    def _agreed(self, patch: U8, driven: Driven, sources: Shares) -> U8:
-        """The mean of the sources' lips over the patch u8 [h, w, 3], in its light, at the size of
-        a consensus, u8 [h', w', 3]."""
+    def _expected(self, patch: U8, driven: Driven, look: U8) -> U8:
+        """A look of the lips over the patch u8 [h, w, 3], in its light, at a size of its own,
+        u8 [h', w', 3]."""
         height, width = patch.shape[:2]
-        h, w = consensus_shape((height, width), driven.scale)
+        h, w = expected_shape((height, width), driven.scale)
         down, across = np.float32(h / height), np.float32(w / width)
         points = driven.points * np.array([across, down])
-        total = np.zeros((h, w, 3), np.float32)
-        for source, share in sources:
-            at, _, _ = lend(source.placement, (*source.origin, source.zoom), driven)
-            total += np.float32(share) * warp_mesh(source.rgb, at, points, self._lips, (h, w))[0]
-        layer = (total + np.float32(0.5)).astype(np.uint8)
+        layer, _ = warp_mesh(look, self._look_xy, points, self._lips, (h, w))
+        self._inner.finely(layer, look, self._look_xy, points)
         rows, columns = (
             (np.arange(n, dtype=np.float32) + np.float32(0.5)) / zoom
             for n, zoom in ((h, down), (w, across))
@@ -335,7 +336,7 @@ def _in_one_go(
     placement: Placement,
     expression: F32,
     sources: Shares,
-    consensus: Shares,
+    expected: Expected | None,
     crop: MouthCrop | None,
     frame: U8 | None,
 ) -> Layers | None:
@@ -348,18 +349,18 @@ def _in_one_go(
     x0, y0, x1, y1 = placed.box
     if x1 <= x0 or y1 <= y0:
         return None
-    views, others = (
-        [
-            MouthView(s.rgb, s.placement.free, s.placement.pose, (*s.origin, s.zoom), share)
-            for s, share in some
-        ]
-        for some in (sources, consensus if crop is not None else ())
-    )
+    views = [
+        MouthView(s.rgb, s.placement.free, s.placement.pose, (*s.origin, s.zoom), share)
+        for s, share in sources
+    ]
+    if crop is None:
+        expected = None
     listening = recorder()
     spent = None if listening is None else np.zeros(len(STAGES), np.int64)
     patch = painter.paint(
         placed, background, expression, views, placement.scale, guided=crop is not None,
-        consensus=others, consensus_shape=consensus_shape((y1 - y0, x1 - x0), placement.scale),
+        look=None if expected is None else expected.look,
+        expected_shape=expected_shape((y1 - y0, x1 - x0), placement.scale),
         frame=frame, spent=spent,
     )  # fmt: skip
     if listening is not None and spent is not None:
@@ -368,12 +369,13 @@ def _in_one_go(
         listening.ran(took)
     seen = None if crop is None else crop.seen_from(x0, y0)
     box = (x0, y0, x1 - x0, y1 - y0)
-    return Layers(box, patch.rgb, patch.mask, patch.guides, seen, patch.consensus)
+    trust = 0.0 if expected is None else expected.trust
+    return Layers(box, patch.rgb, patch.mask, patch.guides, seen, patch.expected, trust)
 
 
-def consensus_shape(patch: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Rows and columns of the consensus of a patch with so many px per inter-ocular distance."""
-    zoom = min(1.0, _CONSENSUS_PX / scale)
+def expected_shape(patch: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Rows and columns of the look over a patch with so many px per inter-ocular distance."""
+    zoom = min(1.0, _EXPECTED_PX / scale)
     return math.ceil(patch[0] * zoom), math.ceil(patch[1] * zoom)
 
 

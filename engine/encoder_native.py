@@ -52,6 +52,6 @@ def load_network(model: Model) -> EncoderNative:
             "backend 'native' needs the compiled kernels; see lipstream doctor"
         )
     try:
-        return EncoderNative(EncoderStep(load_file(str(model.weights))))
+        return EncoderNative(EncoderStep(load_file(str(model.safetensors))))
     except UsageError as error:
-        raise BackendUnavailable(f"{model.weights.name}: {error}; use openvino") from error
+        raise BackendUnavailable(f"{model.safetensors.name}: {error}; use openvino") from error

@@ -73,4 +73,4 @@ def load_network(model: Model) -> EncoderNumpy:
     """The twin with the weights of a safetensors file."""
     from safetensors.numpy import load_file
 
-    return EncoderNumpy(load_file(str(model.weights)))
+    return EncoderNumpy(load_file(str(model.safetensors)))

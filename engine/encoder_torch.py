@@ -115,4 +115,4 @@ def net_of(weights: Mapping[str, Tensor]) -> EncoderNet:
 
 def load_network(model: Model) -> TorchNetwork:
     """The reference network with the weights that count."""
-    return TorchNetwork(load_net(model.weights).step, INPUTS, OUTPUTS)
+    return TorchNetwork(load_net(model.safetensors).step, INPUTS, OUTPUTS)

@@ -45,21 +45,35 @@ class InnerMouth:
 
     def paint(self, warped: U8, lent: Lent, driven: Driven) -> None:
         """Repaint the gap and its edges in `warped` u8 [h, w, 3], in place."""
+        box = self.finely(warped, lent.crop, lent.crop_xy, driven.points)
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        if float(lent.trust.min()) < TRUSTED or lent.lowered > LEAST_LOWERED:
+            inner = driven.seen_from(x0, y0).points[VERTICES:]
+            self._draw(warped[y0:y1, x0:x1], inner, lent, driven)
+
+    def finely(
+        self, warped: U8, crop: U8, crop_xy: F32, points: F32
+    ) -> tuple[int, int, int, int] | None:
+        """Sample the gap and its edges in `warped` u8 [h, w, 3] again, in place: an edge that is
+        sampled once a pixel is a stair, and a thin gap a row of dashes.
+
+        crop u8 [H, W, 3]; crop_xy and points f32 [468 + G, 2], the mesh in it and in `warped`, px.
+        Returns the gap's x0, y0, x1, y1; None where it lies outside.
+        """
         height, width = warped.shape[:2]
-        inner = driven.points[VERTICES:]
+        inner = points[VERTICES:]
         low = np.maximum(np.floor(inner.min(0)).astype(int) - _MARGIN_PX, 0)
         high = np.minimum(np.ceil(inner.max(0)).astype(int) + _MARGIN_PX, (width, height))
         if (high <= low).any():
-            return
+            return None
         x0, y0, x1, y1 = (int(v) for v in (*low, *high))
-        close_up = driven.seen_from(x0, y0)
-        points = close_up.points * np.float32(_FINE)
+        close_up = (points - np.array([x0, y0], np.float32)) * np.float32(_FINE)
         shape = ((y1 - y0) * _FINE, (x1 - x0) * _FINE)
-        fine, covered = warp_mesh(lent.crop, lent.crop_xy, points, self._triangles, shape)
-        window = warped[y0:y1, x0:x1]
-        face.halve_into(fine, covered, window)
-        if float(lent.trust.min()) < TRUSTED or lent.lowered > LEAST_LOWERED:
-            self._draw(window, close_up.points[VERTICES:], lent, driven)
+        fine, covered = warp_mesh(crop, crop_xy, close_up, self._triangles, shape)
+        face.halve_into(fine, covered, warped[y0:y1, x0:x1])
+        return x0, y0, x1, y1
 
     def _draw(self, window: U8, inner: F32, lent: Lent, driven: Driven) -> None:
         """Drawn teeth where trust is low, and the shadow of a lowered lip, in place.

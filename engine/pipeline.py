@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from lipstream.engine.ahead import ahead
+from lipstream.engine.appearance import Expected
 from lipstream.engine.backends.base import usable_cores
 from lipstream.engine.background import Background, Walk, follow
 from lipstream.engine.compositor import Compositor, Drawing, MouthSource
@@ -154,7 +155,7 @@ class Engine:
             target.fps,
         )
         self._backdrop = Background(track, model)
-        self.renderer = load_renderer(renderer, backend, target.renderer, detail, target.sharpen)
+        self.renderer = load_renderer(renderer, backend, detail, target.sharpen)
         self.compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
         self._opening = model.lip_rows()[0]
         self._open_wider = self._opening * model.spread**2  # the likeliest way to open further
@@ -199,9 +200,12 @@ class Engine:
         return [(behind, old), (shown, 1 - old)]
 
     @stage("sources")
-    def consensus(self, cost: F32) -> list[tuple[MouthSource, float]]:
-        """What a renderer sees beside them, by the selector's emission f32 [S]."""
-        return [(self.target.sources[s], share) for s, share in self.selector.consensus(cost)]
+    def expected(self, matched: MatchedFrame) -> Expected | None:
+        """What the mouth is expected to look like, for a renderer; None where it is not known."""
+        appearance, alike = self.target.appearance, self.target.alike
+        if self.renderer is None or appearance is None or alike is None:
+            return None
+        return appearance.expected(alike.read(matched.expression.coefficients, matched.background))
 
     def session(self) -> Session:
         """A new conversation; sessions do not affect each other."""
@@ -405,11 +409,12 @@ class Session:
                 backdrop, placement = engine._backdrop.paint(walk, self._decoder)
                 if track.paintable[item.background]:
                     wanted = item.expression.coefficients
-                    others = []
-                    if engine.renderer is not None:
-                        others = engine.consensus(engine.selector.emission(item))
                     drawing = engine.compositor.draw(
-                        backdrop, placement, wanted, engine.shares(fade, wanted), others
+                        backdrop,
+                        placement,
+                        wanted,
+                        engine.shares(fade, wanted),
+                        engine.expected(item),
                     )
             yield _Draft(walk, fade, backdrop, drawing)
 

@@ -2,12 +2,13 @@
 
     painted mouth ─► crop 192×160 ─► network ─► gates ─► what to add ─► back to the picture,
                         ▲            ▲     ▲                            inside the mask
-     where lips and gap lie   consensus   its own last crop, mended
+     where lips and gap lie   expected    its own last crop, mended
 
-The consensus is the mean of the likest mouths, each moved into the same shape: one mouth is sharp
-and wrong here and there, their mean is soft and right on the whole. The network says, pixel by
-pixel, how much of either to show. So all that is shown comes from the person's own pictures: a
-face or a light that it never met can lead it to take the worse of two mouths, and to no third one.
+What is expected (`engine.appearance`) is learned from all of the person's footage: a lent mouth is
+sharp and wrong here and there, the expected one is soft and right on the whole. The network says,
+pixel by pixel, how much of either to show. So all that is shown comes from the person's own
+pictures: a face or a light that it never met can lead it to take the worse of two mouths, and to no
+third one.
 
 Detail is how many pixels 1.8 inter-ocular distances get: 256 as trained, 384 and 512 where the
 footage holds more. Of that square only the part is cut where a lip layer can be, 3/4 of its width
@@ -46,13 +47,13 @@ SQUARE_EYES: Final = 1.8  # inter-ocular distances
 _TOP, _LEFT = 9 / 32, 1 / 8  # of the square, where the crop begins: mouths open downwards
 _ROWS, _COLUMNS = 5 / 8, 3 / 4
 GUIDES: Final = 3  # opacity of the lip layer; row of the gap from upper to lower lip; trust in it
-# A mean of mouths comes out soft, by 7 % on faces never seen and by 2 to 14 % on each, and training
-# cannot know: on its own people it is right. Calibration finds each person's own amount; these are
-# the means of eleven, with a consensus and without, for photos and footage too short to tell. Of
+# What is expected comes out soft, by more for one face than for another, and training cannot know:
+# on its own people it is right. Calibration finds each person's own amount; these are the means of
+# eleven, with an appearance and without, for photos and footage too short to tell. Of
 # the mended crop, a little softened, over its mean of 5 x 5.
 SHARPEN: Final = 1.2
 SHARPEN_ALONE: Final = 0.5
-CHANNELS: Final = 3 + GUIDES + 3 + 3  # the painted crop, guides, consensus, previous crop
+CHANNELS: Final = 3 + GUIDES + 3 + 3  # the painted crop, guides, what is expected, previous crop
 INPUT, OUTPUT = "crop", "gates"
 
 
@@ -125,17 +126,18 @@ class Renderer:
         self,
         picture: U8,
         guides: U8,
-        consensus: U8 | None,
+        expected: U8 | None,
+        trust: float,
         crop: MouthCrop,
         previous: U8 | None,
     ) -> U8:
         """Mend the mouth of `picture` u8 [h, w, 3], in place.
 
-        guides u8 [h, w, 3]; consensus: u8 [h', w', 3], what other sources would show there, None
-        without; previous: what this returned for the frame before, None for the first. Returns
-        the mended crop u8 [rows, columns, 3].
+        guides u8 [h, w, 3]; expected: u8 [h', w', 3], what is expected there, None without, and
+        how far to trust it, 0 to 1; previous: what this returned for the frame before, None for
+        the first. Returns the mended crop u8 [rows, columns, 3].
         """
-        seen, planes = crop_in(picture, guides, consensus, previous, crop.place, crop.shape)
+        seen, planes = crop_in(picture, guides, expected, previous, crop.place, crop.shape, trust)
         gates = self.network.run({INPUT: planes[None]})[OUTPUT][0]
         difference = finished(gates, planes, seen, self.sharpen)
         return crop_out(difference, seen, picture, guides, crop.place)
@@ -147,22 +149,18 @@ def finished(gates: F32, planes: F32, seen: U8, sharpen: float) -> F32:
 
 
 def shipped_model() -> Model:
-    """The universal renderer."""
+    """The network that shipped."""
     folder = Path(str(files("lipstream.engine.weights")))
     return Model(folder / "renderer.onnx", folder / "renderer.safetensors")
 
 
 def load_renderer(
-    choice: str,
-    backend: str,
-    own: Path | None,
-    detail: int = DETAILS[0],
-    sharpen: float = SHARPEN,
+    choice: str, backend: str, detail: int = DETAILS[0], sharpen: float = SHARPEN
 ) -> Renderer | None:
-    """The renderer of a target, or None to show the warped mouth as it is.
+    """The network that shipped, or None to show the warped mouth as it is.
 
-    `choice` is one of RENDERERS; `own`: the target's adapted weights, if it has any. "auto" does
-    without where no weights are shipped or the backend has no code for them, and says so.
+    `choice` is one of RENDERERS. "auto" does without where no weights are shipped or the backend
+    has no code for them, and says so.
 
     Raises:
         UsageError: an unknown choice or detail.
@@ -172,8 +170,7 @@ def load_renderer(
         raise UsageError(f"renderer {choice!r}: expected one of {', '.join(RENDERERS)}")
     if choice == "none":
         return None
-    shipped = shipped_model()
-    model = Model(shipped.onnx, shipped.safetensors, own)
+    model = shipped_model()
     try:
         if not (model.onnx.is_file() and model.safetensors.is_file()):
             raise BackendUnavailable("no renderer weights in the package; reinstall lipstream")
@@ -181,8 +178,5 @@ def load_renderer(
     except BackendUnavailable as error:
         if choice == "network":
             raise
-        if own is not None:  # adapted from weights of another version
-            log.warning("the universal renderer in place of the target's own: %s", error)
-            return load_renderer(choice, backend, None, detail, sharpen)
         log.warning("no renderer, mouths are warped only: %s", error)
         return None

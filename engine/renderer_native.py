@@ -48,6 +48,6 @@ def load_network(model: Model) -> RendererNative:
             "AVX2; use openvino"
         )
     try:
-        return RendererNative(RendererPass(load_file(str(model.weights)), model.ranges()))
+        return RendererNative(RendererPass(load_file(str(model.safetensors)), model.ranges()))
     except UsageError as error:
-        raise BackendUnavailable(f"{model.weights.name}: {error}; use openvino") from error
+        raise BackendUnavailable(f"{model.safetensors.name}: {error}; use openvino") from error

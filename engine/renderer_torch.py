@@ -66,7 +66,7 @@ class RendererNet(nn.Module):
         self.up2 = nn.Conv2d(middle, 4 * fine, 1)
         self.fine = Block(fine)
         self.leave = nn.Conv2d(fine, 12, 3, padding=1)
-        # Training starts from the consensus' coarse part and the painted crop's fine one.
+        # Training starts from the expected crop's coarse part and the painted crop's fine one.
         nn.init.zeros_(self.leave.weight)
         with torch.no_grad():
             self.leave.bias.copy_(torch.tensor(_FIRST_GATES).repeat_interleave(4))
@@ -83,7 +83,7 @@ class RendererNet(nn.Module):
         return functional.pixel_shuffle(self.leave(fine), 2)
 
 
-def fused(gates: Tensor, painted: Tensor, consensus: Tensor) -> Tensor:
+def fused(gates: Tensor, painted: Tensor, expected: Tensor) -> Tensor:
     """`kernels.crop.fused` of f32 [B, 3, h, w] each."""
 
     def coarse(x: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def fused(gates: Tensor, painted: Tensor, consensus: Tensor) -> Tensor:
         return x
 
     low, fine = gates[:, :1].clamp(0, 1), gates[:, 1:2].clamp(0, 1)
-    apart = consensus - painted
+    apart = expected - painted
     common = coarse(apart)
     own = gates[:, 2:].clamp(-0.5, 1) * (painted - coarse(painted))
     return low * common + fine * (apart - common) + own
@@ -124,7 +124,7 @@ def net_of(weights: dict[str, Tensor]) -> RendererNet:
 
 def load_network(model: Model) -> TorchNetwork:
     """The reference network with the weights that count."""
-    net = load_net(model.weights)
+    net = load_net(model.safetensors)
     return TorchNetwork(lambda crop: (net(crop),), (INPUT,), (OUTPUT,))
 
 

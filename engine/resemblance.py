@@ -33,6 +33,11 @@ class Resemblance:
     own: F32  # f32 [N, F], of every frame of the footage
     looks: F32  # f32 [S, D], of each source as it was filmed: how much a change of source shows
 
+    def read(self, expression: F32, frame: int) -> F32:
+        """Readings f32 [F] of a mouth of expression f32 [K] over a frame of the footage."""
+        readings: F32 = self.forms @ expression + self.own[frame]
+        return readings
+
     def __post_init__(self) -> None:
         """Check that the arrays belong together."""
         shapes = self.forms.shape, self.own.shape, self.looks.shape

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions
 from lipstream.kernels.dynamic import feature_distance
 
 _MAX_SOURCES = 4096  # all pairs are compared once
-CONSENSUS: Final = 6  # sources
 _SHOWN = 0.7  # share of the wanted gap; what a source lacks of it has to be drawn
 
 
@@ -102,7 +100,6 @@ class SourceSelector:
     ) -> None:
         """Lay out the search."""
         self.alike = alike = sources.alike
-        self._forms, self._own = alike.forms, alike.own
         offered = sources.expression @ alike.forms.T + alike.own[sources.frames]
         self._features = np.ascontiguousarray(offered.T, np.float32)  # f32 [F, S]
         self._free = np.zeros(len(offered), np.float32)
@@ -121,24 +118,9 @@ class SourceSelector:
     def emission(self, matched: MatchedFrame) -> F32:
         """Cost f32 [S] of each source."""
         coefficients = matched.expression.coefficients
-        wanted = self._forms @ coefficients + self._own[matched.background]
+        wanted = self.alike.read(coefficients, matched.background)
         lacks = np.maximum(np.float32(_SHOWN) * (self._opens @ coefficients) - self._gaps, 0)
         return feature_distance(self._features, wanted, self._free) + self._drawn * lacks * lacks
-
-    def consensus(self, cost: F32) -> list[tuple[int, float]]:
-        """The likest sources and their shares, by the `emission` f32 [S] of a frame; none where
-        there are too few to choose from.
-
-        A share falls to 0 before the next source takes its place, so what they show on average
-        never jumps. Source: Nadaraya 1964, with a triangular kernel that reaches to the first
-        source left out.
-        """
-        if len(cost) <= CONSENSUS:
-            return []
-        *near, reach = np.argpartition(cost, range(CONSENSUS + 1))[: CONSENSUS + 1].tolist()
-        weights = np.maximum(cost[reach] - cost[near], 1e-9)
-        shares = weights / weights.sum()
-        return list(zip(near, shares.tolist(), strict=True))
 
     def init(self) -> SourceState:
         """State before the first frame."""

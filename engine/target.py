@@ -5,6 +5,7 @@
       track.safetensors      geometry, pose, expression, landmarks, quality of every frame
       frames.mjpeg           the footage, any frame at once
       sources.safetensors    mouth source crops, and which of them look alike
+      appearance.safetensors what the mouth looks like, by what is known of a frame
       jumps.safetensors      the best places to cut from each frame
       report.html            for people
 
@@ -26,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.engine.appearance import LOOK_SHAPE, Appearance
 from lipstream.engine.compositor import MouthSource
 from lipstream.engine.errors import TargetError
 from lipstream.engine.face_model import VERTICES, Pose, face_model
@@ -33,7 +35,7 @@ from lipstream.engine.frames import FrameReader
 from lipstream.engine.mouth import Mouth
 from lipstream.engine.renderer import SHARPEN, SHARPEN_ALONE, shipped_model
 from lipstream.engine.resemblance import Resemblance, by_shape
-from lipstream.engine.source_selector import CONSENSUS, MouthSources
+from lipstream.engine.source_selector import MouthSources
 from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import Placement
 
@@ -42,8 +44,11 @@ MAX_FRAMES: Final = 100_000
 MAX_SIDE_PX: Final = 4096
 MAX_SOURCES: Final = 512
 _MAX_READINGS: Final = 64
+_MAX_LEARNED: Final = 4096
+_MAX_LOOKS: Final = 64
 _REQUIRED = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
-_OPTIONAL = ("renderer.safetensors", "report.html")
+# The renderer is of bundles of before: weights of their own, which nothing reads any more.
+_OPTIONAL = ("appearance.safetensors", "renderer.safetensors", "report.html")
 _MAX_JSON_BYTES = 1 << 20
 _MAX_TENSOR_BYTES = 1 << 31
 
@@ -103,8 +108,8 @@ class Target:
     sources: tuple[MouthSource, ...]
     source_frames: I32  # i32 [S], the track frame each source was cut from
     alike: Resemblance | None  # which mouths look alike; None where it was not measured
+    appearance: Appearance | None  # what mouths look like; None where it was not learned
     jumps: tuple[I32, F32]  # targets i32 [N, M] and costs f32 [N, M]
-    renderer: Path | None  # weights adapted to this person, same names and shapes as the shipped
     sharpen: float  # how much the renderer sharpens for this person
     info: dict[str, Any]  # target.json as read
 
@@ -133,14 +138,15 @@ def load_target(folder: str | Path) -> Target:
     if offsets[-1] != frames_path.stat().st_size:
         raise TargetError("track.safetensors: frame_offsets do not end where frames.mjpeg ends")
     sources, source_frames, alike = _read_sources(folder, track)
+    appearance = _read_appearance(folder, info, alike)
     kind = info.get("kind")
     if kind not in ("video", "photo"):
         raise TargetError(f"target.json: kind is {kind!r}, expected 'video' or 'photo'")
     return Target(
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),
-        sources, source_frames, alike, _read_jumps(folder, len(track)), _renderer(folder, info),
-        _sharpen(info, SHARPEN if len(sources) > CONSENSUS else SHARPEN_ALONE), info,
+        sources, source_frames, alike, appearance, _read_jumps(folder, len(track)),
+        _sharpen(info, SHARPEN if appearance else SHARPEN_ALONE), info,
     )  # fmt: skip
 
 
@@ -151,25 +157,13 @@ def mouth_sources(target: Target) -> MouthSources:
     return MouthSources(kept, track.expression[kept], alike, model.lip_rows()[0])
 
 
-def _renderer(folder: Path, info: dict[str, Any]) -> Path | None:
-    """Adapted weights, if there are any; their shapes are checked where they are loaded."""
-    file = "renderer.safetensors"
-    if file not in info["files"]:
-        return None
-    for name, value in _tensors(folder, file).items():
-        _take({name: value}, file, name, np.float16, value.shape)
-    return folder / file
-
-
 def _sharpen(info: dict[str, Any], usual: float) -> float:
-    """As calibration found it for the weights that will run; photos have none, and what was found
-    for other weights says nothing of these."""
+    """As calibration found it for the weights that ship; photos have none, and what was found for
+    other weights says nothing of these."""
     value = info.get("sharpen", usual)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 4:
         raise TargetError(f"target.json: sharpen is {value!r}, expected 0 to 4")
-    own = info["files"].get("renderer.safetensors")
-    weights = _shipped_weights() if own is None else own["sha256"]
-    return float(value) if info.get("sharpen_for") == weights else usual
+    return float(value) if info.get("sharpen_for") == _shipped_weights() else usual
 
 
 @cache
@@ -369,6 +363,35 @@ def _resemblance(
     if max(len(forms), looks.shape[1]) > _MAX_READINGS:
         raise TargetError(f"{file}: more than {_MAX_READINGS} readings of a mouth")
     return Resemblance(forms, own, looks)
+
+
+def _read_appearance(
+    folder: Path, info: dict[str, Any], alike: Resemblance | None
+) -> Appearance | None:
+    """None in bundles of photos, of short footage, and of before it was learned."""
+    file = "appearance.safetensors"
+    if file not in info["files"] or alike is None:
+        return None
+    data = _tensors(folder, file)
+    counts = _take(data, file, "counts", np.float32, (len(alike.forms),))
+    _bounded(counts, file, "counts", 0, 1e4)
+    readings = _take(data, file, "readings", np.float32, (len(alike.forms), None))
+    frames = readings.shape[1]
+    weights = _take(data, file, "weights", np.float32, (frames, None))
+    count = weights.shape[1]
+    if not (1 <= frames <= _MAX_LEARNED and count <= _MAX_LOOKS):
+        raise TargetError(
+            f"{file}: {count} looks of {frames} frames, expected at most {_MAX_LOOKS} of 1 to "
+            f"{_MAX_LEARNED}"
+        )
+    reach = _take(data, file, "reach", np.float32, (count,))
+    _bounded(reach, file, "reach", 1e-6, 1e6)
+    looks = _take(data, file, "looks", np.float16, (1 + count, *LOOK_SHAPE, 3)).astype(np.float32)
+    for field, value in (("readings", readings), ("weights", weights), ("looks", looks)):
+        _bounded(value, file, field, -1e6, 1e6)
+    usual = _take(data, file, "usual", np.float32, (1,))
+    _bounded(usual, file, "usual", 1e-6, 1e6)
+    return Appearance(counts, readings, reach, weights, looks, float(usual[0]))
 
 
 def _read_jumps(folder: Path, frames: int) -> tuple[I32, F32]:

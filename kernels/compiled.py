@@ -80,11 +80,12 @@ def open_library(path: Path) -> ctypes.CDLL:
         "ls_paint_face": [_POINTER] * 5
         + [_INT] * 2
         + [_POINTER] * 2
-        + [_INT, _INT, ctypes.c_double]
-        + [_POINTER] * 4
+        + [_INT, ctypes.c_double]
+        + [_POINTER] * 5
         + [_INT] * 2
         + [_POINTER] * 2,
         "ls_mix": [_INT, _POINTER, _POINTER, _INT, _POINTER],
+        "ls_sum_layers": [_INT, _INT] + [_POINTER] * 3,
         "ls_blend": [_INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER, _POINTER],
     }
     short: dict[str, list[Any]] = {
@@ -300,6 +301,16 @@ def warp_region(
     return out
 
 
+def summed(layers: F32, shares: F32) -> U8:
+    """See `composite.summed`."""
+    layers, shares = np.ascontiguousarray(layers), np.ascontiguousarray(shares)
+    out = np.empty(layers.shape[1:], np.uint8)
+    library().ls_sum_layers(
+        len(shares), out.size, _pointer(layers), _pointer(shares), _pointer(out)
+    )
+    return out
+
+
 def blend(background: U8, layer: U8, alpha: U8 | F32, match: tuple[F32, F32] | None) -> U8:
     """See `composite.blend`; `match` is (gain, bias), f32 [3] each."""
     background, layer = np.ascontiguousarray(background), np.ascontiguousarray(layer)
@@ -329,22 +340,22 @@ def mixed(old: U8, new: U8, weight: int) -> U8:
 def crop_in(
     picture: U8,
     guides: U8,
-    consensus: U8 | None,
+    expected: U8 | None,
     previous: U8 | None,
     place: tuple[float, float, float],
     shape: tuple[int, int],
 ) -> tuple[U8, F32]:
     """See `crop.crop_in`."""
     picture, guides = np.ascontiguousarray(picture), np.ascontiguousarray(guides)
-    consensus = None if consensus is None else np.ascontiguousarray(consensus)
+    expected = None if expected is None else np.ascontiguousarray(expected)
     previous = None if previous is None else np.ascontiguousarray(previous)
     size = picture.shape[:2]
-    agreed = (0, 0) if consensus is None else consensus.shape[:2]
+    size_of_it = (0, 0) if expected is None else expected.shape[:2]
     seen = np.empty((*shape, 6), np.uint8)
     planes = np.empty((12, *shape), np.float32)
     library().ls_crop_in(
-        _pointer(picture), _pointer(guides), _pointer(consensus), _pointer(previous), *size,
-        *agreed, *place, *shape, _pointer(seen), _pointer(planes),
+        _pointer(picture), _pointer(guides), _pointer(expected), _pointer(previous), *size,
+        *size_of_it, *place, *shape, _pointer(seen), _pointer(planes),
     )  # fmt: skip
     return seen, planes
 

@@ -48,6 +48,14 @@ def mixed(old: U8, new: U8, share: float) -> U8:
     return implementation.mixed(old, new, round(share * 256))
 
 
+def summed(layers: F32, shares: F32) -> U8:
+    """Sum of layers f32 [L, ...] by their shares f32 [L], in levels, rounded, u8 [...]."""
+    require("shares", shares, np.float32, (None,))
+    require("layers", layers, np.float32, (len(shares), *(None,) * (layers.ndim - 1)))
+    implementation = compiled if use_compiled() else reference
+    return implementation.summed(layers, shares)
+
+
 def _require_layers(background: U8, layer: U8, alpha: U8 | F32) -> None:
     require("background", background, np.uint8, (None, None, 3))
     require("layer", layer, np.uint8, background.shape)

@@ -548,6 +548,33 @@ LS_MULTIVERSION static void match_block(
     for (int i = 0; i < n; ++i) out[i] = ls_match_color(layer[i], gain[i], bias[i]);
 }
 
+// Sum of `count` layers f32 [size] by their shares, plus a half, as levels. A block at a time, so
+// that the sums stay in the cache.
+LS_MULTIVERSION static void sum_block(
+    int count, const float *__restrict layers, int64_t apart, const float *__restrict shares,
+    int size, float *__restrict total, uint8_t *__restrict out) {
+    for (int i = 0; i < size; ++i) total[i] = 0.5f;
+    for (int k = 0; k < count; ++k) {
+        const float *layer = layers + k * apart;
+        const float share = shares[k];
+        for (int i = 0; i < size; ++i) total[i] += share * layer[i];
+    }
+    for (int i = 0; i < size; ++i) {
+        const float level = total[i] < 0.0f ? 0.0f : total[i];
+        out[i] = (uint8_t)(level > 255.0f ? 255.0f : level);
+    }
+}
+
+LS_EXPORT void ls_sum_layers(
+    int32_t count, int32_t size, const float *layers, const float *shares, uint8_t *out) {
+    constexpr int kSums = 1024;
+    float total[kSums];
+    for (int first = 0; first < size; first += kSums) {
+        sum_block(
+            count, layers + first, size, shares, ls_min(kSums, size - first), total, out + first);
+    }
+}
+
 // gain_bias is f32 [2, 3] or null.
 LS_EXPORT void ls_blend(
     int32_t pixels, const uint8_t *background, const uint8_t *layer, const void *alpha,
@@ -666,35 +693,35 @@ LS_MULTIVERSION static void split_colours(
 // A rectangle of the picture with its corner at (left, top), seen as rows x columns; `step` is how
 // far apart in the picture two neighbours lie.
 LS_EXPORT void ls_crop_in(
-    const uint8_t *picture, const uint8_t *guides, const uint8_t *consensus,
-    const uint8_t *previous, int32_t height, int32_t width, int32_t consensus_height,
-    int32_t consensus_width, float left, float top, float step, int32_t rows, int32_t columns,
+    const uint8_t *picture, const uint8_t *guides, const uint8_t *expected,
+    const uint8_t *previous, int32_t height, int32_t width, int32_t expected_height,
+    int32_t expected_width, float left, float top, float step, int32_t rows, int32_t columns,
     uint8_t *seen, float *planes) {
     const int64_t area = (int64_t)rows * columns;
     RowSampler colour(picture, height, width, columns), guide(guides, height, width, columns);
-    RowSampler layer(consensus, consensus_height, consensus_width, consensus ? columns : 0);
-    const float across = (float)((double)consensus_width / width);
-    const float down = (float)((double)consensus_height / height);
+    RowSampler look(expected, expected_height, expected_width, expected ? columns : 0);
+    const float across = (float)((double)expected_width / width);
+    const float down = (float)((double)expected_height / height);
     for (int i = 0; i < columns; ++i) {
         const float x = ((float)i + 0.5f) * step + left;
         colour.column(i, x);
         guide.column(i, x);
-        if (consensus) layer.column(i, x * across);
+        if (expected) look.column(i, x * across);
     }
-    std::vector<uint8_t> colours(3 * columns), opacities(3 * columns), agreed(3 * columns);
+    std::vector<uint8_t> colours(3 * columns), opacities(3 * columns), layer(3 * columns);
     std::vector<uint8_t> opacity(columns);
     for (int row = 0; row < rows; ++row) {
         const float y = ((float)row + 0.5f) * step + top;
         const int64_t at = (int64_t)row * columns;
         colour.row(y, colours.data());
         guide.row(y, opacities.data());
-        if (consensus) {
-            layer.row(y * down, agreed.data());
+        if (expected) {
+            look.row(y * down, layer.data());
             for (int i = 0; i < columns; ++i) opacity[i] = opacities[3 * i];
-            ls_blend(columns, colours.data(), agreed.data(), opacity.data(), 1, nullptr,
-                     agreed.data());
+            ls_blend(columns, colours.data(), layer.data(), opacity.data(), 1, nullptr,
+                     layer.data());
         } else {
-            agreed = colours;
+            layer = colours;
         }
         uint8_t *own = seen + 6 * at;
         for (int i = 0; i < columns; ++i) {
@@ -703,7 +730,7 @@ LS_EXPORT void ls_crop_in(
         }
         split_colours(columns, colours.data(), area, planes + at);
         split_colours(columns, opacities.data(), area, planes + 3 * area + at);
-        split_colours(columns, agreed.data(), area, planes + 6 * area + at);
+        split_colours(columns, layer.data(), area, planes + 6 * area + at);
         const uint8_t *before = previous ? previous + 3 * at : colours.data();
         split_colours(columns, before, area, planes + 9 * area + at);
     }
@@ -831,10 +858,10 @@ LS_BODY float bounded(float gate, float least) {
 
 LS_MULTIVERSION static void take_bands(
     int64_t n, const float *__restrict gates, const float *__restrict painted,
-    const float *__restrict agreed, const float *__restrict low, float *__restrict out) {
+    const float *__restrict expected, const float *__restrict low, float *__restrict out) {
     for (int64_t i = 0; i < n; ++i) {
         const float coarse = bounded(gates[i], 0.0f), fine = bounded(gates[n + i], 0.0f);
-        out[i] = coarse * low[i] + fine * ((agreed[i] - painted[i]) - low[i]);
+        out[i] = coarse * low[i] + fine * ((expected[i] - painted[i]) - low[i]);
     }
 }
 
@@ -853,12 +880,12 @@ LS_EXPORT void ls_fuse(
     const int64_t area = (int64_t)rows * columns;
     float *once = scratch, *twice = once + area, *apart = twice + area, *sums = apart + area;
     for (int c = 0; c < 3; ++c) {
-        const float *painted = planes + c * area, *agreed = planes + (6 + c) * area;
+        const float *painted = planes + c * area, *expected = planes + (6 + c) * area;
         float *out = difference + c * area;
-        apart_of(area, painted, agreed, apart);
+        apart_of(area, painted, expected, apart);
         mean_of_five(apart, rows, columns, sums, once);
         mean_of_five(once, rows, columns, sums, twice);
-        take_bands(area, gates, painted, agreed, twice, out);
+        take_bands(area, gates, painted, expected, twice, out);
         mean_of_five(painted, rows, columns, sums, once);
         mean_of_five(once, rows, columns, sums, twice);
         add_own(area, gates + 2 * area, painted, twice, out);

@@ -30,37 +30,40 @@ _KEPT: U8 = (
 def crop_in(
     picture: U8,
     guides: U8,
-    consensus: U8 | None,
+    expected: U8 | None,
     previous: U8 | None,
     place: Place,
     shape: tuple[int, int],
+    trust: float = 1.0,
 ) -> tuple[U8, F32]:
     """Bilinear samples of picture and guides, both u8 [h, w, 3]; the border repeats.
 
-    consensus: u8 [h', w', 3], another layer for the same rectangle at a size of its own, laid over
-    the picture by the guides' first channel; None: the picture's own. previous: u8 [rows, columns,
-    3], the crop of the frame before; None: this one's own. Returns u8 [rows, columns, 6], and with
-    consensus and previous f32 [12, rows, columns], 0 to 1.
+    expected: u8 [h', w', 3], another layer for the same rectangle at a size of its own, laid over
+    the picture by the guides' first channel and `trust`, 0 to 1; None: the picture's own.
+    previous: u8 [rows, columns, 3], the crop of the frame before; None: this one's own. Returns u8
+    [rows, columns, 6], and with expected and previous f32 [12, rows, columns], 0 to 1.
     """
     require("picture", picture, np.uint8, (None, None, 3))
     require("guides", guides, np.uint8, picture.shape)
-    if consensus is not None:
-        require("consensus", consensus, np.uint8, (None, None, 3))
+    if expected is not None:
+        require("expected", expected, np.uint8, (None, None, 3))
     if previous is not None:
         require("previous", previous, np.uint8, (*shape, 3))
     _require_place(place)
-    if use_compiled():
-        return compiled.crop_in(picture, guides, consensus, previous, place, shape)
-    return reference.crop_in(picture, guides, consensus, previous, place, shape)
+    implementation = compiled if use_compiled() else reference
+    seen, planes = implementation.crop_in(picture, guides, expected, previous, place, shape)
+    if expected is not None and trust < 1:
+        planes[6:9] += np.float32(1 - trust) * (planes[:3] - planes[6:9])
+    return seen, planes
 
 
 def fused(gates: F32, planes: F32) -> F32:
-    """What to add to the painted crop to bring it nearer to the consensus, f32 [3, rows, columns].
+    """What to add to the painted crop to bring it nearer to what is expected, f32 [3, h, w].
 
-    planes: f32 [12, rows, columns] of `crop_in`. gates: f32 [3, rows, columns], pixel by pixel and
-    for all colours alike: how much of the consensus' coarse part to take and how much of its fine
-    part, 0 to 1, and how much of the painted crop's own fine part to add, -1/2 to 1; beyond that
-    they are cut. Coarse is what a mean of 5 x 5, taken twice, leaves.
+    planes: f32 [12, h, w] of `crop_in`. gates: f32 [3, h, w], pixel by pixel and for all colours
+    alike: how much of the expected crop's coarse part to take and how much of its fine part, 0 to
+    1, and how much of the painted crop's own fine part to add, -1/2 to 1; beyond that they are cut.
+    Coarse is what a mean of 5 x 5, taken twice, leaves.
     """
     require("planes", planes, np.float32, (12, None, None))
     require("gates", gates, np.float32, (3, *planes.shape[1:]))

@@ -18,7 +18,7 @@ constexpr int kTeeth = 5;  // of one half of a row
 // Grows to the largest mouth that its thread has painted, and stays.
 struct Scratch {
     std::vector<uint8_t> patch, drawn, covered, layer, one, fine, fine_covered, inside;
-    std::vector<float> from, to, at, own, trust, leading, where, lips, real, along, weights, values, total;
+    std::vector<float> from, to, at, own, trust, leading, where, lips, real, along, weights, values;
     std::vector<double> light;
 
     template <typename T>
@@ -79,12 +79,13 @@ struct Painter {
     const uint8_t *texture;  // u8 [texture_h, texture_w, 2], opacity and seam
     const float *texture_xy;  // f32 [vertices + grid, 2]
     const float *gap_row;  // f32 [grid], the guide
+    const float *look_xy;  // f32 [vertices + grid, 2], of an expected look
     const float *limits;  // of `relight`
     const float *teeth;  // f32 [2, kTeeth + 1], borders of the crowns above and below
     const float *colours;  // f32 [4, 3]: teeth, tongue, dark, loss in shadow
     const float *light;  // f32 [3]
     int32_t coefficients, vertices, columns, rows, ring_count, line_count, chin_count, jaw_count,
-        mouth_count, gap_count, lip_vertex_count, skin_count, texture_h, texture_w, centre;
+        mouth_count, gap_count, lip_vertex_count, skin_count, texture_h, texture_w, centre, look_h, look_w;
     float still, inset, coordinate_limit, shadow_reach;
     // Compared and multiplied in double precision, as Python does.
     double seam_depth, upper_edge, lower_edge, trusted, least_lowered, lip_shadow, edge_px;
@@ -267,10 +268,10 @@ void draw_gap(
     }
 }
 
-// InnerMouth.paint: the gap and its edges, sampled finely.
-void paint_gap(
-    const Painter &p, const Source &source, const float *grid, const float *points, const float *at,
-    const float *trust, float lowered, float jaw, double scale, uint8_t *warped, int h, int w) {
+// InnerMouth.finely: the gap and its edges once more, into `warped` u8 [h, w, 3]. Returns where.
+Box sample_finely(
+    const Painter &p, const uint8_t *rgb, int rows, int columns, const float *at, const float *points,
+    uint8_t *warped, int h, int w) {
     Bounds bounds;
     for (int i = p.vertices; i < p.all(); ++i) bounds.add(points + 2 * i);
     const Box box{
@@ -278,23 +279,35 @@ void paint_gap(
         std::max((int)std::floor(bounds.low[1]) - 2, 0),
         std::min((int)std::ceil(bounds.high[0]) + 2, w),
         std::min((int)std::ceil(bounds.high[1]) + 2, h)};
-    if (box.empty()) return;
-    const int rows = box.height(), columns = box.width();
+    if (box.empty()) return box;
+    const int fine_h = 2 * box.height(), fine_w = 2 * box.width();
     float *close_up = Scratch::take(scratch.to, 2 * p.all());
     moved_by(points, p.all(), (float)box.x0, (float)box.y0, 2, close_up);
-    uint8_t *fine = Scratch::zeros(scratch.fine, 12 * (int64_t)rows * columns);
-    uint8_t *covered = Scratch::zeros(scratch.fine_covered, 4 * (int64_t)rows * columns);
+    uint8_t *fine = Scratch::zeros(scratch.fine, 3 * (int64_t)fine_h * fine_w);
+    uint8_t *covered = Scratch::zeros(scratch.fine_covered, (int64_t)fine_h * fine_w);
     ls_warp_mesh(
-        source.rgb, source.height, source.width, 3, at, close_up, p.mouth, p.mouth_count, 2 * rows,
-        2 * columns, 0, 0, fine, covered);
+        rgb, rows, columns, 3, at, close_up, p.mouth, p.mouth_count, fine_h, fine_w, 0, 0, fine,
+        covered);
     uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
-    ls_halve_into(fine, covered, rows, columns, window, 3 * w);
+    ls_halve_into(fine, covered, box.height(), box.width(), window, 3 * w);
+    return box;
+}
+
+// InnerMouth.paint.
+void paint_gap(
+    const Painter &p, const Source &source, const float *grid, const float *points, const float *at,
+    const float *trust, float lowered, float jaw, double scale, uint8_t *warped, int h, int w) {
+    const Box box =
+        sample_finely(p, source.rgb, source.height, source.width, at, points, warped, h, w);
+    if (box.empty()) return;
     const float least = *std::min_element(trust, trust + p.grid());
     if (least >= p.trusted && lowered <= p.least_lowered) return;
+    float *close_up = Scratch::take(scratch.to, 2 * p.all());
     moved_by(points, p.all(), (float)box.x0, (float)box.y0, 1, close_up);
+    uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
     draw_gap(
-        p, window, 3 * w, rows, columns, close_up + 2 * p.vertices, grid, trust, least, lowered,
-        jaw, scale);
+        p, window, 3 * w, box.height(), box.width(), close_up + 2 * p.vertices, grid, trust, least,
+        lowered, jaw, scale);
 }
 
 // ----------------------------------------------------------------------------- the lips
@@ -327,11 +340,11 @@ const float *lent_by(
     return ls_mesh_is_sound(at, points, p.all(), nullptr, 0, p.coordinate_limit) ? at : nullptr;
 }
 
-// Compositor._agreed over a patch u8 [height, width, 3] at (x, y); `layer` u8 [h, w, 3]. Returns
-// false where a mesh of a source is unsound.
-bool lay_consensus(
-    const Painter &p, const Face &face, const Source *sources, int count, int x, int y, int width,
-    int height, const uint8_t *patch, int h, int w, uint8_t *layer) {
+// Compositor._expected: a look of the lips over a patch u8 [height, width, 3] at (x, y), in its light;
+// `layer` u8 [h, w, 3]. Returns false where the mesh is unsound.
+bool lay_look(
+    const Painter &p, const Face &face, const uint8_t *look, int x, int y, int width, int height,
+    const uint8_t *patch, int h, int w, uint8_t *layer) {
     const float down = (float)((double)h / height), across = (float)((double)w / width);
     const int64_t size = 3 * (int64_t)h * w;
     float *points = Scratch::take(scratch.from, 2 * p.all());
@@ -339,20 +352,13 @@ bool lay_consensus(
         points[2 * i] = (face.points[2 * i] - (float)x) * across;
         points[2 * i + 1] = (face.points[2 * i + 1] - (float)y) * down;
     }
-    float *trust = Scratch::take(scratch.trust, p.grid()), lowered;
-    float *total = Scratch::zeros(scratch.total, size);
+    if (!ls_mesh_is_sound(p.look_xy, points, p.all(), nullptr, 0, p.coordinate_limit)) return false;
+    std::memset(layer, 0, size);
     uint8_t *covered = Scratch::take(scratch.covered, size / 3);
-    for (int s = 0; s < count; ++s) {
-        const Source &source = sources[s];
-        const float *at = lent_by(p, face, source, points, trust, &lowered);
-        if (!at) return false;
-        uint8_t *own = Scratch::zeros(scratch.one, size);
-        ls_warp_mesh(
-            source.rgb, source.height, source.width, 3, at, points, p.mouth, p.mouth_count, h, w, 0,
-            0, own, covered);
-        for (int64_t i = 0; i < size; ++i) total[i] += source.share * (float)own[i];
-    }
-    for (int64_t i = 0; i < size; ++i) layer[i] = (uint8_t)(total[i] + 0.5f);
+    ls_warp_mesh(
+        look, p.look_h, p.look_w, 3, p.look_xy, points, p.mouth, p.mouth_count, h, w, 0, 0, layer,
+        covered);
+    sample_finely(p, look, p.look_h, p.look_w, p.look_xy, points, layer, h, w);
     float *from = Scratch::take(scratch.where, 2 * (int64_t)h * w), *next = from;
     for (int row = 0; row < h; ++row) {
         for (int column = 0; column < w; ++column) {
@@ -489,15 +495,15 @@ LS_EXPORT int32_t ls_place_face(
 }
 
 // The pixels. `memory`, `kept` and `box` as the first call left them; `painted` u8 [h, w, 3]; `mask`
-// u8 [h, w], zeros; `guides` u8 [h, w, 3], zeros, or null; of the sources the first `count` are laid
-// into the patch, `others` more into `consensus` u8 [consensus_h, consensus_w, 3]; `frame` u8
-// [height*3/2, width], becomes the background with the patch in it, or null; `spent` i64 [3], ns of
-// colour, warp and composite, or null. Returns 0, or 1 where a source's mesh is unsound.
+// u8 [h, w], zeros; `guides` u8 [h, w, 3], zeros, or null; `look` u8 [look_h, look_w, 3], laid into
+// `expected` u8 [expected_h, expected_w, 3], or null; `frame` u8 [height*3/2, width], becomes the
+// background with the patch in it, or null; `spent` i64 [3], ns of colour, warp and composite, or
+// null. Returns 0, or 1 where a source's mesh is unsound.
 LS_EXPORT int32_t ls_paint_face(
     const Painter *painter, float *memory, const int32_t *kept, const int32_t *box,
     const uint8_t *background, int32_t width, int32_t height, const float *wanted,
-    const Source *sources, int32_t count, int32_t others, double scale, uint8_t *painted,
-    uint8_t *mask, uint8_t *guides, uint8_t *consensus, int32_t consensus_h, int32_t consensus_w,
+    const Source *sources, int32_t count, double scale, const uint8_t *look, uint8_t *painted,
+    uint8_t *mask, uint8_t *guides, uint8_t *expected, int32_t expected_h, int32_t expected_w,
     uint8_t *frame, int64_t *spent) {
     const Painter &p = *painter;
     const Face face(p, memory);
@@ -513,11 +519,10 @@ LS_EXPORT int32_t ls_paint_face(
     moved_by(face.moved, p.ringed(), (float)box[0], (float)box[1], 1, to);
     ls_warp_mesh(patch, h, w, 3, from, to, kept, box[4], h, w, 0, 0, painted, mask);
     stages.end(Stages::kWarp);
-    const bool agreed =
-        !others || lay_consensus(
-                       p, face, sources + count, others, box[0], box[1], w, h, painted, consensus_h,
-                       consensus_w, consensus);
-    const bool sound = agreed && lay_lips(
+    const bool laid = !look || lay_look(
+                                   p, face, look, box[0], box[1], w, h, painted, expected_h,
+                                   expected_w, expected);
+    const bool sound = laid && lay_lips(
         p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, guides, stages);
     if (frame) std::memcpy(frame, background, (int64_t)width * height * 3 / 2);
     stages.end(Stages::kComposite);

@@ -30,13 +30,13 @@ _ARRAYS: Final = {
     "basis": np.float32, "jaw_row": np.float32, "rings": np.float32, "lips": np.int32,
     "line": np.int32, "chin": np.int32, "jaw": np.int32, "mouth": np.int32, "gap": np.int32,
     "lip_vertices": np.int32, "skin": np.int32, "texture": np.uint8, "texture_xy": np.float32,
-    "gap_row": np.float32, "limits": np.float32, "teeth": np.float32, "colours": np.float32,
-    "light": np.float32,
+    "gap_row": np.float32, "look_xy": np.float32, "limits": np.float32, "teeth": np.float32,
+    "colours": np.float32, "light": np.float32,
 }  # fmt: skip
 _COUNTS: Final = (
     "coefficients", "vertices", "columns", "rows", "ring_count", "line_count", "chin_count",
     "jaw_count", "mouth_count", "gap_count", "lip_vertex_count", "skin_count", "texture_h",
-    "texture_w", "centre",
+    "texture_w", "centre", "look_h", "look_w",
 )  # fmt: skip
 _FLOATS: Final = ("still", "inset", "coordinate_limit", "shadow_reach")
 _DOUBLES: Final = (
@@ -95,18 +95,20 @@ class Painted(NamedTuple):
     rgb: U8  # u8 [h, w, 3]
     mask: U8  # u8 [h, w], what may differ from the frame
     guides: U8 | None  # u8 [h, w, 3]: opacity, row of the gap, trust
-    consensus: U8 | None  # u8 [h', w', 3], the lip layer of other sources over the same rectangle
+    expected: U8 | None  # u8 [h', w', 3], a look of the lips over the same rectangle
 
 
 class FacePainter:
     """The kernels with what never changes for a target; any number of threads may call it."""
 
     def __init__(
-        self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, float], centre: int
-    ) -> None:
-        """arrays: f32 basis [K, V, 3], jaw_row [K], rings [R, 2], texture_xy [V + G, 2], gap_row
-        [G], limits [4], teeth [2, 6], colours [4, 3], light [3]; i32 lips [4, n], line, chin,
-        lip_vertices, skin, and triangles jaw, mouth, gap [T, 3]; u8 texture [h, w, 2].
+        self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, float], centre: int,
+        look_shape: tuple[int, int],
+    ) -> None:  # fmt: skip
+        """arrays: f32 basis [K, V, 3], jaw_row [K], rings [R, 2], texture_xy and look_xy
+        [V + G, 2], gap_row [G], limits [4], teeth [2, 6], colours [4, 3], light [3]; i32
+        lips [4, n], line, chin, lip_vertices, skin, and triangles jaw, mouth, gap [T, 3]; u8
+        texture [h, w, 2].
 
         numbers: still, inset, shadow_reach, seam_depth, upper_edge, lower_edge, trusted,
         least_lowered, lip_shadow, edge_px. centre: the vertex that rings go round.
@@ -130,15 +132,17 @@ class FacePainter:
                 raise UsageError(
                     f"{name} names {ids.min()}..{ids.max()}; expected 0..{vertices - 1}"
                 )
-        if held["texture_xy"].shape != (self._all, 2) or grid % columns:
+        flat = [held[name].shape for name in ("texture_xy", "look_xy")]
+        if flat != 2 * [(self._all, 2)] or grid % columns:
             raise UsageError(
-                f"texture_xy is {held['texture_xy'].shape}, grid {grid} and lips {columns} long; "
+                f"texture_xy and look_xy are {flat}, grid {grid} and lips {columns} long; "
                 f"expected ({self._all}, 2), and one a multiple of the other"
             )
         counts = {
             "coefficients": self._size, "vertices": self._vertices, "columns": columns,
             "rows": grid // columns, "texture_h": held["texture"].shape[0],
             "texture_w": held["texture"].shape[1], "centre": centre,
+            "look_h": look_shape[0], "look_w": look_shape[1],
         }  # fmt: skip
         for name, of in (
             ("ring_count", "rings"), ("line_count", "line"), ("chin_count", "chin"),
@@ -152,7 +156,7 @@ class FacePainter:
             **numbers,
             coordinate_limit=COORDINATE_LIMIT_PX,
         )
-        self._at = ctypes.addressof(self._painter)
+        self._at, self._look_shape = ctypes.addressof(self._painter), look_shape
         face = 3 * self._all + 4 * self._ringed + 2 * self._all
         self._memory_size, self._kept_size = face, 3 * counts["jaw_count"]
 
@@ -181,16 +185,16 @@ class FacePainter:
 
     def paint(
         self, placed: Placed, background: U8, wanted: F32, sources: Sequence[MouthView],
-        scale: float, *, guided: bool, consensus: Sequence[MouthView] = (),
-        consensus_shape: tuple[int, int] = (1, 1), frame: U8 | None = None,
+        scale: float, *, guided: bool, look: U8 | None = None,
+        expected_shape: tuple[int, int] = (1, 1), frame: U8 | None = None,
         spent: NDArray[np.int64] | None = None,
     ) -> Painted:  # fmt: skip
         """The patch of a face that was placed, in a frame u8 [h*3/2, w] I420.
 
-        sources, consensus: their shares sum to 1; the latter, if there are any, make a layer of
-        `consensus_shape` of their own. scale: px per inter-ocular distance. frame: becomes the
-        background with the patch in it; of its shape, contiguous. spent: i64 [3], takes
-        the ns of STAGES. Raises: UsageError where a coordinate is not a number, or far outside.
+        sources: their shares sum to 1. scale: px per inter-ocular distance. look: u8
+        [*look_shape, 3], makes a layer of `expected_shape` of its own. frame: becomes the
+        background with the patch in it; of its shape, contiguous. spent: i64 [3], takes the ns of
+        STAGES. Raises: UsageError where a coordinate is not a number, or far outside.
         """
         x0, y0, x1, y1 = placed.box
         rows, width = background.shape
@@ -208,11 +212,15 @@ class FacePainter:
         shape = (y1 - y0, x1 - x0)
         painted, mask = np.empty((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
         guides = np.zeros((*shape, 3), np.uint8) if guided else None
-        agreed = np.empty((*consensus_shape, 3), np.uint8) if consensus else None
-        lent = [*sources, *consensus]
-        views = (_Source * len(lent))()
+        expected = None
+        if look is not None:
+            expected = np.empty((*expected_shape, 3), np.uint8)
+            look = np.ascontiguousarray(look, np.uint8)
+            if look.shape != (*self._look_shape, 3):
+                raise UsageError(f"a look is {look.shape}; expected u8 {(*self._look_shape, 3)}")
+        views = (_Source * len(sources))()
         held = []  # until the call returns
-        for view, source in zip(views, lent, strict=True):
+        for view, source in zip(views, sources, strict=True):
             rgb = np.ascontiguousarray(source.rgb, np.uint8)
             if rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
                 raise UsageError(f"a source is {rgb.shape}; expected u8 [h, w, 3]")
@@ -224,13 +232,16 @@ class FacePainter:
         unsound = compiled.library().ls_paint_face(
             self._at, address(placed.memory), address(placed.kept), address(placed.bounds),
             address(background), width, height, self._f32("wanted", wanted, (self._size,)),
-            ctypes.addressof(views), len(sources), len(consensus), scale, address(painted),
-            address(mask), *(None if out is None else address(out) for out in (guides, agreed)),
-            *consensus_shape, *(None if out is None else address(out) for out in (frame, spent)),
+            ctypes.addressof(views), len(sources), scale,
+            *(
+                None if one is None else address(one)
+                for one in (look, painted, mask, guides, expected)
+            ),
+            *expected_shape, *(None if out is None else address(out) for out in (frame, spent)),
         )  # fmt: skip
         if unsound:
             raise UsageError(_UNSOUND)
-        return Painted(painted, mask, guides, agreed)
+        return Painted(painted, mask, guides, expected)
 
     @staticmethod
     def _f32(name: str, array: F32, shape: tuple[int, ...]) -> int:

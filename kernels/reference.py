@@ -300,6 +300,14 @@ def mixed(old: U8, new: U8, weight: int) -> U8:
     return (total >> 8).astype(np.uint8)
 
 
+def summed(layers: F32, shares: F32) -> U8:
+    """See `composite.summed`; one layer after the other."""
+    total = np.full(layers.shape[1:], np.float32(0.5))
+    for layer, share in zip(layers, shares, strict=True):
+        total += share * layer
+    return np.clip(total, 0, 255).astype(np.uint8)
+
+
 # ------------------------------------------------------------------------------ crop
 
 NONE = 128  # of a stored difference: nothing to add
@@ -308,7 +316,7 @@ NONE = 128  # of a stored difference: nothing to add
 def crop_in(
     picture: U8,
     guides: U8,
-    consensus: U8 | None,
+    expected: U8 | None,
     previous: U8 | None,
     place: tuple[float, float, float],
     shape: tuple[int, int],
@@ -320,13 +328,13 @@ def crop_in(
     inward = _plane(x, y)
     seen = np.concatenate([remap(picture, inward), remap(guides, inward)], axis=2)
     own = np.ascontiguousarray(seen[..., :3])
-    agreed = own
-    if consensus is not None:
+    layer = own
+    if expected is not None:
         # Both pictures show the same rectangle, so their sizes tell how one lies on the other.
-        across, down = (np.float32(consensus.shape[i] / picture.shape[i]) for i in (1, 0))
-        layer = remap(consensus, _plane(x * across, y * down))
-        agreed = blend(own, layer, np.ascontiguousarray(seen[..., 3]))
-    stack = np.concatenate([seen, agreed, own if previous is None else previous], axis=2)
+        across, down = (np.float32(expected.shape[i] / picture.shape[i]) for i in (1, 0))
+        layer = remap(expected, _plane(x * across, y * down))
+        layer = blend(own, layer, np.ascontiguousarray(seen[..., 3]))
+    stack = np.concatenate([seen, layer, own if previous is None else previous], axis=2)
     planes = np.ascontiguousarray(stack.transpose(2, 0, 1), np.float32) * np.float32(1 / 255)
     return seen, planes
 

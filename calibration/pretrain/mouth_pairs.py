@@ -3,8 +3,8 @@
 A frame lends its background, pose and expression; another frame of the same person, from another
 moment or another clip, lends the mouth. What the compositor makes of the two is the input, the
 frame itself is the truth. The background's own mouth never reaches the input: the lip layer covers
-it. Beside it lies the consensus of the clip's other moments, chosen as the engine chooses it. Two
-neighbouring frames make one example, because the network sees its own last output.
+it. Beside it lies what the clip's other moments let expect. Two neighbouring frames make one
+example, because the network sees its own last output.
 
 Few people may be trained on, so faces are varied: bent, stretched, mirrored, in other skin tones,
 light and sharpness, and with light that does not match between lips and skin.
@@ -21,14 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from lipstream.calibration.appearance import Elsewhen
 from lipstream.calibration.sources import cut_source
+from lipstream.engine.appearance import Expected
 from lipstream.engine.compositor import Compositor, Layers, MouthSource, Shares
 from lipstream.engine.face_model import face_model
 from lipstream.engine.frames import FrameDecoder
 from lipstream.engine.renderer import CROP_SHAPE
-from lipstream.engine.source_selector import SourceSelector
 from lipstream.engine.target import Target, mouth_sources
-from lipstream.engine.types import F32, U8, Expression, Lips, MatchedFrame
+from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import build_mesh
 from lipstream.kernels import color
 from lipstream.kernels.composite import blend
@@ -40,7 +41,7 @@ _CANDIDATES = 32
 _NEAREST = 0.8  # share of examples whose source is the nearest of the candidates in expression
 _OTHER_CLIP = 0.25
 _TWO_SOURCES = 0.2
-_NO_CONSENSUS = 0.15  # share of examples without, as in a photo
+_UNEXPECTED = 0.15  # share of examples without an appearance, as in a photo
 _BEND_PX = 7.0
 
 
@@ -48,7 +49,7 @@ _BEND_PX = 7.0
 class Example:
     """Two neighbouring frames of one face."""
 
-    seen: U8  # u8 [2, h, w, 9], painted crop, guides, consensus; h, w: `renderer.CROP_SHAPE`
+    seen: U8  # u8 [2, h, w, 9], painted crop, guides, expected; h, w: `renderer.CROP_SHAPE`
     truth: U8  # u8 [2, h, w, 3]
 
 
@@ -73,7 +74,8 @@ class Person:
         self._decoders: dict[int, FrameDecoder] = {}  # made in the process that uses them
         self._mesh = build_mesh(face_model())
         self._compositors = [Compositor(self._mesh, clip.style.mouth) for clip in clips]
-        self._selectors = [SourceSelector(mouth_sources(clip)) for clip in clips]
+        self._alike = [mouth_sources(clip).alike for clip in clips]
+        self._elsewhen: dict[int, Elsewhen] = {}
         self._lenders = [_good_frames(clip, None) for clip in clips]
         self._good = [_good_frames(clip, span) for clip in clips]
         self._pairs = [own[1:][np.diff(own) == 1] for own in self._good]
@@ -88,9 +90,9 @@ class Person:
         sources = self._sources(at, frame, rng)
         variation = Variation.draw(rng) if self._varied else Variation.none()
         seen, truth = [], []
-        apart = None if rng.random() < _NO_CONSENSUS else APART_FRAMES
+        told = rng.random() >= _UNEXPECTED
         for index in (frame - 1, frame):
-            one, other = variation.apply(*self._painted(at, index, sources, apart))
+            one, other = variation.apply(*self._painted(at, index, sources, told))
             seen.append(one)
             truth.append(other)
         return Example(np.stack(seen), np.stack(truth))
@@ -102,32 +104,27 @@ class Person:
         apart = math.ceil(_OTHER_MOMENT_S * self._clips[at].fps)
         others = self._lenders[at][np.abs(self._lenders[at] - frame) >= apart]
         likest = self._cut(at, self._likest(at, frame, at, others))
-        return self._painted(at, frame, [(likest, 1.0)], apart)
+        return self._painted(at, frame, [(likest, 1.0)], told=True)
 
     def _drawn(self, rng: np.random.Generator) -> tuple[int, int]:
         at = int(rng.choice(len(self._clips), p=self._share))
         return at, int(rng.choice(self._pairs[at]))
 
-    def _painted(
-        self, at: int, frame: int, sources: Shares, apart: int | None
-    ) -> tuple[Layers, U8]:
-        """apart: frames between this one and those of the consensus; None: there is none."""
+    def _painted(self, at: int, frame: int, sources: Shares, told: bool) -> tuple[Layers, U8]:
+        """told: whether there is something expected."""
         track, picture = self._clips[at].track, self._read(at, frame)
-        consensus = [] if apart is None else self._consensus(at, frame, apart)
+        expression = track.expression[frame]
+        expected = self._expected(at, frame, expression) if told else None
         layers = self._compositors[at].layers(
-            picture, track.placement(frame), track.expression[frame], sources, consensus,
-            guided=True,
-        )  # fmt: skip
+            picture, track.placement(frame), expression, sources, expected, guided=True
+        )
         assert layers is not None, "a usable frame has its face inside the picture"
         return layers, color.i420_region_to_rgb(picture, *layers.box)
 
-    def _consensus(self, at: int, frame: int, apart: int) -> Shares:
-        clip, selector = self._clips[at], self._selectors[at]
-        expression = Expression(clip.track.expression[frame], Lips(0, 0, 0), True, 0)
-        cost = selector.emission(MatchedFrame(0, frame, expression))
-        away = np.abs(clip.source_frames - frame) >= apart
-        rows = np.flatnonzero(away)
-        return [(clip.sources[rows[k]], share) for k, share in selector.consensus(cost[away])]
+    def _expected(self, at: int, frame: int, expression: F32) -> Expected | None:
+        if at not in self._elsewhen:
+            self._elsewhen[at] = Elsewhen(self._clips[at], self._mesh)
+        return self._elsewhen[at].expected(frame, expression)
 
     def _read(self, clip: int, frame: int) -> U8:
         if clip not in self._decoders:
@@ -156,7 +153,7 @@ class Person:
 
     def _likest(self, at: int, frame: int, clip: int, lenders: NDArray[np.int64]) -> int:
         """Of these frames of `clip`, the one whose mouth is likest to that of a frame of `at`."""
-        alike = self._selectors[clip].alike
+        alike = self._alike[clip]
         forms, own = alike.forms, alike.own
         apart = (
             self._clips[clip].track.expression[lenders] - self._clips[at].track.expression[frame]
@@ -179,8 +176,8 @@ class Variation:
     gamma: F32  # f32 [3]
     gain: F32  # f32 [3]
     blur_px: float
-    # f32 [2, 3, 3], levels: light of the lips and of the consensus off that of the skin, as 1, x, y
-    # by colour
+    # f32 [2, 3, 3], levels: light of the lips and of what is expected off that of the skin, as 1,
+    # x, y by colour
     tilt: F32
 
     @classmethod
@@ -214,18 +211,22 @@ class Variation:
         both = np.concatenate([layers.painted, layers.guides, real], axis=2)
         stack = remap(np.ascontiguousarray(both), bent)
         lips, guides = stack[..., :3], stack[..., 3:6]
-        agreed = lips
-        if layers.consensus is not None:
-            size = np.array(layers.consensus.shape[1::-1]) / real.shape[1::-1]
-            layer = remap(layers.consensus, (bent * size).astype(np.float32))
-            agreed = blend(np.ascontiguousarray(lips), layer, np.ascontiguousarray(guides[..., 0]))
-        pictures = [self._recoloured(one) for one in (lips, agreed, stack[..., 6:])]
+        expected = lips
+        if layers.expected is not None:
+            size = np.array(layers.expected.shape[1::-1]) / real.shape[1::-1]
+            layer = remap(layers.expected, (bent * size).astype(np.float32))
+            expected = blend(
+                np.ascontiguousarray(lips), layer, np.ascontiguousarray(guides[..., 0])
+            )
+            apart = layers.trust * (expected.astype(np.float32) - lips)
+            expected = _bytes(lips + apart)
+        pictures = [self._recoloured(one) for one in (lips, expected, stack[..., 6:])]
         opacity = guides[..., :1].astype(np.float32) / 255
         down, across = (np.linspace(-1, 1, n, dtype=np.float32) for n in CROP_SHAPE)
         for one, tilt in zip(pictures, self.tilt, strict=False):
             light = tilt[0] + across[:, None] * tilt[1] + down[:, None, None] * tilt[2]
             one += opacity * light * (one / 128)
-        if layers.consensus is None:
+        if layers.expected is None:
             pictures[1] = pictures[0]
         if self.blur_px:
             spread = (self.blur_px, self.blur_px, 0)

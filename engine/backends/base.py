@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-import numpy as np
-
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.types import F32
 
@@ -62,41 +60,10 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The two files of one model, and weights that take the place of theirs."""
+    """The two files of one model."""
 
     onnx: Path
     safetensors: Path
-    retrained: Path | None = None  # safetensors with tensors of the same names and shapes
-
-    @property
-    def weights(self) -> Path:
-        """The safetensors that count."""
-        return self.safetensors if self.retrained is None else self.retrained
-
-    def graph(self) -> bytes:
-        """The ONNX model with the weights that count.
-
-        Retrained ones are written over the bytes of those that shipped, found by their content, so
-        that no ONNX library is needed.
-
-        Raises: BackendUnavailable when the two do not belong together.
-        """
-        graph = self.onnx.read_bytes()
-        if self.retrained is None:
-            return graph
-        from safetensors.numpy import load_file
-
-        shipped, own = load_file(self.safetensors), load_file(self.retrained)
-        for name, old in shipped.items():
-            new = own.get(name)
-            before = old.astype(np.float32).tobytes()
-            if new is None or new.shape != old.shape or graph.count(before) != 1:
-                raise BackendUnavailable(
-                    f"{self.retrained.name}: {name} does not fit {self.onnx.name}; "
-                    "calibrate with --adapt again"
-                )
-            graph = graph.replace(before, new.astype(np.float32).tobytes())
-        return graph
 
     def metadata(self) -> dict[str, str]:
         """The safetensors header's own words; reads a few kB and no weights."""
@@ -108,8 +75,7 @@ class Model:
     def ranges(self) -> dict[str, tuple[float, float]]:
         """What each convolution's input was seen to span, by the name of its weights, for int8.
 
-        Empty where the model was exported without. Retrained weights stay within those of the
-        shipped ones, near enough.
+        Empty where the model was exported without.
         """
         told = json.loads(self.metadata().get("ranges", "{}"))
         return {name: (low, high) for name, (low, high) in told.items()}
@@ -142,7 +108,7 @@ def usable_cores() -> int:
 def _openvino(model: Model, precision: str) -> Network:
     from lipstream.engine.backends.openvino import load
 
-    return load(model.graph(), precision, model.ranges())
+    return load(model.onnx.read_bytes(), precision, model.ranges())
 
 
 def _native(model: Model, precision: str) -> Network:
@@ -186,7 +152,7 @@ def _numpy(model: Model, precision: str) -> Network:
 def _tensorrt(model: Model, precision: str) -> Network:
     from lipstream.engine.backends.tensorrt import load
 
-    network: Network = load(model.graph(), precision=precision)
+    network: Network = load(model.onnx.read_bytes(), precision=precision)
     return network
 
 

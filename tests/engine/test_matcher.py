@@ -335,31 +335,6 @@ def test_any_source_can_be_reached():
     assert [c.source for c in run(selector, items)][-1] == 25
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(SEEDS, st.integers(7, 60))
-def test_a_consensus_is_of_the_likest_and_never_jumps(seed, count):
-    random = np.random.default_rng(seed)
-    selector = SourceSelector(sources(count))
-    one, other = random.gamma(2, 1, (2, count)).astype(np.float32)
-    last = None
-    for share in np.linspace(0, 1, 1000, dtype=np.float32):
-        cost = one + share * (other - one)
-        told = selector.consensus(cost)
-        assert len(told) == 6
-        assert {row for row, _ in told} == set(np.argsort(cost)[:6].tolist())
-        shares = np.zeros(count)
-        for row, part in told:
-            shares[row] = part
-        assert shares.sum() == pytest.approx(1)
-        assert shares[cost.argmin()] == shares.max()
-        assert last is None or np.abs(shares - last).max() < 0.1
-        last = shares
-
-
-def test_few_sources_have_no_consensus():
-    assert SourceSelector(sources(6)).consensus(np.arange(6, dtype=np.float32)) == []
-
-
 def test_more_or_no_sources_are_refused():
     bank = sources(3)
     with pytest.raises(UsageError, match="1 to"):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lipstream.engine.appearance import LOOK_SHAPE, Expected
 from lipstream.engine.compositor import Compositor, Layers
 from lipstream.engine.errors import UsageError
 from lipstream.engine.face_model import face_model
@@ -52,7 +53,7 @@ def moved(place: Placement, x: float, y: float, zoom: float) -> Placement:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10**6), lively=st.sampled_from([0.0, 1.0, 3.0]), guided=st.booleans(),
-    fading=st.booleans(), agreed=st.booleans(), x=st.sampled_from([0.0, -70.0, 55.0, 400.0]),
+    fading=st.booleans(), told=st.booleans(), x=st.sampled_from([0.0, -70.0, 55.0, 400.0]),
     zoom=st.sampled_from([1.0, 0.6, 2.5]),
 )  # fmt: skip
 def test_equal_to_the_steps(
@@ -62,7 +63,7 @@ def test_equal_to_the_steps(
     lively: float,
     guided: bool,
     fading: bool,
-    agreed: bool,
+    told: bool,
     x: float,
     zoom: float,
 ) -> None:
@@ -72,12 +73,10 @@ def test_equal_to_the_steps(
     wanted = expression_of(rng, lively)
     first, second = (loaded.sources[i] for i in rng.integers(len(loaded.sources), size=2))
     sources = [(first, 0.3), (second, 0.7)] if fading else [(first, 1.0)]
-    others = (
-        [loaded.sources[i] for i in rng.integers(len(loaded.sources), size=3)] if agreed else []
-    )
-    shares = list(zip(others, (0.2, 0.5, 0.3), strict=False))
+    look = rng.integers(0, 256, (*LOOK_SHAPE, 3), dtype=np.uint8)
+    awaited = Expected(look, 0.7) if told else None
     got, expected = (
-        one.layers(background, place, wanted, sources, shares, guided=guided) for one in both
+        one.layers(background, place, wanted, sources, awaited, guided=guided) for one in both
     )
     if expected is None:
         assert got is None
@@ -92,10 +91,11 @@ def test_equal_to_the_steps(
     if guided:
         assert got.guides is not None
         np.testing.assert_array_equal(got.guides, expected.guides)
-    assert (got.consensus is None) == (expected.consensus is None) == (not (guided and agreed))
-    if got.consensus is not None and expected.consensus is not None:
-        assert np.abs(got.consensus.astype(int) - expected.consensus).max() <= 1
-        assert (got.consensus != expected.consensus).mean() < 1e-4
+    assert got.trust == expected.trust
+    assert (got.expected is None) == (expected.expected is None) == (not (guided and told))
+    if got.expected is not None and expected.expected is not None:
+        assert np.abs(got.expected.astype(int) - expected.expected).max() <= 1
+        assert (got.expected != expected.expected).mean() < 1e-4
 
 
 def test_a_drawn_mouth_is_among_the_examples(
@@ -146,7 +146,7 @@ def test_a_mesh_of_no_vertex_is_refused(
     arrays = dict(fused._painter._held)
     arrays["gap"] = arrays["gap"] + 10_000
     with pytest.raises(UsageError, match="gap names"):
-        FacePainter(arrays, {}, 1)
+        FacePainter(arrays, {}, 1, LOOK_SHAPE)
 
 
 def test_its_stages_are_told_apart(loaded: Target, both: tuple[Compositor, Compositor]) -> None:

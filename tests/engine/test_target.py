@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from lipstream.calibration.bundle import note_sharpen
+from lipstream.calibration.bundle import note_sharpen, write_appearance
+from lipstream.engine.appearance import LOOK_SHAPE, Appearance
 from lipstream.engine.errors import TargetError
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.renderer import SHARPEN_ALONE, shipped_model
@@ -65,8 +66,8 @@ def test_sharpness_found_for_other_weights_is_not_used(copy: Path) -> None:
     seal(copy, lambda info: info.pop("sharpen_for"))  # a bundle of before
     assert load_target(copy).sharpen == SHARPEN_ALONE
     shutil.copy(shipped_model().safetensors, copy / "renderer.safetensors")
-    note_sharpen(copy, 0.5, copy / "renderer.safetensors")
-    assert load_target(copy).sharpen == 0.5
+    seal(copy, lambda info: None)  # one with weights of its own
+    assert load_target(copy).sharpen == SHARPEN_ALONE
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -147,6 +148,16 @@ def test_a_hostile_description_is_refused(
         ("sources.safetensors", "looks", lambda x: np.repeat(x, 2, 0)),
         ("sources.safetensors", "looks", lambda x: np.repeat(x, 65, 1)),
         ("sources.safetensors", "looks", lambda x: x + np.float32(1e6)),
+        ("appearance.safetensors", "counts", lambda x: x[:-1].copy()),
+        ("appearance.safetensors", "counts", lambda x: -x),
+        ("appearance.safetensors", "readings", lambda x: x.T.copy()),
+        ("appearance.safetensors", "readings", lambda x: x * np.float32(np.nan)),
+        ("appearance.safetensors", "weights", lambda x: x[1:].copy()),
+        ("appearance.safetensors", "weights", lambda x: np.repeat(x, 40, 1)),
+        ("appearance.safetensors", "reach", lambda x: x * 0),
+        ("appearance.safetensors", "looks", lambda x: x[:, 1:].copy()),
+        ("appearance.safetensors", "looks", lambda x: x * np.float16(np.inf)),
+        ("appearance.safetensors", "usual", lambda x: x * 0),
         ("jumps.safetensors", "targets", lambda x: x + 10**6),
         ("jumps.safetensors", "costs", lambda x: x - np.float32(np.nan)),
     ],
@@ -154,7 +165,7 @@ def test_a_hostile_description_is_refused(
 def test_hostile_numbers_are_refused(
     copy: Path, file: str, field: str, attack: Callable[[Any], Any]
 ) -> None:
-    if file == "sources.safetensors":
+    if file in ("sources.safetensors", "appearance.safetensors"):
         measured(copy)
     tensors = load_file(copy / file)
     tensors[field] = attack(tensors[field])
@@ -172,17 +183,33 @@ def measured(folder: Path) -> None:
     shapes = {"forms": (8, size), "own": (len(loaded.track), 8), "looks": (len(loaded.sources), 3)}
     drawn = {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
     save_file({**load_file(file), **drawn}, file)
+    learned = Appearance(
+        np.ones(8, np.float32),
+        rng.normal(size=(8, 60)).astype(np.float32),
+        np.ones(2, np.float32),
+        rng.normal(size=(60, 2)).astype(np.float32),
+        rng.uniform(0, 40, (3, *LOOK_SHAPE, 3)).astype(np.float32),
+        1.5,
+    )
+    write_appearance(folder, learned)
+    seal(folder, lambda info: info["files"].setdefault("appearance.safetensors", {}))
     seal(folder)
 
 
-def test_which_mouths_look_alike_is_read(copy: Path) -> None:
+def test_which_mouths_look_alike_and_how_is_read(copy: Path) -> None:
     assert load_target(copy).alike is None
+    assert load_target(copy).appearance is None
     measured(copy)
     stored, alike = load_file(copy / "sources.safetensors"), load_target(copy).alike
     assert alike is not None
     for name in ("forms", "own", "looks"):
         np.testing.assert_array_equal(getattr(alike, name), stored[name])
-    Engine(load_target(copy))
+    appearance = load_target(copy).appearance
+    assert appearance is not None
+    for name, value in load_file(copy / "appearance.safetensors").items():
+        np.testing.assert_array_equal(getattr(appearance, name), value.astype(np.float32))
+    session = Engine(load_target(copy)).session()
+    assert session.push(np.zeros(16000, np.float32)), "it is asked what to expect"
 
 
 def test_a_link_out_of_the_bundle_is_refused(copy: Path, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_a_crop_on_whole_pixels_is_copied():
     np.testing.assert_allclose(planes[9:], 0.2, atol=1e-6)
 
 
-def test_a_smaller_consensus_lies_on_the_same_face_where_the_layer_is_opaque():
+def test_a_smaller_look_lies_on_the_same_face_where_the_layer_is_opaque():
     down, across = np.mgrid[:24, :32].astype(np.float32) + 0.5
     picture = np.stack([4 * across, 4 * down, 0 * down], -1).astype(np.uint8)
     small = picture.reshape(12, 2, 16, 2, 3).mean((1, 3)).astype(np.uint8)
@@ -312,13 +312,13 @@ def test_a_smaller_consensus_lies_on_the_same_face_where_the_layer_is_opaque():
     seen, planes = crop.crop_in(picture, guides, 255 - small, None, place, shape)
     opaque = seen[..., 3] == 255
     assert opaque.any() and (seen[..., 3] == 0).any()
-    agreed = np.round(planes[6:9] * 255).transpose(1, 2, 0).astype(int)
-    assert np.abs(agreed[opaque] - (255 - seen[..., :3][opaque].astype(int))).max() <= 3
+    told = np.round(planes[6:9] * 255).transpose(1, 2, 0).astype(int)
+    assert np.abs(told[opaque] - (255 - seen[..., :3][opaque].astype(int))).max() <= 3
     clear = seen[..., 3] == 0
-    np.testing.assert_array_equal(agreed[clear], seen[..., :3][clear])
+    np.testing.assert_array_equal(told[clear], seen[..., :3][clear])
 
 
-def test_gates_take_parts_of_the_consensus():
+def test_gates_take_parts_of_what_is_expected():
     rng = np.random.default_rng(0)
     planes = rng.uniform(0, 1, (12, 20, 24)).astype(np.float32)
     apart = planes[6:9] - planes[:3]

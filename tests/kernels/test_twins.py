@@ -169,16 +169,16 @@ def test_blend(seed, w, h, as_float, matched):
     st.booleans(),
     st.booleans(),
 )
-def test_crop_in_and_out(seed, w, h, shape, first, agreed):
+def test_crop_in_and_out(seed, w, h, shape, first, told):
     random = np.random.default_rng(seed)
     picture, guides = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
     guides[random.random((h, w)) < 0.3] = 0
     guides[: random.integers(0, h + 1)] = 0
     previous = None if first else random.integers(0, 256, (*shape, 3), dtype=np.uint8)
     size = random.integers(1, 30, 2)
-    consensus = random.integers(0, 256, (*size, 3), dtype=np.uint8) if agreed else None
+    look = random.integers(0, 256, (*size, 3), dtype=np.uint8) if told else None
     place = (*random.uniform(-5, 20, 2), random.uniform(0.1, 5))
-    given = (picture, guides, consensus, previous, place, shape)
+    given = (picture, guides, look, previous, place, shape)
     expected, expected_planes = reference.crop_in(*given)
     seen, planes = compiled.crop_in(*given)
     np.testing.assert_array_equal(seen, expected)

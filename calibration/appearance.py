@@ -1,0 +1,229 @@
+"""Learns what a mouth of this person looks like; `engine.appearance` tells it.
+
+Every frame's lips are brought to one shape. The principal directions in which they differ are kept,
+and of each it is learned how it follows from the readings of a frame. How far a direction is felt
+and how noisy it is, is not known beforehand: what foretells each stretch of the footage from the
+others best is taken (Rasmussen and Williams, 2006, §5.4.2). Directions that nothing foretells are
+left out of what is expected, and the mean stands in for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.appearance import LOOK_SHAPE, Appearance, Expected, look_points, matern
+from lipstream.engine.resemblance import Resemblance
+from lipstream.engine.target import Target, Track
+from lipstream.engine.types import F32, U8
+from lipstream.engine.warp import FaceMesh, Placement, inner_grid
+from lipstream.kernels import color
+from lipstream.kernels.mesh import warp_mesh
+
+F64 = NDArray[np.float64]
+Frames = NDArray[np.intp]
+
+MOMENT_S: Final = 0.5  # what is nearer in time to a frame is the same moment
+_LOOKS: Final = 24  # principal ones
+_MOST_FRAMES: Final = 1000  # that are learned from, spread over the footage
+_FRAMES_PER_LOOK: Final = 16  # at least
+_LEAST_FRAMES: Final = 50  # fewer say nothing of what follows from what
+_NEARLY_ALL: Final = 95  # percent
+_STRETCHES: Final = 8  # each foretold from the others
+_REACHES: Final = (1.0, 2.0, 4.0)  # in mean distances between two frames
+_NOISES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # variance, against that of the direction
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The lips of N frames of one track in one shape, and what is known of each frame."""
+
+    frames: Frames  # i64 [N], in order
+    seen: U8  # u8 [N, *LOOK_SHAPE, 3]
+    readings: F32  # f32 [N, F]
+
+    @classmethod
+    def of(
+        cls,
+        track: Track,
+        picture: Callable[[int], U8],
+        alike: Resemblance,
+        mesh: FaceMesh,
+        report: Callable[[float], None] = lambda share: None,
+    ) -> Looks:
+        """Of all frames that are usable and paintable, or as many as are learned from.
+
+        picture: of a frame's number, u8 [h*3/2, w] I420. `report` hears the share of them done.
+        """
+        frames = np.flatnonzero(track.usable & track.paintable)
+        if len(frames) > _MOST_FRAMES:
+            frames = frames[np.linspace(0, len(frames) - 1, _MOST_FRAMES).astype(int)]
+        where, triangles = look_points(mesh), _triangles(mesh)
+        seen = np.zeros((len(frames), *LOOK_SHAPE, 3), np.uint8)
+        for done, frame in enumerate(frames.tolist()):
+            seen[done] = _look(picture(frame), track.placement(frame), where, triangles)
+            report((done + 1) / len(frames))
+        readings = track.expression[frames] @ alike.forms.T + alike.own[frames]
+        return cls(frames, seen, readings.astype(np.float32))
+
+    def of_frames(self, chosen: NDArray[np.bool_], most: int) -> Looks:
+        """Those of the chosen frames, bool [N], or as many of them, spread."""
+        kept = np.flatnonzero(chosen)
+        if len(kept) > most:
+            kept = kept[np.linspace(0, len(kept) - 1, most).astype(int)]
+        return Looks(self.frames[kept], self.seen[kept], self.readings[kept])
+
+
+class Learned(NamedTuple):
+    """An appearance, and what it was made of."""
+
+    appearance: Appearance
+    shares: F64  # f64 [N, P], of each principal look in each frame, of variance 1
+    spread: F64  # f64 [P], levels that a share of 1 comes to, over the whole look
+    noise: F64  # f64 [P], variance of a share that readings do not tell
+
+
+def learn(looks: Looks, apart: float, counts: F32 | None = None) -> Learned | None:
+    """What follows from readings; None if there are too few frames to tell.
+
+    apart: frames from which on another is of another moment. counts: f32 [F], how much each
+    reading counts, 1 without.
+    """
+    count = len(looks.frames)
+    if count < _LEAST_FRAMES:
+        return None
+    flat = looks.seen.reshape(count, -1).astype(np.float32)
+    mean = flat.mean(0)
+    flat -= mean
+    # The principal directions by way of the frames, of which there are fewer than of levels.
+    _, mixtures = np.linalg.eigh((flat @ flat.T).astype(np.float64))
+    kept = min(_LOOKS, count // _FRAMES_PER_LOOK)
+    axes = mixtures[:, : -1 - kept : -1].T.astype(np.float32) @ flat
+    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.float32(1e-6))
+    shares = (flat @ axes.T).astype(np.float64)
+    spread = np.maximum(shares.std(0), 1e-6)
+    shares /= spread
+    if counts is None:
+        counts = np.ones(looks.readings.shape[1], np.float32)
+    distance = distances(looks.readings * counts)
+    unit = float(distance[~np.eye(count, dtype=bool)].mean()) or 1.0
+    reach, noise = _foretelling(distance / unit, shares)
+    weights = np.zeros_like(shares)
+    for felt, kernel in _kernels(distance, reach * unit, noise):
+        weights[:, felt] = np.linalg.solve(kernel, shares[:, felt])
+    levels = np.concatenate([mean[None], axes * spread[:, None].astype(np.float32)])
+    found = Appearance(
+        counts,
+        np.ascontiguousarray((looks.readings * counts).T, np.float32),
+        (reach * unit).astype(np.float32),
+        weights.astype(np.float32),
+        levels.reshape(-1, *LOOK_SHAPE, 3),
+        _usual(distance, looks.frames, apart),
+    )
+    return Learned(found, shares, spread, noise)
+
+
+def _usual(distance: F64, frames: Frames, apart: float) -> float:
+    """How far nearly every frame is from the nearest one of another moment."""
+    others = np.abs(frames[:, None] - frames) >= apart
+    nearest = np.where(others, distance, np.inf).min(1)
+    return max(float(np.percentile(nearest[np.isfinite(nearest)], _NEARLY_ALL)), 1e-3)
+
+
+def _kernels(distance: F64, reach: F64, noise: F64) -> Iterator[tuple[NDArray[np.bool_], F64]]:
+    """Which directions bool [P] share a kernel f64 [N, N], noise and all, and that kernel."""
+    for far, loud in sorted({*zip(reach.tolist(), noise.tolist(), strict=True)}):
+        if np.isfinite(loud):
+            kernel = matern(distance / far) + loud * np.eye(len(distance))
+            yield (reach == far) & (noise == loud), kernel
+
+
+def _foretelling(distance: F64, wanted: F64) -> tuple[F64, F64]:
+    """The reach and noise, f64 [P] each, by which stretches of N frames, f64 [N, P], are foretold
+    best from the others; a noise without end where their mean does as well."""
+    count = len(wanted)
+    bounds = np.linspace(0, count, _STRETCHES + 1).astype(int)
+    stretches = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    least, chosen = (wanted**2).sum(0), np.tile([[_REACHES[0]], [np.inf]], wanted.shape[1])
+    for reach in _REACHES:
+        values, vectors = np.linalg.eigh(matern(distance / reach))
+        turned = vectors.T @ wanted
+        for noise in _NOISES:
+            inverse = 1 / (np.maximum(values, 0) + noise)
+            outcome = vectors @ (inverse[:, None] * turned)
+            missed = np.zeros(wanted.shape[1])
+            for own in stretches:
+                within = (vectors[own] * inverse) @ vectors[own].T
+                missed += (np.linalg.solve(within, outcome[own]) ** 2).sum(0)
+            better = missed < least
+            least = np.where(better, missed, least)
+            chosen[:, better] = [[reach], [noise]]
+    return chosen[0], chosen[1]
+
+
+class Elsewhen:
+    """What would be expected at each moment of a clip, had just that moment not been filmed."""
+
+    def __init__(self, clip: Target, mesh: FaceMesh, apart_s: float = MOMENT_S) -> None:
+        """What is nearer than `apart_s` to a frame is the same moment."""
+        self._apart, self._alike, self._learned = apart_s * float(clip.fps), clip.alike, None
+        if clip.alike is None:
+            return
+        looks = Looks.of(clip.track, clip.frames.decoder().read, clip.alike, mesh)
+        counts = None if clip.appearance is None else clip.appearance.counts
+        found = learn(looks, self._apart, counts)
+        if found is None:
+            return
+        learned = self._learned = found.appearance
+        self._frames = looks.frames
+        kernels = _kernels(distances(learned.readings.T), learned.reach.astype(float), found.noise)
+        self._inverse = [(felt, np.linalg.inv(kernel)) for felt, kernel in kernels]
+
+    def expected(self, frame: int, expression: F32) -> Expected | None:
+        """Of an expression f32 [K] over a frame's pose and light; None if the clip is too short
+        to tell. Leaving a moment out is a matter of block matrices."""
+        if self._learned is None or self._alike is None:
+            return None
+        near = np.abs(self._frames - frame) < self._apart
+        own = np.flatnonzero(near)
+        weights = self._learned.weights.copy()
+        for felt, inverse in self._inverse:
+            share = np.linalg.solve(inverse[np.ix_(own, own)], weights[np.ix_(own, felt)])
+            weights[:, felt] -= (inverse[:, own] @ share).astype(np.float32)
+        others = replace(
+            self._learned,
+            weights=weights[~near],
+            readings=np.ascontiguousarray(self._learned.readings[:, ~near]),
+        )
+        return others.expected(self._alike.read(expression, frame))
+
+
+def _look(picture: U8, placement: Placement, where: F32, triangles: NDArray[np.int32]) -> U8:
+    points = np.concatenate(
+        [placement.project(placement.free), placement.project(inner_grid(placement.free))]
+    )
+    used = points[np.unique(triangles)]
+    size = np.array([picture.shape[1], picture.shape[0] * 2 // 3])
+    low = np.clip(np.floor(used.min(0)).astype(int) - 2, 0, size - 2) & ~1
+    high = np.clip(np.ceil(used.max(0)).astype(int) + 3, low + 2, size)
+    width, height = (int(side) & ~1 for side in high - low)
+    rgb = color.i420_region_to_rgb(picture, int(low[0]), int(low[1]), width, height)
+    return warp_mesh(rgb, (points - low).astype(np.float32), where, triangles, LOOK_SHAPE)[0]
+
+
+def _triangles(mesh: FaceMesh) -> NDArray[np.int32]:
+    inner = mesh.inner_triangles + len(mesh.model.mean)
+    return np.ascontiguousarray(np.concatenate([mesh.lip_triangles, inner]), np.int32)
+
+
+def distances(readings: F32) -> F64:
+    """Of each two frames with readings f32 [N, F], f64 [N, N]."""
+    exact = readings.astype(np.float64)
+    squares = (exact**2).sum(1)
+    between = squares[:, None] + squares - 2 * (exact @ exact.T)
+    np.fill_diagonal(between, 0)
+    return np.sqrt(np.maximum(between, 0))

@@ -1,0 +1,92 @@
+"""What a mouth of this person looks like, for any expression, pose and light.
+
+Calibration brings the lower lip region of every frame to one shape and learns how its looks follow
+from what is known of a frame (its readings, `engine.resemblance`). The engine asks for the look of
+the frame that it is about to paint, and the renderer sees it beside the mouth that was lent: one
+mouth is sharp and wrong here and there, what is expected is soft and right on the whole.
+
+Looks are sums of a few principal ones, as in active appearance models (Cootes, Edwards and Taylor,
+1998); how much of each, a Gaussian process tells (Rasmussen and Williams, 2006; Matérn kernel of
+smoothness 3/2), whose mean costs one distance to each frame that was learned from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.types import F32, U8
+from lipstream.engine.warp import FaceMesh, inner_grid
+from lipstream.kernels.composite import summed
+from lipstream.kernels.dynamic import feature_distance
+
+Float = TypeVar("Float", np.float32, np.float64)
+LOOK_SHAPE: Final = (90, 126)  # rows, columns; the lip layer and its margin
+_PX: Final = 96.0  # per inter-ocular distance
+_GAP: Final = 0.15  # inter-ocular distances between the lips
+
+
+class Expected(NamedTuple):
+    """What a mouth is expected to look like."""
+
+    look: U8  # u8 [*LOOK_SHAPE, 3]
+    trust: float  # 0 to 1, less where nothing like it was seen
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """The looks of one person's mouth."""
+
+    counts: F32  # f32 [F], how much each reading counts
+    readings: F32  # f32 [F, N], so counted, of the N frames that were learned from
+    reach: F32  # f32 [P], how far each principal look is felt, in units of the readings
+    weights: F32  # f32 [N, P], of the frames' kernels in each principal look
+    looks: F32  # f32 [1 + P, *LOOK_SHAPE, 3], the mean and the principal ones, levels
+    usual: float  # how far the nearest of these frames is from nearly all others
+
+    def __post_init__(self) -> None:
+        """Check that the arrays belong together."""
+        frames, count = self.weights.shape
+        shapes = self.readings.shape, self.reach.shape, self.looks.shape
+        if shapes != ((len(self.counts), frames), (count,), (1 + count, *LOOK_SHAPE, 3)):
+            raise UsageError(
+                f"readings, reach and looks of {frames} frames and {count} looks have shapes "
+                f"{shapes}; they disagree"
+            )
+        if not ((self.reach > 0).all() and self.usual > 0):
+            raise UsageError("a look is felt no way at all; expected a reach above 0")
+
+    def expected(self, readings: F32) -> Expected:
+        """Of a mouth with readings f32 [F]."""
+        nothing = np.zeros(self.readings.shape[1], np.float32)
+        away = np.sqrt(feature_distance(self.readings, self.counts * readings, nothing))
+        shares = np.ones(1 + len(self.reach), np.float32)
+        for reach in np.unique(self.reach):
+            felt = self.reach == reach
+            shares[1:][felt] = matern(away / reach) @ self.weights[:, felt]
+        trust = min(1.0, max(0.0, 2 - float(away.min()) / self.usual))
+        return Expected(summed(self.looks, shares), trust)
+
+
+def matern(distance: NDArray[Float]) -> NDArray[Float]:
+    """The kernel, 1 at distance 0, for distances in units of its reach."""
+    scaled = math.sqrt(3) * distance
+    return (1 + scaled) * np.exp(-scaled)
+
+
+def look_points(mesh: FaceMesh) -> F32:
+    """Where vertices and gap lie in a look, f32 [468 + G, 2], px: a mean face, its lips apart."""
+    model = mesh.model
+    opening = model.lip_rows()[0]
+    wider = opening * model.spread**2  # the likeliest way to open
+    worn = (np.float32(_GAP) / (opening @ wider) * wider).astype(np.float32)
+    face = (model.mean + np.tensordot(worn, model.basis, 1)).astype(np.float32)
+    shown = face[np.unique(mesh.lip_triangles), :2]
+    corner = (shown.min(0) + shown.max(0)) / 2 - np.array(LOOK_SHAPE[::-1]) / (2 * _PX)
+    points = np.concatenate([face, inner_grid(face)])[:, :2]
+    return ((points - corner) * _PX).astype(np.float32)

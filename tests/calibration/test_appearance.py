@@ -1,0 +1,141 @@
+"""Looks that follow from readings are foretold, noise is not; no moment is its own witness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lipstream.calibration import bundle
+from lipstream.calibration.appearance import Elsewhen, Looks, distances, learn
+from lipstream.engine.appearance import LOOK_SHAPE, look_points, matern
+from lipstream.engine.face_model import face_model
+from lipstream.engine.resemblance import by_shape
+from lipstream.engine.target import Target, load_target
+from lipstream.engine.types import F32
+from lipstream.engine.warp import build_mesh, inner_grid
+from lipstream.kernels.color import i420_to_rgb
+from lipstream.kernels.mesh import warp_mesh
+
+MESH = build_mesh(face_model())
+FRAMES = 240
+
+
+@pytest.fixture(scope="module")
+def loaded(target: Path) -> Target:
+    """The demo, whose mouths look alike where their shapes are."""
+    plain = load_target(target)
+    track = plain.track
+    rng = np.random.default_rng(0)
+    lively = (rng.normal(0, 1, track.expression.shape) * face_model().spread).astype(np.float32)
+    alike = by_shape(lively, track.pose.angles_deg(), plain.source_frames, face_model())
+    return replace(plain, alike=alike)
+
+
+def looks(follows: bool) -> Looks:
+    """Pictures of two directions that a slow reading bends one way and the other, or noise."""
+    rng = np.random.default_rng(1)
+    time = np.arange(FRAMES) / 25
+    readings = np.stack([np.sin(5 * time), np.cos(3.1 * time), rng.normal(0, 0.1, FRAMES)], 1)
+    told = np.stack([readings[:, 0] ** 2, readings[:, 0] * readings[:, 1]], 1)
+    if not follows:
+        told = rng.normal(0, 0.5, told.shape)
+    across, down = np.linspace(-1, 1, LOOK_SHAPE[1]), np.linspace(-1, 1, LOOK_SHAPE[0])[:, None]
+    directions = np.stack([np.cos(4 * across) * (1 + 0 * down), np.sin(5 * down) * across])
+    levels = 120 + 40 * np.tensordot(told, directions, 1)[..., None] * [1.0, 0.8, 0.7]
+    seen = np.clip(levels + rng.normal(0, 1, levels.shape), 0, 255).astype(np.uint8)
+    return Looks(np.arange(FRAMES), seen, readings.astype(np.float32))
+
+
+def test_what_follows_is_foretold_where_it_was_not_seen() -> None:
+    whole = looks(True)
+    kept = np.arange(FRAMES) % 40 < 30
+    some = Looks(whole.frames[kept], whole.seen[kept], whole.readings[kept])
+    found = learn(some, 5)
+    assert found is not None
+    mean = some.seen.mean(0)
+    missed, usual = 0.0, 0.0
+    for at in np.flatnonzero(~kept):
+        truth = whole.seen[at].astype(float)
+        missed += ((found.appearance.expected(whole.readings[at]).look - truth) ** 2).mean()
+        usual += ((mean - truth) ** 2).mean()
+    assert missed < 0.05 * usual
+
+
+def test_noise_is_left_to_the_mean() -> None:
+    noise = looks(False)
+    found = learn(noise, 5)
+    assert found is not None
+    rng, apart = np.random.default_rng(2), []
+    for _ in range(20):
+        told = found.appearance.expected(rng.normal(0, 0.7, 3).astype(np.float32)).look.astype(
+            float
+        )
+        apart.append(np.abs(told - noise.seen.mean(0)).mean())
+    assert np.mean(apart) < 0.25 * np.abs(noise.seen - noise.seen.mean(0)).mean()
+
+
+def test_few_frames_tell_nothing() -> None:
+    whole = looks(True)
+    assert learn(Looks(whole.frames[:49], whole.seen[:49], whole.readings[:49]), 5) is None
+
+
+def test_a_look_is_the_mouth_of_its_frame(loaded: Target) -> None:
+    assert loaded.alike is not None
+    read = loaded.frames.decoder().read
+    found = Looks.of(loaded.track, read, loaded.alike, MESH)
+    assert len(found.frames) == np.sum(loaded.track.usable & loaded.track.paintable)
+    frame = int(found.frames[40])
+    place = loaded.track.placement(frame)
+    points = np.concatenate([place.project(place.free), place.project(inner_grid(place.free))])
+    rgb = i420_to_rgb(read(frame))
+    back, covered = warp_mesh(
+        found.seen[40], look_points(MESH), points, MESH.lip_triangles, rgb.shape[:2]
+    )
+    inside = covered > 0
+    assert inside.sum() > 1000
+    assert np.abs(back[inside].astype(float) - rgb[inside]).mean() < 4
+    assert np.abs(back[inside].astype(float) - rgb[inside].mean(0)).mean() > 8
+
+
+def test_a_moment_is_not_its_own_witness(loaded: Target) -> None:
+    """What block matrices say of a moment left out is what the others say of it."""
+    assert loaded.alike is not None
+    read = loaded.frames.decoder().read
+    found = Looks.of(loaded.track, read, loaded.alike, MESH)
+    known = learn(found, 0.5 * float(loaded.fps))
+    assert known is not None
+    whole, noise = known.appearance, known.noise
+    elsewhen = Elsewhen(loaded, MESH, 0.5)
+    # By the same reach and noise, with the others alone.
+    frame, expression = 100, loaded.track.expression[100]
+    others = np.abs(found.frames - frame) >= 0.5 * float(loaded.fps)
+    distance, weights = distances(found.readings), np.zeros_like(known.shares)
+    for k, loud in enumerate(noise):
+        if np.isfinite(loud):
+            kernel = matern(distance / whole.reach[k]) + loud * np.eye(len(distance))
+            rest = kernel[np.ix_(others, others)]
+            weights[others, k] = np.linalg.solve(rest, known.shares[others, k])
+    alone = replace(whole, weights=weights.astype(np.float32))
+    readings: F32 = loaded.alike.read(expression, frame)
+    told = elsewhen.expected(frame, expression)
+    assert told is not None
+    assert np.abs(told.look.astype(int) - alone.expected(readings).look).max() <= 1
+
+
+def test_without_resemblance_nothing_is_expected(loaded: Target) -> None:
+    alone = Elsewhen(replace(loaded, alike=None), MESH)
+    assert alone.expected(3, loaded.track.expression[3]) is None
+
+
+def test_a_bundle_keeps_it(loaded: Target, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    found = learn(looks(True), 5)
+    assert found is not None
+    bundle.write_appearance(tmp_path, found.appearance)
+    kept = load_file(tmp_path / "appearance.safetensors")
+    np.testing.assert_array_equal(kept["weights"], found.appearance.weights)
+    assert np.abs(kept["looks"].astype(np.float32) - found.appearance.looks).max() < 0.1
