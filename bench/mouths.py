@@ -35,7 +35,7 @@ class MouthsOptions:
     """What to measure."""
 
     backend: str = "auto"
-    adapt: bool = False  # fit the renderer to each clip as well: minutes a clip, needs torch
+    adapt: bool = False  # to each clip as well: a minute a clip, needs torch
     frames: int = FRAMES  # of each clip, at most, in the tracked reading
     cache: Path | None = None
 

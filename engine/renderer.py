@@ -51,7 +51,7 @@ GUIDES: Final = 3  # opacity of the lip layer; row of the gap from upper to lowe
 # on its own people it is right. Calibration finds each person's own amount; these are the means of
 # eleven, with an appearance and without, for photos and footage too short to tell. Of
 # the mended crop, a little softened, over its mean of 5 x 5.
-SHARPEN: Final = 1.2
+SHARPEN: Final = 1.25
 SHARPEN_ALONE: Final = 0.5
 CHANNELS: Final = 3 + GUIDES + 3 + 3  # the painted crop, guides, what is expected, previous crop
 INPUT, OUTPUT = "crop", "gates"

@@ -96,7 +96,7 @@ def calibrate(
         str | None, typer.Option(help="Who agreed to this use, when, how; kept in the target.")
     ] = None,
     adapt: Annotated[
-        bool, typer.Option("--adapt", help="Fit the renderer to this person; needs torch, 5 min.")
+        bool, typer.Option("--adapt", help="Learn what tells this mouth; needs torch, 3 min.")
     ] = False,
     json: Json = False,
     verbose: Verbose = False,

@@ -105,7 +105,7 @@ def bench_quality(
         str, typer.Option(help="lips (the encoder), mouths (the renderer) or both.")
     ] = "both",
     adapt: Annotated[
-        bool, typer.Option("--adapt", help="Fit the renderer to each clip too: minutes a clip.")
+        bool, typer.Option("--adapt", help="Adapt to each clip too: a minute a clip.")
     ] = False,
     report_folder: ReportFolder = None,
     json: Json = False,

@@ -209,9 +209,12 @@ def kept_target(path: Path, cache: Path) -> Target:
     folder = cache / f"{path.stem}.target"
     try:
         if folder.is_dir():
-            return load_target(folder)
-    except TargetError:  # of another version
-        shutil.rmtree(folder)
+            kept = load_target(folder)
+            if kept.appearance is not None or kept.alike is None:
+                return kept
+    except TargetError:
+        pass  # of another version, as is one that looks alike and was not learned from
+    shutil.rmtree(folder, ignore_errors=True)
     calibrate(path, folder, CalibrationOptions())
     return load_target(folder)
 
