@@ -130,6 +130,8 @@ def learn(looks: Looks, apart: float, counts: F32 | None = None) -> Learned | No
 def _usual(distance: F64, frames: Frames, apart: float) -> float:
     """How far nearly every frame is from the nearest one of another moment."""
     others = np.abs(frames[:, None] - frames) >= apart
+    if not others.any():
+        return float(distance.mean()) or 1.0
     nearest = np.where(others, distance, np.inf).min(1)
     return max(float(np.percentile(nearest[np.isfinite(nearest)], _NEARLY_ALL)), 1e-3)
 
@@ -142,20 +144,20 @@ def _kernels(distance: F64, reach: F64, noise: F64) -> Iterator[tuple[NDArray[np
             yield (reach == far) & (noise == loud), kernel
 
 
-def _foretelling(distance: F64, wanted: F64) -> tuple[F64, F64]:
-    """The reach and noise, f64 [P] each, by which stretches of N frames, f64 [N, P], are foretold
-    best from the others; a noise without end where their mean does as well."""
-    count = len(wanted)
+def _foretelling(distance: F64, shares: F64) -> tuple[F64, F64]:
+    """The reach and noise, f64 [P] each, by which shares f64 [N, P] of stretches of frames are
+    foretold best from the others; a noise without end where their mean does as well."""
+    count = len(shares)
     bounds = np.linspace(0, count, _STRETCHES + 1).astype(int)
     stretches = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-    least, chosen = (wanted**2).sum(0), np.tile([[_REACHES[0]], [np.inf]], wanted.shape[1])
+    least, chosen = (shares**2).sum(0), np.tile([[_REACHES[0]], [np.inf]], shares.shape[1])
     for reach in _REACHES:
         values, vectors = np.linalg.eigh(matern(distance / reach))
-        turned = vectors.T @ wanted
+        turned = vectors.T @ shares
         for noise in _NOISES:
             inverse = 1 / (np.maximum(values, 0) + noise)
             outcome = vectors @ (inverse[:, None] * turned)
-            missed = np.zeros(wanted.shape[1])
+            missed = np.zeros(shares.shape[1])
             for own in stretches:
                 within = (vectors[own] * inverse) @ vectors[own].T
                 missed += (np.linalg.solve(within, outcome[own]) ** 2).sum(0)
@@ -189,6 +191,8 @@ class Elsewhen:
         if self._learned is None or self._alike is None:
             return None
         near = np.abs(self._frames - frame) < self._apart
+        if near.all():
+            return None
         own = np.flatnonzero(near)
         weights = self._learned.weights.copy()
         for felt, inverse in self._inverse:

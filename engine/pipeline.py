@@ -61,6 +61,8 @@ MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
 FADE_FRAMES: Final = 3  # over which one mouth source turns into the next
 _PHOTO_REACH, _LEAST_REACH = 0.34, 0.15  # inter-ocular distances of opening
+_MEETING = -0.03  # inter-ocular distances: lips meet from corner to corner
+_NEARLY_ALL = 99.5  # percent of a person's openings
 _FREE_REACH = 0.7  # share of the reach up to which an opening is taken as it is
 _MISFIT = 0.03  # of opening, inter-ocular distances
 
@@ -160,7 +162,7 @@ class Engine:
         self._opening = model.lip_rows()[0]
         self._open_wider = self._opening * model.spread**2  # the likeliest way to open further
         self._open_wider /= self._opening @ self._open_wider
-        self._reach = _reach(track, self._opening, target.kind)
+        self._pressed, self._reach = _reach(track, self._opening, target.kind)
         whole_steps = frame_step_exact(target.fps)
         self.delay_samples = (
             self._encoder.lag_samples
@@ -337,17 +339,18 @@ class Session:
         """The universal expression as this target wears it, within the reach of its mouth.
 
         A wider opening than was ever seen has no footage to show it; it is bent towards the
-        widest that was.
+        widest that was. Nor are lips pressed harder than they were: they would fold.
         """
         engine = self.engine
         style = engine.target.style
         worn = style.rest + np.float32(style.gain) * heard.coefficients
         worn = worn + np.float32(heard.activity) * style.speaking
         opening, free = float(engine._opening @ worn), _FREE_REACH * engine._reach
+        bent = max(opening, engine._pressed)
         if opening > free:
             left = engine._reach - free
             bent = free + left * math.tanh((opening - free) / left)
-            worn = worn + np.float32(bent - opening) * engine._open_wider
+        worn = worn + np.float32(bent - opening) * engine._open_wider
         return replace(heard, coefficients=worn.astype(np.float32))
 
     def _quiet(self, expression: Expression) -> Expression:
@@ -419,11 +422,13 @@ class Session:
             yield _Draft(walk, fade, backdrop, drawing)
 
 
-def _reach(track: Track, opening: F32, kind: str) -> float:
-    """How wide this person's mouth has been seen to open, inter-ocular distances."""
+def _reach(track: Track, opening: F32, kind: str) -> tuple[float, float]:
+    """The openings of this mouth, least (lips pressed) and widest, inter-ocular distances."""
     if kind == "photo":
-        return _PHOTO_REACH
-    return max(float(np.percentile(track.expression[track.usable] @ opening, 99.5)), _LEAST_REACH)
+        return _MEETING, _PHOTO_REACH
+    seen = track.expression[track.usable] @ opening
+    pressed, widest = np.percentile(seen, [100 - _NEARLY_ALL, _NEARLY_ALL]).tolist()
+    return min(pressed, _MEETING), max(widest, _LEAST_REACH)
 
 
 def frame_step_exact(fps: Fraction) -> bool:

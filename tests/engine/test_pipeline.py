@@ -17,7 +17,7 @@ from lipstream.engine.face_model import face_model
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.target import Target, load_target
 from lipstream.engine.timebase import frame_sample
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, VideoFrame
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, Expression, Lips, VideoFrame
 from lipstream.engine.warp import build_mesh
 from tests.engine.voices import babble
 
@@ -143,6 +143,16 @@ def test_silence_rests_and_stays_there(warping: Engine) -> None:
     assert not any(f.speech for f in frames)
     for frame in frames[::5]:
         assert np.array_equal(frame.i420, resting(warping, frame.background))
+
+
+def test_lips_are_pressed_no_harder_than_they_were(warping: Engine) -> None:
+    session, wider = warping.session(), warping._open_wider
+    for opening in (-0.2, -0.01, 0.1):
+        heard = Expression((np.float32(opening) * wider), Lips(0, 0, 0), True, 0)
+        worn = session._styled(heard).coefficients
+        shown = float(warping._opening @ worn)
+        wanted = opening * warping.target.style.gain
+        assert shown == pytest.approx(max(wanted, -0.03), abs=1e-4)
 
 
 def test_interrupt_silences_what_was_heard_and_keeps_the_clock(warping: Engine) -> None:
