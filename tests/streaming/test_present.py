@@ -87,7 +87,7 @@ def test_a_voice_in_the_microphone_is_seen_and_heard_together(sound: SoundServer
     # A frame is white if any of its 40 ms is loud: it is up to so much ahead.
     assert -25 < np.median(apart_ms) < 65
     assert np.median(delay_ms) == pytest.approx(told["delay_ms"] - 20, abs=60)
-    assert abs(told["sound_behind_ms"]) < 20, "half a frame"
+    assert abs(told["sound_behind_ms"]) < 40, "a frame: a busy machine starves the sound server"
     assert threads() == []
 
 
