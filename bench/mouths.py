@@ -71,7 +71,7 @@ def measure_mouths(
                 "warp": None,
                 "network": load_renderer("network", options.backend, sharpen=target.sharpen),
             }
-            frames, appearances = range(len(target.track)), dict[str, Target]()
+            frames, others = range(len(target.track)), dict[str, Target]()
             if options.adapt:
                 frames = range(int(len(target.track) * LEARNED_SHARE), len(target.track))
                 folder, adapted[path.stem] = _adapted(target, cache)
@@ -79,9 +79,9 @@ def measure_mouths(
                 renderers["adapted"] = load_renderer(
                     "network", options.backend, sharpen=own.sharpen
                 )
-                appearances["adapted"] = own
+                others["adapted"] = own
             tracked[path.stem] = reconstruct_tracked(
-                target, renderers, landmarker, _spread(frames, options.frames), appearances
+                target, renderers, landmarker, _spread(frames, options.frames), others
             )
             sound = _sound(path)
             if sound is not None:

@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.calibration.appearance import Elsewhen
+from lipstream.calibration.appearance import MOMENT_S, Elsewhen
 from lipstream.calibration.landmarker import Landmarker
 from lipstream.calibration.likeness import against
 from lipstream.engine.compositor import Compositor, Painting, Shares
@@ -38,7 +38,6 @@ from lipstream.engine.warp import LIP_OUTLINE, FaceMesh, build_mesh
 from lipstream.kernels.color import i420_region_to_rgb, i420_to_rgb
 from lipstream.kernels.mesh import warp_mesh
 
-APART_S: Final = 0.5
 STRIP_FRAMES: Final = 8
 _STRIP_EYES: Final = 0.62  # half side of a strip's picture, inter-ocular distances
 MEASURES: Final = ("psnr_db", "ssim", "sharpness", "flicker", "lips")
@@ -90,9 +89,9 @@ def reconstruct_tracked(
     wanted = range(len(track)) if frames is None else frames
     good = [i for i in wanted if track.usable[i] and track.paintable[i]]
     lent = _sources(target, good)
-    usual = Elsewhen(target, mesh, APART_S)
-    told = dict.fromkeys(ways, usual)
-    told |= {name: Elsewhen(other, mesh, APART_S) for name, other in (others or {}).items()}
+    usual = Elsewhen(target, mesh)  # a way without a renderer has no use for it
+    told = {name: usual for name, way in ways.items() if way.renderer is not None}
+    told |= {name: Elsewhen(other, mesh) for name, other in (others or {}).items()}
     shown = set(good[:: max(1, len(good) // STRIP_FRAMES)][:STRIP_FRAMES])
     before = -2
     for index in good:
@@ -101,10 +100,10 @@ def reconstruct_tracked(
         painted: dict[str, Painting] = {}
         expression = track.expression[index]
         for name, compositor in compositors.items():
+            expected = told[name].expected(index, expression) if name in told else None
             painting = compositor.paint(
-                picture, placement, expression, lent[index],
-                told[name].expected(index, expression), ways[name].previous,
-            )  # fmt: skip
+                picture, placement, expression, lent[index], expected, ways[name].previous
+            )
             ways[name].previous = painting.mended
             painted[name] = painting
         seen = landmarker.faces(real) if landmarker is not None else []
@@ -196,7 +195,7 @@ def _sources(target: Target, frames: Sequence[int]) -> Mapping[int, Shares]:
     search, chosen = selector.search.init(), []
     for place, index in enumerate(frames):
         cost = selector.emission(_wanted(place, index, track.expression[index]))
-        near = np.abs(target.source_frames - index) < APART_S * float(target.fps)
+        near = np.abs(target.source_frames - index) < MOMENT_S * float(target.fps)
         cost = (cost + np.float32(1e6) * near).astype(np.float32)
         found, search = selector.search.step(search, cost)
         chosen += found

@@ -20,7 +20,7 @@ from lipstream.engine.appearance import LOOK_SHAPE, Appearance, Expected, look_p
 from lipstream.engine.resemblance import Resemblance
 from lipstream.engine.target import Target, Track
 from lipstream.engine.types import F32, U8
-from lipstream.engine.warp import FaceMesh, Placement, inner_grid
+from lipstream.engine.warp import FaceMesh, Placement, inner_grid, mouth_triangles
 from lipstream.kernels import color
 from lipstream.kernels.mesh import warp_mesh
 
@@ -62,13 +62,12 @@ class Looks:
         frames = np.flatnonzero(track.usable & track.paintable)
         if len(frames) > _MOST_FRAMES:
             frames = frames[np.linspace(0, len(frames) - 1, _MOST_FRAMES).astype(int)]
-        where, triangles = look_points(mesh), _triangles(mesh)
+        where, triangles = look_points(mesh), mouth_triangles(mesh)
         seen = np.zeros((len(frames), *LOOK_SHAPE, 3), np.uint8)
         for done, frame in enumerate(frames.tolist()):
             seen[done] = _look(picture(frame), track.placement(frame), where, triangles)
             report((done + 1) / len(frames))
-        readings = track.expression[frames] @ alike.forms.T + alike.own[frames]
-        return cls(frames, seen, readings.astype(np.float32))
+        return cls(frames, seen, alike.read(track.expression[frames], frames))
 
     def of_frames(self, chosen: NDArray[np.bool_], most: int) -> Looks:
         """Those of the chosen frames, bool [N], or as many of them, spread."""
@@ -217,11 +216,6 @@ def _look(picture: U8, placement: Placement, where: F32, triangles: NDArray[np.i
     width, height = (int(side) & ~1 for side in high - low)
     rgb = color.i420_region_to_rgb(picture, int(low[0]), int(low[1]), width, height)
     return warp_mesh(rgb, (points - low).astype(np.float32), where, triangles, LOOK_SHAPE)[0]
-
-
-def _triangles(mesh: FaceMesh) -> NDArray[np.int32]:
-    inner = mesh.inner_triangles + len(mesh.model.mean)
-    return np.ascontiguousarray(np.concatenate([mesh.lip_triangles, inner]), np.int32)
 
 
 def distances(readings: F32) -> F64:

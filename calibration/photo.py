@@ -55,9 +55,7 @@ def photo_expression(face: PhotoFace, model: FaceModel) -> tuple[F32, F32]:
     pose = fit_pose(face.landmarks[None], model.mean, model.rigid)
     free = pose.remove(face.landmarks[None, :VERTICES])[0]
     seen = model.from_arkit @ np.append(face.blendshapes, 1).astype(np.float32)
-    opening = model.lip_rows()[0]
-    direction = opening * model.spread**2
-    direction /= opening @ direction
+    opening, direction = model.lip_rows()[0], model.opener()
     seen = seen + direction * (float(free[14, 1] - free[13, 1]) - opening @ seen)
     rest = (seen - direction * (opening @ seen)) * np.float32(_KEPT_SMILE)
     return seen.astype(np.float32), rest.astype(np.float32)

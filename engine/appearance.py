@@ -82,9 +82,7 @@ def matern(distance: NDArray[Float]) -> NDArray[Float]:
 def look_points(mesh: FaceMesh) -> F32:
     """Where vertices and gap lie in a look, f32 [468 + G, 2], px: a mean face, its lips apart."""
     model = mesh.model
-    opening = model.lip_rows()[0]
-    wider = opening * model.spread**2  # the likeliest way to open
-    worn = (np.float32(_GAP) / (opening @ wider) * wider).astype(np.float32)
+    worn = np.float32(_GAP) * model.opener()
     face = (model.mean + np.tensordot(worn, model.basis, 1)).astype(np.float32)
     shown = face[np.unique(mesh.lip_triangles), :2]
     corner = (shown.min(0) + shown.max(0)) / 2 - np.array(LOOK_SHAPE[::-1]) / (2 * _PX)

@@ -38,6 +38,7 @@ from lipstream.engine.warp import (
     gap_height,
     inner_grid,
     lend,
+    mouth_triangles,
     place,
 )
 from lipstream.kernels import color, composite, face
@@ -110,8 +111,7 @@ class Compositor:
         self._texture = np.concatenate([mask_texture(mesh), seam_texture(mesh)], axis=2)
         model = mesh.model
         self._canonical = model.mean[:, :2].astype(np.float32)
-        lips = np.concatenate([mesh.lip_triangles, mesh.inner_triangles + VERTICES])
-        self._lips = np.ascontiguousarray(lips, np.int32)
+        self._lips = mouth_triangles(mesh)
         self._inner = InnerMouth(mesh, mouth, self._lips)
         gap = inner_grid(model.mean)[:, :2]
         self._texture_xy = _on_texture(np.concatenate([self._canonical, gap]))

@@ -116,6 +116,13 @@ class FaceModel:
         fitted: F32 = np.linalg.lstsq(weighted.T, flat.T, rcond=None)[0].T.astype(np.float32)
         return fitted
 
+    def opener(self) -> F32:
+        """The likeliest way to open the lips by an inter-ocular distance, f32 [K]."""
+        opening = self.lip_rows()[0]
+        wider = opening * self.spread**2
+        wider /= opening @ wider
+        return wider
+
     def lip_rows(self) -> F32:
         """f32 [3, K]: the linear forms behind opening, width and protrusion."""
         e = self.basis

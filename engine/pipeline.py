@@ -160,8 +160,7 @@ class Engine:
         self.renderer = load_renderer(renderer, backend, detail, target.sharpen)
         self.compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
         self._opening = model.lip_rows()[0]
-        self._open_wider = self._opening * model.spread**2  # the likeliest way to open further
-        self._open_wider /= self._opening @ self._open_wider
+        self._open_wider = model.opener()
         self._pressed, self._reach = _reach(track, self._opening, target.kind)
         whole_steps = frame_step_exact(target.fps)
         self.delay_samples = (

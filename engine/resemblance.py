@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
 from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, FaceModel
@@ -33,9 +34,10 @@ class Resemblance:
     own: F32  # f32 [N, F], of every frame of the footage
     looks: F32  # f32 [S, D], of each source as it was filmed: how much a change of source shows
 
-    def read(self, expression: F32, frame: int) -> F32:
-        """Readings f32 [F] of a mouth of expression f32 [K] over a frame of the footage."""
-        readings: F32 = self.forms @ expression + self.own[frame]
+    def read(self, expression: F32, frame: int | NDArray[np.integer]) -> F32:
+        """Readings f32 [F] of a mouth of expression f32 [K] over a frame of the footage, or
+        f32 [N, F] of as many of each."""
+        readings: F32 = expression @ self.forms.T + self.own[frame]
         return readings
 
     def __post_init__(self) -> None:

@@ -100,7 +100,7 @@ class SourceSelector:
     ) -> None:
         """Lay out the search."""
         self.alike = alike = sources.alike
-        offered = sources.expression @ alike.forms.T + alike.own[sources.frames]
+        offered = alike.read(sources.expression, sources.frames)
         self._features = np.ascontiguousarray(offered.T, np.float32)  # f32 [F, S]
         self._free = np.zeros(len(offered), np.float32)
         costs = SourceCosts() if costs is None else costs

@@ -112,6 +112,12 @@ def build_mesh(model: FaceModel) -> FaceMesh:
     )
 
 
+def mouth_triangles(mesh: FaceMesh) -> I32:
+    """Lips and gap together, i32 [T, 3] over the 468 vertices and the inner grid."""
+    inner = mesh.inner_triangles + VERTICES
+    return np.ascontiguousarray(np.concatenate([mesh.lip_triangles, inner]), np.int32)
+
+
 def drive(mesh: FaceMesh, background: Placement, expression: F32) -> tuple[F32, F32]:
     """The background's face wearing another expression f32 [K], the pose removed.
 

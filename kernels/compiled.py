@@ -350,12 +350,12 @@ def crop_in(
     expected = None if expected is None else np.ascontiguousarray(expected)
     previous = None if previous is None else np.ascontiguousarray(previous)
     size = picture.shape[:2]
-    size_of_it = (0, 0) if expected is None else expected.shape[:2]
+    layer_size = (0, 0) if expected is None else expected.shape[:2]
     seen = np.empty((*shape, 6), np.uint8)
     planes = np.empty((12, *shape), np.float32)
     library().ls_crop_in(
         _pointer(picture), _pointer(guides), _pointer(expected), _pointer(previous), *size,
-        *size_of_it, *place, *shape, _pointer(seen), _pointer(planes),
+        *layer_size, *place, *shape, _pointer(seen), _pointer(planes),
     )  # fmt: skip
     return seen, planes
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lipstream.calibration.appearance import Elsewhen
+from lipstream.calibration.appearance import MOMENT_S, Elsewhen
 from lipstream.calibration.sources import cut_source
 from lipstream.engine.appearance import Expected
 from lipstream.engine.compositor import Compositor, Layers, MouthSource, Shares
@@ -36,7 +36,6 @@ from lipstream.kernels.composite import blend
 from lipstream.kernels.mesh import remap
 
 APART_FRAMES: Final = 6  # nearer in time, a source would be the truth itself
-_OTHER_MOMENT_S = 0.5
 _CANDIDATES = 32
 _NEAREST = 0.8  # share of examples whose source is the nearest of the candidates in expression
 _OTHER_CLIP = 0.25
@@ -101,7 +100,7 @@ class Person:
         """One frame of the span: the mouth of the clip's likest other moment laid on it, as the
         engine would, and the real patch u8 [h, w, 3]."""
         at, frame = self._drawn(rng)
-        apart = math.ceil(_OTHER_MOMENT_S * self._clips[at].fps)
+        apart = math.ceil(MOMENT_S * self._clips[at].fps)
         others = self._lenders[at][np.abs(self._lenders[at] - frame) >= apart]
         likest = self._cut(at, self._likest(at, frame, at, others))
         return self._painted(at, frame, [(likest, 1.0)], told=True)

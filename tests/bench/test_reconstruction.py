@@ -10,13 +10,13 @@ import pytest
 
 from lipstream.bench.mouths import FRAMES, _spread, unseen_clips
 from lipstream.bench.reconstruction import (
-    APART_S,
     Way,
     _sources,
     reconstruct_tracked,
     strips_page,
     summary_of,
 )
+from lipstream.calibration.appearance import MOMENT_S
 from lipstream.engine.errors import UsageError
 from lipstream.engine.target import Target, load_target
 
@@ -30,7 +30,7 @@ def test_no_mouth_lends_to_its_own_moment(loaded: Target) -> None:
     here, there = loaded.sources[0], replace(loaded.sources[0])
     both = replace(loaded, sources=(here, there), source_frames=np.array([30, 250], np.int32))
     lent = _sources(both, range(60))
-    near = [i for i in lent if abs(i - 30) < APART_S * float(loaded.fps)]
+    near = [i for i in lent if abs(i - 30) < MOMENT_S * float(loaded.fps)]
     assert len(lent) == 60 and len(near) > 20
     # A fade may still show a rest of the other one as the moment comes near.
     assert all(max(lent[i], key=lambda one: one[1])[0] is there for i in near[3:])
