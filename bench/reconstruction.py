@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from lipstream.calibration.appearance import MOMENT_S, Elsewhen
 from lipstream.calibration.landmarker import Landmarker
 from lipstream.calibration.likeness import against
+from lipstream.engine.appearance import Foretold
 from lipstream.engine.compositor import Compositor, Painting, Shares
 from lipstream.engine.face_model import INNER_LOWER_LIP, INNER_UPPER_LIP, face_model
 from lipstream.engine.pipeline import Engine, Fade
@@ -88,8 +89,10 @@ def reconstruct_tracked(
     track, decoder = target.track, target.frames.decoder()
     wanted = range(len(track)) if frames is None else frames
     good = [i for i in wanted if track.usable[i] and track.paintable[i]]
-    lent = _sources(target, good)
-    usual = Elsewhen(target, mesh)  # a way without a renderer has no use for it
+    usual = Elsewhen(target, mesh)
+    foretold = {i: usual.foretell(i, track.expression[i]) for i in good}
+    lent = _sources(target, foretold)
+    # A way without a renderer has no use for what is expected.
     told = {name: usual for name, way in ways.items() if way.renderer is not None}
     told |= {name: Elsewhen(other, mesh) for name, other in (others or {}).items()}
     shown = set(good[:: max(1, len(good) // STRIP_FRAMES)][:STRIP_FRAMES])
@@ -100,7 +103,11 @@ def reconstruct_tracked(
         painted: dict[str, Painting] = {}
         expression = track.expression[index]
         for name, compositor in compositors.items():
-            expected = told[name].expected(index, expression) if name in told else None
+            expected = None
+            if name in told:
+                known = told[name]
+                own = foretold[index] if known is usual else known.foretell(index, expression)
+                expected = known.picture(own)
             painting = compositor.paint(
                 picture, placement, expression, lent[index], expected, ways[name].previous
             )
@@ -188,20 +195,23 @@ def summary_of(per_clip: Sequence[Mapping[str, Way]]) -> dict[str, dict[str, dic
     return told
 
 
-def _sources(target: Target, frames: Sequence[int]) -> Mapping[int, Shares]:
-    """The mouths that the engine would lend to each frame, were none to be had nearby in time."""
+def _sources(target: Target, foretold: Mapping[int, Foretold | None]) -> Mapping[int, Shares]:
+    """The mouths that the engine would lend to each frame, were none to be had nearby in time.
+
+    foretold: by frame, in order, what to expect of it had its moment not been filmed.
+    """
     engine = Engine(target, background="sequential", renderer="none")
     selector, track, fade = engine.selector, target.track, Fade()
     search, chosen = selector.search.init(), []
-    for place, index in enumerate(frames):
-        cost = selector.emission(_wanted(place, index, track.expression[index]))
+    for place, (index, own) in enumerate(foretold.items()):
+        cost = selector.emission(_wanted(place, index, track.expression[index]), own)
         near = np.abs(target.source_frames - index) < MOMENT_S * float(target.fps)
         cost = (cost + np.float32(1e6) * near).astype(np.float32)
         found, search = selector.search.step(search, cost)
         chosen += found
     chosen += selector.search.flush(search)
     lent = {}
-    for index, source in zip(frames, chosen, strict=True):
+    for index, source in zip(foretold, chosen, strict=True):
         fade = fade.to(source)
         lent[index] = engine.shares(fade, track.expression[index])
     return lent

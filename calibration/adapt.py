@@ -86,7 +86,8 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     if clip.alike is None or clip.appearance is None:
         return _figures(began, 0, None, "not adapted: too few usable frames to learn from")
     apart = MOMENT_S * float(clip.fps)
-    looks = Looks.of(clip.track, clip.frames.decoder().read, clip.alike, build_mesh(face_model()))
+    mesh, read = build_mesh(face_model()), clip.frames.decoder().read
+    looks = Looks.of(clip.track, read, clip.alike, mesh, clip.source_frames)
     few = looks.of_frames(looks.frames < total, options.most_frames)
     known = learn(few, apart)
     if known is None:
@@ -176,7 +177,8 @@ class _Score:
 
         self._readings = torch.tensor(looks.readings, dtype=torch.float64, device=device)
         self._shares = torch.tensor(known.shares, device=device)
-        part = known.spread**2 / (known.spread**2).sum()
+        part = known.appearance.spread().astype(np.float64) ** 2
+        part /= part.sum()
         self._part = torch.tensor(part, device=device)
         self._reach, self._noise = known.appearance.reach, known.noise
         self._same = torch.eye(len(looks.frames), dtype=torch.float64, device=device)

@@ -16,10 +16,18 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.appearance import LOOK_SHAPE, Appearance, Expected, look_points, matern
+from lipstream.engine.appearance import (
+    LOOK_SHAPE,
+    Appearance,
+    Expected,
+    Foretold,
+    look_points,
+    matern,
+)
+from lipstream.engine.footage import random_pair_cost
 from lipstream.engine.resemblance import Resemblance
 from lipstream.engine.target import Target, Track
-from lipstream.engine.types import F32, U8
+from lipstream.engine.types import F32, I32, U8
 from lipstream.engine.warp import FaceMesh, Placement, inner_grid, mouth_triangles
 from lipstream.kernels import color
 from lipstream.kernels.mesh import warp_mesh
@@ -45,6 +53,7 @@ class Looks:
     frames: Frames  # i64 [N], in order
     seen: U8  # u8 [N, *LOOK_SHAPE, 3]
     readings: F32  # f32 [N, F]
+    sources: U8  # u8 [S, *LOOK_SHAPE, 3], of the frames that may lend their mouth
 
     @classmethod
     def of(
@@ -53,28 +62,34 @@ class Looks:
         picture: Callable[[int], U8],
         alike: Resemblance,
         mesh: FaceMesh,
+        sources: I32,
         report: Callable[[float], None] = lambda share: None,
     ) -> Looks:
         """Of all frames that are usable and paintable, or as many as are learned from.
 
-        picture: of a frame's number, u8 [h*3/2, w] I420. `report` hears the share of them done.
+        picture: of a frame's number, u8 [h*3/2, w] I420. sources: i32 [S], the frames that may
+        lend their mouth. `report` hears the share of them done.
         """
         frames = np.flatnonzero(track.usable & track.paintable)
         if len(frames) > _MOST_FRAMES:
             frames = frames[np.linspace(0, len(frames) - 1, _MOST_FRAMES).astype(int)]
         where, triangles = look_points(mesh), mouth_triangles(mesh)
-        seen = np.zeros((len(frames), *LOOK_SHAPE, 3), np.uint8)
-        for done, frame in enumerate(frames.tolist()):
+        needed = np.union1d(frames, sources)
+        seen = np.zeros((len(needed), *LOOK_SHAPE, 3), np.uint8)
+        for done, frame in enumerate(needed.tolist()):
             seen[done] = _look(picture(frame), track.placement(frame), where, triangles)
-            report((done + 1) / len(frames))
-        return cls(frames, seen, alike.read(track.expression[frames], frames))
+            report((done + 1) / len(needed))
+        kept, lent = np.searchsorted(needed, frames), np.searchsorted(needed, sources)
+        return cls(frames, seen[kept], alike.read(track.expression[frames], frames), seen[lent])
 
     def of_frames(self, chosen: NDArray[np.bool_], most: int) -> Looks:
         """Those of the chosen frames, bool [N], or as many of them, spread."""
         kept = np.flatnonzero(chosen)
         if len(kept) > most:
             kept = kept[np.linspace(0, len(kept) - 1, most).astype(int)]
-        return Looks(self.frames[kept], self.seen[kept], self.readings[kept])
+        return replace(
+            self, frames=self.frames[kept], seen=self.seen[kept], readings=self.readings[kept]
+        )
 
 
 class Learned(NamedTuple):
@@ -82,7 +97,6 @@ class Learned(NamedTuple):
 
     appearance: Appearance
     shares: F64  # f64 [N, P], of each principal look in each frame, of variance 1
-    spread: F64  # f64 [P], levels that a share of 1 comes to, over the whole look
     noise: F64  # f64 [P], variance of a share that readings do not tell
 
 
@@ -104,6 +118,7 @@ def learn(looks: Looks, apart: float, counts: F32 | None = None) -> Learned | No
     axes = mixtures[:, : -1 - kept : -1].T.astype(np.float32) @ flat
     axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), np.float32(1e-6))
     shares = (flat @ axes.T).astype(np.float64)
+    offered = (looks.sources.reshape(len(looks.sources), -1) - mean) @ axes.T
     spread = np.maximum(shares.std(0), 1e-6)
     shares /= spread
     if counts is None:
@@ -121,9 +136,10 @@ def learn(looks: Looks, apart: float, counts: F32 | None = None) -> Learned | No
         (reach * unit).astype(np.float32),
         weights.astype(np.float32),
         levels.reshape(-1, *LOOK_SHAPE, 3),
+        (offered / spread).astype(np.float32),
         _usual(distance, looks.frames, apart),
     )
-    return Learned(found, shares, spread, noise)
+    return Learned(found, shares, noise)
 
 
 def _usual(distance: F64, frames: Frames, apart: float) -> float:
@@ -174,17 +190,19 @@ class Elsewhen:
         self._apart, self._alike, self._learned = apart_s * float(clip.fps), clip.alike, None
         if clip.alike is None:
             return
-        looks = Looks.of(clip.track, clip.frames.decoder().read, clip.alike, mesh)
+        looks = Looks.of(
+            clip.track, clip.frames.decoder().read, clip.alike, mesh, clip.source_frames
+        )
         counts = None if clip.appearance is None else clip.appearance.counts
         found = learn(looks, self._apart, counts)
         if found is None:
             return
         learned = self._learned = found.appearance
-        self._frames = looks.frames
+        self._frames, self._shares = looks.frames, found.shares
         kernels = _kernels(distances(learned.readings.T), learned.reach.astype(float), found.noise)
         self._inverse = [(felt, np.linalg.inv(kernel)) for felt, kernel in kernels]
 
-    def expected(self, frame: int, expression: F32) -> Expected | None:
+    def foretell(self, frame: int, expression: F32) -> Foretold | None:
         """Of an expression f32 [K] over a frame's pose and light; None if the clip is too short
         to tell. Leaving a moment out is a matter of block matrices."""
         if self._learned is None or self._alike is None:
@@ -202,7 +220,25 @@ class Elsewhen:
             weights=weights[~near],
             readings=np.ascontiguousarray(self._learned.readings[:, ~near]),
         )
-        return others.expected(self._alike.read(expression, frame))
+        return others.foretell(self._alike.read(expression, frame))
+
+    def unlike(self, frame: int, expression: F32, others: Frames) -> F32 | None:
+        """How unlike the looks of other frames i64 [n] are to what is foretold of this one, f32
+        [n]; two random frames are so by 1. Of a frame that was not learned from, the next is."""
+        foretold = self.foretell(frame, expression)
+        if self._learned is None or foretold is None:
+            return None
+        row = np.minimum(np.searchsorted(self._frames, others), len(self._frames) - 1)
+        levels = (self._shares * self._learned.spread()).astype(np.float32)
+        off = levels[row] - foretold.shares * self._learned.spread()
+        unlike: F32 = (off**2).sum(1) / random_pair_cost(levels)
+        return unlike
+
+    def picture(self, foretold: Foretold | None) -> Expected | None:
+        """What was foretold, as a picture."""
+        if self._learned is None or foretold is None:
+            return None
+        return self._learned.picture(foretold)
 
 
 def _look(picture: U8, placement: Placement, where: F32, triangles: NDArray[np.int32]) -> U8:

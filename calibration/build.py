@@ -130,7 +130,7 @@ def _calibrate_video(
     bundle.write_sources(folder, chosen, crops, alike)
     if alike is not None:
         looks = Looks.of(
-            track, decoder.read, alike, mesh,
+            track, decoder.read, alike, mesh, chosen,
             lambda share: options.report("learning what mouths look like", share),
         )  # fmt: skip
         learned = learn(looks, MOMENT_S * float(fps))

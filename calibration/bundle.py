@@ -108,6 +108,7 @@ def write_appearance(folder: Path, appearance: Appearance) -> None:
             "reach": appearance.reach,
             "weights": appearance.weights,
             "looks": appearance.looks.astype(np.float16),
+            "sources": appearance.sources,
             "usual": np.array([appearance.usual], np.float32),
         },
     )

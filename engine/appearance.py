@@ -2,8 +2,9 @@
 
 Calibration brings the lower lip region of every frame to one shape and learns how its looks follow
 from what is known of a frame (its readings, `engine.resemblance`). The engine asks for the look of
-the frame that it is about to paint, and the renderer sees it beside the mouth that was lent: one
-mouth is sharp and wrong here and there, what is expected is soft and right on the whole.
+the frame that it is about to paint. A mouth is lent that looks like it, and the renderer sees it
+beside that mouth: one mouth is sharp and wrong here and there, what is expected is soft and right
+on the whole.
 
 Looks are sums of a few principal ones, as in active appearance models (Cootes, Edwards and Taylor,
 1998); how much of each, a Gaussian process tells (Rasmussen and Williams, 2006; Matérn kernel of
@@ -31,11 +32,18 @@ _PX: Final = 96.0  # per inter-ocular distance
 _GAP: Final = 0.15  # inter-ocular distances between the lips
 
 
+class Foretold(NamedTuple):
+    """What a mouth is expected to look like, as a sum."""
+
+    shares: F32  # f32 [P], of each principal look
+    trust: float  # 0 to 1, less where nothing like it was seen
+
+
 class Expected(NamedTuple):
-    """What a mouth is expected to look like."""
+    """What a mouth is expected to look like, as a picture."""
 
     look: U8  # u8 [*LOOK_SHAPE, 3]
-    trust: float  # 0 to 1, less where nothing like it was seen
+    trust: float  # in what is between its lips
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,7 @@ class Appearance:
     reach: F32  # f32 [P], how far each principal look is felt, in units of the readings
     weights: F32  # f32 [N, P], of the frames' kernels in each principal look
     looks: F32  # f32 [1 + P, *LOOK_SHAPE, 3], the mean and the principal ones, levels
+    sources: F32  # f32 [S, P], shares of the principal ones in the mouths that may be lent
     usual: float  # how far the nearest of these frames is from nearly all others
 
     def __post_init__(self) -> None:
@@ -58,19 +67,32 @@ class Appearance:
                 f"readings, reach and looks of {frames} frames and {count} looks have shapes "
                 f"{shapes}; they disagree"
             )
+        if self.sources.shape[1:] != (count,):
+            raise UsageError(f"sources {self.sources.shape}: expected shares of {count} looks")
         if not ((self.reach > 0).all() and self.usual > 0):
             raise UsageError("a look is felt no way at all; expected a reach above 0")
 
-    def expected(self, readings: F32) -> Expected:
+    def foretell(self, readings: F32) -> Foretold:
         """Of a mouth with readings f32 [F]."""
         nothing = np.zeros(self.readings.shape[1], np.float32)
         away = np.sqrt(feature_distance(self.readings, self.counts * readings, nothing))
-        shares = np.ones(1 + len(self.reach), np.float32)
+        shares = np.empty(len(self.reach), np.float32)
         for reach in np.unique(self.reach):
             felt = self.reach == reach
-            shares[1:][felt] = matern(away / reach) @ self.weights[:, felt]
-        trust = min(1.0, max(0.0, 2 - float(away.min()) / self.usual))
-        return Expected(summed(self.looks, shares), trust)
+            shares[felt] = matern(away / reach) @ self.weights[:, felt]
+        trust = min(1.0, max(0.0, 2.5 - float(away.min()) / self.usual))
+        return Foretold(shares, trust)
+
+    def picture(self, foretold: Foretold) -> Expected:
+        """What was foretold, to be laid on a face."""
+        shares = np.concatenate([np.ones(1, np.float32), foretold.shares])
+        return Expected(summed(self.looks, shares), foretold.trust)
+
+    def spread(self) -> F32:
+        """Levels that a share of 1 of each principal look comes to over a whole look, f32 [P]."""
+        flat = self.looks[1:].reshape(len(self.reach), -1)
+        levels: F32 = np.linalg.norm(flat, axis=1)
+        return levels
 
 
 def matern(distance: NDArray[Float]) -> NDArray[Float]:

@@ -201,12 +201,12 @@ class Engine:
         return [(behind, old), (shown, 1 - old)]
 
     @stage("sources")
-    def expected(self, matched: MatchedFrame) -> Expected | None:
+    def expected(self, choice: SelectedSource) -> Expected | None:
         """What the mouth is expected to look like, for a renderer; None where it is not known."""
-        appearance, alike = self.target.appearance, self.target.alike
-        if self.renderer is None or appearance is None or alike is None:
+        appearance = self.target.appearance
+        if self.renderer is None or appearance is None or choice.foretold is None:
             return None
-        return appearance.expected(alike.read(matched.expression.coefficients, matched.background))
+        return appearance.picture(choice.foretold)
 
     def session(self) -> Session:
         """A new conversation; sessions do not affect each other."""
@@ -292,12 +292,7 @@ class Session:
         footage = state.footage
         if footage is not None:
             footage = replace(footage, waiting=tuple(self._quiet(e) for e in footage.waiting))
-        sources = replace(
-            state.sources,
-            waiting=tuple(
-                replace(m, expression=self._quiet(m.expression)) for m in state.sources.waiting
-            ),
-        )
+        sources = engine.selector.changed(state.sources, self._quiet)
         self._state = state._replace(
             encoder=encoder, expressions=easing, sound=silence, footage=footage, sources=sources
         )
@@ -416,7 +411,7 @@ class Session:
                         placement,
                         wanted,
                         engine.shares(fade, wanted),
-                        engine.expected(item),
+                        engine.expected(choice),
                     )
             yield _Draft(walk, fade, backdrop, drawing)
 

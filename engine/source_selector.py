@@ -5,16 +5,18 @@ The same fixed-lag search as for the footage, with other costs. Source: ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
+from lipstream.engine.appearance import Appearance, Foretold
 from lipstream.engine.errors import UsageError
 from lipstream.engine.footage import random_pair_cost
 from lipstream.engine.resemblance import Resemblance
 from lipstream.engine.timing import stage
-from lipstream.engine.types import F32, I32, MatchedFrame
+from lipstream.engine.types import F32, I32, Expression, MatchedFrame
 from lipstream.engine.viterbi import FixedLagViterbi, LagState, Transitions
 from lipstream.kernels.dynamic import feature_distance
 
@@ -29,6 +31,7 @@ class MouthSources:
     frames: I32  # i32 [S]
     expression: F32  # f32 [S, K]
     alike: Resemblance
+    appearance: Appearance | None  # None: how they look is not known, their readings tell
     opens: F32  # f32 [K], how far each coefficient parts the lips, inter-ocular distances
 
     def __post_init__(self) -> None:
@@ -41,6 +44,10 @@ class MouthSources:
             raise UsageError(
                 f"expressions of sources and what opens lips are {shapes}; expected "
                 f"{((sources, size), (size,))}"
+            )
+        if self.appearance is not None and len(self.appearance.sources) != sources:
+            raise UsageError(
+                f"looks of {len(self.appearance.sources)} mouths; expected of {sources} sources"
             )
         if len(alike.looks) != sources or self.frames.max() >= len(alike.own):
             raise UsageError(
@@ -56,6 +63,8 @@ class SourceCosts:
     Changes at every chance flicker: no two sources have the same teeth and light.
     """
 
+    read: float = 0.5  # times what readings are unlike, where looks are known
+    look: float = 1.0  # times what looks are unlike
     switch: float = 0.03  # any change of source
     switch_distance: float = 0.05  # times what the two sources are unlike
     switch_anywhere: float = 0.07  # a change to a source that is no neighbour
@@ -74,6 +83,7 @@ class SelectedSource:
 
     matched: MatchedFrame
     source: int  # row of the source table
+    foretold: Foretold | None  # how the mouth is expected to look
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +91,15 @@ class SourceState:
     """Where the source search stands."""
 
     search: LagState
-    waiting: tuple[MatchedFrame, ...]
+    waiting: tuple[tuple[MatchedFrame, Foretold | None], ...]
 
 
 class SourceSelector:
     """Stage: `MatchedFrame` in, `SelectedSource` out, `lag_frames` later (0: at once).
 
-    It pays for what a source is unlike the wanted mouth over its background, for a gap that would
-    have to be drawn, and for each change of source, less when the two look alike.
+    It pays for what a source is unlike the wanted mouth over its background, in its readings and in
+    how it is expected to look, for a gap that would have to be drawn, and for each change of
+    source, less when the two look alike.
     """
 
     def __init__(
@@ -99,11 +110,20 @@ class SourceSelector:
         costs: SourceCosts | None = None,
     ) -> None:
         """Lay out the search."""
-        self.alike = alike = sources.alike
-        offered = alike.read(sources.expression, sources.frames)
-        self._features = np.ascontiguousarray(offered.T, np.float32)  # f32 [F, S]
-        self._free = np.zeros(len(offered), np.float32)
         costs = SourceCosts() if costs is None else costs
+        self._alike, self._appearance = alike, known = sources.alike, sources.appearance
+        offered = alike.read(sources.expression, sources.frames)
+        self._reading = np.float32(1.0)
+        if known is not None:
+            self._reading = np.float32(np.sqrt(costs.read))
+            levels = known.sources * known.spread()
+            unit = np.sqrt(costs.look / random_pair_cost(levels))
+            self._looking = (unit * known.spread()).astype(np.float32)
+            offered = np.concatenate(
+                [self._reading * offered, self._looking * known.sources], axis=1
+            )
+        self._features = np.ascontiguousarray(offered.T, np.float32)  # f32 [F, S] or [F + P, S]
+        self._free = np.zeros(len(offered), np.float32)
         self._opens = sources.opens
         self._gaps = np.maximum(sources.expression @ sources.opens, 0)
         self._drawn = np.float32(costs.drawn / random_pair_cost(self._gaps[:, None]))
@@ -115,12 +135,21 @@ class SourceSelector:
         """The lag in samples at 16 kHz."""
         return self.search.lag_samples
 
-    def emission(self, matched: MatchedFrame) -> F32:
+    def foretell(self, matched: MatchedFrame) -> Foretold | None:
+        """How its mouth is expected to look; None where that is not known."""
+        if self._appearance is None:
+            return None
+        return self._appearance.foretell(self._read(matched))
+
+    def emission(self, matched: MatchedFrame, foretold: Foretold | None) -> F32:
         """Cost f32 [S] of each source."""
         coefficients = matched.expression.coefficients
-        wanted = self.alike.read(coefficients, matched.background)
+        wanted = self._reading * self._read(matched)
+        if foretold is not None:
+            wanted = np.concatenate([wanted, self._looking * foretold.shares])
+        unlike = feature_distance(self._features[: len(wanted)], wanted, self._free)
         lacks = np.maximum(np.float32(_SHOWN) * (self._opens @ coefficients) - self._gaps, 0)
-        return feature_distance(self._features, wanted, self._free) + self._drawn * lacks * lacks
+        return unlike + self._drawn * lacks * lacks
 
     def init(self) -> SourceState:
         """State before the first frame."""
@@ -131,15 +160,26 @@ class SourceSelector:
         self, state: SourceState, item: MatchedFrame
     ) -> tuple[list[SelectedSource], SourceState]:
         """Consume one matched frame."""
-        chosen, search = self.search.step(state.search, self.emission(item))
-        waiting = (*state.waiting, item)
-        outputs = [SelectedSource(m, s) for m, s in zip(waiting, chosen, strict=False)]
+        foretold = self.foretell(item)
+        chosen, search = self.search.step(state.search, self.emission(item, foretold))
+        waiting = (*state.waiting, (item, foretold))
+        outputs = [SelectedSource(m, s, f) for (m, f), s in zip(waiting, chosen, strict=False)]
         return outputs, SourceState(search, waiting[len(outputs) :])
 
     def flush(self, state: SourceState) -> list[SelectedSource]:
         """The frames still held."""
         chosen = self.search.flush(state.search)
-        return [SelectedSource(m, s) for m, s in zip(state.waiting, chosen, strict=True)]
+        return [SelectedSource(m, s, f) for (m, f), s in zip(state.waiting, chosen, strict=True)]
+
+    def changed(
+        self, state: SourceState, change: Callable[[Expression], Expression]
+    ) -> SourceState:
+        """The state with the expressions changed that wait; what was chosen for them stays."""
+        waiting = [replace(m, expression=change(m.expression)) for m, _ in state.waiting]
+        return replace(state, waiting=tuple((m, self.foretell(m)) for m in waiting))
+
+    def _read(self, matched: MatchedFrame) -> F32:
+        return self._alike.read(matched.expression.coefficients, matched.background)
 
 
 def _source_transitions(looks: F32, costs: SourceCosts) -> Transitions:

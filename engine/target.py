@@ -138,7 +138,7 @@ def load_target(folder: str | Path) -> Target:
     if offsets[-1] != frames_path.stat().st_size:
         raise TargetError("track.safetensors: frame_offsets do not end where frames.mjpeg ends")
     sources, source_frames, alike = _read_sources(folder, track)
-    appearance = _read_appearance(folder, info, alike)
+    appearance = _read_appearance(folder, info, alike, len(sources))
     kind = info.get("kind")
     if kind not in ("video", "photo"):
         raise TargetError(f"target.json: kind is {kind!r}, expected 'video' or 'photo'")
@@ -154,7 +154,8 @@ def mouth_sources(target: Target) -> MouthSources:
     """What the source search chooses from."""
     track, kept, model = target.track, target.source_frames, face_model()
     alike = target.alike or by_shape(track.expression, track.pose.angles_deg(), kept, model)
-    return MouthSources(kept, track.expression[kept], alike, model.lip_rows()[0])
+    opens = model.lip_rows()[0]
+    return MouthSources(kept, track.expression[kept], alike, target.appearance, opens)
 
 
 def _sharpen(info: dict[str, Any], usual: float) -> float:
@@ -366,7 +367,7 @@ def _resemblance(
 
 
 def _read_appearance(
-    folder: Path, info: dict[str, Any], alike: Resemblance | None
+    folder: Path, info: dict[str, Any], alike: Resemblance | None, sources: int
 ) -> Appearance | None:
     """None in bundles of photos, of short footage, and of before it was learned."""
     file = "appearance.safetensors"
@@ -387,11 +388,14 @@ def _read_appearance(
     reach = _take(data, file, "reach", np.float32, (count,))
     _bounded(reach, file, "reach", 1e-6, 1e6)
     looks = _take(data, file, "looks", np.float16, (1 + count, *LOOK_SHAPE, 3)).astype(np.float32)
-    for field, value in (("readings", readings), ("weights", weights), ("looks", looks)):
+    lent = _take(data, file, "sources", np.float32, (sources, count))
+    for field, value in (
+        ("readings", readings), ("weights", weights), ("looks", looks), ("sources", lent),
+    ):  # fmt: skip
         _bounded(value, file, field, -1e6, 1e6)
     usual = _take(data, file, "usual", np.float32, (1,))
     _bounded(usual, file, "usual", 1e-6, 1e6)
-    return Appearance(counts, readings, reach, weights, looks, float(usual[0]))
+    return Appearance(counts, readings, reach, weights, looks, lent, float(usual[0]))
 
 
 def _read_jumps(folder: Path, frames: int) -> tuple[I32, F32]:

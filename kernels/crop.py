@@ -39,7 +39,8 @@ def crop_in(
     """Bilinear samples of picture and guides, both u8 [h, w, 3]; the border repeats.
 
     expected: u8 [h', w', 3], another layer for the same rectangle at a size of its own, laid over
-    the picture by the guides' first channel and `trust`, 0 to 1; None: the picture's own.
+    the picture by the guides' first channel and, in the gap, by `trust`, 0 to 1; None: the
+    picture's own.
     previous: u8 [rows, columns, 3], the crop of the frame before; None: this one's own. Returns u8
     [rows, columns, 6], and with expected and previous f32 [12, rows, columns], 0 to 1.
     """
@@ -53,8 +54,19 @@ def crop_in(
     implementation = compiled if use_compiled() else reference
     seen, planes = implementation.crop_in(picture, guides, expected, previous, place, shape)
     if expected is not None and trust < 1:
-        planes[6:9] += np.float32(1 - trust) * (planes[:3] - planes[6:9])
+        doubt = 1 - believed(seen[..., 5], trust)
+        planes[6:9] += doubt * (planes[:3] - planes[6:9])
     return seen, planes
+
+
+def believed(gap: U8, trust: float) -> F32:
+    """How much of what is expected to show, f32 [rows, columns]: `trust` in the gap, all of it on
+    the lips, whose looks hardly depend on what they do.
+
+    gap: u8 [rows, columns], a guide's last channel.
+    """
+    within = np.minimum(gap.astype(np.float32) * np.float32(1 / DRAWN), 1)
+    return 1 - np.float32(1 - trust) * within
 
 
 def fused(gates: F32, planes: F32) -> F32:

@@ -23,16 +23,17 @@ from scipy.ndimage import gaussian_filter
 
 from lipstream.calibration.appearance import MOMENT_S, Elsewhen
 from lipstream.calibration.sources import cut_source
-from lipstream.engine.appearance import Expected
 from lipstream.engine.compositor import Compositor, Layers, MouthSource, Shares
 from lipstream.engine.face_model import face_model
 from lipstream.engine.frames import FrameDecoder
 from lipstream.engine.renderer import CROP_SHAPE
+from lipstream.engine.source_selector import SourceCosts
 from lipstream.engine.target import Target, mouth_sources
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import build_mesh
 from lipstream.kernels import color
 from lipstream.kernels.composite import blend
+from lipstream.kernels.crop import believed
 from lipstream.kernels.mesh import remap
 
 APART_FRAMES: Final = 6  # nearer in time, a source would be the truth itself
@@ -42,6 +43,7 @@ _OTHER_CLIP = 0.25
 _TWO_SOURCES = 0.2
 _UNEXPECTED = 0.15  # share of examples without an appearance, as in a photo
 _BEND_PX = 7.0
+_COSTS: Final = SourceCosts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +115,18 @@ class Person:
         """told: whether there is something expected."""
         track, picture = self._clips[at].track, self._read(at, frame)
         expression = track.expression[frame]
-        expected = self._expected(at, frame, expression) if told else None
+        known = self._known(at)
+        expected = known.picture(known.foretell(frame, expression)) if told else None
         layers = self._compositors[at].layers(
             picture, track.placement(frame), expression, sources, expected, guided=True
         )
         assert layers is not None, "a usable frame has its face inside the picture"
         return layers, color.i420_region_to_rgb(picture, *layers.box)
 
-    def _expected(self, at: int, frame: int, expression: F32) -> Expected | None:
+    def _known(self, at: int) -> Elsewhen:
         if at not in self._elsewhen:
             self._elsewhen[at] = Elsewhen(self._clips[at], self._mesh)
-        return self._elsewhen[at].expected(frame, expression)
+        return self._elsewhen[at]
 
     def _read(self, clip: int, frame: int) -> U8:
         if clip not in self._decoders:
@@ -151,15 +154,18 @@ class Person:
         return self._cut(clip, chosen)
 
     def _likest(self, at: int, frame: int, clip: int, lenders: NDArray[np.int64]) -> int:
-        """Of these frames of `clip`, the one whose mouth is likest to that of a frame of `at`."""
-        alike = self._alike[clip]
-        forms, own = alike.forms, alike.own
-        apart = (
-            self._clips[clip].track.expression[lenders] - self._clips[at].track.expression[frame]
-        ) @ forms.T
+        """Of these frames of `clip`, the one whose mouth is likest to that of a frame of `at`, as
+        the engine counts it."""
+        alike, wanted = self._alike[clip], self._clips[at].track.expression[frame]
+        apart = (self._clips[clip].track.expression[lenders] - wanted) @ alike.forms.T
+        looks = None
         if clip == at:
-            apart = apart + own[lenders] - own[frame]
-        return int(lenders[(apart**2).sum(1).argmin()])
+            apart = apart + alike.own[lenders] - alike.own[frame]
+            looks = self._known(at).unlike(frame, wanted, lenders)
+        unlike = (apart**2).sum(1)
+        if looks is not None:
+            unlike = _COSTS.read * unlike + _COSTS.look * looks
+        return int(lenders[unlike.argmin()])
 
     def _cut(self, clip: int, frame: int) -> MouthSource:
         rgb = color.i420_to_rgb(self._read(clip, frame))
@@ -217,8 +223,9 @@ class Variation:
             expected = blend(
                 np.ascontiguousarray(lips), layer, np.ascontiguousarray(guides[..., 0])
             )
-            apart = layers.trust * (expected.astype(np.float32) - lips)
-            expected = _bytes(lips + apart)
+            shown = believed(guides[..., 2], layers.trust)[..., None]
+            change: F32 = shown * (expected.astype(np.float32) - lips)
+            expected = _bytes(lips + change)
         pictures = [self._recoloured(one) for one in (lips, expected, stack[..., 6:])]
         opacity = guides[..., :1].astype(np.float32) / 255
         down, across = (np.linspace(-1, 1, n, dtype=np.float32) for n in CROP_SHAPE)

@@ -29,7 +29,7 @@ def loaded(target: Path) -> Target:
 def test_no_mouth_lends_to_its_own_moment(loaded: Target) -> None:
     here, there = loaded.sources[0], replace(loaded.sources[0])
     both = replace(loaded, sources=(here, there), source_frames=np.array([30, 250], np.int32))
-    lent = _sources(both, range(60))
+    lent = _sources(both, dict.fromkeys(range(60)))
     near = [i for i in lent if abs(i - 30) < MOMENT_S * float(loaded.fps)]
     assert len(lent) == 60 and len(near) > 20
     # A fade may still show a rest of the other one as the moment comes near.

@@ -40,7 +40,8 @@ def looks(told_by: int) -> Looks:
     shade = np.linspace(0.5, 1, LOOK_SHAPE[1])[:, None]
     seen = np.broadcast_to(bright * shade, (FRAMES, *LOOK_SHAPE, 3))
     noise = np.random.default_rng(4).normal(0, 1, (FRAMES, 1, 1, 1))
-    return Looks(np.arange(FRAMES), (seen + noise).astype(np.uint8), known)
+    pictures = (seen + noise).astype(np.uint8)
+    return Looks(np.arange(FRAMES), pictures, known, pictures[::20])
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def folder(target: Path, tmp_path: Path) -> Path:
     alike = Resemblance(forms, own, own[clip.source_frames])
     bundle.write_sources(folder, clip.source_frames, list(clip.sources), alike)
     mesh = build_mesh(face_model())
-    learned = learn(Looks.of(clip.track, clip.frames.decoder().read, alike, mesh), 12)
+    read = clip.frames.decoder().read
+    learned = learn(Looks.of(clip.track, read, alike, mesh, clip.source_frames), 12)
     assert learned is not None
     bundle.write_appearance(folder, learned.appearance)
     bundle._write_info(folder, json.loads((folder / "target.json").read_text()))

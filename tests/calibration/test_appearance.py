@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from lipstream.calibration import bundle
-from lipstream.calibration.appearance import Elsewhen, Looks, distances, learn
+from lipstream.calibration.appearance import Elsewhen, Learned, Looks, distances, learn
 from lipstream.engine.appearance import LOOK_SHAPE, look_points, matern
 from lipstream.engine.face_model import face_model
 from lipstream.engine.resemblance import by_shape
@@ -46,20 +47,26 @@ def looks(follows: bool) -> Looks:
     directions = np.stack([np.cos(4 * across) * (1 + 0 * down), np.sin(5 * down) * across])
     levels = 120 + 40 * np.tensordot(told, directions, 1)[..., None] * [1.0, 0.8, 0.7]
     seen = np.clip(levels + rng.normal(0, 1, levels.shape), 0, 255).astype(np.uint8)
-    return Looks(np.arange(FRAMES), seen, readings.astype(np.float32))
+    return Looks(np.arange(FRAMES), seen, readings.astype(np.float32), seen[::40])
+
+
+def looked(found: Learned, readings: F32) -> NDArray[np.float64]:
+    """What is expected of a mouth, levels."""
+    told = found.appearance.picture(found.appearance.foretell(readings))
+    return told.look.astype(float)
 
 
 def test_what_follows_is_foretold_where_it_was_not_seen() -> None:
     whole = looks(True)
     kept = np.arange(FRAMES) % 40 < 30
-    some = Looks(whole.frames[kept], whole.seen[kept], whole.readings[kept])
+    some = whole.of_frames(kept, FRAMES)
     found = learn(some, 5)
     assert found is not None
     mean = some.seen.mean(0)
     missed, usual = 0.0, 0.0
     for at in np.flatnonzero(~kept):
         truth = whole.seen[at].astype(float)
-        missed += ((found.appearance.expected(whole.readings[at]).look - truth) ** 2).mean()
+        missed += ((looked(found, whole.readings[at]) - truth) ** 2).mean()
         usual += ((mean - truth) ** 2).mean()
     assert missed < 0.05 * usual
 
@@ -70,22 +77,48 @@ def test_noise_is_left_to_the_mean() -> None:
     assert found is not None
     rng, apart = np.random.default_rng(2), []
     for _ in range(20):
-        told = found.appearance.expected(rng.normal(0, 0.7, 3).astype(np.float32)).look.astype(
-            float
-        )
+        told = looked(found, rng.normal(0, 0.7, 3).astype(np.float32))
         apart.append(np.abs(told - noise.seen.mean(0)).mean())
     assert np.mean(apart) < 0.25 * np.abs(noise.seen - noise.seen.mean(0)).mean()
 
 
 def test_few_frames_tell_nothing() -> None:
     whole = looks(True)
-    assert learn(Looks(whole.frames[:49], whole.seen[:49], whole.readings[:49]), 5) is None
+    assert learn(whole.of_frames(whole.frames < 49, FRAMES), 5) is None
+
+
+def test_what_mouths_to_be_lent_look_like_is_told_as_of_any_frame() -> None:
+    whole = looks(True)
+    found = learn(whole, 5)
+    assert found is not None
+    np.testing.assert_allclose(found.appearance.sources, found.shares[::40], atol=1e-3)
+
+
+def test_unlike_is_how_far_a_look_is_from_what_was_foretold(loaded: Target) -> None:
+    elsewhen, track = Elsewhen(loaded, MESH), loaded.track
+    others = np.arange(0, len(track), 7)
+    unlike = elsewhen.unlike(100, track.expression[100], others)
+    assert unlike is not None and loaded.alike is not None
+    found = Looks.of(track, loaded.frames.decoder().read, loaded.alike, MESH, loaded.source_frames)
+    known, told = learn(found, 12.5), elsewhen.foretell(100, track.expression[100])
+    assert known is not None and told is not None
+    levels = found.seen.reshape(len(found.seen), -1).astype(float)
+    axes = (
+        known.appearance.looks[1:].reshape(len(told.shares), -1)
+        / known.appearance.spread()[:, None]
+    )
+    wanted = (
+        known.appearance.looks[0].reshape(-1) + (told.shares * known.appearance.spread()) @ axes
+    )
+    off = (((levels[others] - wanted) @ axes.T) ** 2).sum(1)
+    usual = 2 * ((levels - levels.mean(0)) @ axes.T).var(0).sum()
+    np.testing.assert_allclose(unlike, off / usual, rtol=2e-2, atol=1e-3)
 
 
 def test_a_look_is_the_mouth_of_its_frame(loaded: Target) -> None:
     assert loaded.alike is not None
     read = loaded.frames.decoder().read
-    found = Looks.of(loaded.track, read, loaded.alike, MESH)
+    found = Looks.of(loaded.track, read, loaded.alike, MESH, loaded.source_frames)
     assert len(found.frames) == np.sum(loaded.track.usable & loaded.track.paintable)
     frame = int(found.frames[40])
     place = loaded.track.placement(frame)
@@ -104,7 +137,7 @@ def test_a_moment_is_not_its_own_witness(loaded: Target) -> None:
     """What block matrices say of a moment left out is what the others say of it."""
     assert loaded.alike is not None
     read = loaded.frames.decoder().read
-    found = Looks.of(loaded.track, read, loaded.alike, MESH)
+    found = Looks.of(loaded.track, read, loaded.alike, MESH, loaded.source_frames)
     known = learn(found, 0.5 * float(loaded.fps))
     assert known is not None
     whole, noise = known.appearance, known.noise
@@ -120,14 +153,16 @@ def test_a_moment_is_not_its_own_witness(loaded: Target) -> None:
             weights[others, k] = np.linalg.solve(rest, known.shares[others, k])
     alone = replace(whole, weights=weights.astype(np.float32))
     readings: F32 = loaded.alike.read(expression, frame)
-    told = elsewhen.expected(frame, expression)
+    told = elsewhen.picture(elsewhen.foretell(frame, expression))
     assert told is not None
-    assert np.abs(told.look.astype(int) - alone.expected(readings).look).max() <= 1
+    wanted = alone.picture(alone.foretell(readings))
+    assert np.abs(told.look.astype(int) - wanted.look).max() <= 1
 
 
 def test_without_resemblance_nothing_is_expected(loaded: Target) -> None:
     alone = Elsewhen(replace(loaded, alike=None), MESH)
-    assert alone.expected(3, loaded.track.expression[3]) is None
+    assert alone.foretell(3, loaded.track.expression[3]) is None
+    assert alone.picture(None) is None
 
 
 def test_a_bundle_keeps_it(loaded: Target, tmp_path: Path) -> None:

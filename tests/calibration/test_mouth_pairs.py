@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lipstream.calibration.appearance import Elsewhen
 from lipstream.calibration.pretrain.mouth_pairs import Person, Variation, as_crops
 from lipstream.engine.appearance import LOOK_SHAPE, Expected
 from lipstream.engine.face_model import face_model
@@ -50,9 +51,9 @@ def test_away_from_the_lips_the_picture_is_the_truth(loaded: Target) -> None:
 def test_beside_it_lies_what_other_moments_let_expect(
     loaded: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, told = Person("one", [loaded], varied=False), list[int]()
+    person, told = Person("one", [loaded], varied=False), list[None]()
     blue = Expected(np.full((*LOOK_SHAPE, 3), (20, 40, 200), np.uint8), 1.0)
-    monkeypatch.setattr(person, "_expected", lambda at, frame, _: told.append(frame) or blue)
+    monkeypatch.setattr(Elsewhen, "picture", lambda self, _: told.append(None) or blue)
     without = 0
     for seed in range(24):
         seen = person.example(np.random.default_rng(seed)).seen

@@ -21,6 +21,7 @@ KNOWN = Appearance(
     reach=np.array([5.0, 2.0], np.float32),
     weights=np.array([[0.5, -0.25], [1.0, 0.75]], np.float32),
     looks=LOOKS,
+    sources=np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], np.float32),
     usual=2.0,
 )
 
@@ -32,21 +33,25 @@ def test_near_frames_count_by_the_kernel(
     kernel = np.array([float(matern(np.array([5.0 / reach]))[0]) for reach in (5.0, 2.0)])
     shares = np.array([1, *(KNOWN.weights[near] + kernel * KNOWN.weights[far])])
     wanted = np.tensordot(shares, LOOKS.astype(np.float64), 1)
-    told, trust = KNOWN.expected(np.array(readings, np.float32))
+    told, trust = KNOWN.picture(KNOWN.foretell(np.array(readings, np.float32)))
     assert trust == 1
     assert told.dtype == np.uint8 and told.shape == (*LOOK_SHAPE, 3)
     assert np.abs(told - np.clip(wanted, 0, 255)).max() <= 0.51
 
 
 def test_far_from_all_that_is_known_it_is_the_mean() -> None:
-    told, trust = KNOWN.expected(np.full(2, 1e4, np.float32))
+    told, trust = KNOWN.picture(KNOWN.foretell(np.full(2, 1e4, np.float32)))
     assert trust == 0
     np.testing.assert_array_equal(told, summed(LOOKS[:1], np.ones(1, np.float32)))
 
 
 def test_trust_ends_where_nothing_like_it_was_seen() -> None:
-    trusts = [KNOWN.expected(np.array([-far, 0], np.float32)).trust for far in (1.9, 3.0, 4.0)]
+    trusts = [KNOWN.foretell(np.array([-far, 0], np.float32)).trust for far in (2.9, 4.0, 5.0)]
     assert trusts == pytest.approx([1, 0.5, 0])
+
+
+def test_a_share_of_one_is_worth_its_levels() -> None:
+    np.testing.assert_allclose(KNOWN.spread() ** 2, (LOOKS[1:] ** 2).sum((1, 2, 3)), rtol=1e-4)
 
 
 def test_the_kernel_falls_from_one_to_nothing() -> None:
@@ -75,6 +80,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         replace(KNOWN, weights=KNOWN.weights[:1])
     with pytest.raises(UsageError, match="disagree"):
         replace(KNOWN, looks=LOOKS[:2])
+    with pytest.raises(UsageError, match="sources"):
+        replace(KNOWN, sources=np.zeros((3, 1), np.float32))
     with pytest.raises(UsageError, match="reach"):
         replace(KNOWN, reach=np.zeros(2, np.float32))
     with pytest.raises(UsageError, match="reach"):

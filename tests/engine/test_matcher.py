@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lipstream.engine.appearance import LOOK_SHAPE, Appearance
 from lipstream.engine.errors import UsageError
 from lipstream.engine.footage import playable
 from lipstream.engine.matcher import (
@@ -20,7 +21,7 @@ from lipstream.engine.matcher import (
     sequential,
 )
 from lipstream.engine.resemblance import Resemblance
-from lipstream.engine.types import Expression, Lips, MatchedFrame
+from lipstream.engine.types import F32, Expression, Lips, MatchedFrame
 
 FPS = Fraction(25)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -257,7 +258,7 @@ def sources(count=40, seed=0) -> MouthSources:
     own[:, 3:] = random.normal(size=(count, 2))
     alike = Resemblance(np.eye(5, 3, dtype=np.float32), own, expression)
     return MouthSources(
-        np.arange(count, dtype=np.int32), expression, alike, np.zeros(3, np.float32)
+        np.arange(count, dtype=np.int32), expression, alike, None, np.zeros(3, np.float32)
     )
 
 
@@ -276,13 +277,57 @@ def test_a_source_looks_as_wanted():
     assert [c.matched for c in chosen] == items
 
 
+def looking(known: F32, lent: F32) -> Appearance:
+    """Looks of one direction, a share of 1 in the frames that were learned from, f32 [3, N]."""
+    return Appearance(
+        counts=np.ones(3, np.float32),
+        readings=known,
+        reach=np.ones(1, np.float32),
+        weights=np.ones((known.shape[1], 1), np.float32),
+        looks=np.ones((2, *LOOK_SHAPE, 3), np.float32),
+        sources=lent[:, None],
+        usual=1.0,
+    )
+
+
+def test_of_mouths_that_read_alike_the_one_that_looks_as_expected_is_lent():
+    """Two mouths of one expression and one background; the footage says how they look."""
+    twice = np.tile(np.float32([0.2, 0.1, 0]), (2, 1))
+    alike = Resemblance(np.eye(3, dtype=np.float32), np.zeros((2, 3), np.float32), twice)
+    rows = np.arange(2, dtype=np.int32)
+    known = looking(twice[:1].T.copy(), np.float32([0, 1]))
+    bank = MouthSources(rows, twice, alike, known, np.zeros(3, np.float32))
+    near, far = run(
+        SourceSelector(bank, costs=FREE), [matched(e, 0) for e in (twice[0], [9, 9, 9])]
+    )
+    assert (near.source, far.source) == (1, 0), "far from all that is known, it is the mean"
+    assert near.foretold is not None and near.foretold.shares == pytest.approx([1])
+    blind = SourceSelector(bank, costs=replace(FREE, look=0.0))
+    assert run(blind, [matched(twice[0], 0)])[0].source == 0
+    with pytest.raises(UsageError, match="mouths"):
+        replace(bank, appearance=looking(twice[:1].T.copy(), np.float32([0, 1, 2])))
+
+
+def test_what_waits_is_foretold_anew_when_it_changes():
+    bank = sources()
+    known = looking(bank.expression[:1].T.copy(), np.zeros(40, np.float32))
+    alike = Resemblance(np.eye(3, dtype=np.float32), np.zeros((40, 3), np.float32), bank.expression)
+    selector = SourceSelector(replace(bank, alike=alike, appearance=known), lag_frames=2)
+    _, state = selector.step(selector.init(), matched(bank.expression[5], 5))
+    state = selector.changed(state, lambda _: wanted(bank.expression[0]))
+    (item, foretold), *rest = state.waiting
+    assert not rest and foretold is not None
+    np.testing.assert_array_equal(item.expression.coefficients, bank.expression[0])
+    assert foretold.shares == pytest.approx([1]), "it is the frame that was learned from"
+
+
 def test_what_a_frame_is_beside_its_expression_counts():
     """Two mouths of one expression: the background says which."""
     twice = np.tile(np.float32([0.2, 0.1, 0]), (2, 1))
     own = np.zeros((4, 5), np.float32)
     own[:, 3] = 0, 1, 0.9, 0.1
     alike = Resemblance(np.eye(5, 3, dtype=np.float32), own, np.eye(2, dtype=np.float32))
-    bank = MouthSources(np.arange(2, dtype=np.int32), twice, alike, np.zeros(3, np.float32))
+    bank = MouthSources(np.arange(2, dtype=np.int32), twice, alike, None, np.zeros(3, np.float32))
     selector = SourceSelector(bank, costs=FREE)
     chosen = run(selector, [matched(twice[0], background) for background in (2, 3)])
     assert [c.source for c in chosen] == [1, 0]
@@ -292,7 +337,7 @@ def test_a_mouth_that_shows_its_inside_is_preferred_to_one_to_be_drawn():
     """The wanted mouth lies a little nearer to the closed one, which has nothing to show."""
     expression = np.array([[0.0, 0.0], [1.0, 0.6]], np.float32)
     alike = Resemblance(np.eye(2, dtype=np.float32), np.zeros((2, 2), np.float32), expression)
-    bank = MouthSources(np.arange(2, dtype=np.int32), expression, alike, np.float32([0.2, 0]))
+    bank = MouthSources(np.arange(2, dtype=np.int32), expression, alike, None, np.float32([0.2, 0]))
     item = matched([0.6, -0.1], 0)
     for drawn, chosen in ((0.0, 0), (8.0, 1)):
         costs = SourceCosts(switch=0, switch_distance=0, switch_anywhere=0, drawn=drawn)
@@ -306,7 +351,9 @@ def test_sources_do_not_flicker():
     random = np.random.default_rng(2)
     expression = np.array([[0, 0], [0.1, 0], [3, 3]], np.float32)
     alike = Resemblance(np.eye(2, dtype=np.float32), np.zeros((3, 2), np.float32), expression)
-    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike, np.zeros(2, np.float32))
+    bank = MouthSources(
+        np.arange(3, dtype=np.int32), expression, alike, None, np.zeros(2, np.float32)
+    )
     items = [matched([0.05 + random.normal() * 0.03, 0], 0, i) for i in range(200)]
 
     def changes(costs) -> int:
@@ -322,7 +369,9 @@ def test_a_change_goes_to_one_that_looks_alike():
     expression = np.array([[0.0], [1], [1]], np.float32)
     looks = np.array([[0, 0], [3, 0], [0.1, 0]], np.float32)
     alike = Resemblance(np.ones((1, 1), np.float32), np.zeros((3, 1), np.float32), looks)
-    bank = MouthSources(np.arange(3, dtype=np.int32), expression, alike, np.zeros(1, np.float32))
+    bank = MouthSources(
+        np.arange(3, dtype=np.int32), expression, alike, None, np.zeros(1, np.float32)
+    )
     costs = SourceCosts(switch=0, switch_distance=0.1, switch_anywhere=9)
     chosen = run(SourceSelector(bank, costs=costs), [matched([0], 0), matched([1], 0)])
     assert [c.source for c in chosen] == [0, 2]

@@ -157,6 +157,8 @@ def test_a_hostile_description_is_refused(
         ("appearance.safetensors", "reach", lambda x: x * 0),
         ("appearance.safetensors", "looks", lambda x: x[:, 1:].copy()),
         ("appearance.safetensors", "looks", lambda x: x * np.float16(np.inf)),
+        ("appearance.safetensors", "sources", lambda x: x[1:].copy()),
+        ("appearance.safetensors", "sources", lambda x: x * np.float32(np.nan)),
         ("appearance.safetensors", "usual", lambda x: x * 0),
         ("jumps.safetensors", "targets", lambda x: x + 10**6),
         ("jumps.safetensors", "costs", lambda x: x - np.float32(np.nan)),
@@ -189,6 +191,7 @@ def measured(folder: Path) -> None:
         np.ones(2, np.float32),
         rng.normal(size=(60, 2)).astype(np.float32),
         rng.uniform(0, 40, (3, *LOOK_SHAPE, 3)).astype(np.float32),
+        rng.normal(size=(len(loaded.sources), 2)).astype(np.float32),
         1.5,
     )
     write_appearance(folder, learned)

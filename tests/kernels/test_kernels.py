@@ -318,6 +318,18 @@ def test_a_smaller_look_lies_on_the_same_face_where_the_layer_is_opaque():
     np.testing.assert_array_equal(told[clear], seen[..., :3][clear])
 
 
+def test_in_the_gap_what_is_expected_shows_as_far_as_it_is_trusted():
+    picture = np.full((12, 16, 3), 50, np.uint8)
+    guides = np.full_like(picture, 255)
+    guides[..., 2] = 0
+    guides[:, 4:8, 2], guides[:, 8:12, 2], guides[:, 12:, 2] = crop.DRAWN // 2, crop.DRAWN, 255
+    look = np.full_like(picture, 150)
+    _, planes = crop.crop_in(picture, guides, look, None, (0.0, 0.0, 1.0), (12, 16), 0.25)
+    told = planes[6:9, :, [1, 5, 9, 14]] * 255
+    wanted = np.array([150, 50 + 100 * (1 - 0.75 / 2), 75, 75], np.float32)
+    np.testing.assert_allclose(told, np.broadcast_to(wanted, told.shape), atol=0.01)
+
+
 def test_gates_take_parts_of_what_is_expected():
     rng = np.random.default_rng(0)
     planes = rng.uniform(0, 1, (12, 20, 24)).astype(np.float32)
