@@ -107,7 +107,7 @@ def reconstruct_tracked(
             if name in told:
                 known = told[name]
                 own = foretold[index] if known is usual else known.foretell(index, expression)
-                expected = known.picture(own)
+                expected = known.picture(own, expression)
             painting = compositor.paint(
                 picture, placement, expression, lent[index], expected, ways[name].previous
             )

@@ -188,6 +188,7 @@ class Elsewhen:
     def __init__(self, clip: Target, mesh: FaceMesh, apart_s: float = MOMENT_S) -> None:
         """What is nearer than `apart_s` to a frame is the same moment."""
         self._apart, self._alike, self._learned = apart_s * float(clip.fps), clip.alike, None
+        self._opening = mesh.model.lip_rows()[0]
         if clip.alike is None:
             return
         looks = Looks.of(
@@ -234,11 +235,11 @@ class Elsewhen:
         unlike: F32 = (off**2).sum(1) / random_pair_cost(levels)
         return unlike
 
-    def picture(self, foretold: Foretold | None) -> Expected | None:
-        """What was foretold, as a picture."""
+    def picture(self, foretold: Foretold | None, expression: F32) -> Expected | None:
+        """What was foretold of an expression f32 [K], as a picture."""
         if self._learned is None or foretold is None:
             return None
-        return self._learned.picture(foretold)
+        return self._learned.picture(foretold, float(self._opening @ expression))
 
 
 def _look(picture: U8, placement: Placement, where: F32, triangles: NDArray[np.int32]) -> U8:

@@ -102,6 +102,7 @@ class _Seen:
     def __init__(self, renderer: Renderer, layers: Layers, real: U8) -> None:
         assert layers.guides is not None and layers.crop is not None, "the layers are guided"
         self._painted, self._guides, self._place = layers.painted, layers.guides, layers.crop.place
+        self._told = layers.expected is not None
         self._crop, self._planes = crop_in(
             self._painted,
             self._guides,
@@ -117,7 +118,7 @@ class _Seen:
     def figures(self, sharpen: float) -> dict[str, float]:
         """The mended mouth against the camera's."""
         picture = self._painted.copy()
-        difference = finished(self._gates, self._planes, self._crop, sharpen)
+        difference = finished(self._gates, self._planes, self._crop, sharpen, told=self._told)
         crop_out(difference, self._crop, picture, self._guides, self._place)
         return against(picture, self._real, self._inside)
 

@@ -30,6 +30,7 @@ Float = TypeVar("Float", np.float32, np.float64)
 LOOK_SHAPE: Final = (90, 126)  # rows, columns; the lip layer and its margin
 _PX: Final = 96.0  # per inter-ocular distance
 _GAP: Final = 0.15  # inter-ocular distances between the lips
+_DEEP: Final = 0.15  # and at which a gap can show what was never seen; a thin one is all shadow
 
 
 class Foretold(NamedTuple):
@@ -83,10 +84,11 @@ class Appearance:
         trust = min(1.0, max(0.0, 2.5 - float(away.min()) / self.usual))
         return Foretold(shares, trust)
 
-    def picture(self, foretold: Foretold) -> Expected:
-        """What was foretold, to be laid on a face."""
+    def picture(self, foretold: Foretold, opening: float) -> Expected:
+        """What was foretold, to be laid on lips so far apart, inter-ocular distances."""
         shares = np.concatenate([np.ones(1, np.float32), foretold.shares])
-        return Expected(summed(self.looks, shares), foretold.trust)
+        trust = min(1.0, max(foretold.trust, 1 - opening / _DEEP))
+        return Expected(summed(self.looks, shares), trust)
 
     def spread(self) -> F32:
         """Levels that a share of 1 of each principal look comes to over a whole look, f32 [P]."""

@@ -206,7 +206,8 @@ class Engine:
         appearance = self.target.appearance
         if self.renderer is None or appearance is None or choice.foretold is None:
             return None
-        return appearance.picture(choice.foretold)
+        opening = float(self._opening @ choice.matched.expression.coefficients)
+        return appearance.picture(choice.foretold, opening)
 
     def session(self) -> Session:
         """A new conversation; sessions do not affect each other."""

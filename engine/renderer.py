@@ -37,7 +37,7 @@ from lipstream.engine.face_model import FaceModel
 from lipstream.engine.timing import stage
 from lipstream.engine.types import F32, U8
 from lipstream.engine.warp import LIP_OUTLINE, Placement
-from lipstream.kernels.crop import crop_in, crop_out, fused, sharpened, withheld
+from lipstream.kernels.crop import crop_in, crop_out, fused, sharpened, undrawn, withheld
 
 log = logging.getLogger(__name__)
 
@@ -139,12 +139,18 @@ class Renderer:
         """
         seen, planes = crop_in(picture, guides, expected, previous, crop.place, crop.shape, trust)
         gates = self.network.run({INPUT: planes[None]})[OUTPUT][0]
-        difference = finished(gates, planes, seen, self.sharpen)
+        difference = finished(gates, planes, seen, self.sharpen, told=expected is not None)
         return crop_out(difference, seen, picture, guides, crop.place)
 
 
-def finished(gates: F32, planes: F32, seen: U8, sharpen: float) -> F32:
-    """What is added to the crop `seen`, f32 [3, rows, columns], by the network's gates."""
+def finished(gates: F32, planes: F32, seen: U8, sharpen: float, *, told: bool) -> F32:
+    """What is added to the crop `seen`, f32 [3, rows, columns], by the network's gates.
+
+    told: whether there is something expected, for which a drawn mouth gives way. Where there is
+    not, the network leaves what is drawn as it is.
+    """
+    if told:
+        return sharpened(fused(undrawn(gates, seen), planes), seen, sharpen)
     return withheld(sharpened(fused(gates, planes), seen, sharpen), seen)
 
 

@@ -69,6 +69,21 @@ def believed(gap: U8, trust: float) -> F32:
     return 1 - np.float32(1 - trust) * within
 
 
+def undrawn(gates: F32, seen: U8) -> F32:
+    """Gates f32 [3, rows, columns] of `fused` by which what is drawn between the lips gives way to
+    what is expected there.
+
+    seen: what `crop_in` returned.
+    """
+    require("seen", seen, np.uint8, (None, None, 6))
+    require("gates", gates, np.float32, (3, *seen.shape[:2]))
+    gap = seen[..., 5].astype(np.float32)
+    shown = np.maximum((gap - DRAWN) * np.float32(1 / (255 - DRAWN)), 0)
+    drawn = np.minimum(gap * np.float32(1 / DRAWN), 1) * (1 - shown)
+    expected = np.array([1, 1, 0], np.float32)[:, None, None]
+    return gates + drawn * (expected - gates)
+
+
 def fused(gates: F32, planes: F32) -> F32:
     """What to add to the painted crop to bring it nearer to what is expected, f32 [3, h, w].
 

@@ -116,7 +116,9 @@ class Person:
         track, picture = self._clips[at].track, self._read(at, frame)
         expression = track.expression[frame]
         known = self._known(at)
-        expected = known.picture(known.foretell(frame, expression)) if told else None
+        expected = None
+        if told:
+            expected = known.picture(known.foretell(frame, expression), expression)
         layers = self._compositors[at].layers(
             picture, track.placement(frame), expression, sources, expected, guided=True
         )

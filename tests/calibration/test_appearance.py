@@ -52,7 +52,7 @@ def looks(follows: bool) -> Looks:
 
 def looked(found: Learned, readings: F32) -> NDArray[np.float64]:
     """What is expected of a mouth, levels."""
-    told = found.appearance.picture(found.appearance.foretell(readings))
+    told = found.appearance.picture(found.appearance.foretell(readings), 0.2)
     return told.look.astype(float)
 
 
@@ -153,16 +153,16 @@ def test_a_moment_is_not_its_own_witness(loaded: Target) -> None:
             weights[others, k] = np.linalg.solve(rest, known.shares[others, k])
     alone = replace(whole, weights=weights.astype(np.float32))
     readings: F32 = loaded.alike.read(expression, frame)
-    told = elsewhen.picture(elsewhen.foretell(frame, expression))
+    told = elsewhen.picture(elsewhen.foretell(frame, expression), expression)
     assert told is not None
-    wanted = alone.picture(alone.foretell(readings))
+    wanted = alone.picture(alone.foretell(readings), 0.2)
     assert np.abs(told.look.astype(int) - wanted.look).max() <= 1
 
 
 def test_without_resemblance_nothing_is_expected(loaded: Target) -> None:
     alone = Elsewhen(replace(loaded, alike=None), MESH)
     assert alone.foretell(3, loaded.track.expression[3]) is None
-    assert alone.picture(None) is None
+    assert alone.picture(None, loaded.track.expression[3]) is None
 
 
 def test_a_bundle_keeps_it(loaded: Target, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_beside_it_lies_what_other_moments_let_expect(
 ) -> None:
     person, told = Person("one", [loaded], varied=False), list[None]()
     blue = Expected(np.full((*LOOK_SHAPE, 3), (20, 40, 200), np.uint8), 1.0)
-    monkeypatch.setattr(Elsewhen, "picture", lambda self, _: told.append(None) or blue)
+    monkeypatch.setattr(Elsewhen, "picture", lambda self, *_: told.append(None) or blue)
     without = 0
     for seed in range(24):
         seen = person.example(np.random.default_rng(seed)).seen

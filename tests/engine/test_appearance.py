@@ -33,14 +33,14 @@ def test_near_frames_count_by_the_kernel(
     kernel = np.array([float(matern(np.array([5.0 / reach]))[0]) for reach in (5.0, 2.0)])
     shares = np.array([1, *(KNOWN.weights[near] + kernel * KNOWN.weights[far])])
     wanted = np.tensordot(shares, LOOKS.astype(np.float64), 1)
-    told, trust = KNOWN.picture(KNOWN.foretell(np.array(readings, np.float32)))
+    told, trust = KNOWN.picture(KNOWN.foretell(np.array(readings, np.float32)), 0.3)
     assert trust == 1
     assert told.dtype == np.uint8 and told.shape == (*LOOK_SHAPE, 3)
     assert np.abs(told - np.clip(wanted, 0, 255)).max() <= 0.51
 
 
 def test_far_from_all_that_is_known_it_is_the_mean() -> None:
-    told, trust = KNOWN.picture(KNOWN.foretell(np.full(2, 1e4, np.float32)))
+    told, trust = KNOWN.picture(KNOWN.foretell(np.full(2, 1e4, np.float32)), 0.3)
     assert trust == 0
     np.testing.assert_array_equal(told, summed(LOOKS[:1], np.ones(1, np.float32)))
 
@@ -48,6 +48,10 @@ def test_far_from_all_that_is_known_it_is_the_mean() -> None:
 def test_trust_ends_where_nothing_like_it_was_seen() -> None:
     trusts = [KNOWN.foretell(np.array([-far, 0], np.float32)).trust for far in (2.9, 4.0, 5.0)]
     assert trusts == pytest.approx([1, 0.5, 0])
+    # But a gap so thin that only its shadow shows looks the same in any mouth.
+    nowhere = KNOWN.foretell(np.full(2, 1e4, np.float32))
+    trusts = [KNOWN.picture(nowhere, opening).trust for opening in (-0.02, 0.0, 0.075, 0.2)]
+    assert trusts == pytest.approx([1, 1, 0.5, 0])
 
 
 def test_a_share_of_one_is_worth_its_levels() -> None:

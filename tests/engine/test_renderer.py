@@ -95,7 +95,7 @@ def test_it_mends_only_under_the_lip_layer(loaded: Target) -> None:
 
 def test_a_difference_of_nothing_changes_nothing(loaded: Target) -> None:
     blunt = Renderer(Constant(0), sharpen=0.0)
-    plain, mended = painted(loaded, None), painted(loaded, blunt)
+    plain, mended = painted(loaded, None), painted(loaded, blunt, None, None)
     # The patch is larger, so the jaw is cut elsewhere: the same to a level of rounding.
     apart = np.abs(plain.frame.astype(int) - mended.frame.astype(int))
     assert apart.max() <= 2

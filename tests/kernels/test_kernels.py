@@ -390,6 +390,21 @@ def test_a_difference_keeps_away_from_what_is_drawn_in_the_gap():
     assert kept.min() == 1.0  # the edge of a gap that is all the source's is no edge
 
 
+def test_what_is_drawn_in_the_gap_gives_way_to_what_is_expected():
+    gates = np.full((3, 6, 4), 0.25, np.float32)
+    seen = np.zeros((6, 4, 6), np.uint8)
+    halfway = crop.DRAWN + (255 - crop.DRAWN) // 2
+    seen[..., 5] = [0, crop.DRAWN, halfway, 255]  # beside it; all drawn; half; all the source's
+    given = crop.undrawn(gates, seen)[:, 0].T
+    wanted = [[0.25, 0.25, 0.25], [1, 1, 0], [0.625, 0.625, 0.125], [0.25, 0.25, 0.25]]
+    np.testing.assert_allclose(given, wanted, atol=0.01)
+    # So the pixel shows what is expected, whatever was drawn and is thought of it.
+    planes = np.random.default_rng(0).uniform(0, 1, (12, 6, 4)).astype(np.float32)
+    seen[..., 5] = crop.DRAWN
+    shown = planes[:3] + crop.fused(crop.undrawn(gates, seen), planes)
+    np.testing.assert_allclose(shown, planes[6:9], atol=1e-5)
+
+
 def test_crop_arguments_are_checked():
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(UsageError, match="place"):
