@@ -23,6 +23,9 @@ TEETH_RGB = (218.0, 204.0, 186.0)
 TONGUE_RGB = (150.0, 82.0, 80.0)
 SHADOW_LOSS = (0.0, 0.42, 0.48)  # of each colour, in full shadow
 DARK_RGB = (46.0, 21.0, 19.0)
+SEAM_RGB = (92.0, 46.0, 44.0)  # lips that all but touch light one another
+
+_SEAM = 0.05  # inter-ocular distances, up to which a gap is more seam than cavity
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Mouth:
         narrow = 0.5 + 0.5 * smoothstep((floor - roof) / 0.10)
         shade = (under_lip * over_lip * narrow)[:, None]
         color = color * shade * (1 - (1 - shade) * np.asarray(SHADOW_LOSS, np.float32))
+        thin = 1 - smoothstep((floor - roof) / _SEAM)[:, None]
+        color = color + thin * (np.asarray(SEAM_RGB, np.float32) - color)
         return (color * self.light).astype(np.float32)
 
 

@@ -20,7 +20,9 @@ def face_painter(
     seam_depth: float,
 ) -> FacePainter:  # fmt: skip
     """With the meshes, the teeth and what the compositor made of them."""
-    colours = (mouth.TEETH_RGB, mouth.TONGUE_RGB, mouth.DARK_RGB, mouth.SHADOW_LOSS)
+    colours = (
+        mouth.TEETH_RGB, mouth.TONGUE_RGB, mouth.DARK_RGB, mouth.SEAM_RGB, mouth.SHADOW_LOSS,
+    )  # fmt: skip
     crowns = [mouth.borders(mouth.UPPER_WIDTHS), mouth.borders(mouth.LOWER_WIDTHS)]
     arrays: dict[str, NDArray[Any]] = {
         "basis": mesh.model.basis, "jaw_row": warp.jaw_row(mesh.model), "rings": warp.RINGS,

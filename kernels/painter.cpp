@@ -82,7 +82,7 @@ struct Painter {
     const float *look_xy;  // f32 [vertices + grid, 2], of an expected look
     const float *limits;  // of `relight`
     const float *teeth;  // f32 [2, kTeeth + 1], borders of the crowns above and below
-    const float *colours;  // f32 [4, 3]: teeth, tongue, dark, loss in shadow
+    const float *colours;  // f32 [5, 3]: teeth, tongue, dark, seam, loss in shadow
     const float *light;  // f32 [3]
     int32_t coefficients, vertices, columns, rows, ring_count, line_count, chin_count, jaw_count,
         mouth_count, gap_count, lip_vertex_count, skin_count, texture_h, texture_w, centre, look_h, look_w;
@@ -182,7 +182,7 @@ void draw_point(
     const Painter &p, float x, float y, float roof, float floor, float lower_edge_y,
     float *colour) {
     const float *teeth = p.colours, *tongue_rgb = p.colours + 3, *dark = p.colours + 6;
-    const float *loss = p.colours + 9;
+    const float *seam = p.colours + 9, *loss = p.colours + 12;
     const float across = x / 0.42f * (x / 0.42f);
     const float depth = clamp(1 - across, 0.0f, 1.0f);
     for (int c = 0; c < 3; ++c) colour[c] = dark[c];
@@ -212,8 +212,10 @@ void draw_point(
     const float over_lip = 0.7f + 0.3f * smoothstep((floor - y) / 0.04f);
     const float narrow = 0.5f + 0.5f * smoothstep((floor - roof) / 0.10f);
     const float shade = under_lip * over_lip * narrow;
+    const float thin = 1 - smoothstep((floor - roof) / 0.05f);
     for (int c = 0; c < 3; ++c) {
-        colour[c] = colour[c] * shade * (1 - (1 - shade) * loss[c]) * p.light[c];
+        colour[c] *= shade * (1 - (1 - shade) * loss[c]);
+        colour[c] = (colour[c] + thin * (seam[c] - colour[c])) * p.light[c];
     }
 }
 

@@ -106,7 +106,7 @@ class FacePainter:
         look_shape: tuple[int, int],
     ) -> None:  # fmt: skip
         """arrays: f32 basis [K, V, 3], jaw_row [K], rings [R, 2], texture_xy and look_xy
-        [V + G, 2], gap_row [G], limits [4], teeth [2, 6], colours [4, 3], light [3]; i32
+        [V + G, 2], gap_row [G], limits [4], teeth [2, 6], colours [5, 3], light [3]; i32
         lips [4, n], line, chin, lip_vertices, skin, and triangles jaw, mouth, gap [T, 3]; u8
         texture [h, w, 2].
 
