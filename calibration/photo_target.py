@@ -11,6 +11,7 @@ from lipstream.calibration import bundle
 from lipstream.calibration.jumps import JumpGraph
 from lipstream.calibration.options import CalibrationOptions
 from lipstream.calibration.photo import FPS, PhotoFace, idle_frames, idle_track
+from lipstream.calibration.seam import laid_on_the_seam
 from lipstream.calibration.sources import cut_source
 from lipstream.calibration.summary import Summary, skin_colour
 from lipstream.engine.errors import CalibrationError
@@ -68,7 +69,8 @@ def calibrate_photo(
             f"{path}: {len(faces)} faces of nearly one size; crop the photo to one person"
         )
     notes = [] if len(faces) == 1 else [f"{len(faces)} faces in the photo: the largest is taken"]
-    face = PhotoFace(faces[0].landmarks, faces[0].blendshapes)
+    landmarks = laid_on_the_seam(photo, faces[0].landmarks, face_model())
+    face = PhotoFace(landmarks, faces[0].blendshapes)
     options.report("making it live", 0.2)
     track, chosen, reader = build_photo_target(photo, face, folder)
     summary = Summary(name, path, "photo", FPS, track, chosen, tuple(notes))

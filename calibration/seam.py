@@ -1,0 +1,94 @@
+"""Where closed lips meet, read off a photo.
+
+The landmarker puts the line between closed lips up to a few hundredths of the inter-ocular distance
+beside the one that the picture shows. In footage other frames lend the open mouth; of a photo the
+same lips are parted there, and what belongs to the other lip stays behind as a bright rim. Where
+lips meet is the darkest line from corner to corner: it is found by dynamic programming, as live
+wires are (Mortensen and Barrett, 1995), and the vertices of the lips are moved to it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.face_model import (
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    OUTER_LOWER_LIP,
+    OUTER_UPPER_LIP,
+    VERTICES,
+    FaceModel,
+    fit_pose,
+)
+from lipstream.engine.types import F32, U8
+from lipstream.kernels.mesh import remap
+
+_CLOSED: Final = 0.03  # inter-ocular distances between the lips, up to which they are closed
+_REACH: Final = 0.45  # of a lip's thickness, as far as the line may lie within it
+_FARTHEST: Final = 0.06  # inter-ocular distances
+_STEPS: Final = 21  # up and as many down
+_COLUMNS: Final = 61
+_CORNERS: Final = 0.12  # of the width on either side, where skin is as dark as the line
+_STIFF: Final = 1.5  # levels that a bend by one step a column costs
+_HELD: Final = 6.0  # levels that lying as far off as may be costs
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def laid_on_the_seam(photo: U8, landmarks: F32, model: FaceModel) -> F32:
+    """Landmarks f32 [≥468, 3], px, with closed lips where the photo u8 [h, w, 3] shows them to
+    meet; as they are if the lips are open."""
+    pose = fit_pose(landmarks[None], model.mean, model.rigid)
+    free = pose.remove(landmarks[None, :VERTICES])[0]
+    upper, lower = free[list(INNER_UPPER_LIP)], free[list(INNER_LOWER_LIP)]
+    if (lower - upper)[:, 1].max() > _CLOSED:
+        return landmarks
+    middle = (upper + lower) / 2
+    across = np.linspace(middle[0, 0], middle[-1, 0], _COLUMNS)
+    line, depth = (np.interp(across, middle[:, 0], middle[:, axis]) for axis in (1, 2))
+    high, low = (
+        np.interp(across, edge[:, 0], edge[:, 1])
+        for edge in (free[list(OUTER_UPPER_LIP)], free[list(OUTER_LOWER_LIP)])
+    )
+    up = np.clip(_REACH * (line - high), 0, _FARTHEST)
+    down = np.clip(_REACH * (low - line), 0, _FARTHEST)
+    share = np.linspace(-1, 1, 2 * _STEPS + 1)
+    off = np.where(share < 0, up[:, None] * share, down[:, None] * share)  # f64 [columns, steps]
+    points = np.stack(
+        [*np.broadcast_arrays(across[:, None], line[:, None] + off, depth[:, None])], -1
+    )
+    placed = pose.apply(points.reshape(1, -1, 3).astype(np.float32))[..., :2]
+    seen = remap(photo, np.ascontiguousarray(placed))
+    luma = (seen.astype(np.float32) @ _LUMA).reshape(off.shape)
+    path = off[np.arange(_COLUMNS), _darkest(luma - np.median(luma, 1, keepdims=True), share)]
+    # The corners are dark all over; there the line goes on to where the landmarker saw them.
+    sure = np.clip(np.minimum(across - across[0], across[-1] - across), 0, None)
+    path *= np.clip(sure / (_CORNERS * (across[-1] - across[0])), 0, 1)
+
+    moved = free.copy()
+    x, y = free[:, 0], free[:, 1]
+    shift, seam, top, base = (np.interp(x, across, row) for row in (path, line, high, low))
+    inside = (x > across[0]) & (x < across[-1]) & (y > top) & (y < base)
+    nearness = np.where(y < seam, (y - top) / (seam - top), (base - y) / (base - seam))
+    moved[inside, 1] += (shift * np.clip(nearness, 0, 1))[inside]
+    told = landmarks.copy()
+    told[:VERTICES] = pose.apply(moved[None].astype(np.float32))[0]
+    return told
+
+
+def _darkest(luma: F32, share: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The row of each column f32 [columns, rows] on the darkest smooth path, i64 [columns]."""
+    cost = luma + _HELD * share**2
+    rows = np.arange(len(share))
+    bend = _STIFF * np.minimum((rows[:, None] - rows) ** 2, 16)
+    total, back = cost[0], []
+    for column in cost[1:]:
+        through = total + bend  # of each row, from each row before
+        back.append(through.argmin(1))
+        total = through.min(1) + column
+    path = [int(total.argmin())]
+    for before in reversed(back):
+        path.append(int(before[path[-1]]))
+    return np.array(path[::-1])
