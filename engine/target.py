@@ -369,11 +369,13 @@ def _resemblance(
 def _read_appearance(
     folder: Path, info: dict[str, Any], alike: Resemblance | None, sources: int
 ) -> Appearance | None:
-    """None in bundles of photos, of short footage, and of before it was learned."""
+    """None in bundles of photos, of short footage, and of before it was learned as it is now."""
     file = "appearance.safetensors"
     if file not in info["files"] or alike is None:
         return None
     data = _tensors(folder, file)
+    if "sources" not in data:
+        return None
     counts = _take(data, file, "counts", np.float32, (len(alike.forms),))
     _bounded(counts, file, "counts", 0, 1e4)
     readings = _take(data, file, "readings", np.float32, (len(alike.forms), None))

@@ -215,6 +215,16 @@ def test_which_mouths_look_alike_and_how_is_read(copy: Path) -> None:
     assert session.push(np.zeros(16000, np.float32)), "it is asked what to expect"
 
 
+def test_an_appearance_of_before_is_left_aside(copy: Path) -> None:
+    """It knew not what the mouths look like that may be lent."""
+    measured(copy)
+    file = copy / "appearance.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if k != "sources"}, file)
+    seal(copy)
+    older = load_target(copy)
+    assert older.alike is not None and older.appearance is None
+
+
 def test_a_link_out_of_the_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
     outside = tmp_path / "elsewhere"
     (copy / "frames.mjpeg").rename(outside)
