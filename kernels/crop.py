@@ -20,11 +20,9 @@ Place = tuple[float, float, float]
 DRAWN = 40  # of a gap's trust as a guide: all of what is seen there is drawn
 _LEVELS = np.arange(256)
 # Below DRAWN a pixel is partly outside the gap, and 0 is far from it.
-_KEPT: U8 = (
-    (255 * np.where(_LEVELS < DRAWN, 1 - _LEVELS / DRAWN, 2 * (_LEVELS - DRAWN) / (255 - DRAWN)))
-    .clip(0, 255)
-    .astype(np.uint8)
-)
+_OUTSIDE, _SOURCES = 1 - _LEVELS / DRAWN, (_LEVELS - DRAWN) / (255 - DRAWN)
+_SHOWN: U8 = (255 * np.maximum(_OUTSIDE, _SOURCES)).astype(np.uint8)
+_KEPT: U8 = (255 * np.maximum(_OUTSIDE, 2 * _SOURCES)).clip(0, 255).astype(np.uint8)
 
 
 def crop_in(
@@ -70,18 +68,19 @@ def believed(gap: U8, trust: float) -> F32:
 
 
 def undrawn(gates: F32, seen: U8) -> F32:
-    """Gates f32 [3, rows, columns] of `fused` by which what is drawn between the lips gives way to
-    what is expected there.
+    """Gates f32 [3, rows, columns] of `fused` by which what is drawn between the lips, and the two
+    pixels round it, give way to what is expected there.
 
     seen: what `crop_in` returned.
     """
     require("seen", seen, np.uint8, (None, None, 6))
     require("gates", gates, np.float32, (3, *seen.shape[:2]))
-    gap = seen[..., 5].astype(np.float32)
-    shown = np.maximum((gap - DRAWN) * np.float32(1 / (255 - DRAWN)), 0)
-    drawn = np.minimum(gap * np.float32(1 / DRAWN), 1) * (1 - shown)
+    implementation = compiled if use_compiled() else reference
+    own = implementation.withheld(np.ones_like(gates), seen, _SHOWN)
+    if own.min() == 1:
+        return gates
     expected = np.array([1, 1, 0], np.float32)[:, None, None]
-    return gates + drawn * (expected - gates)
+    return expected + own * (gates - expected)
 
 
 def fused(gates: F32, planes: F32) -> F32:

@@ -391,15 +391,17 @@ def test_a_difference_keeps_away_from_what_is_drawn_in_the_gap():
 
 
 def test_what_is_drawn_in_the_gap_gives_way_to_what_is_expected():
-    gates = np.full((3, 6, 4), 0.25, np.float32)
-    seen = np.zeros((6, 4, 6), np.uint8)
-    halfway = crop.DRAWN + (255 - crop.DRAWN) // 2
-    seen[..., 5] = [0, crop.DRAWN, halfway, 255]  # beside it; all drawn; half; all the source's
-    given = crop.undrawn(gates, seen)[:, 0].T
-    wanted = [[0.25, 0.25, 0.25], [1, 1, 0], [0.625, 0.625, 0.125], [0.25, 0.25, 0.25]]
-    np.testing.assert_allclose(given, wanted, atol=0.01)
-    # So the pixel shows what is expected, whatever was drawn and is thought of it.
-    planes = np.random.default_rng(0).uniform(0, 1, (12, 6, 4)).astype(np.float32)
+    gates = np.full((3, 12, 30), 0.25, np.float32)
+    for trust in (0.0, 0.5, 1.0):
+        seen = np.zeros((12, 30, 6), np.uint8)
+        seen[4:8, :10, 5] = round(crop.DRAWN + (255 - crop.DRAWN) * trust)
+        given = crop.undrawn(gates, seen)
+        for gate, wanted in zip(given, (1, 1, 0), strict=True):
+            np.testing.assert_allclose(gate[4:8, :10], wanted + trust * (0.25 - wanted), atol=0.01)
+        np.testing.assert_array_equal(given[:, :, 13:], 0.25)
+    assert given is gates  # the edge of a gap that is all the source's is no edge
+    # Where all is drawn a pixel shows what is expected, whatever is thought of it.
+    planes = np.random.default_rng(0).uniform(0, 1, (12, 12, 30)).astype(np.float32)
     seen[..., 5] = crop.DRAWN
     shown = planes[:3] + crop.fused(crop.undrawn(gates, seen), planes)
     np.testing.assert_allclose(shown, planes[6:9], atol=1e-5)
