@@ -199,7 +199,9 @@ class Elsewhen:
         if found is None:
             return
         learned = self._learned = found.appearance
-        self._frames, self._shares = looks.frames, found.shares
+        self._frames, self._spread = looks.frames, learned.spread()
+        self._levels = (found.shares * self._spread).astype(np.float32)
+        self._usual = random_pair_cost(self._levels)
         kernels = _kernels(distances(learned.readings.T), learned.reach.astype(float), found.noise)
         self._inverse = [(felt, np.linalg.inv(kernel)) for felt, kernel in kernels]
 
@@ -227,12 +229,11 @@ class Elsewhen:
         """How unlike the looks of other frames i64 [n] are to what is foretold of this one, f32
         [n]; two random frames are so by 1. Of a frame that was not learned from, the next is."""
         foretold = self.foretell(frame, expression)
-        if self._learned is None or foretold is None:
+        if foretold is None:
             return None
         row = np.minimum(np.searchsorted(self._frames, others), len(self._frames) - 1)
-        levels = (self._shares * self._learned.spread()).astype(np.float32)
-        off = levels[row] - foretold.shares * self._learned.spread()
-        unlike: F32 = (off**2).sum(1) / random_pair_cost(levels)
+        off = self._levels[row] - foretold.shares * self._spread
+        unlike: F32 = (off**2).sum(1) / self._usual
         return unlike
 
     def picture(self, foretold: Foretold | None, expression: F32) -> Expected | None:

@@ -71,7 +71,8 @@ def laid_on_the_seam(photo: U8, landmarks: F32, model: FaceModel) -> F32:
     x, y = free[:, 0], free[:, 1]
     shift, seam, top, base = (np.interp(x, across, row) for row in (path, line, high, low))
     inside = (x > across[0]) & (x < across[-1]) & (y > top) & (y < base)
-    nearness = np.where(y < seam, (y - top) / (seam - top), (base - y) / (base - seam))
+    above, below = np.maximum(seam - top, 1e-3), np.maximum(base - seam, 1e-3)
+    nearness = np.minimum((y - top) / above, (base - y) / below)  # 0 at the outline, 1 at the seam
     moved[inside, 1] += (shift * np.clip(nearness, 0, 1))[inside]
     told = landmarks.copy()
     told[:VERTICES] = pose.apply(moved[None].astype(np.float32))[0]

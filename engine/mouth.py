@@ -24,7 +24,6 @@ TONGUE_RGB = (150.0, 82.0, 80.0)
 SHADOW_LOSS = (0.0, 0.42, 0.48)  # of each colour, in full shadow
 DARK_RGB = (46.0, 21.0, 19.0)
 SEAM_RGB = (92.0, 46.0, 44.0)  # lips that all but touch light one another
-
 _SEAM = 0.05  # inter-ocular distances, up to which a gap is more seam than cavity
 
 
