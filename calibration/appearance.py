@@ -225,10 +225,9 @@ class Elsewhen:
         )
         return others.foretell(self._alike.read(expression, frame))
 
-    def unlike(self, frame: int, expression: F32, others: Frames) -> F32 | None:
-        """How unlike the looks of other frames i64 [n] are to what is foretold of this one, f32
-        [n]; two random frames are so by 1. Of a frame that was not learned from, the next is."""
-        foretold = self.foretell(frame, expression)
+    def unlike(self, foretold: Foretold | None, others: Frames) -> F32 | None:
+        """How unlike the looks of frames i64 [n] are to what was foretold, f32 [n]; two random
+        frames are so by 1. Of a frame that was not learned from, the next is."""
         if foretold is None:
             return None
         row = np.minimum(np.searchsorted(self._frames, others), len(self._frames) - 1)

@@ -12,18 +12,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lipstream.engine.face_model import (
-    INNER_LOWER_LIP,
-    INNER_UPPER_LIP,
-    OUTER_LOWER_LIP,
-    OUTER_UPPER_LIP,
-    VERTICES,
-    FaceModel,
-    fit_pose,
-)
-from lipstream.engine.types import F32, U8
+from lipstream.engine.face_model import VERTICES, FaceModel, fit_pose
+from lipstream.engine.types import F32, I32, U8
+from lipstream.engine.viterbi import Transitions, viterbi
+from lipstream.engine.warp import LIPS
 from lipstream.kernels.mesh import remap
 
 _CLOSED: Final = 0.03  # inter-ocular distances between the lips, up to which they are closed
@@ -32,7 +25,8 @@ _FARTHEST: Final = 0.06  # inter-ocular distances
 _STEPS: Final = 21  # up and as many down
 _COLUMNS: Final = 61
 _CORNERS: Final = 0.12  # of the width on either side, where skin is as dark as the line
-_STIFF: Final = 1.5  # levels that a bend by one step a column costs
+_STIFF: Final = 1.5  # levels that a bend by one step a column costs, by its square
+_STEEPEST: Final = 4  # steps a column; more costs no more
 _HELD: Final = 6.0  # levels that lying as far off as may be costs
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -42,27 +36,23 @@ def laid_on_the_seam(photo: U8, landmarks: F32, model: FaceModel) -> F32:
     meet; as they are if the lips are open."""
     pose = fit_pose(landmarks[None], model.mean, model.rigid)
     free = pose.remove(landmarks[None, :VERTICES])[0]
-    upper, lower = free[list(INNER_UPPER_LIP)], free[list(INNER_LOWER_LIP)]
+    upper, lower, outer_upper, outer_lower = free[LIPS]
     if (lower - upper)[:, 1].max() > _CLOSED:
         return landmarks
     middle = (upper + lower) / 2
     across = np.linspace(middle[0, 0], middle[-1, 0], _COLUMNS)
     line, depth = (np.interp(across, middle[:, 0], middle[:, axis]) for axis in (1, 2))
-    high, low = (
-        np.interp(across, edge[:, 0], edge[:, 1])
-        for edge in (free[list(OUTER_UPPER_LIP)], free[list(OUTER_LOWER_LIP)])
-    )
+    high, low = (np.interp(across, x, y) for x, y, _ in (outer_upper.T, outer_lower.T))
     up = np.clip(_REACH * (line - high), 0, _FARTHEST)
     down = np.clip(_REACH * (low - line), 0, _FARTHEST)
     share = np.linspace(-1, 1, 2 * _STEPS + 1)
     off = np.where(share < 0, up[:, None] * share, down[:, None] * share)  # f64 [columns, steps]
-    points = np.stack(
-        [*np.broadcast_arrays(across[:, None], line[:, None] + off, depth[:, None])], -1
-    )
+    points = np.stack(np.broadcast_arrays(across[:, None], line[:, None] + off, depth[:, None]), -1)
     placed = pose.apply(points.reshape(1, -1, 3).astype(np.float32))[..., :2]
     seen = remap(photo, np.ascontiguousarray(placed))
     luma = (seen.astype(np.float32) @ _LUMA).reshape(off.shape)
-    path = off[np.arange(_COLUMNS), _darkest(luma - np.median(luma, 1, keepdims=True), share)]
+    cost = luma - np.median(luma, 1, keepdims=True) + _HELD * share**2
+    path = off[np.arange(_COLUMNS), _smoothest(cost.astype(np.float32))]
     # The corners are dark all over; there the line goes on to where the landmarker saw them.
     sure = np.clip(np.minimum(across - across[0], across[-1] - across), 0, None)
     path *= np.clip(sure / (_CORNERS * (across[-1] - across[0])), 0, 1)
@@ -79,17 +69,9 @@ def laid_on_the_seam(photo: U8, landmarks: F32, model: FaceModel) -> F32:
     return told
 
 
-def _darkest(luma: F32, share: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The row of each column f32 [columns, rows] on the darkest smooth path, i64 [columns]."""
-    cost = luma + _HELD * share**2
-    rows = np.arange(len(share))
-    bend = _STIFF * np.minimum((rows[:, None] - rows) ** 2, 16)
-    total, back = cost[0], []
-    for column in cost[1:]:
-        through = total + bend  # of each row, from each row before
-        back.append(through.argmin(1))
-        total = through.min(1) + column
-    path = [int(total.argmin())]
-    for before in reversed(back):
-        path.append(int(before[path[-1]]))
-    return np.array(path[::-1])
+def _smoothest(cost: F32) -> I32:
+    """The row of each column f32 [columns, rows] on the path that costs least, i32 [columns]."""
+    rows, bend = np.arange(cost.shape[1])[:, None], np.arange(1 - _STEEPEST, _STEEPEST)
+    before = np.clip(rows + bend, 0, len(rows) - 1).astype(np.int32)
+    ways = np.where(before == rows + bend, _STIFF * bend**2, np.inf).astype(np.float32)
+    return viterbi(Transitions(before, ways, _STIFF * _STEEPEST**2), cost)

@@ -116,9 +116,9 @@ class SourceSelector:
         self._reading = np.float32(1.0)
         if known is not None:
             self._reading = np.float32(np.sqrt(costs.read))
-            levels = known.sources * known.spread()
-            unit = np.sqrt(costs.look / random_pair_cost(levels))
-            self._looking = (unit * known.spread()).astype(np.float32)
+            spread = known.spread()
+            unit = np.sqrt(costs.look / random_pair_cost(known.sources * spread))
+            self._looking = (unit * spread).astype(np.float32)
             offered = np.concatenate(
                 [self._reading * offered, self._looking * known.sources], axis=1
             )
@@ -142,7 +142,7 @@ class SourceSelector:
         return self._appearance.foretell(self._read(matched))
 
     def emission(self, matched: MatchedFrame, foretold: Foretold | None) -> F32:
-        """Cost f32 [S] of each source."""
+        """Cost f32 [S] of each source; where nothing is foretold, readings alone tell."""
         coefficients = matched.expression.coefficients
         wanted = self._reading * self._read(matched)
         if foretold is not None:

@@ -163,7 +163,8 @@ class Person:
         looks = None
         if clip == at:
             apart = apart + alike.own[lenders] - alike.own[frame]
-            looks = self._known(at).unlike(frame, wanted, lenders)
+            known = self._known(at)
+            looks = known.unlike(known.foretell(frame, wanted), lenders)
         unlike = (apart**2).sum(1)
         if looks is not None:
             unlike = _COSTS.read * unlike + _COSTS.look * looks

@@ -97,7 +97,7 @@ def test_what_mouths_to_be_lent_look_like_is_told_as_of_any_frame() -> None:
 def test_unlike_is_how_far_a_look_is_from_what_was_foretold(loaded: Target) -> None:
     elsewhen, track = Elsewhen(loaded, MESH), loaded.track
     others = np.arange(0, len(track), 7)
-    unlike = elsewhen.unlike(100, track.expression[100], others)
+    unlike = elsewhen.unlike(elsewhen.foretell(100, track.expression[100]), others)
     assert unlike is not None and loaded.alike is not None
     found = Looks.of(track, loaded.frames.decoder().read, loaded.alike, MESH, loaded.source_frames)
     known, told = learn(found, 12.5), elsewhen.foretell(100, track.expression[100])
