@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from lipstream.engine.backends.base import usable_cores
-from lipstream.engine.backends.int8 import quantise
-from lipstream.engine.backends.openvino import library
+from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import BackendUnavailable
+from lipstream.engine.networks.int8 import quantise
+from lipstream.engine.networks.openvino import library
 from lipstream.kernels import implementation
 from lipstream.kernels.convolution import RendererPass, fits
 

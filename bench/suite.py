@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lipstream.bench.capacity import capacity_growth, measure_capacity
-from lipstream.bench.compare import run_name
-from lipstream.bench.kernels_bench import kernel_timings, kernels_text
-from lipstream.bench.latency import Report, Setting, instrumentation_cost, measure_unpaced
-from lipstream.bench.latency_live import measure_paced
+from lipstream.bench.bench_target import bench_target
 from lipstream.bench.machine import Load, ceilings
-from lipstream.bench.matcher_bench import matcher_bench, matcher_text
-from lipstream.bench.subject import subject
-from lipstream.bench.throughput import measure_throughput, throughput_text
-from lipstream.engine.backends.base import usable_cores
-from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS
+from lipstream.bench.measure.capacity import capacity_growth, measure_capacity
+from lipstream.bench.measure.kernels import kernel_timings, kernels_text
+from lipstream.bench.measure.latency import Report, Setting, instrumentation_cost, measure_unpaced
+from lipstream.bench.measure.live import measure_paced
+from lipstream.bench.measure.matcher import matcher_bench, matcher_text
+from lipstream.bench.measure.throughput import measure_throughput, throughput_text
+from lipstream.bench.report.compare import run_name
+from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.pipeline import Engine
-from lipstream.engine.target import Target
+from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS
+from lipstream.engine.target.bundle import Target
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _BACKENDS: Final = ("native", "openvino", "torch", "numpy", "tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class Configurations:
     """What to measure: every combination. The backend "all": each profile with the default one,
     and every other one with the `live` profile, since backends and profiles do not interact."""
 
@@ -71,10 +71,10 @@ class Ways:
 
 
 def latency_sections(
-    path: Path | None, ways: Ways, seconds: float, report: Report | None
+    path: Path | None, ways: Configurations, seconds: float, report: Report | None
 ) -> dict[str, Any]:
     """{"latency": …, "live": …}, ready for a report."""
-    with subject(path) as target:
+    with bench_target(path) as target:
         settings, best, load = ways.settings(target), ceilings(), Load()
         unpaced, paced = [], []
         for number, setting in enumerate(settings):
@@ -130,12 +130,12 @@ def latency_text(sections: Mapping[str, Any]) -> str:
 
 
 def capacity_sections(
-    path: Path | None, ways: Ways, seconds: float, report: Report | None, growth: bool = False,
-    processes: int = 0,
+    path: Path | None, ways: Configurations, seconds: float, report: Report | None,
+    growth: bool = False, processes: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """{"capacity": …}, ready for a report; `growth`: by cores, size and track too."""
     runs, cores = [], usable_cores()
-    with subject(path) as target:
+    with bench_target(path) as target:
         for setting in ways.settings(target):
             run = measure_capacity(target, setting, seconds, report=report, processes=processes)
             if growth:
@@ -174,12 +174,12 @@ def everything(path: Path | None, data: Path | None, seconds: float) -> dict[str
     """
 
     def latency(report: Report | None) -> tuple[dict[str, Any], str]:
-        ways = Ways(tuple(PROFILE_LOOK_AHEAD_MS), ("all",), ("auto", "none"))
+        ways = Configurations(tuple(PROFILE_LOOK_AHEAD_MS), ("all",), ("auto", "none"))
         sections = latency_sections(path, ways, seconds, report)
         return sections, latency_text(sections)
 
     def capacity(report: Report | None) -> tuple[dict[str, Any], str]:
-        ways = Ways(("live",), ("auto",), ("auto", "none"))
+        ways = Configurations(("live",), ("auto",), ("auto", "none"))
         sections = capacity_sections(path, ways, seconds, report, growth=True)
         return sections, capacity_text(sections)
 
@@ -197,7 +197,7 @@ def everything(path: Path | None, data: Path | None, seconds: float) -> dict[str
         return {"kernels": found}, kernels_text(found)
 
     def webrtc(report: Report | None) -> tuple[dict[str, Any], str]:
-        from lipstream.bench.webrtc import measure_webrtc, webrtc_text
+        from lipstream.bench.measure.webrtc import measure_webrtc, webrtc_text
 
         found = measure_webrtc((40.0, 120.0), 3 * seconds, report)
         return {"webrtc": found}, webrtc_text(found)
@@ -205,7 +205,7 @@ def everything(path: Path | None, data: Path | None, seconds: float) -> dict[str
     def quality(report: Report | None) -> tuple[dict[str, Any], str]:
         if data is None:
             raise UsageError("name clips and labelled speech with --data (docs/models.md)")
-        from lipstream.bench.quality import measure_quality, summary
+        from lipstream.bench.measure.speech import measure_quality, summary
 
         found = measure_quality(data, report=report)
         return {"quality": found}, summary(found)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.calibration import bundle
+from lipstream.calibration import bundle_writer
 from lipstream.calibration.options import CalibrationOptions
-from lipstream.calibration.style import Voice, opening_gain, speaking_pose
+from lipstream.calibration.person.speaking_style import EncodedAudio, opening_gain, speaking_pose
 from lipstream.engine.errors import CalibrationError
-from lipstream.engine.face_model import face_model
+from lipstream.engine.face.model import face_model
 from lipstream.engine.types import F32
 
 __all__ = ["CalibrationOptions", "calibrate"]
@@ -31,23 +31,23 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
         CalibrationError: no usable face.
         UsageError: `output` is something else already, or adapting needs what is not here.
     """
-    from lipstream.calibration.photo_target import calibrate_photo
-    from lipstream.calibration.video import is_photo
+    from lipstream.calibration.media.video import is_photo
+    from lipstream.calibration.photo.target import calibrate_photo
 
     path, output = Path(path), Path(output)
     if options.adapt:
-        from lipstream.calibration.adapt import check
+        from lipstream.calibration.person.relevance import check
 
         check(path)  # a missing library is told before the work
     began = time.monotonic()
-    with bundle.bundle_folder(output) as folder:
+    with bundle_writer.bundle_folder(output) as folder:
         if is_photo(path):
             result = calibrate_photo(path, folder, output.name, options)
         else:
             result = _calibrate_video(path, folder, output.name, options)
             result["sharpen"] = _sharpen(folder, options)
         if options.adapt:
-            from lipstream.calibration.adapt import adapt
+            from lipstream.calibration.person.relevance import adapt
 
             result["adapted"] = adapt(folder, options.report)
     seconds = time.monotonic() - began
@@ -63,21 +63,22 @@ def _calibrate_video(
     path: Path, folder: Path, name: str, options: CalibrationOptions
 ) -> dict[str, Any]:
     from lipstream.calibration import assets
-    from lipstream.calibration.appearance import MOMENT_S, Looks, learn
-    from lipstream.calibration.jumps import jump_graph
-    from lipstream.calibration.looks import resemblance
-    from lipstream.calibration.lower_face import LowerFaces
-    from lipstream.calibration.quality import judge, usable
-    from lipstream.calibration.reconstruct import openings, reconstruct
-    from lipstream.calibration.registration import registered
-    from lipstream.calibration.sources import choose_sources, cut_source, source_limit
-    from lipstream.calibration.summary import Summary, skin_colour
-    from lipstream.calibration.tracker import track as follow
-    from lipstream.calibration.video import open_footage
-    from lipstream.engine.frames import FrameReader, FrameWriter
-    from lipstream.engine.mouth import mouth_of
-    from lipstream.engine.target import Style
-    from lipstream.engine.warp import build_mesh
+    from lipstream.calibration.fitting.face_windows import FaceWindows
+    from lipstream.calibration.fitting.factorise import factorise, openings
+    from lipstream.calibration.fitting.registration import registered
+    from lipstream.calibration.footage.jump_graph import jump_graph
+    from lipstream.calibration.footage.sources import choose_sources, cut_source, source_limit
+    from lipstream.calibration.media.video import open_footage
+    from lipstream.calibration.person.appearance_fit import MouthTextures, learn
+    from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S
+    from lipstream.calibration.person.similarity_features import similarity_of
+    from lipstream.calibration.report.data import Summary, skin_colour
+    from lipstream.calibration.tracking.rejection import reject_frames, usable
+    from lipstream.calibration.tracking.tracker import track as follow
+    from lipstream.engine.face.mesh import build_mesh
+    from lipstream.engine.target.frames import FrameReader, FrameWriter
+    from lipstream.engine.target.oral_cavity import mouth_of
+    from lipstream.engine.target.style import Style
     from lipstream.kernels.color import i420_to_rgb
 
     model = face_model()
@@ -97,7 +98,7 @@ def _calibrate_video(
 
             raw = follow(footage, keep, assets.fetch(), tell)
         notes = (*footage.notes, *raw.warnings)
-    rejected = judge(raw)
+    rejected = reject_frames(raw)
     good = usable(raw, rejected)
     if not good.any():
         counts = Counter(r.reason for r in rejected).most_common(3)
@@ -109,11 +110,11 @@ def _calibrate_video(
     paintable = np.ones(raw.frames, bool)
     paintable[[r.frame for r in rejected if r.reason in _UNPAINTABLE]] = False
     options.report("separating geometry, pose and expression", 0.0)
-    track = reconstruct(raw.landmarks, raw.cuts, good, paintable, fps, model)
+    track = factorise(raw.landmarks, raw.cuts, good, paintable, fps, model)
 
     reader = FrameReader(frames_path, np.asarray(frames.offsets, np.int64), raw.width, raw.height)
     decoder = reader.decoder()
-    faces = LowerFaces.look(
+    faces = FaceWindows.look(
         track,
         lambda frame: decoder.read(frame)[: raw.height],
         model,
@@ -126,18 +127,20 @@ def _calibrate_video(
     for done, frame in enumerate(chosen.tolist()):
         crops.append(cut_source(i420_to_rgb(decoder.read(frame)), track.placement(frame), mesh))
         options.report("cutting out mouths", done / len(chosen))
-    alike = None if faces is None else resemblance(faces, track, chosen, model)
-    bundle.write_sources(folder, chosen, crops, alike)
-    if alike is not None:
-        looks = Looks.of(
-            track, decoder.read, alike, mesh, chosen,
+    similarity = None if faces is None else similarity_of(faces, track, chosen, model)
+    bundle_writer.write_sources(folder, chosen, crops, similarity)
+    if similarity is not None:
+        looks = MouthTextures.of(
+            track, decoder.read, similarity, mesh, chosen,
             lambda share: options.report("learning what mouths look like", share),
         )  # fmt: skip
-        learned = learn(looks, MOMENT_S * float(fps))
+        learned = learn(looks, EXCLUSION_WINDOW_S * float(fps))
         if learned is not None:
-            bundle.write_appearance(folder, learned.appearance)
+            bundle_writer.write_appearance(folder, learned.appearance)
     options.report("finding jumps", 0.0)
-    bundle.write_jumps(folder, jump_graph(track.landmarks, np.stack(thumbnails), ~track.usable))
+    bundle_writer.write_jumps(
+        folder, jump_graph(track.landmarks, np.stack(thumbnails), ~track.usable)
+    )
 
     opening = openings(track)
     voice = _voice(path, options, np.where(raw.found, opening, np.nan), fps)
@@ -146,29 +149,29 @@ def _calibrate_video(
     rest, gain = np.zeros(model.size, np.float32), opening_gain(opening[track.usable])
     speaking = speaking_pose(track.expression, track.usable, fps, gain, voice)
     style = Style(rest, gain, speaking, mouth_of(model, track.geometry, skin))
-    bundle.write_track(folder, track, style, frames.offsets)
+    bundle_writer.write_track(folder, track, style, frames.offsets)
     options.report("writing the report", 0.0)
     late_ms, confidence = (voice.late_ms, voice.confidence) if voice else (None, 0.0)
     summary = Summary(name, path, "video", fps, track, chosen, notes, rejected, late_ms, confidence)
     summary.write_report(folder, reader)
     result = summary.figures()
     info = {**summary.provenance(options.consent), **result}
-    bundle.write_info(folder, "video", (raw.width, raw.height), fps, info)
+    bundle_writer.write_info(folder, "video", (raw.width, raw.height), fps, info)
     return result
 
 
 def _sharpen(folder: Path, options: CalibrationOptions) -> float:
     """How much the universal renderer has to sharpen for this person; noted in the bundle."""
-    from lipstream.calibration.likeness import Judge
-    from lipstream.engine.renderer import SHARPEN, load_renderer, shipped_model
-    from lipstream.engine.target import load_target
+    from lipstream.calibration.person.evaluation import Evaluator
+    from lipstream.engine.rendering.refiner import SHARPEN, load_renderer, shipped_model
+    from lipstream.engine.target.bundle import load_target
 
     options.report("comparing painted mouths with real ones", 0.0)
     renderer = load_renderer("auto", "auto")
     if renderer is None:
         return SHARPEN
-    amount = Judge(load_target(folder)).sharpening(renderer)
-    bundle.note_sharpen(folder, amount, shipped_model().safetensors)
+    amount = Evaluator(load_target(folder)).sharpening(renderer)
+    bundle_writer.note_sharpen(folder, amount, shipped_model().safetensors)
     return amount
 
 
@@ -183,9 +186,9 @@ def _thumbnail(i420: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return (sums / area + 0.5).astype(np.uint8)
 
 
-def _voice(path: Path, options: CalibrationOptions, opening: F32, fps: Any) -> Voice | None:
-    from lipstream.calibration.offset import estimate_offset_ms, listen, predicted_opening
-    from lipstream.calibration.video import read_sound
+def _voice(path: Path, options: CalibrationOptions, opening: F32, fps: Any) -> EncodedAudio | None:
+    from lipstream.calibration.media.video import read_sound
+    from lipstream.calibration.person.av_offset import estimate_offset_ms, listen, predicted_opening
 
     sound = read_sound(path, options.start_s, options.end_s)
     if sound is None:
@@ -195,4 +198,4 @@ def _voice(path: Path, options: CalibrationOptions, opening: F32, fps: Any) -> V
     late_ms, confidence = estimate_offset_ms(
         opening.astype(np.float32), fps, sound, predicted_opening(heard)
     )
-    return Voice(heard, late_ms, confidence)
+    return EncodedAudio(heard, late_ms, confidence)

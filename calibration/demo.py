@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lipstream.calibration import bundle
-from lipstream.calibration.photo import FPS, PhotoFace
-from lipstream.calibration.photo_target import build_photo_target
-from lipstream.calibration.summary import Summary
+from lipstream.calibration import bundle_writer
+from lipstream.calibration.photo.idle_motion import FPS, PhotoFace
+from lipstream.calibration.photo.target import build_photo_target
+from lipstream.calibration.report.data import Summary
 from lipstream.engine.types import U8
 
 _CROP = (slice(0, 300), slice(74, 374))  # head and shoulders
@@ -32,7 +32,7 @@ def build_demo_target(folder: Path) -> Path:
     numbers = load(files("lipstream.calibration").joinpath("demo_face.safetensors").read_bytes())
     face = PhotoFace(numbers["landmarks"], numbers["blendshapes"])
     output = folder / "demo.target"
-    with bundle.bundle_folder(output) as made:
+    with bundle_writer.bundle_folder(output) as made:
         track, chosen, reader = build_photo_target(photo, face, made)
         summary = Summary("demo.target", Path(_SOURCE), "photo", FPS, track, chosen)
         summary.write_report(made, reader)
@@ -41,7 +41,7 @@ def build_demo_target(folder: Path) -> Path:
             "consent": "NASA portrait, public domain; used for this demonstration",
             **summary.figures(),
         }
-        bundle.write_info(made, "photo", (_SIDE_PX, _SIDE_PX), FPS, info)
+        bundle_writer.write_info(made, "photo", (_SIDE_PX, _SIDE_PX), FPS, info)
     return output
 
 
@@ -67,7 +67,7 @@ def _remake() -> None:
     from safetensors.numpy import save_file
 
     from lipstream.calibration import assets
-    from lipstream.calibration.tracker import Landmarker
+    from lipstream.calibration.tracking.tracker import Landmarker
 
     with Landmarker(assets.fetch()) as landmarker:
         face = landmarker.faces(_portrait())[0]

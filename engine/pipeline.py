@@ -22,15 +22,17 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from lipstream.engine.ahead import ahead
-from lipstream.engine.appearance import Expected
-from lipstream.engine.backends.base import usable_cores
-from lipstream.engine.background import Background, Walk, follow
-from lipstream.engine.compositor import Compositor, Drawing, MouthSource
-from lipstream.engine.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
+from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
-from lipstream.engine.face_model import LIP_MIDDLES_AND_CORNERS, face_model
-from lipstream.engine.matcher import (
+from lipstream.engine.face.mesh import build_mesh
+from lipstream.engine.face.model import LIP_MIDDLES_AND_CORNERS, face_model
+from lipstream.engine.face.retarget import gap_height
+from lipstream.engine.prefetch import prefetch
+from lipstream.engine.profiling import span
+from lipstream.engine.rendering.background import Background, JumpBlend, advance
+from lipstream.engine.rendering.compositor import Compositor, WarpedFrame
+from lipstream.engine.rendering.refiner import CROP_RESOLUTIONS, load_renderer
+from lipstream.engine.retrieval.background_matcher import (
     Footage,
     FootageMatcher,
     FootageState,
@@ -39,10 +41,12 @@ from lipstream.engine.matcher import (
     SourceState,
     sequential,
 )
-from lipstream.engine.renderer import DETAILS, load_renderer
-from lipstream.engine.target import Target, Track, mouth_sources
+from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
+from lipstream.engine.target.appearance import AppearancePrior
+from lipstream.engine.target.bundle import Target, mouth_sources
+from lipstream.engine.target.sources import MouthSource
+from lipstream.engine.target.track import Track
 from lipstream.engine.timebase import frame_sample, frames_covering
-from lipstream.engine.timing import stage
 from lipstream.engine.types import (
     F32,
     SAMPLE_RATE_HZ,
@@ -53,7 +57,6 @@ from lipstream.engine.types import (
     MatchedFrame,
     VideoFrame,
 )
-from lipstream.engine.warp import build_mesh, gap_height
 
 logger = logging.getLogger(__name__)
 
@@ -68,21 +71,21 @@ _MISFIT = 0.03  # of opening, inter-ocular distances
 
 
 @dataclass(frozen=True, slots=True)
-class Fade:
+class SourceCrossfade:
     """Which mouth source is shown, and the one that it replaces little by little."""
 
     shown: int = -1  # -1 before the first frame
-    left_behind: int = -1
+    previous: int = -1
     frames_left: int = 0
 
-    def to(self, source: int) -> Fade:
+    def to(self, source: int) -> SourceCrossfade:
         """One frame later, with `source` chosen."""
         if self.shown == -1:
-            return Fade(source)
+            return SourceCrossfade(source)
         if source != self.shown:
-            return Fade(source, self.shown, FADE_FRAMES)
+            return SourceCrossfade(source, self.shown, FADE_FRAMES)
         left = max(self.frames_left - 1, 0)
-        return Fade(source, self.left_behind if left else -1, left)
+        return SourceCrossfade(source, self.previous if left else -1, left)
 
 
 class SessionState(NamedTuple):
@@ -92,21 +95,21 @@ class SessionState(NamedTuple):
     expressions: tuple[Expression, ...]  # one a step, oldest first, still needed
     footage: FootageState | None  # None in sequential order
     sources: SourceState
-    walk: Walk
-    fade: Fade
-    mended: U8 | None  # the renderer's last crop
+    blend: JumpBlend
+    crossfade: SourceCrossfade
+    previous_output: U8 | None  # the renderer's last crop
     sound: F32  # f32 [samples], from `sound_start`
     sound_start: int
     next_frame: int  # to ask for
 
 
-class _Draft(NamedTuple):
+class PreparedFrame(NamedTuple):
     """A frame before what depends on the one before it."""
 
-    walk: Walk
-    fade: Fade
+    blend: JumpBlend
+    crossfade: SourceCrossfade
     backdrop: U8 | None  # u8 [h*3/2, w] I420; None: the last picture again
-    drawing: Drawing | None  # None: the backdrop as it is
+    drawing: WarpedFrame | None  # None: the backdrop as it is
 
 
 class Engine:
@@ -124,7 +127,7 @@ class Engine:
         backend: str = "auto",
         background: str = "matched",
         renderer: str = "auto",
-        detail: int = DETAILS[0],
+        crop_resolution: int = CROP_RESOLUTIONS[0],
     ) -> None:
         """Load the networks and lay out the search over the target's footage.
 
@@ -157,11 +160,11 @@ class Engine:
             target.fps,
         )
         self._backdrop = Background(track, model)
-        self.renderer = load_renderer(renderer, backend, detail, target.sharpen)
+        self.renderer = load_renderer(renderer, backend, crop_resolution, target.sharpen)
         self.compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
         self._opening = model.lip_rows()[0]
         self._open_wider = model.opener()
-        self._pressed, self._reach = _reach(track, self._opening, target.kind)
+        self._pressed, self._opening_range = _opening_range(track, self._opening, target.kind)
         whole_steps = frame_step_exact(target.fps)
         self.delay_samples = (
             self._encoder.lag_samples
@@ -182,32 +185,34 @@ class Engine:
         """Stated delay from sound in to picture out, before compute."""
         return self.delay_samples * 1000 / SAMPLE_RATE_HZ
 
-    @stage("sources")
-    def shares(self, fade: Fade, wanted: F32) -> list[tuple[MouthSource, float]]:
+    @span("sources")
+    def source_weights(
+        self, crossfade: SourceCrossfade, wanted: F32
+    ) -> list[tuple[MouthSource, float]]:
         """The sources to lay over one another for an expression f32 [K], and how much of each.
 
         One that is left behind because the mouth has opened or closed must not fade: it would
         have to show what it has not got.
         """
         sources = self.target.sources
-        shown = sources[fade.shown]
-        if fade.frames_left == 0:
+        shown = sources[crossfade.shown]
+        if crossfade.frames_left == 0:
             return [(shown, 1.0)]
-        behind = sources[fade.left_behind]
+        behind = sources[crossfade.previous]
         opening = max(0.0, float(self._opening @ wanted))
-        if abs(gap_height(behind.placement.free) - opening) > _MISFIT:
+        if abs(gap_height(behind.placement.canonical_vertices) - opening) > _MISFIT:
             return [(shown, 1.0)]
-        old = fade.frames_left / (FADE_FRAMES + 1)
+        old = crossfade.frames_left / (FADE_FRAMES + 1)
         return [(behind, old), (shown, 1 - old)]
 
-    @stage("sources")
-    def expected(self, choice: SelectedSource) -> Expected | None:
+    @span("sources")
+    def prior(self, choice: SelectedSource) -> AppearancePrior | None:
         """What the mouth is expected to look like, for a renderer; None where it is not known."""
         appearance = self.target.appearance
-        if self.renderer is None or appearance is None or choice.foretold is None:
+        if self.renderer is None or appearance is None or choice.prediction is None:
             return None
         opening = float(self._opening @ choice.matched.expression.coefficients)
-        return appearance.picture(choice.foretold, opening)
+        return appearance.picture(choice.prediction, opening)
 
     def session(self) -> Session:
         """A new conversation; sessions do not affect each other."""
@@ -225,7 +230,8 @@ class Session:
         matcher = engine._matcher
         self._state = SessionState(
             engine._encoder.init(), (), None if matcher is None else matcher.init(),
-            engine.selector.init(), Walk(), Fade(), None, np.zeros(0, np.float32), 0, 0,
+            engine.selector.init(), JumpBlend(), SourceCrossfade(), None,
+            np.zeros(0, np.float32), 0, 0,
         )  # fmt: skip
 
     @property
@@ -233,7 +239,7 @@ class Session:
         """Of the engine."""
         return self.engine.delay_ms
 
-    @stage("session")
+    @span("session")
     def push(self, chunk: AudioChunk | F32, paint: bool = True) -> list[VideoFrame]:
         """Hear f32 mono 16 kHz of any length; return the frames that it completes, in order.
 
@@ -301,7 +307,7 @@ class Session:
     def close(self) -> None:
         """It holds nothing but memory; sessions in other processes do (`streaming.workers`)."""
 
-    @stage("matcher")
+    @span("matcher")
     def _select(
         self, state: SessionState, end: int | None
     ) -> tuple[list[SelectedSource], SessionState]:
@@ -314,7 +320,7 @@ class Session:
             wanted, expressions = _expression_at(expressions, index, engine.target.fps, end)
             if wanted is None:
                 break
-            styled = self._styled(wanted)
+            styled = self.apply_speaking_style(wanted)
             if engine._matcher is None or footage is None:
                 order = sequential(index, len(engine.target.track))
                 matched = [MatchedFrame(index, order, styled)]
@@ -330,7 +336,7 @@ class Session:
             expressions=expressions, footage=footage, sources=sources, next_frame=index
         )
 
-    def _styled(self, heard: Expression) -> Expression:
+    def apply_speaking_style(self, heard: Expression) -> Expression:
         """The universal expression as this target wears it, within the reach of its mouth.
 
         A wider opening than was ever seen has no footage to show it; it is bent towards the
@@ -340,11 +346,14 @@ class Session:
         style = engine.target.style
         worn = style.rest + np.float32(style.gain) * heard.coefficients
         worn = worn + np.float32(heard.activity) * style.speaking
-        opening, free = float(engine._opening @ worn), _FREE_REACH * engine._reach
+        opening, canonical_vertices = (
+            float(engine._opening @ worn),
+            _FREE_REACH * engine._opening_range,
+        )
         bent = max(opening, engine._pressed)
-        if opening > free:
-            left = engine._reach - free
-            bent = free + left * math.tanh((opening - free) / left)
+        if opening > canonical_vertices:
+            left = engine._opening_range - canonical_vertices
+            bent = canonical_vertices + left * math.tanh((opening - canonical_vertices) / left)
         worn = worn + np.float32(bent - opening) * engine._open_wider
         return replace(heard, coefficients=worn.astype(np.float32))
 
@@ -362,18 +371,20 @@ class Session:
         fps = engine.target.fps
         frames: list[VideoFrame] = []
         sound, start = state.sound, state.sound_start
-        drafts = self._drafts(state, selected, paint)
+        prepared = self._prepare(state, selected, paint)
         # Drawing and mending take about as long: of several frames, the next is drawn meanwhile.
         if len(selected) > 1 and engine.renderer is not None and usable_cores() > 1:
-            drafts = ahead(drafts)
-        for choice, draft in zip(selected, drafts, strict=True):
-            item, mended = choice.matched, None
-            if draft.backdrop is not None:
-                self._shown = draft.backdrop
-            if draft.drawing is not None:
-                painting = engine.compositor.finish(draft.drawing, state.mended)
-                self._shown, mended = painting.frame, painting.mended
-            state = state._replace(walk=draft.walk, fade=draft.fade, mended=mended)
+            prepared = prefetch(prepared)
+        for choice, one in zip(selected, prepared, strict=True):
+            item, previous_output = choice.matched, None
+            if one.backdrop is not None:
+                self._shown = one.backdrop
+            if one.drawing is not None:
+                painting = engine.compositor.finish(one.drawing, state.previous_output)
+                self._shown, previous_output = painting.frame, painting.previous_output
+            state = state._replace(
+                blend=one.blend, crossfade=one.crossfade, previous_output=previous_output
+            )
             until = frame_sample(item.frame_index + 1, fps)
             own = sound[: until - start]
             chunk = AudioChunk(own, start)
@@ -391,33 +402,33 @@ class Session:
             )
         return frames, state._replace(sound=sound, sound_start=start)
 
-    def _drafts(
+    def _prepare(
         self, state: SessionState, selected: list[SelectedSource], paint: bool
-    ) -> Generator[_Draft, None, None]:
+    ) -> Generator[PreparedFrame, None, None]:
         """Each frame drawn as far as it does not depend on the one before."""
         engine, track = self.engine, self.engine.target.track
-        walk, fade, first = state.walk, state.fade, self._shown is None
+        blend, crossfade, first = state.blend, state.crossfade, self._shown is None
         for choice in selected:
             item = choice.matched
-            walk = follow(walk, item.background, len(track))
-            fade = fade.to(choice.source)
+            blend = advance(blend, item.background, len(track))
+            crossfade = crossfade.to(choice.source)
             backdrop = drawing = None
             if paint or first:
                 first = False
-                backdrop, placement = engine._backdrop.paint(walk, self._decoder)
+                backdrop, placement = engine._backdrop.paint(blend, self._decoder)
                 if track.paintable[item.background]:
                     wanted = item.expression.coefficients
                     drawing = engine.compositor.draw(
                         backdrop,
                         placement,
                         wanted,
-                        engine.shares(fade, wanted),
-                        engine.expected(choice),
+                        engine.source_weights(crossfade, wanted),
+                        engine.prior(choice),
                     )
-            yield _Draft(walk, fade, backdrop, drawing)
+            yield PreparedFrame(blend, crossfade, backdrop, drawing)
 
 
-def _reach(track: Track, opening: F32, kind: str) -> tuple[float, float]:
+def _opening_range(track: Track, opening: F32, kind: str) -> tuple[float, float]:
     """The openings of this mouth, least (lips pressed) and widest, inter-ocular distances."""
     if kind == "photo":
         return _MEETING, _PHOTO_REACH

@@ -2,7 +2,7 @@
 
 import sys
 
-from lipstream.streaming.dub import DubOptions, dub
+from lipstream.streaming.files.dub import DubOptions, dub
 
 target, speech, out = sys.argv[1:]
 report = dub(target, speech, out, DubOptions(profile="live"))

@@ -4,7 +4,7 @@ import sys
 
 import lipstream.engine.encoder as encoder
 from lipstream.engine.types import AudioChunk
-from lipstream.streaming.audio_file import read_speech
+from lipstream.streaming.files.audio_file import read_speech
 
 voice = encoder.Encoder(look_ahead_ms=80)
 steps, state = voice.step(voice.init(), AudioChunk(read_speech(sys.argv[1]), 0))

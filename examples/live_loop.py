@@ -6,7 +6,7 @@ python live_loop.py ME.target SPEECH.wav
 import sys
 
 import lipstream
-from lipstream.streaming.audio_file import read_speech
+from lipstream.streaming.files.audio_file import read_speech
 
 PACKET_SAMPLES = 320  # 20 ms at 16 kHz; any length works
 

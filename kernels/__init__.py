@@ -6,6 +6,6 @@ C++ compiler) or the twin, whichever `implementation()` chose. `loader` runs the
 NVIDIA GPU through pycuda.
 """
 
-from lipstream.kernels.choice import Implementation, implementation
+from lipstream.kernels.dispatch import Implementation, implementation
 
 __all__ = ["Implementation", "implementation"]

@@ -25,17 +25,21 @@ SOURCES = [  # relative to the root of the project, as setuptools wants them
     "kernels/cpu.cpp",
     "kernels/face.cpp",
     "kernels/features.cpp",
-    "kernels/painter.cpp",
-    "kernels/recurrent.cpp",
+    "kernels/face_painter.cpp",
+    "kernels/gru.cpp",
 ]
 HEADERS = [
     "kernels/cuda/common.cuh",
     "kernels/cuda/color.cuh",
-    "kernels/cuda/dynamic.cuh",
+    "kernels/cuda/viterbi.cuh",
     "kernels/cuda/mesh.cuh",
     "kernels/cuda/composite.cuh",
 ]
-CPU_HEADERS = [*HEADERS, "kernels/cpu.h", "kernels/painter.h"]  # the fat binary needs only HEADERS
+CPU_HEADERS = [
+    *HEADERS,
+    "kernels/cpu.h",
+    "kernels/face_painter.h",
+]  # the fat binary needs only HEADERS
 # No -march=native (wheels travel; the hot loops choose their instruction set at run time) and no
 # -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse, and
 # -fno-trapping-math changes no value but lets comparisons of floats become vector code.
@@ -84,12 +88,12 @@ def gpu_sources_digest() -> str:
 
 def compile_gpu() -> Path:
     """Compile the fat binary beside this file with nvcc; returns its path."""
-    output = HERE / FATBIN
+    output = HERE / "cuda" / FATBIN
     if shutil.which("nvcc") is None:
         raise SystemExit("nvcc is not on the path; the fat binary in the repository needs none")
     source = str(HERE / "cuda" / "lipstream.cu")
     subprocess.run(["nvcc", *GPU_FLAGS, "-o", str(output), source], check=True)
-    (HERE / f"{FATBIN}.sha256").write_text(gpu_sources_digest() + "\n")
+    (HERE / "cuda" / f"{FATBIN}.sha256").write_text(gpu_sources_digest() + "\n")
     return output
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
-from lipstream.kernels import compiled, reference
+from lipstream.kernels import native
 from lipstream.kernels.checks import require, require_i420, require_region
-from lipstream.kernels.choice import use_compiled
+from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.reference import all as reference
 
 U8 = NDArray[np.uint8]
 
@@ -38,8 +39,8 @@ def i420_region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:
     """The rectangle with its top-left pixel at (x, y) as RGB u8 [h, w, 3]; all four are even."""
     height, width = require_i420("i420", i420)
     require_region(x, y, w, h, width, height)
-    if use_compiled():
-        return compiled.i420_region_to_rgb(i420, x, y, w, h)
+    if use_native():
+        return native.i420_region_to_rgb(i420, x, y, w, h)
     return reference.i420_region_to_rgb(i420, x, y, w, h)
 
 
@@ -62,7 +63,7 @@ def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None = No
 
 
 def _write(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> None:
-    if use_compiled():
-        compiled.rgb_region_into_i420(rgb, i420, x, y, mask)
+    if use_native():
+        native.rgb_region_into_i420(rgb, i420, x, y, mask)
     else:
         reference.rgb_region_into_i420(rgb, i420, x, y, mask)

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
-from lipstream.kernels import compiled, reference
+from lipstream.kernels import native
 from lipstream.kernels.checks import require
-from lipstream.kernels.choice import use_compiled
+from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.reference import all as reference
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -21,8 +22,8 @@ def blend(background: U8, layer: U8, alpha: U8 | F32) -> U8:
     1/4096. Returns a new u8 [h, w, 3].
     """
     _require_layers(background, layer, alpha)
-    if use_compiled():
-        return compiled.blend(background, layer, alpha, None)
+    if use_native():
+        return native.blend(background, layer, alpha, None)
     return reference.blend(background, layer, alpha)
 
 
@@ -33,27 +34,27 @@ def blend_matched(background: U8, layer: U8, alpha: U8 | F32, gain: F32, bias: F
     require("bias", bias, np.float32, (3,))
     if not (np.isfinite(gain).all() and np.isfinite(bias).all()):
         raise UsageError(f"gain {gain} and bias {bias}; expected finite numbers")
-    if use_compiled():
-        return compiled.blend(background, layer, alpha, (gain, bias))
+    if use_native():
+        return native.blend(background, layer, alpha, (gain, bias))
     return reference.blend_matched(background, layer, alpha, gain, bias)
 
 
-def mixed(old: U8, new: U8, share: float) -> U8:
+def crossfade(old: U8, new: U8, share: float) -> U8:
     """Cross-fade of two arrays u8 of one shape and any layout; `share` of the new, in 1/256."""
     require("new", new, np.uint8, old.shape)
     require("old", old, np.uint8, new.shape)
     if not 0 <= share <= 1:
         raise UsageError(f"share {share}; expected 0 to 1")
-    implementation = compiled if use_compiled() else reference
-    return implementation.mixed(old, new, round(share * 256))
+    implementation = native if use_native() else reference
+    return implementation.crossfade(old, new, round(share * 256))
 
 
-def summed(layers: F32, shares: F32) -> U8:
+def weighted_sum(layers: F32, weights: F32) -> U8:
     """Sum of layers f32 [L, ...] by their shares f32 [L], in levels, rounded, u8 [...]."""
-    require("shares", shares, np.float32, (None,))
-    require("layers", layers, np.float32, (len(shares), *(None,) * (layers.ndim - 1)))
-    implementation = compiled if use_compiled() else reference
-    return implementation.summed(layers, shares)
+    require("shares", weights, np.float32, (None,))
+    require("layers", layers, np.float32, (len(weights), *(None,) * (layers.ndim - 1)))
+    implementation = native if use_native() else reference
+    return implementation.weighted_sum(layers, weights)
 
 
 def _require_layers(background: U8, layer: U8, alpha: U8 | F32) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
-from lipstream.kernels import compiled
+from lipstream.kernels import native
 from lipstream.kernels.checks import require
-from lipstream.kernels.compiled import address
+from lipstream.kernels.native import address
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -35,12 +35,12 @@ _G: Final = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 def fits() -> bool:
     """Whether this processor runs it; asks the compiled kernels."""
-    return bool(compiled.library().ls_renderer_fits())
+    return bool(native.library().ls_renderer_fits())
 
 
-def outdone() -> bool:
+def has_wider_simd() -> bool:
     """Whether this processor has instructions that others use and that are faster yet: AVX-512."""
-    return bool(compiled.library().ls_renderer_fits() == 2)
+    return bool(native.library().ls_renderer_fits() == 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ class RendererPass:
             )
         planes = np.ascontiguousarray(planes)
         sizes = np.array([rows, columns, self.channels, *self._widths], np.int32)
-        library = compiled.library()
+        library = native.library()
         # One for each thread that ever computed at the same time; borders stay 0 between frames.
         free = self._free.setdefault((rows, columns), queue.LifoQueue())
         try:

@@ -8,10 +8,10 @@
 #include <vector>
 #include <limits>
 
-#include "painter.h"
+#include "face_painter.h"
 #include "cuda/color.cuh"
 #include "cuda/composite.cuh"
-#include "cuda/dynamic.cuh"
+#include "cuda/viterbi.cuh"
 #include "cuda/mesh.cuh"
 
 LS_EXPORT int32_t ls_abi_version() { return 11; }

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "painter.h"
+#include "face_painter.h"
 
 // The four lines of a mouth, `n` vertices each from the image's left to its right.
 struct Lips {

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.kernels import compiled, reference
+from lipstream.kernels import native
 from lipstream.kernels.checks import require
-from lipstream.kernels.choice import use_compiled
+from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.reference import all as reference
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -35,7 +36,9 @@ class Limits(NamedTuple):
     tint: float  # by which a colour's gain may differ from the mean of the three
 
 
-def drive(basis: F32, freed: F32, own: F32, wanted: F32, lips: I32, rows: int) -> tuple[F32, F32]:
+def drive(
+    basis: F32, canonical_vertices: F32, own: F32, wanted: F32, lips: I32, rows: int
+) -> tuple[F32, F32]:
     """A face that wears another expression.
 
     The move is relative, so what the basis cannot express of this very face is kept; only the gap
@@ -53,15 +56,15 @@ def drive(basis: F32, freed: F32, own: F32, wanted: F32, lips: I32, rows: int) -
     """
     require("basis", basis, np.float32, (None, None, 3))
     size, count = basis.shape[:2]
-    require("freed", freed, np.float32, (count, 3))
+    require("canonical_vertices", canonical_vertices, np.float32, (count, 3))
     require("own", own, np.float32, (size,))
     require("wanted", wanted, np.float32, (size,))
-    implementation = compiled if use_compiled() else reference
-    return implementation.drive(basis, freed, own, wanted, lips, rows)
+    implementation = native if use_native() else reference
+    return implementation.drive(basis, canonical_vertices, own, wanted, lips, rows)
 
 
 def place(
-    pose: F32, freed: F32, vertices: F32, grid: F32, line: I32, centre: int, rings: F32
+    pose: F32, canonical_vertices: F32, vertices: F32, grid: F32, line: I32, centre: int, rings: F32
 ) -> tuple[F32, F32, F32]:
     """Into the picture, with rings of vertices outside the face on which its motion dies out.
 
@@ -77,12 +80,12 @@ def place(
         start and moved, f32 [V + R * L, 2] px each, and points f32 [V + G, 2] px: vertices, grid.
     """
     require("pose", pose, np.float32, (9,))
-    require("freed", freed, np.float32, (None, 3))
-    require("vertices", vertices, np.float32, (len(freed), 3))
+    require("canonical_vertices", canonical_vertices, np.float32, (None, 3))
+    require("vertices", vertices, np.float32, (len(canonical_vertices), 3))
     require("grid", grid, np.float32, (None, 3))
     require("rings", rings, np.float32, (None, 2))
-    implementation = compiled if use_compiled() else reference
-    return implementation.place(pose, freed, vertices, grid, line, centre, rings)
+    implementation = native if use_native() else reference
+    return implementation.place(pose, canonical_vertices, vertices, grid, line, centre, rings)
 
 
 def with_rings(
@@ -98,7 +101,7 @@ def with_rings(
     return reference.with_rings(before, after, line, centre, scale, rings)
 
 
-def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I32, F32]:
+def moving_triangles(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I32, F32]:
     """The triangles of which a corner moves by more than `still_px`, in x or in y.
 
     start, moved f32 [V, 2] px; triangles i32 [T, 3]. Returns i32 [T', 3] and the bounds of their
@@ -107,12 +110,19 @@ def stirred(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I3
     require("start", start, np.float32, (None, 2))
     require("moved", moved, np.float32, (len(start), 2))
     require("triangles", triangles, np.int32, (None, 3))
-    implementation = compiled if use_compiled() else reference
-    return implementation.stirred(start, moved, triangles, still_px)
+    implementation = native if use_native() else reference
+    return implementation.moving_triangles(start, moved, triangles, still_px)
 
 
-def lend(
-    vertices: F32, grid: F32, freed: F32, pose: F32, view: F32, lips: I32, chin: I32, inset: float
+def map_to_source(
+    vertices: F32,
+    grid: F32,
+    canonical_vertices: F32,
+    pose: F32,
+    view: F32,
+    lips: I32,
+    chin: I32,
+    inset: float,
 ) -> tuple[F32, F32, float]:
     """Where a driven face finds its lips and the inside of its mouth in a source's picture.
 
@@ -140,11 +150,13 @@ def lend(
     """
     require("vertices", vertices, np.float32, (None, 3))
     require("grid", grid, np.float32, (None, 3))
-    require("freed", freed, np.float32, (len(vertices), 3))
+    require("canonical_vertices", canonical_vertices, np.float32, (len(vertices), 3))
     require("pose", pose, np.float32, (9,))
     require("view", view, np.float32, (3,))
-    implementation = compiled if use_compiled() else reference
-    return implementation.lend(vertices, grid, freed, pose, view, lips, chin, inset)
+    implementation = native if use_native() else reference
+    return implementation.map_to_source(
+        vertices, grid, canonical_vertices, pose, view, lips, chin, inset
+    )
 
 
 def relight(layer: U8, below: U8, points: F32, skin: I32, limits: Limits) -> None:
@@ -159,11 +171,11 @@ def relight(layer: U8, below: U8, points: F32, skin: I32, limits: Limits) -> Non
     require("layer", layer, np.uint8, (None, None, 3))
     require("below", below, np.uint8, (*layer.shape[:2], 3))
     require("points", points, np.float32, (None, 2))
-    implementation = compiled if use_compiled() else reference
+    implementation = native if use_native() else reference
     implementation.relight(layer, below, points, skin, limits)
 
 
-def halve_into(fine: U8, covered: U8, window: U8) -> None:
+def downsample2x(fine: U8, covered: U8, window: U8) -> None:
     """Write means of 2x2 pixels of `fine` into `window` u8 [h, w, 3], where all are covered.
 
     fine u8 [2h, 2w, 3], covered u8 [2h, 2w], 0 or 255.
@@ -172,5 +184,5 @@ def halve_into(fine: U8, covered: U8, window: U8) -> None:
     require("window", window, np.uint8, (h, w, 3))
     require("fine", fine, np.uint8, (2 * h, 2 * w, 3))
     require("covered", covered, np.uint8, (2 * h, 2 * w))
-    implementation = compiled if use_compiled() else reference
-    implementation.halve_into(fine, covered, window)
+    implementation = native if use_native() else reference
+    implementation.downsample2x(fine, covered, window)

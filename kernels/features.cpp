@@ -1,5 +1,5 @@
 // A step of the encoder's features: two windows to log-mel energies, and their normalisation. What
-// each number must be stands in engine/features.py; sums here run in another order, so the two agree
+// each number must be stands in engine/speech/features.py; sums here run in another order, so the two agree
 // to rounding and not to the bit.
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-"""A step of the encoder's features as a kernel. `engine.features` is its twin, to rounding."""
+"""A step of the encoder's features as a kernel. Its twin, to rounding, is
+`engine.speech.features`."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
-from lipstream.kernels import compiled
-from lipstream.kernels.compiled import address
+from lipstream.kernels import native
+from lipstream.kernels.native import address
 
 F32 = NDArray[np.float32]
 
@@ -66,7 +67,7 @@ class FeatureStep:
                     f"{name} is {array.dtype} {array.shape}; expected f32 [{size}], contiguous"
                 )
         normal, after = np.empty((2, _BANDS), np.float32), np.empty(_STATE, np.float32)
-        compiled.library().ls_features_step(
+        native.library().ls_features_step(
             self._at, address(heard), address(state), address(after), address(normal)
         )
         return normal, after

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
-from lipstream.kernels import compiled, reference
+from lipstream.kernels import native
 from lipstream.kernels.checks import require, require_i420, require_region
-from lipstream.kernels.choice import use_compiled
+from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.reference import all as reference
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -43,8 +44,8 @@ def mesh_map(
         map f32 [h, w, 2], source (x, y) px, 0 where uncovered; coverage u8 [h, w], 0 or 255.
     """
     _require_mesh(source_xy, target_xy, triangles, out_shape)
-    if use_compiled():
-        return compiled.mesh_map(source_xy, target_xy, triangles, out_shape, origin)
+    if use_native():
+        return native.mesh_map(source_xy, target_xy, triangles, out_shape, origin)
     return reference.mesh_map(source_xy, target_xy, triangles, out_shape, origin)
 
 
@@ -55,8 +56,8 @@ def remap(image: U8, mapped: F32) -> U8:
     """
     _require_image("image", image)
     require("mapped", mapped, np.float32, (None, None, 2))
-    if use_compiled():
-        return compiled.remap(image, mapped)
+    if use_native():
+        return native.remap(image, mapped)
     return reference.remap(image, mapped)
 
 
@@ -79,7 +80,7 @@ def warp_mesh(
     _require_mesh(source_xy, target_xy, triangles, out_shape)
     if onto is not None:
         require("onto", onto, np.uint8, (*out_shape, source.shape[2]))
-    implementation = compiled if use_compiled() else reference
+    implementation = native if use_native() else reference
     return implementation.warp_mesh(
         source, source_xy, target_xy, triangles, out_shape, origin, onto
     )
@@ -100,7 +101,7 @@ def warp_region(
     height, width = require_i420("i420", i420)
     require_region(*box, width, height)
     _require_mesh(source_xy, target_xy, triangles, (box[3], box[2]))
-    implementation = compiled if use_compiled() else reference
+    implementation = native if use_native() else reference
     return implementation.warp_region(i420, box, source_xy, target_xy, triangles)
 
 
@@ -119,9 +120,7 @@ def _require_mesh(
     require("triangles", triangles, np.int32, (None, 3))
     if min(out_shape) <= 0:
         raise UsageError(f"out_shape is {out_shape}; expected (h, w) above 0")
-    if use_compiled() and compiled.mesh_is_sound(
-        source_xy, target_xy, triangles, COORDINATE_LIMIT_PX
-    ):
+    if use_native() and native.mesh_is_sound(source_xy, target_xy, triangles, COORDINATE_LIMIT_PX):
         return
     if len(triangles) and not 0 <= triangles.min() <= triangles.max() < vertices:
         raise UsageError(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from lipstream.engine.pipeline import Engine, Session
-    from lipstream.engine.target import Target, load_target
+    from lipstream.engine.target.bundle import Target, load_target
     from lipstream.engine.types import (
         AudioChunk,
         Expression,
@@ -49,8 +49,8 @@ _HOMES = {
     "UsageError": "lipstream.engine.errors",
     "Engine": "lipstream.engine.pipeline",
     "Session": "lipstream.engine.pipeline",
-    "Target": "lipstream.engine.target",
-    "load_target": "lipstream.engine.target",
+    "Target": "lipstream.engine.target.bundle",
+    "load_target": "lipstream.engine.target.bundle",
     "AudioChunk": "lipstream.engine.types",
     "Expression": "lipstream.engine.types",
     "Lips": "lipstream.engine.types",

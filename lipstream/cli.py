@@ -18,7 +18,7 @@ import typer
 
 from lipstream.cli_bench import bench_app
 from lipstream.cli_live import present, publish, serve
-from lipstream.cli_options import Backend, Detail, Json, Profile, Renderer, Verbose
+from lipstream.cli_options import Backend, CropResolution, Json, Profile, Renderer, Verbose
 from lipstream.cli_train import train_app
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError
@@ -75,7 +75,7 @@ def demo(
 
     with own_console(verbose) as console:
         from lipstream.calibration.demo import build_demo_target, demo_speech
-        from lipstream.streaming.partial_file import PartialFile
+        from lipstream.streaming.files.partial_file import PartialFile
 
         PartialFile(output).discard()  # an output that cannot be written is told before the work
         with tempfile.TemporaryDirectory(prefix="lipstream-demo-") as folder:
@@ -136,14 +136,14 @@ def dub(
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
-    detail: Detail = 256,
+    crop_resolution: CropResolution = 256,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Make a target say what a sound file says."""
     with own_console(verbose) as console:
         names = profile, backend, background, renderer
-        _dub(console, (target, audio, output), names, json, detail)
+        _dub(console, (target, audio, output), names, json, crop_resolution)
 
 
 def _dub(
@@ -151,14 +151,14 @@ def _dub(
     paths: tuple[Path, Path, Path],
     names: tuple[str, str, str, str],
     json: bool,
-    detail: int = 256,
+    crop_resolution: int = 256,
 ) -> None:
-    from lipstream.streaming.dub import DubOptions
-    from lipstream.streaming.dub import dub as write
+    from lipstream.streaming.files.dub import DubOptions
+    from lipstream.streaming.files.dub import dub as write
 
     target, audio, output = paths
     with console.progress() as progress:
-        report = write(target, audio, output, DubOptions(*names, progress, detail))
+        report = write(target, audio, output, DubOptions(*names, progress, crop_resolution))
     sentence = (
         f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
         f"{report['seconds']:.1f} s ({report['realtime_factor']:.1f}x real time, "
@@ -181,8 +181,8 @@ def express(
 ) -> None:
     """Print what the lips do, a JSON object for every 20 ms."""
     with own_console(verbose) as console:
-        from lipstream.streaming.express import express_lines
-        from lipstream.streaming.partial_file import PartialFile, write_error
+        from lipstream.streaming.files.expression_stream import express_lines
+        from lipstream.streaming.files.partial_file import PartialFile, write_error
 
         if output is None:
             for line in express_lines(audio, profile, backend):

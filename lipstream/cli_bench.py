@@ -72,7 +72,7 @@ def bench_all(
     """
     with own_console(verbose) as console:
         from lipstream.bench.machine import Load, describe
-        from lipstream.bench.report import section, write_report
+        from lipstream.bench.report.page import section, write_report
         from lipstream.bench.suite import everything
 
         left_out: dict[str, str] = {}
@@ -116,8 +116,8 @@ def bench_quality(
     With --report, mouths.html shows real and painted mouths side by side.
     """
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.mouths import MouthsOptions, measure_mouths, mouths_summary
-        from lipstream.bench.quality import measure_quality, summary
+        from lipstream.bench.measure.mouths import MouthsOptions, measure_mouths, mouths_summary
+        from lipstream.bench.measure.speech import measure_quality, summary
 
         if part not in ("lips", "mouths", "both"):
             raise UsageError(f"--part {part!r}: expected lips, mouths or both")
@@ -143,7 +143,7 @@ def bench_matcher(
 ) -> None:
     """What the frame matcher costs, and how far a short lag is from the best path."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.matcher_bench import matcher_bench, matcher_text
+        from lipstream.bench.measure.matcher import matcher_bench, matcher_text
 
         report = matcher_bench()
         _tell(console, load, {"matcher": report}, report_folder, json, matcher_text(report))
@@ -155,7 +155,7 @@ def bench_kernels(
 ) -> None:
     """The compiled kernels against their NumPy twins."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.kernels_bench import kernel_timings, kernels_text
+        from lipstream.bench.measure.kernels import kernel_timings, kernels_text
 
         report = {"kernels": kernel_timings()}
         _tell(console, load, {"kernels": report}, report_folder, json, kernels_text(report))
@@ -174,9 +174,9 @@ def bench_latency(
 ) -> None:
     """Sound in to frame out, stage by stage: as fast as it goes, and on the clock."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.suite import Ways, latency_sections, latency_text
+        from lipstream.bench.suite import Configurations, latency_sections, latency_text
 
-        ways = Ways(_words(profiles), _words(backends), _words(renderers))
+        ways = Configurations(_words(profiles), _words(backends), _words(renderers))
         with console.progress() as progress:
             sections = latency_sections(target, ways, seconds, progress)
         _tell(console, load, sections, report_folder, json, latency_text(sections))
@@ -198,9 +198,9 @@ def bench_capacity(
 ) -> None:
     """How many conversations at once keep every frame inside its interval."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.suite import Ways, capacity_sections, capacity_text
+        from lipstream.bench.suite import Configurations, capacity_sections, capacity_text
 
-        ways = Ways(("live",), _words(backends), _words(renderers))
+        ways = Configurations(("live",), _words(backends), _words(renderers))
         with console.progress() as progress:
             sections = capacity_sections(target, ways, seconds, progress, growth, processes)
         _tell(console, load, sections, report_folder, json, capacity_text(sections))
@@ -218,9 +218,9 @@ def bench_throughput(
 ) -> None:
     """Frames a second, by sessions, processes, cores, frame size and length of track."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.latency import Setting
-        from lipstream.bench.throughput import measure_throughput, throughput_text
-        from lipstream.engine.backends.base import usable_cores
+        from lipstream.bench.measure.latency import Setting
+        from lipstream.bench.measure.throughput import measure_throughput, throughput_text
+        from lipstream.engine.cores import usable_cores
 
         setting, cores = Setting("live", backend, renderer), usable_cores()
         with console.progress() as progress:
@@ -239,7 +239,7 @@ def bench_webrtc(
 ) -> None:
     """Microphone to picture through Chromium, and sound against picture over time."""
     with own_console(verbose) as console, _load() as load:
-        from lipstream.bench.webrtc import measure_webrtc, webrtc_text
+        from lipstream.bench.measure.webrtc import measure_webrtc, webrtc_text
 
         wanted = tuple(float(word) for word in _words(delays))
         with console.progress() as progress:
@@ -261,8 +261,8 @@ def bench_compare(
     with own_console(verbose) as console:
         from dataclasses import asdict
 
-        from lipstream.bench.compare import compare, text
-        from lipstream.bench.report import read_report
+        from lipstream.bench.report.compare import compare, text
+        from lipstream.bench.report.page import read_report
 
         old, new = read_report(before), read_report(after)
         changes = compare(old, new, least_percent)
@@ -295,7 +295,7 @@ def _tell(  # noqa: PLR0913 - the ends of every command, in one place
 ) -> None:
     """Figures with the machine beside them: to the reader, and into the report."""
     from lipstream.bench.machine import describe
-    from lipstream.bench.report import section, write_report
+    from lipstream.bench.report.page import section, write_report
 
     machine = describe(load)
     if folder is not None:

@@ -15,7 +15,7 @@ from lipstream.console import own_console
 
 if TYPE_CHECKING:
     from lipstream.console import Console
-    from lipstream.streaming.screens import Screen
+    from lipstream.streaming.devices.video_outputs import VideoOutput
 
 _DEVICE = "number, name, part of a name, or default."
 
@@ -67,13 +67,13 @@ def serve(
 ) -> None:
     """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
     with own_console(verbose) as console:
-        from lipstream.streaming.aioice_tuning import PortRange
-        from lipstream.streaming.catalogue import EngineSetting
-        from lipstream.streaming.ice import all_servers
-        from lipstream.streaming.server import ServerOptions
-        from lipstream.streaming.server import serve as run_server
-        from lipstream.streaming.video_feed import Encoding
-        from lipstream.streaming.workers import processes_for
+        from lipstream.streaming.server.app import ServerOptions
+        from lipstream.streaming.server.app import serve as run_server
+        from lipstream.streaming.server.targets import EngineSetting
+        from lipstream.streaming.webrtc.aioice_patches import PortRange
+        from lipstream.streaming.webrtc.h264 import Encoding
+        from lipstream.streaming.webrtc.ice_servers import all_servers
+        from lipstream.streaming.workers.pool import processes_for
 
         servers = all_servers(ice_server or (), os.environ.get("LIPSTREAM_ICE_SERVERS"))
         ports = PortRange.parse(udp_ports) if udp_ports is not None else None
@@ -121,13 +121,13 @@ def present(
             raise typer.BadParameter("expected NAME.target (or --list-devices)")
 
         from lipstream.engine.pipeline import Engine
-        from lipstream.engine.target import load_target
+        from lipstream.engine.target.bundle import load_target
+        from lipstream.streaming.devices.video_outputs import Camera, Window
         from lipstream.streaming.present import PresentOptions
         from lipstream.streaming.present import present as go
-        from lipstream.streaming.screens import Camera, Window
 
         loaded = load_target(target)
-        screens: list[Screen] = []
+        screens: list[VideoOutput] = []
         size = (loaded.width, loaded.height)
         if camera or camera_device is not None:
             virtual = Camera(*size, float(loaded.fps), camera_device)
@@ -180,11 +180,11 @@ def publish(
 ) -> None:
     """Push a target into an SFU (Janus, LiveKit, MediaMTX, ...) by WHIP."""
     with own_console(verbose) as console:
-        from lipstream.streaming.catalogue import EngineSetting
-        from lipstream.streaming.ice import all_servers
         from lipstream.streaming.publish import PublishOptions
         from lipstream.streaming.publish import publish as go
-        from lipstream.streaming.video_feed import Encoding
+        from lipstream.streaming.server.targets import EngineSetting
+        from lipstream.streaming.webrtc.h264 import Encoding
+        from lipstream.streaming.webrtc.ice_servers import all_servers
 
         options = PublishOptions(
             whip,
@@ -207,7 +207,7 @@ def publish(
 
 
 def _list(console: Console, json: bool) -> None:
-    from lipstream.streaming.sound_card import devices
+    from lipstream.streaming.devices.sound_card import devices
 
     listed = devices()
     lines = [

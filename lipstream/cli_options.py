@@ -14,7 +14,7 @@ Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 
 Renderer = Annotated[
     str, typer.Option(help="Mend mouths by the network: auto (where it can run), network, none.")
 ]
-Detail = Annotated[
+CropResolution = Annotated[
     int, typer.Option(help="Of the renderer's crop, px: 256; 384 or 512 for large, sharp faces.")
 ]
 Backend = Annotated[

@@ -42,8 +42,8 @@ def train_encoder(
 ) -> None:
     """Synthesise speech, train the encoder on it and on real lips, and write its weights."""
     with own_console(verbose) as console:
-        from lipstream.calibration.pretrain.train_encoder import TrainingOptions, main
-        from lipstream.streaming.partial_file import PartialFile
+        from lipstream.calibration.training.encoder.train import TrainingOptions, main
+        from lipstream.streaming.files.partial_file import PartialFile
 
         # Two hours of training must not end at a folder that cannot be written to.
         output.mkdir(parents=True, exist_ok=True)
@@ -80,8 +80,8 @@ def train_renderer(
 ) -> None:
     """Learn to mend mouths from clips that reconstruct themselves, and write the weights."""
     with own_console(verbose) as console:
-        from lipstream.calibration.pretrain.train_renderer import RendererTraining, main
-        from lipstream.streaming.partial_file import PartialFile
+        from lipstream.calibration.training.renderer.train import RendererTraining, main
+        from lipstream.streaming.files.partial_file import PartialFile
 
         output.mkdir(parents=True, exist_ok=True)
         PartialFile(output / "renderer.onnx").discard()

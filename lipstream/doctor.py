@@ -108,7 +108,7 @@ def _processor() -> Check:
                 flags |= set(value.split())
     except OSError:
         pass  # not Linux: the model alone is told
-    from lipstream.engine.backends.base import usable_cores
+    from lipstream.engine.cores import usable_cores
 
     features = " ".join(f for f in _CPU_FEATURES if f in flags) or "no vector units known"
     return Check("processor", "ok", f"{model}, {usable_cores()} cores, {features}", "everything")
@@ -116,10 +116,10 @@ def _processor() -> Check:
 
 def _kernels() -> Check:
     from lipstream.engine.errors import LipstreamError
-    from lipstream.kernels import compiled
+    from lipstream.kernels import native
 
     try:
-        compiled.library()
+        native.library()
     except LipstreamError as error:
         return Check(
             "kernels",
@@ -135,7 +135,7 @@ def _openvino() -> Check:
     version = _version("openvino")
     if version is None:
         return Check("openvino", "missing", "not installed", "the encoder", "pip install openvino")
-    from lipstream.engine.backends.openvino import library
+    from lipstream.engine.networks.openvino import library
 
     can = library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precision = "bf16" if "BF16" in can else "f32"

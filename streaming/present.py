@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lipstream.streaming.runner import LiveEngine, RunnerOptions, SessionRunner, TimedSound, warm_up
-from lipstream.streaming.screens import Screen, Window
-from lipstream.streaming.sound_card import SoundCard
-from lipstream.streaming.stopping import cancelled_by_sigterm
+from lipstream.streaming.devices.sound_card import SoundCard
+from lipstream.streaming.devices.video_outputs import VideoOutput, Window
+from lipstream.streaming.session.runner import LiveEngine, RunnerOptions, SessionRunner, warm_up
+from lipstream.streaming.session.subscription import TimedSound
+from lipstream.streaming.shutdown import cancelled_by_sigterm
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class PresentOptions:
 
 
 def present(
-    engine: LiveEngine, screens: Sequence[Screen], options: PresentOptions
+    engine: LiveEngine, screens: Sequence[VideoOutput], options: PresentOptions
 ) -> dict[str, Any]:
     """Be on the air, until the time is over, a window is closed or Ctrl-C.
 
@@ -54,14 +55,14 @@ def present(
 
 
 async def _on_air(
-    runner: SessionRunner, card: SoundCard, screens: Sequence[Screen], options: PresentOptions
+    runner: SessionRunner, card: SoundCard, screens: Sequence[VideoOutput], options: PresentOptions
 ) -> dict[str, Any]:
-    def hear(item: TimedSound) -> None:
+    def push_audio(item: TimedSound) -> None:
         if card.playback is not None:
-            card.playback.hear(item)
+            card.playback.push_audio(item)
 
     windows = [screen for screen in screens if isinstance(screen, Window)]
-    subscription = runner.subscribe(sound=hear)
+    subscription = runner.subscribe(sound=push_audio)
     began_s = first_s = last_s = time.monotonic()
     shown = 0
     try:

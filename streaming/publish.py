@@ -15,15 +15,16 @@ import aiohttp
 
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ
-from lipstream.streaming import aiortc_tuning
-from lipstream.streaming.audio_file import AudioFile
-from lipstream.streaming.ice import IceServer, from_links
-from lipstream.streaming.memory import few_arenas
-from lipstream.streaming.runner import LiveEngine, SessionRunner, warm_up
-from lipstream.streaming.sound_card import SoundCard
-from lipstream.streaming.stopping import cancelled_by_sigterm
-from lipstream.streaming.video_feed import Encoding, VideoFeed
-from lipstream.streaming.webrtc import Peer, PeerOptions
+from lipstream.streaming.devices.sound_card import SoundCard
+from lipstream.streaming.files.audio_file import AudioFile
+from lipstream.streaming.session.gc_policy import few_arenas
+from lipstream.streaming.session.runner import LiveEngine, SessionRunner, warm_up
+from lipstream.streaming.shutdown import cancelled_by_sigterm
+from lipstream.streaming.webrtc import aiortc_patches
+from lipstream.streaming.webrtc.h264 import Encoding
+from lipstream.streaming.webrtc.ice_servers import IceServer, from_links
+from lipstream.streaming.webrtc.peer import Peer, PeerOptions
+from lipstream.streaming.webrtc.video_feed import VideoFeed
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
     """
     few_arenas()
     warm_up(engine)
-    aiortc_tuning.apply(aiortc_tuning.Tuning(loopback=options.local))
+    aiortc_patches.apply(aiortc_patches.Tuning(loopback=options.local))
     return asyncio.run(_publish(engine, options))
 
 
@@ -131,7 +132,7 @@ async def _say(runner: SessionRunner, path: Path, connected: asyncio.Event) -> N
     with await asyncio.to_thread(AudioFile, path) as sound:
         blocks = sound.blocks()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-            runner.hear(block.speech)
+            runner.push_audio(block.speech)
             while runner.counters.queue_depth > _AHEAD_S * SAMPLE_RATE_HZ:
                 await asyncio.sleep(0.1)
     while runner.speaking:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from skimage.draw import disk, ellipse, polygon
 from skimage.measure import points_in_poly
 
-from lipstream.calibration.video import FootageFrame
-from lipstream.engine.face_model import (
+from lipstream.calibration.media.video import FootageFrame
+from lipstream.engine.face.model import (
     INNER_LOWER_LIP,
     INNER_UPPER_LIP,
     LEFT_EYE,
@@ -31,7 +31,7 @@ from lipstream.engine.face_model import (
     Pose,
     face_model,
 )
-from lipstream.engine.target import Track
+from lipstream.engine.target.track import Track
 from lipstream.engine.types import F32, U8
 
 LANDMARKS = 478  # MediaPipe's 468, and five for each iris
@@ -101,7 +101,7 @@ class SyntheticFootage:
 
     def track(self) -> Track:
         """The exact track, as calibration should find it."""
-        from lipstream.calibration.jumps import head_speed
+        from lipstream.calibration.footage.jump_graph import head_speed
 
         whole = np.ones(len(self), np.bool_)
         return Track(
@@ -125,7 +125,7 @@ class SyntheticFootage:
         return {}
 
     def frames(self) -> Iterator[FootageFrame]:
-        """All pictures, as `calibration.video` would hand them out."""
+        """All pictures, as `calibration.media.video` would hand them out."""
         from lipstream.kernels.color import rgb_to_i420
 
         for index in range(len(self)):

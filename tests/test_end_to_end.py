@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lipstream.calibration import assets
-from lipstream.engine.encoder import Encoder
 from lipstream.engine.pipeline import Engine
-from lipstream.engine.target import load_target
+from lipstream.engine.speech.encoder import Encoder
+from lipstream.engine.target.bundle import load_target
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression, VideoFrame
 
 FPS = 25
@@ -21,7 +21,7 @@ SECONDS = 14
 @pytest.fixture(scope="module")
 def spoken(target: Path) -> tuple[F32, list[VideoFrame]]:
     from lipstream.calibration.demo import demo_speech
-    from lipstream.streaming.audio_file import read_speech
+    from lipstream.streaming.files.audio_file import read_speech
 
     with tempfile.TemporaryDirectory() as folder:
         voice = read_speech(demo_speech(Path(folder)))[: SECONDS * SAMPLE_RATE_HZ]
@@ -40,7 +40,7 @@ def seen(spoken: tuple[F32, list[VideoFrame]]) -> F32:
     asset = assets.find()
     if asset is None:
         pytest.skip("no face_landmarker.task (lipstream assets fetch)")
-    from lipstream.calibration.landmarker import Landmarker
+    from lipstream.calibration.tracking.landmarker import Landmarker
 
     openings = []
     with Landmarker(asset) as landmarker:

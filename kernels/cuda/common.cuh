@@ -1,5 +1,5 @@
 // One source, two compilers: bodies over one pixel or one state, shared by cpu.cpp and
-// lipstream.cu. kernels/reference.py says what each must compute, bit for bit; that is why
+// lipstream.cu. kernels/reference/all.py says what each must compute, bit for bit; that is why
 // neither compiler may fuse multiply and add (-ffp-contract=off, --fmad=false).
 #pragma once
 

@@ -1,12 +1,12 @@
 // The same bodies for the GPU, batched: the z index of the grid is the session. No entry point
-// calls another; each pointer is device memory laid out as in kernels/reference.py, with the
-// sessions as a leading dimension. kernels/loader.py launches them.
+// calls another; each pointer is device memory laid out as in kernels/reference/all.py, with the
+// sessions as a leading dimension. kernels/cuda/loader.py launches them.
 //
 // Compile: python kernels/build.py --gpu
 
 #include "color.cuh"
 #include "composite.cuh"
-#include "dynamic.cuh"
+#include "viterbi.cuh"
 #include "mesh.cuh"
 
 #define LS_KERNEL extern "C" __global__ void

@@ -19,7 +19,7 @@ from livekit.agents.voice.avatar import AudioSegmentEnd, AvatarOptions, VideoGen
 
 from lipstream.engine.pipeline import Engine
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
-from lipstream.streaming.runner import SessionRunner, warm_up
+from lipstream.streaming.session.runner import SessionRunner, warm_up
 
 
 class LipstreamGenerator(VideoGenerator):

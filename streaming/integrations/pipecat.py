@@ -28,7 +28,8 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
-from lipstream.streaming.runner import SessionRunner, TimedFrame, warm_up
+from lipstream.streaming.session.runner import SessionRunner, warm_up
+from lipstream.streaming.session.subscription import TimedFrame
 
 _NANOSECONDS = 1_000_000_000
 

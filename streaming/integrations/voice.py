@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ
-from lipstream.streaming.runner import RunnerOptions, SessionRunner, TimedFrame
+from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
+from lipstream.streaming.session.subscription import TimedFrame
 
 I16: TypeAlias = NDArray[np.int16]
 
@@ -125,7 +126,7 @@ class Voice:
         heard = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         if not heard.size:
             return
-        start = self.runner.hear(heard)
+        start = self.runner.push_audio(heard)
         self._end_sample = start + heard.size
         if self._held:
             original = np.concatenate(self._held)

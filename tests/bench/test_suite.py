@@ -13,14 +13,15 @@ import pytest
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
 from lipstream import cli  # noqa: E402
-from lipstream.bench import capacity, suite, throughput  # noqa: E402
-from lipstream.bench.capacity import _search  # noqa: E402
-from lipstream.bench.latency import Setting  # noqa: E402
+from lipstream.bench import suite  # noqa: E402
 from lipstream.bench.machine import on_cores  # noqa: E402
-from lipstream.bench.report import read_report  # noqa: E402
-from lipstream.bench.suite import Ways, everything  # noqa: E402
+from lipstream.bench.measure import capacity, throughput  # noqa: E402
+from lipstream.bench.measure.capacity import _search  # noqa: E402
+from lipstream.bench.measure.latency import Setting  # noqa: E402
+from lipstream.bench.report.page import read_report  # noqa: E402
+from lipstream.bench.suite import Configurations, everything  # noqa: E402
 from lipstream.engine.errors import BackendUnavailable, UsageError  # noqa: E402
-from lipstream.engine.target import Target, load_target  # noqa: E402
+from lipstream.engine.target.bundle import Target, load_target  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +30,14 @@ def loaded(target: Path) -> Target:
 
 
 def test_all_backends_are_measured_once_and_missing_ones_left_out(loaded: Target) -> None:
-    ways = Ways(("low", "live"), ("all",), ("none",))
+    ways = Configurations(("low", "live"), ("all",), ("none",))
     found = [(one.profile, one.backend) for one in ways.settings(loaded)]
     assert len(found) == len(set(found))
     assert [profile for profile, _ in found[:2]] == ["low", "live"]
     assert ("live", "numpy") in found
     assert ("low", "numpy") not in found or found[0][1] == "numpy"
     with pytest.raises(BackendUnavailable):
-        Ways(("live",), ("numpy",), ("network",)).settings(loaded)
+        Configurations(("live",), ("numpy",), ("network",)).settings(loaded)
 
 
 @pytest.mark.parametrize(("most", "guess"), [(5, 1), (5, 5), (5, 8), (0, 3), (64, 63)])

@@ -18,8 +18,8 @@ from PIL import Image
 from lipstream.calibration.assets import find
 from lipstream.engine.types import SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.kernels.color import rgb_to_i420
-from lipstream.streaming.mp4_writer import Mp4Writer, PictureFormat
-from lipstream.streaming.partial_file import PartialFile
+from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
+from lipstream.streaming.files.partial_file import PartialFile
 from tests.cli.conftest import STOPPABLE, Cli
 from tests.cli.test_cli import assert_one_line
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipstream.engine.background import Walk, follow
-from lipstream.engine.compositor import Compositor
 from lipstream.engine.errors import UsageError
-from lipstream.engine.face_model import face_model
+from lipstream.engine.face.mesh import build_mesh
+from lipstream.engine.face.model import face_model
 from lipstream.engine.pipeline import Engine
-from lipstream.engine.target import Target, load_target
+from lipstream.engine.rendering.background import JumpBlend, advance
+from lipstream.engine.rendering.compositor import Compositor
+from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.timebase import frame_sample
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, Expression, Lips, VideoFrame
-from lipstream.engine.warp import build_mesh
 from tests.engine.voices import babble
 
 PROFILES_MS = {"low": 40, "live": 120, "studio": 400}
@@ -149,7 +149,7 @@ def test_lips_are_pressed_no_harder_than_they_were(warping: Engine) -> None:
     session, wider = warping.session(), warping._open_wider
     for opening in (-0.2, -0.01, 0.1):
         heard = Expression((np.float32(opening) * wider), Lips(0, 0, 0), True, 0)
-        worn = session._styled(heard).coefficients
+        worn = session.apply_speaking_style(heard).coefficients
         shown = float(warping._opening @ worn)
         wanted = opening * warping.target.style.gain
         assert shown == pytest.approx(max(wanted, -0.03), abs=1e-4)
@@ -211,11 +211,11 @@ def test_wrong_sound_is_refused(engine: Engine) -> None:
 
 
 def test_a_jump_morphs_and_then_is_over() -> None:
-    walk = Walk()
+    blend = JumpBlend()
     shown = []
     for frame in [0, 1, 2, 40, 41, 42, 43, 44, 45, 46, 47]:
-        walk = follow(walk, frame, 100)
-        shown.append((walk.current, walk.old, walk.left))
+        blend = advance(blend, frame, 100)
+        shown.append((blend.current, blend.old, blend.left))
     assert shown[2] == (2, -1, 0)
     assert shown[3] == (40, 3, 6)
     assert shown[4] == (41, 4, 5)

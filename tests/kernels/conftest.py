@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lipstream.engine.errors import BackendUnavailable
-from lipstream.kernels import build, compiled
+from lipstream.kernels import build, native
 
 ROOT = Path(build.__file__).resolve().parents[1]
 
@@ -17,7 +17,7 @@ def library(request, tmp_path_factory):
     """The library as installed, and built for plain x86-64, as an old machine would run it."""
     if request.param == "installed":
         try:
-            compiled.library()
+            native.library()
         except BackendUnavailable as missing:
             pytest.skip(str(missing))
         yield
@@ -28,7 +28,7 @@ def library(request, tmp_path_factory):
     sources = [str(ROOT / source) for source in build.SOURCES]
     flags = [*build.COMPILE_FLAGS, "-DLS_BASELINE_ONLY", "-shared", "-fPIC"]
     subprocess.run(["g++", *flags, "-o", str(path), *sources], check=True)
-    loaded = compiled.open_library(path)
+    loaded = native.open_library(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "library", lambda: loaded)
+        patch.setattr(native, "library", lambda: loaded)
         yield

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
-from lipstream.kernels import build, loader, reference
+from lipstream.kernels import build
+from lipstream.kernels.cuda import loader
+from lipstream.kernels.reference import all as reference
 
 KERNELS = Path(build.__file__).resolve().parent
 SESSIONS = 2
@@ -125,7 +127,7 @@ def library(tmp_path_factory):
 def gpu(library, install):
     driver = install(Driver(library))
     kernels = loader.load()
-    assert driver.loaded == (KERNELS / build.FATBIN).read_bytes()
+    assert driver.loaded == (KERNELS / "cuda" / build.FATBIN).read_bytes()
     yield kernels
     assert driver.depth == 0
 
@@ -235,6 +237,6 @@ def test_what_is_missing_is_named(install, monkeypatch):
 
 
 def test_the_fat_binary_is_small_and_made_from_these_sources():
-    assert (KERNELS / build.FATBIN).stat().st_size < 1_000_000
-    made_from = (KERNELS / f"{build.FATBIN}.sha256").read_text().strip()
+    assert (KERNELS / "cuda" / build.FATBIN).stat().st_size < 1_000_000
+    made_from = (KERNELS / "cuda" / f"{build.FATBIN}.sha256").read_text().strip()
     assert made_from == build.gpu_sources_digest(), "run `python kernels/build.py --gpu`"

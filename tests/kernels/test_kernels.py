@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
-from lipstream.kernels import choice, color, compiled, composite, crop, dynamic, mesh
+from lipstream.kernels import color, composite, crop, dispatch, mesh, native, viterbi
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
@@ -17,15 +17,15 @@ FEW = settings(max_examples=30, deadline=None, derandomize=True)
 @pytest.fixture(params=["compiled", "numpy"], autouse=True, scope="module")
 def kernels(request):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(choice.ENVIRONMENT_VARIABLE, request.param)
-        choice.implementation.cache_clear()
+        patch.setenv(dispatch.ENVIRONMENT_VARIABLE, request.param)
+        dispatch.implementation.cache_clear()
         try:
-            choice.implementation()
+            dispatch.implementation()
         except BackendUnavailable as missing:
-            choice.implementation.cache_clear()
+            dispatch.implementation.cache_clear()
             pytest.skip(str(missing))
         yield request.param
-    choice.implementation.cache_clear()
+    dispatch.implementation.cache_clear()
 
 
 # ---------------------------------------------------------------------------- colour
@@ -240,28 +240,28 @@ def test_min_plus_by_hand():
     score = np.array([0, 4, inf], np.float32)
     predecessors = np.array([[0, 1], [1, 0], [2, 2]], np.int32)
     cost = np.array([[5, 1], [0, 4], [0, 1]], np.float32)
-    best, back = dynamic.min_plus(score, predecessors, cost, np.array([1, 2, 3], np.float32))
+    best, back = viterbi.min_plus(score, predecessors, cost, np.array([1, 2, 3], np.float32))
     assert best.tolist() == [6, 6, inf]  # both are ties: 0 + 5 = 4 + 1 and 4 + 0 = 0 + 4
     assert back.tolist() == [0, 1, -1]
 
 
 def test_feature_distance_by_hand():
     features = np.array([[0, 1, 3], [2, 2, 2]], np.float32)
-    got = dynamic.feature_distance(
+    got = viterbi.feature_distance(
         features, np.array([1, 0], np.float32), np.array([0, 10, np.inf], np.float32)
     )
     assert got.tolist() == [5, 14, np.inf]
     with pytest.raises(UsageError, match="finite"):
-        dynamic.feature_distance(features, np.array([np.nan, 0], np.float32), got)
+        viterbi.feature_distance(features, np.array([np.nan, 0], np.float32), got)
 
 
 # ---------------------------------------------------------------------------- choice
 
 
 def test_the_choice_is_logged_once(kernels, caplog):
-    choice.implementation.cache_clear()
+    dispatch.implementation.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert [choice.implementation(), choice.implementation()] == [kernels] * 2
+        assert [dispatch.implementation(), dispatch.implementation()] == [kernels] * 2
     assert [record.kernels for record in caplog.records] == [kernels]
 
 
@@ -269,20 +269,20 @@ def test_nobody_falls_back_in_silence(kernels, monkeypatch, caplog):
     def missing():
         raise BackendUnavailable("not built")
 
-    monkeypatch.setattr(compiled, "library", missing)
-    monkeypatch.setenv(choice.ENVIRONMENT_VARIABLE, "compiled")
-    choice.implementation.cache_clear()
+    monkeypatch.setattr(native, "library", missing)
+    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "compiled")
+    dispatch.implementation.cache_clear()
     with pytest.raises(BackendUnavailable, match="not built"):
-        choice.implementation()
-    monkeypatch.delenv(choice.ENVIRONMENT_VARIABLE)
-    assert choice.implementation() == "numpy"
+        dispatch.implementation()
+    monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE)
+    assert dispatch.implementation() == "numpy"
     assert caplog.records[-1].levelno == logging.WARNING
     assert caplog.records[-1].reason == "not built"
-    monkeypatch.setenv(choice.ENVIRONMENT_VARIABLE, "fast")
-    choice.implementation.cache_clear()
+    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, "fast")
+    dispatch.implementation.cache_clear()
     with pytest.raises(UsageError, match="'fast'"):
-        choice.implementation()
-    monkeypatch.setenv(choice.ENVIRONMENT_VARIABLE, kernels)
+        dispatch.implementation()
+    monkeypatch.setenv(dispatch.ENVIRONMENT_VARIABLE, kernels)
 
 
 # ------------------------------------------------------------------------------ crop
@@ -322,7 +322,11 @@ def test_in_the_gap_what_is_expected_shows_as_far_as_it_is_trusted():
     picture = np.full((12, 16, 3), 50, np.uint8)
     guides = np.full_like(picture, 255)
     guides[..., 2] = 0
-    guides[:, 4:8, 2], guides[:, 8:12, 2], guides[:, 12:, 2] = crop.DRAWN // 2, crop.DRAWN, 255
+    guides[:, 4:8, 2], guides[:, 8:12, 2], guides[:, 12:, 2] = (
+        crop.SYNTHETIC // 2,
+        crop.SYNTHETIC,
+        255,
+    )
     look = np.full_like(picture, 150)
     _, planes = crop.crop_in(picture, guides, look, None, (0.0, 0.0, 1.0), (12, 16), 0.25)
     told = planes[6:9, :, [1, 5, 9, 14]] * 255
@@ -362,10 +366,10 @@ def test_a_difference_is_added_by_opacity_and_rounded():
         picture = np.full((16, 16, 3), 120, np.uint8)
         seen, _ = crop.crop_in(picture, guides, None, None, (0.0, 0.0, 1.0), (16, 16))
         values = np.full((3, 16, 16), difference / 255, np.float32)
-        mended = crop.crop_out(values, seen, picture, guides, (0.0, 0.0, 1.0))
+        refined = crop.crop_out(values, seen, picture, guides, (0.0, 0.0, 1.0))
         exact = np.floor(120 + difference * opacity.astype(np.float64) / 255 + 0.5)
         np.testing.assert_array_equal(picture[..., 1], np.clip(exact, 0, 255))
-        np.testing.assert_array_equal(mended, picture)
+        np.testing.assert_array_equal(refined, picture)
 
 
 @pytest.mark.parametrize("ways", [(1, 0), (0, 1), (1, 1)], ids=["columns", "rows", "both"])
@@ -375,16 +379,16 @@ def test_what_alternates_from_pixel_to_pixel_is_taken_out(ways):
     slope = 0.01 * along + 0.02 * down
     difference = np.tile(slope + grid, (3, 1, 1)).astype(np.float32)
     seen = np.zeros((12, 16, 6), np.uint8)
-    kept = crop.sharpened(difference, seen, 0.0)[:, 2:-2, 2:-2]  # the border repeats
+    kept = crop.unsharp_mask(difference, seen, 0.0)[:, 2:-2, 2:-2]  # the border repeats
     np.testing.assert_allclose(kept, np.tile(slope, (3, 1, 1))[:, 2:-2, 2:-2], atol=1e-6)
 
 
 def test_a_difference_keeps_away_from_what_is_drawn_in_the_gap():
     difference = np.full((3, 12, 30), 0.1, np.float32)
-    for trust, share in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (1.0, 1.0)):
+    for confidence, share in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (1.0, 1.0)):
         seen = np.zeros((12, 30, 6), np.uint8)
-        seen[4:8, :10, 5] = round(crop.DRAWN + (255 - crop.DRAWN) * trust)
-        kept = crop.withheld(difference, seen) / 0.1
+        seen[4:8, :10, 5] = round(crop.SYNTHETIC + (255 - crop.SYNTHETIC) * confidence)
+        kept = crop.attenuate_in_synthetic(difference, seen) / 0.1
         np.testing.assert_allclose(kept[:, 4:8, :10], share, atol=0.02)
         np.testing.assert_array_equal(kept[:, :, 13:], 1.0)
     assert kept.min() == 1.0  # the edge of a gap that is all the source's is no edge
@@ -392,18 +396,20 @@ def test_a_difference_keeps_away_from_what_is_drawn_in_the_gap():
 
 def test_what_is_drawn_in_the_gap_gives_way_to_what_is_expected():
     gates = np.full((3, 12, 30), 0.25, np.float32)
-    for trust in (0.0, 0.5, 1.0):
+    for confidence in (0.0, 0.5, 1.0):
         seen = np.zeros((12, 30, 6), np.uint8)
-        seen[4:8, :10, 5] = round(crop.DRAWN + (255 - crop.DRAWN) * trust)
-        given = crop.undrawn(gates, seen)
+        seen[4:8, :10, 5] = round(crop.SYNTHETIC + (255 - crop.SYNTHETIC) * confidence)
+        given = crop.override_in_synthetic(gates, seen)
         for gate, wanted in zip(given, (1, 1, 0), strict=True):
-            np.testing.assert_allclose(gate[4:8, :10], wanted + trust * (0.25 - wanted), atol=0.01)
+            np.testing.assert_allclose(
+                gate[4:8, :10], wanted + confidence * (0.25 - wanted), atol=0.01
+            )
         np.testing.assert_array_equal(given[:, :, 13:], 0.25)
     assert given is gates  # the edge of a gap that is all the source's is no edge
     # Where all is drawn a pixel shows what is expected, whatever is thought of it.
     planes = np.random.default_rng(0).uniform(0, 1, (12, 12, 30)).astype(np.float32)
-    seen[..., 5] = crop.DRAWN
-    shown = planes[:3] + crop.fused(crop.undrawn(gates, seen), planes)
+    seen[..., 5] = crop.SYNTHETIC
+    shown = planes[:3] + crop.fused(crop.override_in_synthetic(gates, seen), planes)
     np.testing.assert_allclose(shown, planes[6:9], atol=1e-5)
 
 

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipstream.engine.errors import UsageError
-from lipstream.kernels import compiled, convolution, recurrent, reference
+from lipstream.kernels import convolution, gru, native
+from lipstream.kernels.reference import all as reference
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -22,7 +23,7 @@ def test_i420_regions_to_rgb(seed, w, h, x, y):
         0, 256, ((y + h + 2) * 3 // 2, x + w + 4), dtype=np.uint8
     )
     expected = reference.i420_region_to_rgb(i420, x, y, w, h)
-    np.testing.assert_array_equal(compiled.i420_region_to_rgb(i420, x, y, w, h), expected)
+    np.testing.assert_array_equal(native.i420_region_to_rgb(i420, x, y, w, h), expected)
 
 
 @FEW
@@ -34,7 +35,7 @@ def test_rgb_regions_into_i420(seed, w, h, x, y, masked):
     mask = random.integers(0, 2, (h, w), dtype=np.uint8) if masked else None
     expected, got = i420.copy(), i420.copy()
     reference.rgb_region_into_i420(rgb, expected, x, y, mask)
-    compiled.rgb_region_into_i420(rgb, got, x, y, mask)
+    native.rgb_region_into_i420(rgb, got, x, y, mask)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -45,7 +46,7 @@ def test_every_rgb_colour_on_a_grid():
     h, w = rgb.shape[:2]
     expected, got = np.zeros((2, h * 3 // 2, w), np.uint8)
     reference.rgb_region_into_i420(rgb, expected, 0, 0, None)
-    compiled.rgb_region_into_i420(rgb, got, 0, 0, None)
+    native.rgb_region_into_i420(rgb, got, 0, 0, None)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -63,7 +64,7 @@ def test_min_plus_with_ties_and_infinities(seed, states, slots, levels):
     predecessors = random.integers(0, states, (states, slots), dtype=np.int32)
     cost = costs((states, slots))
     expected, expected_back = reference.min_plus(score, predecessors, cost, emission)
-    got, back = compiled.min_plus(score, predecessors, cost, emission)
+    got, back = native.min_plus(score, predecessors, cost, emission)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(back, expected_back)
 
@@ -75,7 +76,7 @@ def test_trace_back(seed, states, depth):
     backs = [random.integers(-1, states, states, dtype=np.int32) for _ in range(depth)]
     start = np.arange(states, dtype=np.int32)
     np.testing.assert_array_equal(
-        compiled.trace_back(backs, start), reference.trace_back(backs, start)
+        native.trace_back(backs, start), reference.trace_back(backs, start)
     )
 
 
@@ -88,7 +89,7 @@ def test_feature_distance(seed, states, features):
     base = random.random(states, dtype=np.float32)
     base[random.random(states) < 0.1] = np.inf
     np.testing.assert_array_equal(
-        compiled.feature_distance(table, wanted, base),
+        native.feature_distance(table, wanted, base),
         reference.feature_distance(table, wanted, base),
     )
 
@@ -105,11 +106,11 @@ def test_warp_mesh_of_any_triangle_soup(seed, vertices, triangles, channels, on_
     arguments = (source_xy, target_xy, ids, (29, 37), (-3, 5))
     onto = random.integers(0, 256, (29, 37, channels), dtype=np.uint8)
     for expected, got in (
-        (reference.mesh_map(*arguments), compiled.mesh_map(*arguments)),
-        (reference.warp_mesh(source, *arguments), compiled.warp_mesh(source, *arguments)),
+        (reference.mesh_map(*arguments), native.mesh_map(*arguments)),
+        (reference.warp_mesh(source, *arguments), native.warp_mesh(source, *arguments)),
         (
             reference.warp_mesh(source, *arguments, onto),
-            compiled.warp_mesh(source, *arguments, onto),
+            native.warp_mesh(source, *arguments, onto),
         ),
     ):
         np.testing.assert_array_equal(got[0], expected[0])
@@ -127,7 +128,7 @@ def test_warp_region_of_any_frame(seed, w, h):
     for moves in (source_xy, target_xy):
         arguments = (frame, box, source_xy, moves, ids)
         np.testing.assert_array_equal(
-            compiled.warp_region(*arguments), reference.warp_region(*arguments)
+            native.warp_region(*arguments), reference.warp_region(*arguments)
         )
 
 
@@ -138,7 +139,7 @@ def test_remap_anywhere(seed, w, h, channels):
     image = random.integers(0, 256, (h, w, channels), dtype=np.uint8)
     mapped = random.uniform(-3, 12, (11, 13, 2)).astype(np.float32)
     mapped[0, :3, 0] = np.nan, np.inf, -np.inf
-    np.testing.assert_array_equal(compiled.remap(image, mapped), reference.remap(image, mapped))
+    np.testing.assert_array_equal(native.remap(image, mapped), reference.remap(image, mapped))
 
 
 @FEW
@@ -156,7 +157,7 @@ def test_blend(seed, w, h, as_float, matched):
         expected = reference.blend_matched(background, layer, alpha, gain, bias)
     else:
         expected = reference.blend(background, layer, alpha)
-    got = compiled.blend(background, layer, alpha, (gain, bias) if matched else None)
+    got = native.blend(background, layer, alpha, (gain, bias) if matched else None)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -180,24 +181,25 @@ def test_crop_in_and_out(seed, w, h, shape, first, told):
     place = (*random.uniform(-5, 20, 2), random.uniform(0.1, 5))
     given = (picture, guides, look, previous, place, shape)
     expected, expected_planes = reference.crop_in(*given)
-    seen, planes = compiled.crop_in(*given)
+    seen, planes = native.crop_in(*given)
     np.testing.assert_array_equal(seen, expected)
     np.testing.assert_array_equal(planes, expected_planes)
     gates = random.normal(0.4, 0.6, (3, *shape)).astype(np.float32)
-    difference = compiled.fused(gates, planes)
+    difference = native.fused(gates, planes)
     np.testing.assert_array_equal(difference, reference.fused(gates, planes))
     difference += random.normal(0, 0.4, difference.shape).astype(np.float32)
     np.testing.assert_array_equal(
-        compiled.sharpened(difference, seen, 0.65), reference.sharpened(difference, seen, 0.65)
+        native.unsharp_mask(difference, seen, 0.65), reference.unsharp_mask(difference, seen, 0.65)
     )
     table = random.choice([0, 0, 100, 255, 255], 256).astype(np.uint8)
     table[0] = 255
     np.testing.assert_array_equal(
-        compiled.withheld(difference, seen, table), reference.withheld(difference, seen, table)
+        native.attenuate_in_synthetic(difference, seen, table),
+        reference.attenuate_in_synthetic(difference, seen, table),
     )
     ours, theirs = picture.copy(), picture.copy()
     np.testing.assert_array_equal(
-        compiled.crop_out(difference, seen, ours, guides, place),
+        native.crop_out(difference, seen, ours, guides, place),
         reference.crop_out(difference, seen, theirs, guides, place),
     )
     np.testing.assert_array_equal(ours, theirs)
@@ -207,8 +209,8 @@ def test_crop_in_and_out(seed, w, h, shape, first, told):
 @given(SEEDS, st.integers(1, 2000), st.integers(0, 256))
 def test_mixed(seed, size, weight):
     old, new = np.random.default_rng(seed).integers(0, 256, (2, size), dtype=np.uint8)
-    expected = reference.mixed(old, new, weight)
-    np.testing.assert_array_equal(compiled.mixed(old, new, weight), expected)
+    expected = reference.crossfade(old, new, weight)
+    np.testing.assert_array_equal(native.crossfade(old, new, weight), expected)
     if weight in (0, 256):
         np.testing.assert_array_equal(expected, new if weight else old)
 
@@ -220,10 +222,10 @@ def test_affine(seed, inputs, outputs):
     weights = random.normal(0, 1, (outputs, inputs)).astype(np.float16)
     weights[0, 0] = np.float16(3e-6)  # below the normal range of halves
     x, bias = (random.normal(size=n).astype(np.float32) for n in (inputs, outputs))
-    blocks = recurrent.packed(weights)
+    blocks = gru.packed(weights)
     padded = np.zeros(blocks.shape[0] * blocks.shape[2], np.float32)
     padded[:outputs] = bias
-    got = compiled.affine(x, blocks, padded)[:outputs]
+    got = native.affine(x, blocks, padded)[:outputs]
     np.testing.assert_array_equal(got, reference.affine(x, weights, bias))
 
 
@@ -291,14 +293,16 @@ def test_a_renderer_that_does_not_fit_is_refused():
 
 def a_face(random, n=5, vertices=40, size=4):
     """Vertices, a basis, and four lip lines whose inner corners are shared."""
-    freed = random.uniform(-1, 1, (vertices, 3)).astype(np.float32)
+    canonical_vertices = random.uniform(-1, 1, (vertices, 3)).astype(np.float32)
     basis = random.normal(0, 0.05, (size, vertices, 3)).astype(np.float32)
     lips = random.permutation(vertices)[: 4 * n].astype(np.int32).reshape(4, n)
     lips[1, [0, -1]], lips[3, [0, -1]] = lips[0, [0, -1]], lips[2, [0, -1]]
     for high, low in (lips[:2], lips[2:]):
-        freed[low, 1] = freed[high, 1] + random.uniform(-0.05, 0.4, n).astype(np.float32)
-        freed[low[[0, -1]]] = freed[high[[0, -1]]]
-    return freed, basis, lips
+        canonical_vertices[low, 1] = canonical_vertices[high, 1] + random.uniform(
+            -0.05, 0.4, n
+        ).astype(np.float32)
+        canonical_vertices[low[[0, -1]]] = canonical_vertices[high[[0, -1]]]
+    return canonical_vertices, basis, lips
 
 
 def a_pose(random):
@@ -309,10 +313,10 @@ def a_pose(random):
 @given(SEEDS, st.integers(2, 9), st.sampled_from([0.0, 0.3, 1.0]))
 def test_a_driven_face(seed, rows, strength):
     random = np.random.default_rng(seed)
-    freed, basis, lips = a_face(random)
+    canonical_vertices, basis, lips = a_face(random)
     own, wanted = random.normal(0, strength, (2, len(basis))).astype(np.float32)
-    arguments = (basis, freed, own, wanted, lips, rows)
-    expected, got = reference.drive(*arguments), compiled.drive(*arguments)
+    arguments = (basis, canonical_vertices, own, wanted, lips, rows)
+    expected, got = reference.drive(*arguments), native.drive(*arguments)
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_array_equal(got[1], expected[1])
 
@@ -321,19 +325,23 @@ def test_a_driven_face(seed, rows, strength):
 @given(SEEDS)
 def test_a_placed_face_and_what_stirs(seed):
     random = np.random.default_rng(seed)
-    freed, _, _ = a_face(random)
-    vertices = freed + random.normal(0, 0.01, freed.shape).astype(np.float32)
+    canonical_vertices, _, _ = a_face(random)
+    vertices = canonical_vertices + random.normal(0, 0.01, canonical_vertices.shape).astype(
+        np.float32
+    )
     grid = random.normal(size=(6, 3)).astype(np.float32)
-    line = random.permutation(len(freed))[:7].astype(np.int32)
+    line = random.permutation(len(canonical_vertices))[:7].astype(np.int32)
     rings = np.array([[0.2, 0.5], [1.0, 0.0]], np.float32)
-    arguments = (a_pose(random), freed, vertices, grid, line, int(line[0]), rings)
-    expected, got = reference.place(*arguments), compiled.place(*arguments)
+    arguments = (a_pose(random), canonical_vertices, vertices, grid, line, int(line[0]), rings)
+    expected, got = reference.place(*arguments), native.place(*arguments)
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one, other)
     triangles = random.integers(0, len(got[0]), (30, 3), dtype=np.int32)
     for still in (0.0, 0.5, 3.0, 1e6):
         moving = (*got[:2], triangles, still)
-        for one, other in zip(compiled.stirred(*moving), reference.stirred(*moving), strict=True):
+        for one, other in zip(
+            native.moving_triangles(*moving), reference.moving_triangles(*moving), strict=True
+        ):
             np.testing.assert_array_equal(one, other)
 
 
@@ -341,13 +349,13 @@ def test_a_placed_face_and_what_stirs(seed):
 @given(SEEDS, st.integers(2, 8))
 def test_a_mouth_that_is_lent(seed, rows):
     random = np.random.default_rng(seed)
-    freed, basis, lips = a_face(random)
+    canonical_vertices, basis, lips = a_face(random)
     own, wanted = random.normal(0, 0.4, (2, len(basis))).astype(np.float32)
-    vertices, grid = reference.drive(basis, freed, own, wanted, lips, rows)
+    vertices, grid = reference.drive(basis, canonical_vertices, own, wanted, lips, rows)
     view = np.array([10, 20, random.uniform(0.3, 3)], np.float32)
     chin = lips[3, 1:3]
-    arguments = (vertices, grid, freed, a_pose(random), view, lips, chin, 0.014)
-    expected, got = reference.lend(*arguments), compiled.lend(*arguments)
+    arguments = (vertices, grid, canonical_vertices, a_pose(random), view, lips, chin, 0.014)
+    expected, got = reference.map_to_source(*arguments), native.map_to_source(*arguments)
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_array_equal(got[1], expected[1])
     assert got[2] == expected[2]
@@ -364,7 +372,7 @@ def test_relight(seed, w, h, skin):
     limits = (12, 0.6, 24.0, 0.05)
     expected, got = layer.copy(), layer.copy()
     reference.relight(expected, wide[:, :w], points, chosen, limits)
-    compiled.relight(got, wide[:, :w], points, chosen, limits)
+    native.relight(got, wide[:, :w], points, chosen, limits)
     np.testing.assert_array_equal(got, expected)
 
 
@@ -376,8 +384,8 @@ def test_halve_into(seed, w, h):
     covered = (255 * (random.random((2 * h, 2 * w)) < 0.8)).astype(np.uint8)
     expected = random.integers(0, 256, (h, w + 3, 3), dtype=np.uint8)
     got = expected.copy()
-    reference.halve_into(fine, covered, expected[:, :w])
-    compiled.halve_into(fine, covered, got[:, :w])
+    reference.downsample2x(fine, covered, expected[:, :w])
+    native.downsample2x(fine, covered, got[:, :w])
     np.testing.assert_array_equal(got, expected)
 
 
@@ -387,5 +395,5 @@ def test_arrays_that_are_not_contiguous_are_read_as_they_look():
     view = wide[:, ::2]
     alpha = random.integers(0, 256, (24, 8), dtype=np.uint8).T[:, ::2]
     np.testing.assert_array_equal(
-        compiled.blend(view, view[::-1], alpha, None), reference.blend(view, view[::-1], alpha)
+        native.blend(view, view[::-1], alpha, None), reference.blend(view, view[::-1], alpha)
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lipstream.streaming.audio_file import AudioFile
-from lipstream.streaming.dub import write_dub
-from lipstream.streaming.mp4_writer import Mp4Writer, PictureFormat
-from lipstream.streaming.partial_file import PartialFile
+from lipstream.streaming.files.audio_file import AudioFile
+from lipstream.streaming.files.dub import write_dub
+from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
+from lipstream.streaming.files.partial_file import PartialFile
 from tests.streaming.fake_engine import FakeEngine
 
 

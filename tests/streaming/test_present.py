@@ -17,11 +17,12 @@ import pytest
 
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ, U8, AudioChunk, VideoFrame
-from lipstream.streaming.playback import Playback
+from lipstream.streaming.devices.playback import Playback
+from lipstream.streaming.devices.sound_card import Device, SoundError, choose
+from lipstream.streaming.devices.video_outputs import Camera, VideoOutputError, Window
 from lipstream.streaming.present import PresentOptions, present
-from lipstream.streaming.runner import SessionRunner, TimedSound
-from lipstream.streaming.screens import Camera, ScreenError, Window
-from lipstream.streaming.sound_card import Device, SoundError, choose
+from lipstream.streaming.session.runner import SessionRunner
+from lipstream.streaming.session.subscription import TimedSound
 from tests.streaming.live_engine import LiveFakeEngine, ScriptedClock
 from tests.streaming.sound_server import Recording, SoundServer, onsets, sound_server
 
@@ -164,7 +165,7 @@ def test_a_loudspeaker_of_another_pace_is_followed() -> None:
     for k in range(30_000):
         played_s = 0.1 + 480 * k / (48_000 * (1 - 150e-6))
         while offered / SAMPLE_RATE_HZ < played_s + 0.2:
-            playback.hear(TimedSound(tone, offered, 0))
+            playback.push_audio(TimedSound(tone, offered, 0))
             offered += 640
         late_s = random.uniform(0, 0.008) if k % 3 else 0.0
         out = playback.fill(480, played_s + late_s)
@@ -189,7 +190,7 @@ def test_an_interrupted_turn_is_not_played() -> None:
     due_s = runner.delay_samples / SAMPLE_RATE_HZ
     loud = np.ones(640, np.float32)
     for k in range(10):
-        playback.hear(TimedSound(loud, 640 * k, 0))
+        playback.push_audio(TimedSound(loud, 640 * k, 0))
     assert playback.fill(800, due_s + 0.04).mean() > 0.9
     runner.interrupt()
     after = np.concatenate([playback.fill(160, due_s + 0.09 + 0.01 * k) for k in range(10)])
@@ -302,13 +303,13 @@ def test_a_virtual_camera_gets_every_byte() -> None:
 )
 def test_no_virtual_camera_is_told_with_what_makes_one() -> None:
     pytest.importorskip("pyvirtualcam", reason="pip install 'lipstream[present]'")
-    with pytest.raises(ScreenError, match="v4l2loopback"):
+    with pytest.raises(VideoOutputError, match="v4l2loopback"):
         Camera(64, 48, 25.0)
 
 
 def test_no_display_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sdl2", reason="no SDL: pip install 'lipstream[present]'")
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonesuch")
-    with pytest.raises(ScreenError, match="no display"):
+    with pytest.raises(VideoOutputError, match="no display"):
         Window("test", 64, 48)
     assert os.environ["SDL_VIDEODRIVER"] == "nonesuch"

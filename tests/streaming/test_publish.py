@@ -24,9 +24,9 @@ from aiortc import RTCPeerConnection, RTCSessionDescription  # noqa: E402
 from aiortc.mediastreams import MediaStreamError  # noqa: E402
 
 from lipstream.engine.errors import LipstreamError, UsageError  # noqa: E402
-from lipstream.streaming import aiortc_tuning  # noqa: E402
-from lipstream.streaming.ice import IceServer, from_links  # noqa: E402
 from lipstream.streaming.publish import PublishError, PublishOptions, _publish  # noqa: E402
+from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
+from lipstream.streaming.webrtc.ice_servers import IceServer, from_links  # noqa: E402
 from tests.streaming.janus import ROOM, Janus, janus, whip  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
 from tests.streaming.sound_files import write_wav  # noqa: E402
@@ -36,7 +36,7 @@ RENDERER = "auto" if SLOW else "none"  # a short run has to fit a busy machine
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    aiortc_tuning.apply(aiortc_tuning.Tuning(loopback=True))
+    aiortc_patches.apply(aiortc_patches.Tuning(loopback=True))
     asyncio.run(test)
 
 

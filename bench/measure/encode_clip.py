@@ -1,0 +1,37 @@
+"""What the streaming encoder makes of a whole sound: the lips over time, gate included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.speech.encoder import Encoder
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedClip:
+    """What the stage made of one sound."""
+
+    time_s: NDArray[np.float64]  # f64 [outputs]
+    lips: F32  # f32 [outputs, 3]: opening, width, protrusion
+
+    def at(self, time_s: NDArray[np.float64]) -> F32:
+        """Lips at any times, f32 [n, 3]."""
+        columns = [np.interp(time_s, self.time_s, column) for column in self.lips.T]
+        return np.stack(columns, 1).astype(np.float32)
+
+
+def encode_clip(encoder: Encoder, samples: F32) -> EncodedClip:
+    """Run the streaming stage over a whole sound, in WebRTC's 20 ms packets."""
+    state = encoder.init()
+    outputs: list[Expression] = []
+    for start in range(0, len(samples), 320):
+        more, state = encoder.step(state, AudioChunk(samples[start : start + 320], start))
+        outputs += more
+    outputs += encoder.flush(state)
+    lips = [(e.lips.opening, e.lips.width, e.lips.protrusion) for e in outputs]
+    time_s = np.array([e.sample for e in outputs]) / SAMPLE_RATE_HZ
+    return EncodedClip(time_s, np.array(lips, np.float32))

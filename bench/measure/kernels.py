@@ -1,0 +1,107 @@
+"""Compiled kernels against their NumPy twins, in one run.
+
+python -m lipstream.bench.measure.kernels prints one JSON object: median CPU milliseconds of each
+kernel at the sizes the engine uses, one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lipstream.kernels import native
+from lipstream.kernels.reference import all as reference
+
+SIDE_PX = 512
+STATES, SLOTS = 15_000, 20
+MOUTH_PX = (160, 200)
+
+
+def kernel_timings(rounds: int = 15) -> dict[str, dict[str, float]]:
+    """{kernel: {compiled_ms, numpy_ms, ratio}}: median CPU time over alternating rounds."""
+    random = np.random.default_rng(0)
+    rgb = random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    other = random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+    i420 = random.integers(16, 236, (SIDE_PX * 3 // 2, SIDE_PX), dtype=np.uint8)
+    alpha = random.integers(0, 256, (SIDE_PX, SIDE_PX), dtype=np.uint8)
+    alpha_f32 = (alpha / 255).astype(np.float32)
+    gain, bias = np.array([1.1, 1.0, 0.9], np.float32), np.array([3, 0, -3], np.float32)
+    score, emission = random.random((2, STATES), dtype=np.float32)
+    predecessors = random.integers(0, STATES, (STATES, SLOTS), dtype=np.int32)
+    cost = random.random((STATES, SLOTS), dtype=np.float32)
+    features = random.random((20, STATES), dtype=np.float32)
+    wanted = random.random(20, dtype=np.float32)
+    source_xy, target_xy, triangles = _grid_mesh(random)
+
+    def mesh(module: Any) -> None:
+        module.warp_mesh(rgb, source_xy, target_xy, triangles, MOUTH_PX, (0, 0))
+
+    pairs: dict[str, Callable[[Any], object]] = {
+        "i420_to_rgb 512x512": lambda m: m.i420_region_to_rgb(i420, 0, 0, SIDE_PX, SIDE_PX),
+        "rgb_to_i420 512x512": lambda m: m.rgb_region_into_i420(rgb, i420, 0, 0, None),
+        "rgb_to_i420 masked 512x512": lambda m: m.rgb_region_into_i420(rgb, i420, 0, 0, alpha),
+        "min_plus 15000x20": lambda m: m.min_plus(score, predecessors, cost, emission),
+        "feature_distance 15000x20": lambda m: m.feature_distance(features, wanted, emission),
+        "warp_mesh 800 triangles 200x160": mesh,
+    }
+    timings = {
+        name: _alternate(lambda r=run: r(native), lambda r=run: r(all), rounds)  # type: ignore[misc]
+        for name, run in pairs.items()
+    }
+    timings["blend u8 512x512"] = _alternate(
+        lambda: native.blend(rgb, other, alpha, None),
+        lambda: reference.blend(rgb, other, alpha),
+        rounds,
+    )
+    timings["blend_matched f32 512x512"] = _alternate(
+        lambda: native.blend(rgb, other, alpha_f32, (gain, bias)),
+        lambda: reference.blend_matched(rgb, other, alpha_f32, gain, bias),
+        rounds,
+    )
+    return timings
+
+
+def _grid_mesh(random: np.random.Generator) -> tuple[Any, Any, Any]:
+    """800 triangles over the mouth region, moved by up to 2 px: f32 [V, 2] twice, i32 [T, 3]."""
+    h, w = MOUTH_PX
+    x, y = np.meshgrid(np.linspace(0, w, 21), np.linspace(0, h, 21))
+    source = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    target = source + random.uniform(-2, 2, source.shape).astype(np.float32)
+    corner = (np.arange(20)[:, None] * 21 + np.arange(20)).ravel()
+    upper = np.stack([corner, corner + 1, corner + 21], axis=1)
+    lower = np.stack([corner + 1, corner + 22, corner + 21], axis=1)
+    return source, target, np.concatenate([upper, lower]).astype(np.int32)
+
+
+def _alternate(
+    first: Callable[[], object], second: Callable[[], object], rounds: int
+) -> dict[str, float]:
+    """Rounds of 8 and 2 runs; the first of each warms up, as the twins give memory back."""
+    spent: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for times, run, runs in zip(spent, (first, second), (8, 2), strict=True):
+            run()
+            for _ in range(runs):
+                begin = time.thread_time()  # what other work on the machine cannot disturb
+                run()
+                times.append((time.thread_time() - begin) * 1000)
+    fast, slow = (float(np.median(times)) for times in spent)
+    return {"compiled_ms": fast, "numpy_ms": slow, "ratio": slow / fast}
+
+
+def kernels_text(report: dict[str, Any]) -> str:
+    """For people."""
+    return "\n".join(
+        f"{name:<32} {row['compiled_ms']:8.3f} ms  {row['ratio']:6.1f}x NumPy"
+        for name, row in report["kernels"].items()
+    )
+
+
+if __name__ == "__main__":
+    json.dump(kernel_timings(), sys.stdout, indent=1)
+    sys.stdout.write("\n")

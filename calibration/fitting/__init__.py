@@ -1,0 +1,1 @@
+"""Geometry, pose and expression from landmarks."""

@@ -1,0 +1,1 @@
+"""Mouth sources and jumps of the footage."""

@@ -1,0 +1,1 @@
+"""Footage, photos and sound as files hold them."""

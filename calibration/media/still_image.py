@@ -1,0 +1,89 @@
+"""Photos, upright and in sRGB."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from lipstream.calibration.media.color import MAX_SIDE_PX
+from lipstream.engine.errors import MediaError
+from lipstream.engine.types import U8
+
+_KINDS: Final = ("JPEG", "PNG", "WEBP")
+_MAX_PIXELS: Final = 120_000_000  # larger is a decompression bomb, or no portrait
+_BACKDROP: Final = (128, 128, 128)  # behind transparency: neither black nor white fringes
+
+
+def is_photo(path: str | Path) -> bool:
+    """Whether the file's own first bytes say that it is a JPEG, PNG or WebP still picture."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return not (head[12:16] == b"VP8X" and head[20] & 2)  # the animation flag
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+
+
+def read_photo(path: str | Path) -> U8:
+    """Photo as u8 [h, w, 3] RGB with even sides, at most 1920 on the long one.
+
+    The EXIF orientation is followed, a colour profile is converted to sRGB, transparency lies on
+    mid grey.
+
+    Raises:
+        MediaError: not a photo, damaged, or too small or too large.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path, formats=_KINDS) as opened:
+            if opened.width * opened.height > _MAX_PIXELS:
+                raise MediaError(
+                    f"{path}: is {opened.width}x{opened.height}; expected at most 120 megapixels"
+                )
+            opened.load()
+            image = ImageOps.exif_transpose(_in_rgb(opened))
+    except FileNotFoundError:
+        raise MediaError(f"{path}: there is no such file") from None
+    except UnidentifiedImageError:
+        raise MediaError(f"{path}: is not a JPEG, PNG or WebP photo") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{path}: the photo is damaged or cut short ({error})") from None
+    if max(image.size) > MAX_SIDE_PX:
+        image = ImageOps.contain(image, (MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)
+    if min(image.size) < 64:
+        raise MediaError(f"{path}: is {image.width}x{image.height}; expected 64 pixels or more")
+    pixels = np.asarray(image, np.uint8)
+    return np.ascontiguousarray(pixels[: image.height // 2 * 2, : image.width // 2 * 2])
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    exif = image.getexif()
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I"):  # 16-bit grey; convert() would clip it at 255
+        grey = np.asarray(image, np.float64) / 257.0
+        image = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
+        profile = None
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        with_alpha = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, _BACKDROP)
+        flat.paste(with_alpha, mask=with_alpha.getchannel("A"))
+        image = flat
+    if profile and image.mode in ("RGB", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            image = converted or image
+        except ImageCms.PyCMSError:
+            pass  # a broken profile is common; viewers ignore it too
+    image = image.convert("RGB")
+    image.info["exif"] = exif.tobytes() if exif else b""
+    image.getexif().update(exif)
+    return image

@@ -1,0 +1,117 @@
+"""What calibration says about a target: figures for machines, a report for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lipstream.calibration.fitting.factorise import openings
+from lipstream.calibration.report import page
+from lipstream.calibration.tracking.rejection import Rejection
+from lipstream.engine.face.model import face_model
+from lipstream.engine.target.bundle import sha256_of
+from lipstream.engine.target.frames import FrameReader
+from lipstream.engine.target.track import Track
+from lipstream.engine.types import F32, I32, U8
+from lipstream.kernels.color import i420_to_rgb
+
+_CHEEKS = (50, 280, 205, 425)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything there is to say once a target is built."""
+
+    name: str  # of the bundle
+    path: Path  # of the footage
+    kind: str
+    fps: Fraction
+    track: Track
+    sources: I32  # i32 [S], track frames
+    notes: tuple[str, ...] = ()
+    rejected: Sequence[Rejection] = ()
+    av_offset_ms: int | None = None
+    av_offset_confidence: float = 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """The keys of `calibrate --json` that belong to the target."""
+        frames = len(self.track)
+        return {
+            "frames": frames,
+            "fps": float(self.fps),
+            "duration_s": round(float(frames / self.fps), 3),
+            "sources": len(self.sources),
+            "tracked_ratio": round(1 - len(self.rejected) / frames, 4),
+            "rejected": [{"frame": r.frame, "reason": r.reason} for r in self.rejected],
+            "av_offset_ms": self.av_offset_ms,
+            "av_offset_confidence": round(self.av_offset_confidence, 3),
+            "notes": list(self.notes),
+        }
+
+    def provenance(self, consent: str | None) -> dict[str, Any]:
+        """Where the footage came from and who agreed."""
+        source = {"file": self.path.name, "sha256": sha256_of(self.path)}
+        return {"provenance": {"source": source, "maker": "lipstream"}, "consent": consent}
+
+    def write_report(self, folder: Path, reader: FrameReader) -> None:
+        """report.html, with pictures from the bundle's own frames."""
+        track = self.track
+        free = track.pose.remove(track.landmarks)
+        unseen = np.zeros(len(track), bool)
+        unseen[[r.frame for r in self.rejected if r.reason == "no_face"]] = True
+        opening = np.where(unseen, np.nan, openings(track)).astype(np.float32)
+        width = np.linalg.norm(free[:, 291] - free[:, 61], axis=1)
+        width = np.where(unseen, np.nan, width).astype(np.float32)
+        angles = np.where(unseen[:, None], np.nan, track.pose.angles_deg()).astype(np.float32)
+        shown = page.choose_pictures(opening, width, angles, self.rejected)
+        bad = page.choose_rejected(self.rejected)
+        height = reader.shape[0] * 2 // 3
+        page.write_report(
+            folder,
+            page.ReportData(
+                name=self.name,
+                source=self.path.name,
+                is_photo=self.kind == "photo",
+                width=reader.shape[1],
+                height=height,
+                fps=self.fps,
+                opening=opening,
+                mouth_width=width,
+                pose=angles,
+                iod_px=float(np.median(track.pose.scale)),
+                source_frames=self.sources,
+                rejected=self.rejected,
+                pictures=_pictures(reader, track, shown, unseen),
+                rejected_pictures=_pictures(reader, track, bad, unseen),
+                triangles=face_model().triangles,
+                av_offset_ms=self.av_offset_ms,
+                av_offset_confidence=self.av_offset_confidence,
+                notes=self.notes,
+            ),
+        )
+
+
+def skin_colour(rgb: U8, landmarks: F32) -> F32:
+    """Median colour of the cheeks, f32 [3]."""
+    patches = []
+    for x, y in landmarks[list(_CHEEKS), :2]:
+        column, row = int(np.clip(x, 3, rgb.shape[1] - 4)), int(np.clip(y, 3, rgb.shape[0] - 4))
+        patches.append(rgb[row - 3 : row + 4, column - 3 : column + 4].reshape(-1, 3))
+    return np.median(np.concatenate(patches), axis=0).astype(np.float32)
+
+
+def _pictures(
+    reader: FrameReader, track: Track, frames: Sequence[int], unseen: Any
+) -> list[page.ReportPicture]:
+    decoder = reader.decoder()
+    return [
+        page.ReportPicture(
+            k, i420_to_rgb(decoder.read(k)), None if unseen[k] else track.landmarks[k]
+        )
+        for k in frames
+    ]

@@ -1,0 +1,146 @@
+"""What one picture shows of the lower face, in a few numbers, taken while it is at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.face.model import (
+    INNER_LOWER_LIP,
+    INNER_UPPER_LIP,
+    LEFT_EYE,
+    RIGHT_EYE,
+    face_model,
+)
+from lipstream.engine.types import F32, U8
+
+_ALIGNED_PX: Final = 96  # the lower face at one size, so that sharpness can be compared
+# Upright square over the lower face, in inter-ocular distances from the eyes' middle: from the
+# nose's root down past the chin.
+_HALF_WIDTH: Final = 0.85
+_TOP: Final = 0.55
+_MOUTH: Final = slice(_ALIGNED_PX // 5, _ALIGNED_PX * 4 // 5)
+_COARSE_PX: Final = 6
+_LIP_PX: Final = 5
+_SKIN_TOP: Final = 0.75  # below this (eyes' middle 0, chin about 1.9) skin is compared
+
+
+@dataclass(frozen=True, slots=True)
+class FaceMeasures:
+    """Of one face in one picture."""
+
+    sharpness: float  # fine over coarse detail around the mouth, in its softer direction
+    skin: U8  # u8 [P, 3], colours at `skin_points`
+
+
+@cache
+def skin_points() -> tuple[NDArray[np.int64], F32]:
+    """Where skin is compared: i64 [P, 3] vertices whose mean is the point, f32 [P, 2] mean place.
+
+    The middles of the mesh's triangles below the nose's tip, lips among them, the open mouth not:
+    they keep to the skin when the jaw drops.
+    """
+    model = face_model()
+    places = model.mean[model.triangles][:, :, :2].mean(axis=1)
+    inner = np.isin(model.triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(axis=1)
+    # The outermost triangles lie on the outline, half on hair, collar or background.
+    wide = np.abs(places[:, 0]) > 0.72
+    keep = (places[:, 1] > _SKIN_TOP) & ~inner & ~wide
+    return model.triangles[keep].astype(np.int64), places[keep].astype(np.float32)
+
+
+def frame_signature(rgb: U8) -> F32:
+    """f32 [16, 16, 3], 0 to 1: the picture at a glance, for finding cuts."""
+    import cv2
+
+    small = cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32) / np.float32(255.0)
+
+
+def measure_face(rgb: U8, landmarks: F32) -> FaceMeasures:
+    """Measure the lower face of u8 [h, w, 3] at f32 [478, 3] px."""
+    import cv2
+
+    matrix = _to_aligned(landmarks)
+    shrink = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    aligned = cv2.warpAffine(
+        _softened(rgb, landmarks, shrink),
+        matrix,
+        (_ALIGNED_PX, _ALIGNED_PX),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    inner = landmarks[list(INNER_UPPER_LIP + INNER_LOWER_LIP[::-1]), :2]
+    hole = np.zeros((_ALIGNED_PX, _ALIGNED_PX), np.uint8)
+    cv2.fillPoly(hole, [np.round(inner @ matrix[:, :2].T + matrix[:, 2]).astype(np.int32)], 1)
+    skin = cv2.dilate(hole, np.ones((_LIP_PX, _LIP_PX), np.uint8)) == 0
+    grey = cv2.cvtColor(aligned, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    sharpness = _sharpness(grey[_MOUTH, _MOUTH], skin[_MOUTH, _MOUTH])
+    vertices, _ = skin_points()
+    at = landmarks[vertices][:, :, :2].mean(axis=1) @ matrix[:, :2].T + matrix[:, 2]
+    smooth = cv2.blur(aligned, (5, 5))
+    column = np.clip(at[:, 0] + 0.5, 0, _ALIGNED_PX - 1).astype(np.int64)
+    row = np.clip(at[:, 1] + 0.5, 0, _ALIGNED_PX - 1).astype(np.int64)
+    return FaceMeasures(sharpness, np.ascontiguousarray(smooth[row, column], np.uint8))
+
+
+def _sharpness(grey: F32, skin: NDArray[np.bool_]) -> float:
+    """Fine over coarse detail of f32 [h, w] where `skin` bool [h, w], along the softer axis.
+
+    The ratio does not ask how much there is to see. Teeth are left out: they come and go with
+    speech, and are sharper than any lip. Each axis against its own median was tried: speech alone
+    then goes down to 0.63 of it, as far as a blur does.
+    """
+    ratios = []
+    for axis in (0, 1):
+        fine = np.diff(grey, axis=axis)[_both(skin, 1, axis)]
+        coarse = _apart(grey, _COARSE_PX, axis)[_both(skin, _COARSE_PX, axis)]
+        ratios.append(float(fine.std() * _COARSE_PX / (coarse.std() + 3.0)) if fine.size else 0.0)
+    return min(ratios)
+
+
+def _apart(grey: F32, step: int, axis: int) -> F32:
+    """Differences of values `step` apart."""
+    ahead = np.moveaxis(grey, axis, 0)
+    return np.moveaxis(ahead[step:] - ahead[:-step], 0, axis)
+
+
+def _both(skin: NDArray[np.bool_], step: int, axis: int) -> NDArray[np.bool_]:
+    ahead = np.moveaxis(skin, axis, 0)
+    return np.moveaxis(ahead[step:] & ahead[:-step], 0, axis)
+
+
+def _softened(rgb: U8, landmarks: F32, shrink: float) -> U8:
+    """The picture, averaged around the face where it will shrink, so that sampling is fair."""
+    import cv2
+
+    size = int(1 / max(shrink, 1e-3))
+    if size < 2:
+        return rgb
+    x0, y0 = np.maximum(landmarks[:, :2].min(axis=0) - 4 * size, 0).astype(int)
+    x1, y1 = (landmarks[:, :2].max(axis=0) + 4 * size).astype(int)
+    if x1 <= x0 or y1 <= y0:
+        return rgb
+    out = rgb.copy()
+    out[y0:y1, x0:x1] = cv2.blur(rgb[y0:y1, x0:x1], (size, size))
+    return out
+
+
+def _to_aligned(landmarks: F32) -> NDArray[np.float64]:
+    """f64 [2, 3] that takes picture px to the upright square of the lower face."""
+    left, right = landmarks[list(LEFT_EYE)].mean(axis=0), landmarks[list(RIGHT_EYE)].mean(axis=0)
+    middle = (left + right)[:2] / 2
+    # A turned head narrows the eyes' distance in the picture but not in space.
+    iod = max(float(np.linalg.norm(right - left)), 1e-3)
+    across = (right - left)[:2]
+    x_axis = across / max(float(np.linalg.norm(across)), 1e-6)
+    y_axis = np.array([-x_axis[1], x_axis[0]])
+    # A turned head also moves the mouth sideways against the eyes.
+    aside = float(np.dot(landmarks[2, :2] - middle, x_axis))
+    corner = middle + y_axis * (_TOP * iod) + x_axis * (aside - _HALF_WIDTH * iod)
+    turn = np.stack([x_axis, y_axis]) * (_ALIGNED_PX / (2 * _HALF_WIDTH * iod))
+    return np.concatenate([turn, -(turn @ corner)[:, None]], axis=1)

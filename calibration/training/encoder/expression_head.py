@@ -1,0 +1,356 @@
+"""Trains the expression head: phonetic state to lip motion, from real people and from phone times.
+
+Real clips say how lips move between sounds and how far; they are few, and their people differ in
+amplitude and in how the face rests, so each person is scaled to one amplitude and the constant
+part of a clip is left out of the loss, except for the opening. Synthetic speech says exactly when
+lips must meet, round and open (coarticulation.py), in every voice. Both are in every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lipstream.calibration.training.clips import TYPICAL_OPENING, TalkingClip, person_scale
+from lipstream.calibration.training.speech import augment
+from lipstream.calibration.training.speech.coarticulation import lip_track
+from lipstream.calibration.training.speech.corpus import Shard, normalise
+from lipstream.calibration.training.speech.phones import BILABIALS, OPEN_VOWELS
+from lipstream.engine.face.model import face_model
+from lipstream.engine.networks.encoder_torch import EncoderNet
+from lipstream.engine.speech.encoder import LOOK_AHEADS_MS
+from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP, Features, offline_log_mel
+from lipstream.engine.types import F32, STEP_SAMPLES, U8
+
+_VARIANTS: Final = 12  # damaged copies of each real clip
+_CROWDED: Final = 0.35  # of them, with others talking behind
+_CROP_STEPS: Final = 175
+_REAL_BATCH: Final = 24
+_SYNTHETIC_BATCH: Final = 16
+_WARM_UP_STEPS: Final = 8  # of a crop, not judged: the recurrent head starts from nothing
+_WIDTH_SWING: Final = 0.045  # standard deviation of mouth width in speech, inter-ocular
+_PROTRUSION_SWING: Final = 0.02
+_TRACK_PEAK: Final = 0.59  # 93rd percentile of coarticulated opening over synthetic speech
+EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, makes errors relative
+_HEAD_WEIGHT: Final = (0.6, 1.0, 1.2, 1.0, 1.0)  # by look-ahead; `live` is the default profile
+# Lips aim beyond touching, so that they still touch when the time is 20 ms off.
+_PRESSED: Final = 0.06
+_PARTED: Final = 0.4  # least opening of an open vowel; both over TYPICAL_OPENING
+_FAIRNESS: Final = 0.4
+_AVERAGING: Final = 0.99  # of the weights over steps
+_PARTS: Final = ("code", "head_gru", "head")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each thing to be right about counts."""
+
+    expression: float = 0.5  # vertex motion
+    correlation: float = 1.0  # of opening, width and protrusion, per clip
+    spread: float = 0.3  # amplitude: a mean-square loss alone mumbles
+    opening: float = 0.5
+    track: float = 1.0  # coarticulated motion of synthetic speech
+    closure: float = 4.0  # lips meet on p b m, and do not on open vowels
+    real_closure: float = 3.0
+    rest: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    logits: NDArray[np.float16]  # f16 [T, L, phones]
+    hidden: NDArray[np.float16]  # f16 [T, hidden]
+
+
+@dataclass(frozen=True, slots=True)
+class _RealSequence(_Sequence):
+    target: F32  # f32 [T, L, K]
+    known: NDArray[np.bool_]  # bool [T, L]
+
+
+@dataclass(frozen=True, slots=True)
+class _SpokenSequence(_Sequence):
+    lips: F32  # f32 [T, L, 3], coarticulated
+    phones: U8  # u8 [T, L]
+
+
+def features_of(audio: F32) -> F32:
+    """Normalised features of a whole clip, f32 [steps, BANDS * FRAMES_PER_STEP]."""
+    whole = len(audio) // STEP_SAMPLES * STEP_SAMPLES
+    log_mel = offline_log_mel(Features(), audio[:whole])
+    return normalise(log_mel[None])[0].astype(np.float32).reshape(-1, BANDS * FRAMES_PER_STEP)
+
+
+def listen(net: EncoderNet, features: F32) -> _Sequence:
+    """The phonetic state of one clip's features."""
+    with torch.no_grad():
+        logits, hidden = net.recognise(torch.from_numpy(features.astype(np.float32))[None])
+    return _Sequence(logits[0].half().numpy(), hidden[0].half().numpy())
+
+
+def real_sequences(
+    net: EncoderNet, clips: Sequence[TalkingClip], rng: np.random.Generator
+) -> dict[str, list[_RealSequence]]:
+    """Each clip plain and damaged in _VARIANTS ways, by person, through the frozen recogniser."""
+    scale = person_scale(clips)
+    people: dict[str, list[_RealSequence]] = {}
+    for clip in clips:
+        for variant in range(_VARIANTS + 1):
+            audio, speed = clip.audio, 1.0
+            if variant:
+                audio, speed = _damaged(clip.audio, _crowd(clip, clips, rng), rng)
+            heard = listen(net, features_of(audio))
+            target, known = _targets(clip, speed, len(heard.logits), scale[clip.speaker])
+            sequence = _RealSequence(heard.logits, heard.hidden, target, known)
+            people.setdefault(clip.speaker, []).append(sequence)
+    return people
+
+
+def _crowd(clip: TalkingClip, clips: Sequence[TalkingClip], rng: np.random.Generator) -> F32 | None:
+    """Two to five others talking, f32 [samples of the clip] at 16 kHz; now and then."""
+    others = [other.audio for other in clips if other.speaker != clip.speaker]
+    if not others or rng.random() > _CROWDED:
+        return None
+    voices = [others[int(rng.integers(len(others)))] for _ in range(int(rng.integers(2, 6)))]
+    length = len(clip.audio)
+    return np.sum(
+        [
+            np.roll(np.resize(v / (v.std() + 1e-6), length), int(rng.integers(length)))
+            for v in voices
+        ],
+        axis=0,
+        dtype=np.float32,
+    )
+
+
+def _damaged(audio: F32, crowd: F32 | None, rng: np.random.Generator) -> tuple[F32, float]:
+    speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.18))))
+    how = augment.Augmentation(room=0.4, noise=0.7, colour=0.8, telephone=0.1, clip=0.03)
+    damaged = augment.resample_and_colour(audio, 16_000 * speed, rng, how)
+    if crowd is not None:
+        crowd = np.resize(crowd, len(damaged))
+    damaged = augment.add_noise(damaged, crowd, rng, how)
+    return augment.over_the_line(damaged, rng, how), speed
+
+
+def output_times_s(steps: int) -> F32:
+    """The moment that each step's output of each look-ahead speaks of, f32 [steps, L]."""
+    ends = (np.arange(steps, dtype=np.float32)[:, None] + 1) * 0.02
+    times: F32 = (ends - np.array(LOOK_AHEADS_MS) / 1000).astype(np.float32)
+    return times
+
+
+def _targets(
+    clip: TalkingClip, speed: float, steps: int, scale: float
+) -> tuple[F32, NDArray[np.bool_]]:
+    heard_s = output_times_s(steps) * speed
+    seen_s = heard_s - clip.late_s
+    known = (seen_s >= clip.time_s[0]) & (seen_s <= clip.time_s[-1]) & (heard_s >= 0)
+    columns = [np.interp(seen_s, clip.time_s, column) for column in clip.expression.T]
+    target = (scale * np.stack(columns, -1)).astype(np.float32)
+    return target, known
+
+
+def spoken_sequences(net: EncoderNet, shards: Sequence[Shard]) -> list[_SpokenSequence]:
+    """Synthetic clips with the lip motion that their phones ask for."""
+    sequences = []
+    for shard in shards:
+        for features, phones in zip(shard.features, shard.phones, strict=True):
+            heard = listen(net, features.astype(np.float32))
+            times_s = output_times_s(len(heard.logits))
+            frames_s = (np.arange(len(phones)) + 0.5) * 0.01
+            track = lip_track(phones)
+            lips = np.stack([np.interp(times_s, frames_s, column) for column in track.T], -1)
+            index = np.clip((times_s * 100).astype(int), 0, len(phones) - 1)
+            sequences.append(
+                _SpokenSequence(heard.logits, heard.hidden, lips.astype(np.float32), phones[index])
+            )
+    return sequences
+
+
+class HeadTrainer:
+    """The losses and the batches of one training run."""
+
+    def __init__(
+        self,
+        net: EncoderNet,
+        people: dict[str, list[_RealSequence]],
+        spoken: list[_SpokenSequence],
+        weights: Weights,
+        seed: int,
+    ) -> None:
+        torch.manual_seed(seed)
+        self.net = net
+        self.weights = weights
+        self._rng = np.random.default_rng(seed)
+        self._people = [people[name] for name in sorted(people)]
+        # Much footage of one person is worth more, but far less than in proportion.
+        amount = np.array([sum(len(s.logits) for s in own) for own in self._people]) ** _FAIRNESS
+        self._share = amount / amount.sum() if len(amount) else amount
+        self._spoken = spoken
+        self._rows = torch.from_numpy(face_model().lip_rows())
+        self._opening_axis = self._rows[0] / self._rows[0].norm()
+        self._natural = torch.from_numpy(_natural_motion(people))
+        self._by_head = torch.tensor(_HEAD_WEIGHT)
+
+    def train(self, steps: int, rate: float, report: Callable[[str, float], None]) -> None:
+        """Train the head of the net in place; its weights end as their running average."""
+        parameters = [p for n, p in self.net.named_parameters() if n.split(".")[0] in _PARTS]
+        average = [p.detach().clone() for p in parameters]
+        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3)
+        self.net.train()
+        for step in range(steps):
+            share = step / steps
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * share))
+            loss = self.loss()
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            keep = min(_AVERAGING, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for kept, parameter in zip(average, parameters, strict=True):
+                    kept.lerp_(parameter, 1.0 - keep)
+            if step % 10 == 0:
+                report(f"learning lips, loss {float(loss.detach()):.2f}", share)
+        with torch.no_grad():
+            for kept, parameter in zip(average, parameters, strict=True):
+                parameter.copy_(kept)
+        self.net.eval()
+
+    def loss(self) -> Tensor:
+        """Loss of one batch of real and spoken crops."""
+        real = self._real_batch() if self._people else None
+        spoken = self._spoken_batch()
+        logits = spoken[0] if real is None else torch.cat([real[0], spoken[0]])
+        hidden = spoken[1] if real is None else torch.cat([real[1], spoken[1]])
+        expression = self.net.express(logits, hidden)
+        count = 0 if real is None else len(real[0])
+        loss = self._spoken_loss(expression[count:], spoken[2], spoken[3])
+        if real is not None:
+            loss = loss + self._real_loss(expression[:count], real[0], real[2], real[3])
+        return loss
+
+    def _real_loss(self, found: Tensor, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+        w = self.weights
+        residual = found - wanted
+        constant = _mean(residual, known[..., None])
+        along = (constant @ self._opening_axis)[..., None] * self._opening_axis
+        residual = residual - (constant - along)[:, None]
+        motion = _mean((residual**2).sum(-1), known) / EXPRESSION_POWER
+        loss = w.expression * (motion * self._by_head).mean()
+        lips, lips_wanted = found @ self._rows.T, wanted @ self._rows.T
+        for index, importance in enumerate((1.0, 0.4, 0.3)):
+            r, log_spread = _correlate(lips[..., index], lips_wanted[..., index], known)
+            agreement = w.correlation * (1.0 - r) + w.spread * log_spread**2
+            loss = loss + importance * (agreement * self._by_head).mean()
+        gap = lips[..., 0] / TYPICAL_OPENING
+        error = (gap.clamp(min=0) - lips_wanted[..., 0] / TYPICAL_OPENING) ** 2
+        loss = loss + w.opening * (_mean(error, known) * self._by_head).mean()
+        posterior = logits.softmax(-1)
+        closed = known * (posterior[..., list(BILABIALS)].sum(-1) > 0.8)
+        opened = known * (posterior[..., list(OPEN_VOWELS)].sum(-1) > 0.5)
+        meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
+        part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
+        return loss + w.real_closure * (meet + 2.0 * part)
+
+    def _spoken_loss(self, found: Tensor, wanted: Tensor, phones: Tensor) -> Tensor:
+        w = self.weights
+        known = torch.ones(phones.shape)
+        known[:, :_WARM_UP_STEPS] = 0.0
+        lips = found @ self._rows.T
+        gap = lips[..., 0] / TYPICAL_OPENING
+        opening = ((gap - wanted[..., 0] / _TRACK_PEAK) ** 2 * known * self._by_head).mean()
+        width = (lips[..., 1] / _WIDTH_SWING - 1.6 * wanted[..., 1]) ** 2
+        rounding = (lips[..., 2] / _PROTRUSION_SWING - 2.5 * (wanted[..., 2] - 0.15)) ** 2
+        shape = ((width + rounding) * known * self._by_head).mean()
+        strange = ((found - lips @ self._natural) ** 2).sum(-1) / EXPRESSION_POWER
+        natural = (strange * known).mean()
+        loss = w.track * (2.0 * opening + 0.15 * shape + 0.3 * natural)
+        closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.04)
+        opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.12)
+        meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
+        part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
+        silent = known * (phones == 0) * (wanted.abs().amax(-1) < 0.12)
+        rest = _mean_where((found**2).sum(-1), silent) / EXPRESSION_POWER
+        return loss + w.closure * (meet + 4.0 * part) + w.rest * rest
+
+    def _real_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows = []
+        for _ in range(_REAL_BATCH):
+            own = self._people[int(self._rng.choice(len(self._people), p=self._share))]
+            s = own[int(self._rng.integers(len(own)))]
+            rows.append(self._crop((s.logits, s.hidden, s.target, s.known)))
+        logits, hidden, target, known = (np.stack(column) for column in zip(*rows, strict=True))
+        known = known.astype(np.float32)
+        known[:, :_WARM_UP_STEPS] = 0.0
+        return (
+            torch.from_numpy(logits).float(),
+            torch.from_numpy(hidden).float(),
+            torch.from_numpy(target),
+            torch.from_numpy(known),
+        )
+
+    def _spoken_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows = []
+        for _ in range(_SYNTHETIC_BATCH):
+            s = self._spoken[int(self._rng.integers(len(self._spoken)))]
+            rows.append(self._crop((s.logits, s.hidden, s.lips, s.phones)))
+        logits, hidden, lips, phones = (np.stack(column) for column in zip(*rows, strict=True))
+        return (
+            torch.from_numpy(logits).float(),
+            torch.from_numpy(hidden).float(),
+            torch.from_numpy(lips),
+            torch.from_numpy(phones.astype(np.int64)),
+        )
+
+    def _crop(self, arrays: tuple[NDArray[np.generic], ...]) -> list[NDArray[np.generic]]:
+        length = len(arrays[0])
+        start = 0
+        if length > _CROP_STEPS and self._rng.random() < 0.7:
+            start = int(self._rng.integers(0, length - _CROP_STEPS + 1))
+        crops = []
+        for array in arrays:
+            piece = array[start : start + _CROP_STEPS]
+            short = _CROP_STEPS - len(piece)
+            crops.append(np.pad(piece, ((0, short), *((0, 0),) * (piece.ndim - 1))))
+        return crops
+
+
+def _natural_motion(people: dict[str, list[_RealSequence]]) -> F32:
+    """Ridge map from lips to the expression people make with them, f32 [3, K]."""
+    model = face_model()
+    rows = model.lip_rows()
+    if not people:
+        scaled = rows * model.spread**2
+        natural: F32 = (np.linalg.pinv(scaled @ rows.T) @ scaled).astype(np.float32)
+        return natural
+    motion = np.concatenate([s.target[:, 0][s.known[:, 0]] for own in people.values() for s in own])
+    lips = motion @ rows.T
+    penalty = 1e-4 * len(lips) * np.diag(lips.var(0))
+    fitted: F32 = np.linalg.solve(lips.T @ lips + penalty, lips.T @ motion).astype(np.float32)
+    return fitted
+
+
+def _mean(values: Tensor, known: Tensor) -> Tensor:
+    """Mean over time of [B, T, …] where known."""
+    return (values * known).sum(1) / known.sum(1).clamp(min=1.0)
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    return (values * chosen).sum() / (chosen.sum() + 1.0)
+
+
+def _correlate(a: Tensor, b: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Pearson's over time, and the log ratio of the standard deviations; both [B, L]."""
+    a = (a - _mean(a, known)[:, None]) * known
+    b = (b - _mean(b, known)[:, None]) * known
+    power_a, power_b = (a * a).sum(1), (b * b).sum(1)
+    r = (a * b).sum(1) / torch.sqrt(power_a * power_b + 1e-6)
+    return r, 0.5 * torch.log((power_a + 1e-4) / (power_b + 1e-4))

@@ -1,0 +1,1 @@
+"""Labelled speech: synthesis, recordings, damage."""

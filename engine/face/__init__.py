@@ -1,0 +1,1 @@
+"""The face model, its meshes and the retargeting of a wanted expression."""

@@ -1,0 +1,60 @@
+"""A network behind named tensors, and the files it is loaded from."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from lipstream.engine.types import F32
+
+FAST: Final = "fast"  # the precision that a backend is fastest in without a visible difference
+
+
+class Network(Protocol):
+    """A network that is loaded and ready. Safe to call from several threads."""
+
+    @property
+    def name(self) -> str:
+        """Backend, such as "openvino"."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """What it runs on, such as "CPU"."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What it computes in, such as "f32"."""
+        ...
+
+    def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
+        """Every input of the model by name to every output by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The two files of one model."""
+
+    onnx: Path
+    safetensors: Path
+
+    def metadata(self) -> dict[str, str]:
+        """The safetensors header's own words; reads a few kB and no weights."""
+        with self.safetensors.open("rb") as source:
+            (length,) = struct.unpack("<Q", source.read(8))
+            header = json.loads(source.read(length))
+        return dict(header.get("__metadata__", {}))
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """What each convolution's input was seen to span, by the name of its weights, for int8.
+
+        Empty where the model was exported without.
+        """
+        told = json.loads(self.metadata().get("ranges", "{}"))
+        return {name: (low, high) for name, (low, high) in told.items()}

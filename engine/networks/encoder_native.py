@@ -1,0 +1,57 @@
+"""The encoder's network in our own kernels: what `auto` runs on a CPU.
+
+A step of it is bound by fetching weights, and as halves, the form in which they ship, they are half
+as long: `kernels/gru.cpp`. `encoder_numpy` is its readable twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lipstream.engine.errors import BackendUnavailable, UsageError
+from lipstream.engine.networks.base import Model
+from lipstream.engine.networks.encoder_numpy import INPUTS, OUTPUTS
+from lipstream.engine.types import F32
+from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.gru import EncoderStep
+
+
+class EncoderNative:
+    """One step of the encoder, a batch row at a time."""
+
+    name = "native"
+    device = "CPU"
+    precision = "f32"
+
+    def __init__(self, step: EncoderStep) -> None:
+        self._step = step
+
+    def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
+        """features f32 [B, 128] and states h1, h2, h3 to expression, speech and next states."""
+        rows = zip(*(inputs[name] for name in INPUTS), strict=True)
+        done = [self._step(*row) for row in rows]
+        if len(done) == 1:
+            return {name: out[None] for name, out in zip(OUTPUTS, done[0], strict=True)}
+        return {
+            name: np.stack(column)
+            for name, column in zip(OUTPUTS, zip(*done, strict=True), strict=True)
+        }
+
+
+def load_network(model: Model) -> EncoderNative:
+    """The network with the weights that count.
+
+    Raises: BackendUnavailable without the compiled kernels, or when the weights are not halves.
+    """
+    from safetensors.numpy import load_file
+
+    if not use_native():
+        raise BackendUnavailable(
+            "backend 'native' needs the compiled kernels; see lipstream doctor"
+        )
+    try:
+        return EncoderNative(EncoderStep(load_file(str(model.safetensors))))
+    except UsageError as error:
+        raise BackendUnavailable(f"{model.safetensors.name}: {error}; use openvino") from error

@@ -1,0 +1,164 @@
+"""The graph of a target's footage: which frame may follow which, and what it costs.
+
+Costs are in one unit: 1 is the mean expression cost between two random frames of the track.
+Source: ours; jumps follow *Video Textures* (SIGGRAPH 2000).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.retrieval.viterbi import Transitions
+from lipstream.engine.types import F32, I32
+
+_INCOMING = 17  # jumps kept into each frame, the cheapest: with 3 neighbours, 20 ways in
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """What the matcher needs to know of a target's N frames."""
+
+    expression: F32  # f32 [N, K]
+    head_speed: F32  # f32 [N], inter-ocular distances per second
+    rejected: NDArray[np.bool_]  # bool [N], frames never to be shown
+    jumps: I32  # i32 [N, M], frames that may follow frame n beside its neighbours; -1 for none
+    jump_cost: F32  # f32 [N, M], 1 is plainly visible
+
+    def __post_init__(self) -> None:
+        """Check that the arrays belong together."""
+        n = len(self.expression)
+        sound = (
+            self.expression.ndim == 2
+            and n > 0
+            and self.head_speed.shape == (n,)
+            and self.rejected.shape == (n,)
+            and self.jumps.ndim == 2
+            and len(self.jumps) == n
+            and self.jump_cost.shape == self.jumps.shape
+        )
+        if not sound:
+            raise UsageError(
+                f"footage arrays are {self.expression.shape}, {self.head_speed.shape}, "
+                f"{self.rejected.shape}, {self.jumps.shape}, {self.jump_cost.shape}; "
+                "expected [N, K], [N], [N], [N, M], [N, M] with N > 0"
+            )
+        if self.rejected.all():
+            raise UsageError(f"all {n} frames are rejected; expected at least one to show")
+        shown = ~self.rejected
+        if not (
+            np.isfinite(self.expression[shown]).all() and np.isfinite(self.head_speed[shown]).all()
+        ):
+            raise UsageError(
+                "expression or head speed is not finite in a frame that is not rejected"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FootageCosts:
+    """Weights of the footage search, in units of a random frame's expression cost.
+
+    Tuned on the footage of three speakers (docs/kernels.md): mouths are repainted, so smooth play
+    counts far more than a matching mouth, and a head that trembles is worse than any mismatch.
+    """
+
+    expression: float = 0.1
+    silent_motion: float = 2.0  # per frame shown in silence, at `fast_head` speed
+    calm_frames: int = 12  # before and after, over which speed is averaged for the charge
+    fast_head: float = 0.8  # inter-ocular distances per second: the fastest tenth of speech
+    shortest_run_frames: int = 25  # usable frames in a row; shorter runs are not shown
+    settle_frames: int = 6  # of silence until the charge is full: the head comes to rest
+    backward: float = 0.02  # each frame played backward
+    turn: float = 4.0  # changing the direction of play
+    repeat: float = 5.0  # showing a frame again
+    unsteady: float = 2.0  # added to both at `fast_head` speed: a moving head cannot stop or turn
+    jump: float = 4.0  # times the jump's own cost
+    jump_at_all: float = 3.0
+    discount: float = 0.97  # per frame, of what the footage leads to after the lag: about 1.3 s
+
+    def __post_init__(self) -> None:
+        """Costs are costs."""
+        if min(getattr(self, name) for name in self.__slots__) < 0 or not self.fast_head > 0:
+            raise UsageError(f"{self}; expected costs of 0 or more and fast_head above 0")
+        if self.discount >= 1:
+            raise UsageError(f"discount is {self.discount}; expected less than 1")
+
+
+def checked_weights(weights: F32 | None, features: int) -> F32:
+    """Weights f32 [K] as given, or ones."""
+    if weights is None:
+        return np.ones(features, np.float32)
+    if weights.shape != (features,) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise UsageError(f"weights are {weights}; expected {features} numbers of 0 or more")
+    return weights
+
+
+def relative_speed(footage: Footage, costs: FootageCosts) -> F32:
+    """Head speed f32 [N] over `fast_head`, at most 1; 0 where it is not known."""
+    known = np.nan_to_num(footage.head_speed, nan=0, posinf=0)
+    relative: F32 = np.minimum(known / np.float32(costs.fast_head), 1).astype(np.float32)
+    return relative
+
+
+def playable(rejected: NDArray[np.bool_], shortest_run_frames: int) -> NDArray[np.bool_]:
+    """Frames bool [N] in runs long enough to play; the longest runs where all are short.
+
+    Between two rejected frames close together the footage could only tremble back and forth.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], rejected, [True]]).astype(np.int8)))
+    first, after = edges[::2], edges[1::2]
+    length = after - first
+    kept = length >= min(shortest_run_frames, int(length.max()))
+    allowed = np.zeros(len(rejected), bool)
+    for begin, end in zip(first[kept], after[kept], strict=True):
+        allowed[begin:end] = True
+    return allowed
+
+
+def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
+    """Graph over 2 N states: frame n played forward is state n, played backward state N + n.
+
+    The direction is part of the state because otherwise the cheapest way to stay in a place is to
+    tremble between two frames. A forward jump i -> j is good because j looks like i + 1; so j -> i
+    is as good when playing backward. Every frame can be left: it can be repeated and turned at.
+    """
+    n = len(footage.expression)
+    frames = np.arange(n, dtype=np.int32)
+    speed = relative_speed(footage, costs)
+    unsteady = (costs.unsteady * speed).astype(np.float32)
+    predecessors = np.repeat(np.arange(2 * n, dtype=np.int32)[:, None], 3 + _INCOMING, axis=1)
+    cost = np.full(predecessors.shape, np.inf, np.float32)
+    ahead, back = predecessors[:n], predecessors[n:]
+    ahead_cost, back_cost = cost[:n], cost[n:]
+    ahead[1:, 0], ahead_cost[1:, 0] = frames[:-1], 0
+    ahead[1:, 1], ahead_cost[1:, 1] = n + frames[:-1], costs.turn + unsteady[:-1]
+    back[:-1, 0], back_cost[:-1, 0] = n + frames[1:], costs.backward
+    back[:-1, 1], back_cost[:-1, 1] = frames[1:], costs.turn + unsteady[1:]
+    cost[:, 2] = costs.repeat + np.tile(unsteady, 2)
+
+    price = costs.jump_at_all + costs.jump * footage.jump_cost
+    origin = np.repeat(frames, footage.jumps.shape[1])
+    target, price = footage.jumps.ravel(), price.astype(np.float32).ravel()
+    usable = (target >= 0) & np.isfinite(price)
+    usable &= np.abs(target - origin) > 1  # those are no jumps: they would undercut a repeat
+    if usable.any():
+        if target.max() >= n:
+            raise UsageError(f"a jump leads to frame {target.max()}; the footage has {n}")
+        origin, target, price = origin[usable], target[usable], price[usable]
+        _add_jumps(ahead, ahead_cost, (origin, target, price))
+        _add_jumps(back, back_cost, (n + target, origin, price + np.float32(costs.backward)))
+    return Transitions(predecessors, cost)
+
+
+def _add_jumps(predecessors: I32, cost: F32, jumps: tuple[I32, I32, F32]) -> None:
+    """Write jumps (origin state, row, price) into the rows' free slots, the cheapest first."""
+    origin, target, price = jumps
+    order = np.lexsort((origin, price, target))
+    origin, target, price = origin[order], target[order], price[order]
+    rank = np.arange(len(target)) - np.searchsorted(target, target)  # among those into one row
+    kept = rank < _INCOMING
+    predecessors[target[kept], 3 + rank[kept]] = origin[kept]
+    cost[target[kept], 3 + rank[kept]] = price[kept]

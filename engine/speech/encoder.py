@@ -1,0 +1,203 @@
+"""Stage: audio to expression, every 20 ms, with a stated look-ahead.
+
+Step k consumes samples [320 k, 320 (k+1)) and emits the expression that belongs to sample
+320 (k+1) - lag. Audio of any length goes in; it is cut into whole steps inside, so the cutting
+outside changes no bit of the result. Reconstructed after *Everybody's Talkin'* (arXiv 2001.05201,
+§III-B), whose recurrent audio-to-expression network sees speaker-normalised sound; ours normalises
+causally and reads phones first (docs/models.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from lipstream.engine.errors import AssetError, UsageError
+from lipstream.engine.face.model import FaceModel, face_model
+from lipstream.engine.networks.base import Model, Network
+from lipstream.engine.networks.registry import select_backend
+from lipstream.engine.profiling import span
+from lipstream.engine.speech.features import Features, FeatureState
+from lipstream.engine.speech.gate import Gate, GateState
+from lipstream.engine.timebase import ms_to_samples
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, Expression, Lips
+
+LOOK_AHEADS_MS: Final = (0, 40, 80, 120, 200)
+PROFILE_LOOK_AHEAD_MS: Final = {"low": 40, "live": 80, "studio": 200}
+_AGREED: Final = (2,)  # indices: at 40 ms and beyond 80 the mean gained nothing
+_STEP_MS: Final = STEP_SAMPLES * 1000 // SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderState:
+    """Everything the encoder remembers; arrays in it are never written to again."""
+
+    pending: F32  # f32 [< STEP_SAMPLES], heard but not yet a whole step
+    next_sample: int  # the session's clock: first sample that has not been heard
+    steps: int  # steps done since the first sample
+    origin: int  # the session's clock at the first sample
+    features: FeatureState
+    hidden: tuple[F32, F32, F32]  # f32 [1, width] each
+    gate: GateState
+    shorter_head: tuple[F32, ...]  # f32 [K] each, what the next shorter look-ahead said last
+
+
+class Encoder:
+    """The streaming encoder: `AudioChunk` in, one `Expression` per 20 ms out.
+
+    Outputs are delayed by `lag_samples`; `flush` emits what the lag still holds, so that every
+    step of 20 ms that was begun has its expression. Immutable: sessions share one.
+
+    Raises: UsageError for a look-ahead that was not trained; BackendUnavailable.
+    """
+
+    def __init__(
+        self,
+        look_ahead_ms: int = PROFILE_LOOK_AHEAD_MS["live"],
+        backend: str = "auto",
+        model: Model | None = None,
+        face: FaceModel | None = None,
+    ) -> None:
+        if look_ahead_ms not in LOOK_AHEADS_MS:
+            raise UsageError(
+                f"got a look-ahead of {look_ahead_ms} ms, expected one of {LOOK_AHEADS_MS}"
+            )
+        model = shipped_model() if model is None else model
+        face = face_model() if face is None else face
+        metadata = model.metadata()
+        if int(metadata.get("coefficients", -1)) != face.size:
+            raise AssetError(
+                f"{model.safetensors.name} speaks of {metadata.get('coefficients')} expression "
+                f"coefficients and the face model of {face.size}; rebuild with "
+                "'lipstream train encoder'"
+            )
+        self.lag_samples = ms_to_samples(look_ahead_ms)
+        self.network: Network = select_backend(backend, model)
+        self._head = LOOK_AHEADS_MS.index(look_ahead_ms)
+        self._widths = tuple(int(width) for width in metadata["state_widths"].split(","))
+        self._features = Features()
+        self._gate = Gate(look_ahead_ms)
+        self._lip_rows = face.lip_rows()
+        self._rest_width = face.rest_width()
+
+    def init(self) -> EncoderState:
+        """State before the first sample."""
+        h1, h2, h3 = (np.zeros((1, width), np.float32) for width in self._widths)
+        return EncoderState(
+            pending=np.zeros(0, np.float32),
+            next_sample=0,
+            steps=0,
+            origin=0,
+            features=self._features.init(),
+            hidden=(h1, h2, h3),
+            gate=self._gate.init(),
+            shorter_head=(),
+        )
+
+    @span("encoder")
+    def step(self, state: EncoderState, item: AudioChunk) -> tuple[list[Expression], EncoderState]:
+        """Consume one chunk of any length.
+
+        Raises: UsageError for a chunk that does not follow the last one, or is not f32 mono.
+        """
+        samples = item.samples
+        if samples.ndim != 1 or samples.dtype != np.float32:
+            raise UsageError(
+                f"got audio of shape {samples.shape} and type {samples.dtype}, expected one "
+                "dimension of float32; mix to mono and convert first"
+            )
+        if not np.isfinite(samples).all():
+            raise UsageError("got audio with NaN or infinite samples; repair the source")
+        fresh = state.steps == 0 and len(state.pending) == 0
+        if not fresh and item.start_sample != state.next_sample:
+            raise UsageError(
+                f"got a chunk that starts at sample {item.start_sample}, expected "
+                f"{state.next_sample}; chunks must follow each other"
+            )
+        origin = item.start_sample if fresh else state.origin
+        heard = np.concatenate([state.pending, samples])
+        whole = len(heard) // STEP_SAMPLES
+        outputs: list[Expression] = []
+        core = (state.features, state.hidden, state.gate, state.shorter_head)
+        for index in range(whole):
+            piece = heard[index * STEP_SAMPLES : (index + 1) * STEP_SAMPLES]
+            end = (state.steps + index + 1) * STEP_SAMPLES
+            expression, core = self._advance(core, piece, origin + end - self.lag_samples)
+            if end >= self.lag_samples:
+                outputs.append(expression)
+        features, hidden, gate, shorter_head = core
+        return outputs, EncoderState(
+            pending=heard[whole * STEP_SAMPLES :],
+            next_sample=item.start_sample + len(samples),
+            steps=state.steps + whole,
+            origin=origin,
+            features=features,
+            hidden=hidden,
+            gate=gate,
+            shorter_head=shorter_head,
+        )
+
+    def flush(self, state: EncoderState) -> list[Expression]:
+        """Outputs for every moment up to the last sample; silence follows it."""
+        received = state.next_sample - state.origin
+        if received == 0:
+            return []
+        done = state.steps * STEP_SAMPLES
+        # Times are 320 (k+1) - lag; the last one wanted is the greatest below `received`.
+        last_end = -(-received // STEP_SAMPLES) * STEP_SAMPLES
+        last_end += self.lag_samples - (STEP_SAMPLES if last_end >= received else 0)
+        missing = max(0, last_end - done - len(state.pending))
+        silence = AudioChunk(np.zeros(missing, np.float32), state.next_sample)
+        outputs, _ = self.step(state, silence)
+        return outputs
+
+    def _advance(self, core: _Core, piece: F32, sample: int) -> tuple[Expression, _Core]:
+        features, hidden, gate, shorter_head = core
+        frames, features = self._features.step(features, piece)
+        h1, h2, h3 = hidden
+        result = self.network.run({"features": frames.reshape(1, -1), "h1": h1, "h2": h2, "h3": h3})
+        # The next shorter look-ahead speaks of a moment 40 to 80 ms later: lips part before the
+        # first sound, and the gate must let them.
+        speech = float(result["speech"][0, max(0, self._head - 1) : self._head + 1].max())
+        opening, gate = self._gate.step(gate, piece, speech)
+        output, shorter_head = self.average_heads(result["expression"][0], shorter_head)
+        coefficients = output * np.float32(opening)
+        gap, width, protrusion = (self._lip_rows @ coefficients).tolist()
+        lips = Lips(max(0.0, gap), self._rest_width + width, protrusion)
+        expression = Expression(coefficients, lips, opening > 0.0, sample, opening)
+        hidden = (result["h1_next"], result["h2_next"], result["h3_next"])
+        return expression, (features, hidden, gate, shorter_head)
+
+    def average_heads(
+        self, output: F32, shorter_head: tuple[F32, ...]
+    ) -> tuple[F32, tuple[F32, ...]]:
+        """Mean of what two look-aheads say about one moment; said f32 [look-aheads, K].
+
+        The next shorter one spoke of it some steps ago, so it costs no delay. The two err in
+        different places: lips meet on more of the sounds that they must meet on.
+        """
+        own = output[self._head]
+        if self._head not in _AGREED:
+            return own, ()
+        gap_ms = LOOK_AHEADS_MS[self._head] - LOOK_AHEADS_MS[self._head - 1]
+        if len(shorter_head) * _STEP_MS == gap_ms:
+            own = np.float32(0.5) * (own + shorter_head[0])
+            shorter_head = shorter_head[1:]
+        return own, (*shorter_head, output[self._head - 1])
+
+
+_Core = tuple[FeatureState, tuple[F32, F32, F32], GateState, tuple[F32, ...]]
+
+
+def shipped_model() -> Model:
+    """The weights inside the package."""
+    folder = Path(str(files("lipstream.engine.weights")))
+    model = Model(folder / "encoder.onnx", folder / "encoder.safetensors")
+    for path in (model.onnx, model.safetensors):
+        if not path.is_file():
+            raise AssetError(f"{path.name} is missing from the package; reinstall lipstream")
+    return model

@@ -1,0 +1,1 @@
+"""The calibrated person: track, style, mouth sources and appearance."""

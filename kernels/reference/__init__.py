@@ -1,0 +1,1 @@
+"""The NumPy twins: the truth that compiled kernels are held to."""

@@ -1,0 +1,1 @@
+"""Sound cards, windows and virtual cameras."""

@@ -1,0 +1,300 @@
+"""Microphone and loudspeaker through PortAudio, kept open while devices come and go."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import av
+import numpy as np
+
+from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ
+from lipstream.streaming.devices.playback import Playback
+from lipstream.streaming.session.runner import SessionRunner
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_S: Final = 0.01
+_SILENT_S: Final = 2.0  # a microphone that brings nothing for so long is gone
+_RETRY_S: Final = 1.0
+_RATES_HZ: Final = (48_000, 44_100, 16_000, 96_000, 32_000)  # what is tried after the device's own
+_PAINTED_S: Final = 0.01  # how long after its release a frame's sound may come and still be heard
+
+
+class SoundError(LipstreamError):
+    """The machine's sound cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A microphone or a loudspeaker, as PortAudio knows it."""
+
+    index: int
+    name: str
+    api: str
+    inputs: int
+    outputs: int
+    rate_hz: float
+    default_input: bool
+    default_output: bool
+
+
+def devices() -> list[Device]:
+    """What is plugged in now.
+
+    Raises: SoundError without PortAudio.
+    """
+    sounddevice = _portaudio()
+    apis = sounddevice.query_hostapis()
+    listed, made = sounddevice.query_devices(), []
+    chosen_in, chosen_out = sounddevice.default.device
+    for index, found in enumerate(listed):
+        made.append(
+            Device(
+                index, found["name"], apis[found["hostapi"]]["name"],
+                found["max_input_channels"], found["max_output_channels"],
+                found["default_samplerate"], index == chosen_in, index == chosen_out,
+            )
+        )  # fmt: skip
+    return made
+
+
+def choose(listed: list[Device], wanted: str, speaks: bool) -> Device:
+    """The device of this number, of this name, or with this in its name; `default` for its own.
+
+    Args:
+        listed: from `devices`.
+        wanted: by the user.
+        speaks: a loudspeaker, not a microphone.
+
+    Raises: UsageError when none or several fit; the message lists them.
+    """
+    kind = "output" if speaks else "input"
+    able = [d for d in listed if (d.outputs if speaks else d.inputs)]
+    if wanted == "default":
+        fits = [d for d in able if (d.default_output if speaks else d.default_input)] or able[:1]
+    elif wanted.isdecimal():
+        fits = [d for d in able if d.index == int(wanted)]
+    else:
+        fits = [d for d in able if d.name.lower() == wanted.lower()]
+        fits = fits or [d for d in able if wanted.lower() in d.name.lower()]
+    if len(fits) == 1:
+        return fits[0]
+    names = ", ".join(f"{d.index} {d.name!r}" for d in (fits or able)) or "none at all"
+    word = "several fit" if fits else "no such"
+    raise UsageError(f"{kind} device {wanted!r}: {word}; there are: {names}")
+
+
+class SoundCard:
+    """Brings a runner its voice, and a `Playback` its listener.
+
+    One thread feeds the runner and watches both streams. When one of them stops, both are closed,
+    PortAudio is started anew (it knows only devices that were there when it started), and the
+    devices are opened again as soon as they are back; meanwhile the target idles.
+    """
+
+    def __init__(
+        self,
+        runner: SessionRunner,
+        microphone: str = "default",
+        loudspeaker: str | None = None,
+        tell: Callable[[str], None] = logger.warning,
+    ) -> None:
+        """Open.
+
+        Args:
+            microphone: see `choose`.
+            loudspeaker: see `choose`; None for no sound.
+            tell: hears when devices go and come back.
+
+        Raises: UsageError, SoundError: they are not there or cannot be opened.
+        """
+        self.muted = False
+        self.lost = 0  # times
+        self.playback: Playback | None = None
+        self._runner = runner
+        self._wanted = (microphone, loudspeaker)
+        self._tell = tell
+        self._packets: queue.SimpleQueue[tuple[F32, bool] | None] = queue.SimpleQueue()
+        self._source_sample = 0
+        self._heard_s = 0.0
+        self._streams: list[Any] = []
+        self._closing = threading.Event()
+        self.names: dict[str, str] = {}
+        self._open()
+        self._thread = threading.Thread(target=self._run, name="lipstream-sound", daemon=True)
+        self._thread.start()
+
+    @property
+    def hold_s(self) -> float:
+        """How much later than a frame's release its sound is heard; show the frame then."""
+        return self.playback.hold_s if self.playback is not None else 0.0
+
+    def close(self) -> None:
+        """Give the devices back."""
+        self._closing.set()
+        self._packets.put(None)
+        self._thread.join(5)
+        self._close_streams()
+
+    def _open(self) -> None:
+        sounddevice = _portaudio()
+        listed = devices()
+        microphone, loudspeaker = self._wanted
+        try:
+            if loudspeaker is not None:
+                self._open_output(sounddevice, choose(listed, loudspeaker, True))
+            self._open_input(sounddevice, choose(listed, microphone, False))
+        except sounddevice.PortAudioError as error:
+            self._close_streams()
+            raise SoundError(f"{self.names}: {error}") from error
+        except BaseException:
+            self._close_streams()
+            raise
+
+    def _open_input(self, sounddevice: Any, device: Device) -> None:
+        self.names["input"] = device.name
+        rate_hz = _rate(sounddevice.check_input_settings, device)
+        self._resampler = av.AudioResampler("fltp", "mono", SAMPLE_RATE_HZ)
+        self._rate_hz = rate_hz
+
+        def take(data: F32, frames: int, times: Any, status: Any) -> None:
+            self._packets.put((data[:, 0].copy(), bool(status.input_overflow)))
+
+        self._start(
+            sounddevice.InputStream(
+                rate_hz, round(rate_hz * _BLOCK_S), device.index, 1, "float32", "low",
+                callback=take,
+            )
+        )  # fmt: skip
+        self._heard_s = time.monotonic()
+
+    def _open_output(self, sounddevice: Any, device: Device) -> None:
+        self.names["output"] = device.name
+        rate_hz = _rate(sounddevice.check_output_settings, device)
+        channels = min(2, device.outputs)
+        times_agree_s = _Earliest()
+
+        def give(data: F32, frames: int, times: Any, status: Any) -> None:
+            now_s = time.monotonic()
+            ahead_s = times.outputBufferDacTime - times.currentTime
+            if times.currentTime > 0 and 0 < ahead_s < 2:
+                # The stream's clock against ours: this thread may have waited since it was read.
+                heard_s = times.outputBufferDacTime + times_agree_s(now_s - times.currentTime)
+            else:
+                heard_s = now_s + stream.latency
+            assert self.playback is not None
+            data[:] = self.playback.fill(frames, heard_s)[:, None]
+
+        stream = sounddevice.OutputStream(
+            rate_hz, round(rate_hz * _BLOCK_S), device.index, channels, "float32", 0.04,
+            callback=give,
+        )  # fmt: skip
+        hold_s = stream.latency + _BLOCK_S + _PAINTED_S
+        self.playback = Playback(self._runner, rate_hz, hold_s)
+        self._start(stream)
+
+    def _start(self, stream: Any) -> None:
+        self._streams.append(stream)
+        stream.start()
+
+    def _close_streams(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            try:
+                stream.abort()
+                stream.close()
+            except Exception as error:  # a device that is gone cannot be closed in good order
+                logger.info("closing a stream: %s", error)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            if not self._streams:
+                self._reopen()
+                continue
+            try:
+                packet = self._packets.get(timeout=0.25)
+            except queue.Empty:
+                packet = None
+            if packet is not None:
+                self._hear(*packet)
+            silent = time.monotonic() - self._heard_s > _SILENT_S
+            if silent or not all(stream.active for stream in self._streams):
+                self.lost += 1
+                self._tell(f"sound lost ({', '.join(self.names.values())}); waiting for it")
+                self._close_streams()
+
+    def _hear(self, samples: F32, overflown: bool) -> None:
+        now_s = time.monotonic()
+        if overflown or now_s - self._heard_s > _SILENT_S:
+            # Nobody says how much is missing: as much as has passed without sound.
+            missing_s = now_s - self._heard_s - samples.size / self._rate_hz
+            self._source_sample += max(0, round(missing_s * SAMPLE_RATE_HZ))
+        self._heard_s = now_s
+        if self.muted:
+            samples = np.zeros_like(samples)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = round(self._rate_hz)
+        for out in self._resampler.resample(frame):
+            heard = out.to_ndarray()[0]
+            self._runner.push_audio(heard, self._source_sample)
+            self._source_sample += heard.size
+
+    def _reopen(self) -> None:
+        sounddevice = _portaudio()
+        if self._closing.wait(_RETRY_S):
+            return
+        heard_s = self._heard_s
+        try:
+            # Both have no public name; there is no other way to see a device that came later.
+            sounddevice._terminate()
+            sounddevice._initialize()
+            self._open()
+        except (LipstreamError, sounddevice.PortAudioError) as error:
+            logger.info("still no sound: %s", error)
+            self._heard_s = heard_s
+            return
+        self._source_sample += round((self._heard_s - heard_s) * SAMPLE_RATE_HZ)
+        self._tell(f"sound is back ({', '.join(self.names.values())})")
+
+
+class _Earliest:
+    """The least of the last two hundred values or so, and of no older ones."""
+
+    def __init__(self) -> None:
+        self._least = [float("inf"), float("inf")]
+        self._count = 0
+
+    def __call__(self, value: float) -> float:
+        self._count += 1
+        if self._count % 100 == 0:
+            self._least = [self._least[1], float("inf")]
+        self._least[1] = min(self._least[1], value)
+        return min(self._least)
+
+
+def _rate(check: Callable[..., None], device: Device) -> float:
+    """The rate to open a device at: its own, or the first that it takes."""
+    wrong: Exception | None = None
+    for rate_hz in (device.rate_hz, *_RATES_HZ):
+        try:
+            check(device=device.index, channels=1, dtype="float32", samplerate=rate_hz)
+        except Exception as error:
+            wrong = error
+        else:
+            return float(rate_hz)
+    raise SoundError(f"device {device.name!r} takes no rate that we have: {wrong}")
+
+
+def _portaudio() -> Any:
+    try:
+        import sounddevice
+    except OSError as error:
+        raise SoundError(f"{error}: on Debian, apt-get install libportaudio2") from error
+    return sounddevice

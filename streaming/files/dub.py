@@ -1,0 +1,288 @@
+"""A sound file and a target make a video: the live engine, fed as fast as it can go."""
+
+from __future__ import annotations
+
+import queue
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import av
+import numpy as np
+
+from lipstream.engine.errors import MediaError
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, VideoFrame
+from lipstream.streaming.files.audio_file import AudioFile
+from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
+from lipstream.streaming.files.partial_file import PartialFile
+
+# Frames and blocks of sound between engine and encoder: a stretch of both, and some. A full queue
+# blocks the engine and drops nothing; 1080x1920 frames take 3 MB each.
+_QUEUE_ITEMS: Final = 40
+# The engine draws one frame while it mends another, of those that one push completes. Longer
+# stretches gain next to nothing, and all their frames are in memory at once.
+_STRETCH_SAMPLES: Final = SAMPLE_RATE_HZ // 2
+
+Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
+
+
+class SpeakingSession(Protocol):
+    """The part of `Session` that a dub needs."""
+
+    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
+        """Frames that this sound completes."""
+        ...
+
+    def flush(self) -> list[VideoFrame]:
+        """Frames still owed."""
+        ...
+
+
+class SpeakingEngine(Protocol):
+    """The part of `Engine` that a dub needs."""
+
+    @property
+    def delay_ms(self) -> float:
+        """Stated delay between sound in and picture out."""
+        ...
+
+    def session(self) -> SpeakingSession:
+        """A fresh session."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DubOptions:
+    """How to dub; the engine checks the names."""
+
+    profile: str = "live"
+    backend: str = "auto"
+    background: str = "matched"
+    renderer: str = "auto"
+    progress: Progress | None = None
+    crop_resolution: int = 256  # of the renderer, see `engine.rendering.refiner.CROP_RESOLUTIONS`
+
+
+def dub(
+    target_path: str | Path,
+    audio_path: str | Path,
+    out_path: str | Path,
+    options: DubOptions | None = None,
+) -> dict[str, Any]:
+    """Write `out_path` (MP4), in which the target says what `audio_path` says.
+
+    Returns:
+        frames, fps, duration_s, seconds, realtime_factor, backend, profile, background, renderer,
+        renderer_precision, delay_ms, av_offset_ms, peak_rss_mib, output. `seconds` counts
+        everything, loading included.
+
+    Raises:
+        LipstreamError: input that cannot be read, output that cannot be written.
+    """
+    from lipstream.engine.pipeline import Engine
+    from lipstream.engine.target.bundle import load_target
+
+    options = options or DubOptions()
+    began_s = time.monotonic()
+    # The cheap refusals first: sound and output are known to be good before the target loads.
+    with AudioFile(audio_path) as sound, PartialFile(out_path) as part:
+        engine = Engine(
+            load_target(target_path),
+            profile=options.profile,
+            backend=options.backend,
+            background=options.background,
+            renderer=options.renderer,
+            crop_resolution=options.crop_resolution,
+        )
+        written = write_dub(engine, sound, part, options.progress)
+    seconds = time.monotonic() - began_s
+    return written | {
+        "output": str(out_path),
+        "seconds": round(seconds, 3),
+        "realtime_factor": round(written["duration_s"] / seconds, 2),
+        "backend": engine.backend,
+        "profile": options.profile,
+        "background": options.background,
+        "renderer": "none" if engine.renderer is None else "network",
+        "renderer_precision": None
+        if engine.renderer is None
+        else engine.renderer.network.precision,
+        "delay_ms": engine.delay_ms,
+        "peak_rss_mib": round(peak_rss_mib()),
+    }
+
+
+def write_dub(
+    engine: SpeakingEngine, sound: AudioFile, part: PartialFile, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run one session over `sound` and encode what it shows, beside it in a second thread.
+
+    Returns:
+        frames, fps, duration_s, av_offset_ms.
+
+    Raises:
+        MediaError: the sound breaks off, or the output cannot be written.
+    """
+    session = engine.session()
+    done_samples = 0
+    total_s = sound.duration_s
+    with _Encoder(part, sound.channels) as encoder:
+        stretches = _Stretches()
+        for block in sound.blocks():
+            encoder.put(block.output)
+            for chunk in stretches.add(block.speech):
+                for frame in session.push(chunk):
+                    encoder.put(frame)
+                done_samples += chunk.samples.size
+                if progress is not None and total_s:
+                    progress("dubbing", done_samples / SAMPLE_RATE_HZ / total_s)
+        for chunk in stretches.rest():
+            for frame in session.push(chunk):
+                encoder.put(frame)
+        for frame in session.flush():
+            encoder.put(frame)
+        encoder.finish()
+    picture = encoder.picture
+    return {
+        "frames": encoder.frames,
+        "fps": float(picture.fps),
+        "duration_s": round(float(encoder.frames / picture.fps), 3),
+        "av_offset_ms": av_offset_ms(part.path),
+    }
+
+
+class _Stretches:
+    """Collects blocks of any length into stretches of several frames each."""
+
+    def __init__(self) -> None:
+        self._kept: list[F32] = []  # f32 [samples] each, together shorter than a stretch
+        self._start_sample = 0
+
+    def add(self, samples: F32) -> Iterator[AudioChunk]:
+        self._kept.append(samples)
+        if sum(kept.size for kept in self._kept) >= _STRETCH_SAMPLES:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[AudioChunk]:
+        samples = np.concatenate([*self._kept, np.zeros(0, np.float32)])
+        self._kept = []
+        if samples.size:
+            yield AudioChunk(samples, self._start_sample)
+            self._start_sample += samples.size
+
+
+class _Encoder:
+    """Owns the writer in its own thread; x264 and AAC run outside the interpreter lock."""
+
+    def __init__(self, part: PartialFile, channels: int) -> None:
+        self._part = part
+        self._channels = channels
+        self._items: queue.Queue[VideoFrame | F32 | None] = queue.Queue(_QUEUE_ITEMS)
+        self._error: BaseException | None = None
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
+        self._picture: PictureFormat | None = None
+        self.frames = 0
+
+    @property
+    def picture(self) -> PictureFormat:
+        """Of the frames written; known after the first."""
+        if self._picture is None:
+            raise MediaError("the sound is shorter than one frame; expected at least 40 ms of it")
+        return self._picture
+
+    def put(self, item: VideoFrame | F32 | None) -> None:
+        """Hand over a frame or a stretch of sound; waits while the encoder is behind."""
+        while True:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._items.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def finish(self) -> None:
+        """Wait until all is written and the file has its name."""
+        self.put(None)
+        while self._thread.is_alive():  # in short waits, so that Ctrl-C is heard
+            self._thread.join(0.1)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+
+    def _write(self) -> None:
+        # The size is known with the first frame: the sound before it waits.
+        early: list[F32] = []
+        first = self._next()
+        while isinstance(first, np.ndarray):
+            early.append(first)
+            first = self._next()
+        if first is None:
+            if not self._abandoned.is_set():
+                raise MediaError("no frame came of this sound; expected at least 40 ms of it")
+            return
+        self._picture = PictureFormat(first.width, first.height, Fraction(first.fps))
+        with Mp4Writer(self._part, self._picture, self._channels) as writer:
+            for samples in early:
+                writer.write_sound(samples)
+            item: VideoFrame | F32 | None = first
+            while item is not None:
+                if isinstance(item, VideoFrame):
+                    writer.write_frame(item)
+                    self.frames += 1
+                else:
+                    writer.write_sound(item)
+                item = self._next()
+            if not self._abandoned.is_set():
+                writer.finish()
+
+    def _next(self) -> VideoFrame | F32 | None:
+        while not self._abandoned.is_set():
+            try:
+                return self._items.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        return None
+
+    def __enter__(self) -> _Encoder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._abandoned.set()
+        self._thread.join()
+
+
+def av_offset_ms(path: Path) -> float:
+    """How late the sound of a file begins against its picture, read back from the file."""
+    with av.open(str(path)) as container:
+        picture = next(container.decode(container.streams.video[0]))
+        container.seek(0)
+        sound = next(container.decode(container.streams.audio[0]))
+    return round((_start_s(sound) - _start_s(picture)) * 1000, 3)
+
+
+def _start_s(frame: av.VideoFrame | av.AudioFrame) -> float:
+    return float((frame.pts or 0) * (frame.time_base or Fraction(0)))
+
+
+def peak_rss_mib() -> float:
+    """Most memory that this process has held so far."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        high_water_kib = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(high_water_kib.split()[1]) / 1024
+    except (OSError, StopIteration):
+        # getrusage counts what the parent held before exec as well: second choice.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,88 @@
+"""The expression stream as JSON lines: what the lips do, one object for every 20 ms of sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.face.model import FaceModel, face_model
+from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
+from lipstream.streaming.files.audio_file import AudioFile
+
+# ARKit's 52 blendshapes in MediaPipe's order; the first is MediaPipe's own "_neutral".
+ARKIT_NAMES: Final = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
+    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
+    "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
+    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft",
+    "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen",
+    "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft",
+    "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight",
+    "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight", "mouthRollLower",
+    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight",
+    "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
+_DIGITS: Final = 5
+
+
+def express_lines(audio: str | Path, profile: str = "live", backend: str = "auto") -> Iterator[str]:
+    """One JSON object a line for a file's speech.
+
+    Raises:
+        UsageError: unknown profile.
+        MediaError: the file cannot be read or holds no sound.
+        BackendUnavailable: a backend asked for by name is not here.
+    """
+    encoder = Encoder(look_ahead_of(profile), backend)
+    with AudioFile(audio) as sound:
+        blocks = (block.speech for block in sound.blocks())
+        yield from lines(encoder, blocks)
+
+
+def look_ahead_of(profile: str) -> int:
+    """The encoder's look-ahead of a profile, ms. Raises: UsageError for an unknown one."""
+    if profile not in PROFILE_LOOK_AHEAD_MS:
+        raise UsageError(
+            f"got profile {profile!r}, expected one of {', '.join(PROFILE_LOOK_AHEAD_MS)}"
+        )
+    return PROFILE_LOOK_AHEAD_MS[profile]
+
+
+def lines(encoder: Encoder, chunks: Iterable[F32]) -> Iterator[str]:
+    """JSON lines of a stream of chunks f32 [n], mono 16 kHz, each as soon as it is known."""
+    face = face_model()
+    for expression in expressions(encoder, chunks):
+        yield json.dumps(record(expression, face), allow_nan=False)
+
+
+def expressions(encoder: Encoder, chunks: Iterable[F32]) -> Iterator[Expression]:
+    """The encoder as a fold over chunks f32 [n] of any length, flushed at the end."""
+    state = encoder.init()
+    for samples in chunks:
+        outputs, state = encoder.step(state, AudioChunk(samples, state.next_sample))
+        yield from outputs
+    yield from encoder.flush(state)
+
+
+def record(expression: Expression, face: FaceModel) -> dict[str, Any]:
+    """One expression as plain numbers. All lip measures are over the inter-ocular distance."""
+    weights = face.arkit_weights(expression.coefficients).tolist()
+    lips = expression.lips
+    return {
+        "t": expression.sample / SAMPLE_RATE_HZ,
+        "expression": [round(value, _DIGITS) for value in expression.coefficients.tolist()],
+        "lips": {
+            "opening": round(lips.opening, _DIGITS),
+            "width": round(lips.width, _DIGITS),
+            "protrusion": round(lips.protrusion, _DIGITS),
+        },
+        "arkit": {
+            name: round(weight, _DIGITS) for name, weight in zip(ARKIT_NAMES, weights, strict=True)
+        },
+        "speech": expression.speech,
+    }

@@ -1,0 +1,166 @@
+"""Frames and sound into an MP4 that plays everywhere: H.264, AAC, index at the front."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+from av.error import FFmpegError
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+
+from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.target.frames import as_picture
+from lipstream.engine.types import F32, VideoFrame
+from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ
+from lipstream.streaming.files.partial_file import PartialFile, write_error
+
+# At 18 it cannot be told from the frames by eye. superfast, with the one thing of veryfast that
+# pays (bits go where later frames build on them), takes 0.6 of veryfast's time, for 12 % more bytes
+# at 46.2 dB in place of 46.6.
+# No B-frames: presentation equals decoding order, so no player can start the picture late.
+_X264: Final = {
+    "preset": "superfast",
+    "crf": "18",
+    "bf": "0",
+    "x264-params": "mbtree=1:rc-lookahead=10",
+}
+_AAC_BITS_PER_CHANNEL: Final = 96_000
+_MAX_ENCODER_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFormat:
+    """Size and rate of every frame."""
+
+    width: int  # px, even
+    height: int  # px, even
+    fps: Fraction
+
+    def __post_init__(self) -> None:
+        """Refuse what I420 or H.264 cannot hold."""
+        if min(self.width, self.height) < 2 or self.width % 2 or self.height % 2:
+            raise UsageError(f"picture is {self.width}x{self.height}; expected even sizes")
+        if self.fps <= 0:
+            raise UsageError(f"frame rate is {self.fps}; expected more than 0")
+
+
+class Mp4Writer:
+    """Writes frames by their index and sound from time 0; the file appears on `finish`.
+
+    Picture and sound need not arrive in step: the container interleaves them. Frame k is shown
+    from k / fps, sample n of the sound is heard at n / OUTPUT_RATE_HZ; the encoder's own delay of
+    1024 samples is taken out by the file's edit list.
+
+    Raises:
+        MediaError: the folder cannot be written to, or the disk is full.
+    """
+
+    def __init__(self, part: PartialFile, picture: PictureFormat, channels: int) -> None:
+        self._part = part
+        self._picture = picture
+        self._layout = {0: None, 1: "mono", 2: "stereo"}[channels]
+        self._samples = 0
+        self._open = True
+        try:
+            self._container = av.open(
+                str(part.temporary), "w", format="mp4", options={"movflags": "+faststart"}
+            )
+        except (FFmpegError, OSError) as error:
+            raise write_error(part.path, _as_os_error(error)) from error
+        self._video = self._video_stream()
+        self._sound = self._sound_stream(self._layout) if self._layout else None
+
+    @property
+    def path(self) -> Path:
+        """Where the file will lie."""
+        return self._part.path
+
+    def _video_stream(self) -> av.VideoStream:
+        stream = self._container.add_stream("libx264", rate=self._picture.fps, options=_X264)
+        stream.width, stream.height = self._picture.width, self._picture.height
+        stream.pix_fmt = "yuv420p"
+        codec = stream.codec_context
+        codec.time_base = Fraction(1, self._picture.fps.numerator)
+        codec.thread_count = min(_MAX_ENCODER_THREADS, os.cpu_count() or 1)
+        codec.color_range = ColorRange.MPEG
+        codec.colorspace = Colorspace.ITU709
+        codec.color_primaries = ColorPrimaries.BT709
+        codec.color_trc = ColorTrc.BT709
+        return stream
+
+    def _sound_stream(self, layout: str) -> av.AudioStream:
+        stream = self._container.add_stream("aac", rate=OUTPUT_RATE_HZ, layout=layout)
+        stream.bit_rate = _AAC_BITS_PER_CHANNEL * (2 if layout == "stereo" else 1)
+        return stream
+
+    def write_frame(self, frame: VideoFrame) -> None:
+        """Encode one frame at the time its index says."""
+        if (frame.width, frame.height) != (self._picture.width, self._picture.height):
+            raise MediaError(
+                f"frame {frame.frame_index} is {frame.width}x{frame.height}; "
+                f"expected {self._picture.width}x{self._picture.height} like the first"
+            )
+        # The planes go in as they are: PyAV's own conversion costs 1.2 ms a frame at 512x512.
+        picture = as_picture(frame.i420)
+        picture.pts = frame.frame_index * self._picture.fps.denominator
+        picture.time_base = Fraction(1, self._picture.fps.numerator)
+        picture.color_range = ColorRange.MPEG
+        picture.colorspace = Colorspace.ITU709
+        self._mux(self._video, picture)
+
+    def write_sound(self, samples: F32) -> None:
+        """Append sound: f32 [channels, samples] at OUTPUT_RATE_HZ."""
+        if self._sound is None or self._layout is None:
+            raise UsageError("this file was opened without sound; open it with channels 1 or 2")
+        if not samples.shape[1]:
+            return
+        sound = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self._layout)
+        sound.sample_rate = OUTPUT_RATE_HZ
+        sound.time_base = Fraction(1, OUTPUT_RATE_HZ)
+        sound.pts = self._samples
+        self._samples += samples.shape[1]
+        self._mux(self._sound, sound)
+
+    def _mux(
+        self,
+        stream: av.VideoStream | av.AudioStream,
+        frame: av.VideoFrame | av.AudioFrame | None,
+    ) -> None:
+        try:
+            self._container.mux(stream.encode(frame))  # type: ignore[arg-type]
+        except (FFmpegError, OSError) as error:
+            raise write_error(self._part.path, _as_os_error(error)) from error
+
+    def finish(self) -> None:
+        """Encode what is held back, write the index, give the file its name."""
+        self._mux(self._video, None)
+        if self._sound is not None:
+            self._mux(self._sound, None)
+        self._open = False
+        try:
+            self._container.close()
+        except (FFmpegError, OSError) as error:
+            raise write_error(self._part.path, _as_os_error(error)) from error
+        self._part.commit()
+
+    def __enter__(self) -> Mp4Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Without `finish`, close the encoders; the caller's PartialFile removes the file."""
+        if self._open:
+            self._open = False
+            # The reason why the file is given up is already on its way.
+            with suppress(FFmpegError, OSError):
+                self._container.close()
+
+
+def _as_os_error(error: Exception) -> OSError:
+    if isinstance(error, OSError):
+        return error
+    return OSError(getattr(error, "errno", 0) or 0, str(error))

@@ -1,0 +1,1 @@
+"""The HTTP server: pages, WHIP, WHEP, WebSocket."""

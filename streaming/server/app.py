@@ -1,0 +1,240 @@
+"""`lipstream serve`: the page, WHIP, WHEP, the WebSocket and what an operator watches.
+
+Everything but the page's own files and `/healthz` needs the token, when there is one. Requests
+that a browser makes for another site are refused by their Origin, and without a token also those
+for another host name, so that no web page can reach a server on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from lipstream.engine.errors import UsageError
+from lipstream.streaming.server import api, websocket, whep, whip
+from lipstream.streaming.server.metrics import exposition
+from lipstream.streaming.server.rooms import Rooms
+from lipstream.streaming.server.signalling import HttpError, Signalling
+from lipstream.streaming.server.targets import EngineSetting, Gallery, TargetRegistry
+from lipstream.streaming.session.gc_policy import few_arenas
+from lipstream.streaming.session.runner import LiveEngine
+from lipstream.streaming.shutdown import on_sigterm
+from lipstream.streaming.webrtc import aiortc_patches
+from lipstream.streaming.webrtc.aioice_patches import PortRange
+from lipstream.streaming.webrtc.h264 import Encoding
+from lipstream.streaming.webrtc.ice_servers import IceServer
+from lipstream.streaming.workers.pool import Workers
+
+logger = logging.getLogger(__name__)
+
+PAGE: Final = {
+    "/": ("index.html", "text/html"),
+    "/style.css": ("style.css", "text/css"),
+    "/app.js": ("app.js", "text/javascript"),
+    "/call.js": ("call.js", "text/javascript"),
+    "/meter.js": ("meter.js", "text/javascript"),
+    "/targets.js": ("targets.js", "text/javascript"),
+    "/api.html": ("api.html", "text/html"),
+    "/api.js": ("api.js", "text/javascript"),
+}
+_OPEN: Final = frozenset(PAGE) | {"/healthz"}
+_SAFE_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'self'; img-src data: blob:; media-src 'self' blob:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to serve."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str | None = None
+    sessions: int = 4
+    processes: int = 0  # that compute; 0: this one
+    ice_servers: tuple[IceServer, ...] = ()
+    udp_ports: PortRange | None = None  # None: as the system chooses
+    encoding: Encoding = field(default_factory=Encoding)
+    max_body_bytes: int = 1 << 20
+    max_sdp_bytes: int = 64 << 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536:
+            raise UsageError(f"port {self.port}: expected 0 to 65535")
+        if self.token is not None and len(self.token) < 8:
+            raise UsageError("the token is too short to be a secret; expected 8 characters or more")
+        if self.token is None and not self.local:
+            raise UsageError(
+                f"host {self.host}: others can reach it, so it needs --token SECRET "
+                "(or --host 127.0.0.1)"
+            )
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return _is_loopback(self.host)
+
+
+def make_app(
+    options: ServerOptions,
+    names: Callable[[], list[str]],
+    engine: Callable[[str], Awaitable[LiveEngine]],
+    gallery: Gallery | None = None,
+) -> web.Application:
+    """The application; `names`, `engine` and `gallery` are a `Catalogue`'s, or a test's."""
+    tuning = aiortc_patches.Tuning(loopback=options.local, udp_ports=options.udp_ports)
+    if not aiortc_patches.apply(tuning) and options.udp_ports is not None:
+        raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
+    rooms = Rooms(engine, options.sessions, encoding=options.encoding)
+    signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
+    app = web.Application(
+        middlewares=[_answer_errors, _guard(options)], client_max_size=options.max_body_bytes
+    )
+
+    async def health(request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=exposition(rooms), headers={"Content-Type": "text/plain"})
+
+    async def page(request: web.Request) -> web.Response:
+        name, kind = PAGE[request.path]
+        body = files("lipstream.streaming.server").joinpath("web", name).read_text("utf-8")
+        return web.Response(text=body, content_type=kind, headers=_SAFE_HEADERS)
+
+    async def end_all(app: web.Application) -> None:
+        await rooms.close()
+
+    app.add_routes(
+        [
+            *(web.get(path, page) for path in PAGE),
+            web.get("/healthz", health),
+            web.get("/metrics", metrics),
+            *api.routes(names, gallery, signalling),
+            *signalling.routes(),
+            *whip.routes(signalling),
+            *whep.routes(signalling),
+            *websocket.routes(rooms),
+        ]
+    )
+    app.on_shutdown.append(end_all)
+    return app
+
+
+def serve(
+    folder: str | Path,
+    setting: EngineSetting,
+    options: ServerOptions,
+    tell: Callable[[str], None] = logger.info,
+) -> None:
+    """Serve until SIGINT or SIGTERM; targets are loaded and warmed before the port opens.
+
+    Args:
+        folder: with NAME.target bundles in it.
+        setting: of the engines.
+        options: where and for whom.
+        tell: called with one line when calls are taken.
+
+    Raises:
+        LipstreamError: no targets, a bad bundle, or a port that cannot be had.
+    """
+    few_arenas()
+    workers = Workers(options.processes) if options.processes else None
+    try:
+        asyncio.run(_serve(TargetRegistry(Path(folder), setting, workers), options, tell))
+    finally:
+        if workers is not None:
+            workers.close()
+
+
+async def _serve(
+    catalogue: TargetRegistry, options: ServerOptions, tell: Callable[[str], None]
+) -> None:
+    found = catalogue.names()
+    if not found:
+        raise UsageError(
+            f"{catalogue.folder}: no NAME.target in it; "
+            "make one with `lipstream calibrate VIDEO -o NAME.target`"
+        )
+    for name in found[: options.sessions]:  # the others when they are first asked for
+        await catalogue.engine(name)
+    runner = web.AppRunner(
+        make_app(options, catalogue.names, catalogue.engine, catalogue), access_log=None
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, options.host, options.port).start()
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+            ) from error
+        port = runner.addresses[0][1]
+        tell(f"serving {', '.join(found)} on http://{options.host}:{port}/ (Ctrl-C ends)")
+        stop = asyncio.Event()
+        with on_sigterm(stop.set):
+            await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _guard(options: ServerOptions) -> Any:
+    @web.middleware
+    async def guard(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise HttpError(403, f"origin {origin} is not this server")
+        if options.token is None and not _is_loopback(urlsplit(f"//{request.host}").hostname):
+            raise HttpError(403, f"host {request.host} is not this machine")
+        if options.token is not None and request.path not in _OPEN:
+            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode(), options.token.encode())
+            if scheme.lower() != "bearer" or not right:
+                raise HttpError(401, "expected the header Authorization: Bearer TOKEN")
+        return await handler(request)
+
+    return guard
+
+
+@web.middleware
+async def _answer_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Reasons as JSON; a bug answers 500 without its details and is logged with them."""
+    try:
+        return await handler(request)
+    except HttpError as error:
+        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "10"}}
+        return web.json_response(
+            {"error": error.reason}, status=error.status, headers=headers.get(error.status)
+        )
+    except web.HTTPException as error:
+        return web.json_response({"error": error.reason}, status=error.status)
+    except Exception:
+        logger.exception("a request failed")
+        return web.json_response({"error": "internal error"}, status=500)
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False

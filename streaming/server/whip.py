@@ -1,0 +1,28 @@
+"""WHIP (RFC 9725): a voice comes in; and the page's call, where the picture goes back at once.
+
+One POST with an offer, answered 201 with the answer and a Location; DELETE on that ends it. An
+offer that also receives (sound `sendrecv`, video `recvonly`) is a call: it gets the avatar in the
+same connection and a conversation of its own. An offer that only sends feeds the conversation
+named by `session` (by default the target's name), which WHEP viewers watch.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from lipstream.streaming.server.signalling import Signalling
+from lipstream.streaming.webrtc.peer import PeerOptions
+
+
+def routes(signalling: Signalling) -> list[web.RouteDef]:
+    """POST /whip?target=NAME, and what it takes."""
+
+    async def whip(request: web.Request) -> web.Response:
+        offer = await signalling.read_offer(request)
+        call = "a=recvonly" in offer or "a=sendrecv" in offer
+        name = request.query.get("session")
+        room = None if call and name is None else (name or request.query.get("target"))
+        options = PeerOptions(listens=True, shows=call, ice_servers=signalling.ice_servers)
+        return await signalling.connect(request, offer, options, room)
+
+    return [web.post("/whip", whip), web.options("/whip", signalling.describe)]

@@ -1,0 +1,1 @@
+"""One live conversation: clock, sound in, sound out, frames."""

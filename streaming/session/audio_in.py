@@ -1,0 +1,78 @@
+"""Sound of any rate into the engine's 16 kHz, at a rate that may vary."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import numpy as np
+
+from lipstream.engine.types import F32
+
+TAPS: Final = 32
+HALF_TAPS: Final = TAPS // 2  # samples that the resampler must know beyond the one it makes
+_PHASES: Final = 512
+_KAISER_BETA: Final = 8.0  # 80 dB
+
+
+@cache
+def _kernel() -> F32:
+    """f32 [_PHASES + 1, TAPS]: windowed sinc, row p for a point p/_PHASES after tap HALF_TAPS-1."""
+    phase = np.arange(_PHASES + 1)[:, None] / _PHASES
+    at = np.arange(TAPS)[None] - (HALF_TAPS - 1) - phase
+    window = np.i0(_KAISER_BETA * np.sqrt(np.clip(1 - (at / HALF_TAPS) ** 2, 0, 1)))
+    rows = np.sinc(at) * window / np.i0(_KAISER_BETA)
+    rows /= rows.sum(axis=1, keepdims=True)
+    rows[0] = np.arange(TAPS) == HALF_TAPS - 1  # exactly: a step of 1 changes no bit
+    rows[-1] = np.arange(TAPS) == HALF_TAPS
+    return rows.astype(np.float32)
+
+
+class FractionalResampler:
+    """Band-limited interpolation at any step of at most about 1, changed at any time.
+
+    For a step well above 1 (fewer samples out than in) there is no low-pass: use another.
+    """
+
+    def __init__(self) -> None:
+        self._samples = np.zeros(HALF_TAPS - 1, np.float32)
+        self._at = 0.0  # of the next output in _samples, less HALF_TAPS - 1
+
+    @property
+    def pending(self) -> float:
+        """Input samples, in samples, from the next output's place to the end of what was put."""
+        return self._samples.size - (HALF_TAPS - 1) - self._at
+
+    def put(self, samples: F32) -> None:
+        """More input: f32 [n]."""
+        self._samples = np.concatenate([self._samples, samples])
+
+    def available(self, step: float) -> int:
+        """Outputs that what was put allows."""
+        last = self._samples.size - TAPS  # the last place with all its taps
+        return max(0, int(np.floor((last - self._at) / step)) + 1) if last >= self._at else 0
+
+    def take(self, count: int, step: float) -> F32:
+        """f32 [count], `step` input samples from one to the next.
+
+        Raises: ValueError when fewer are available.
+        """
+        if count > self.available(step):
+            raise ValueError(f"{count} samples wanted, {self.available(step)} available")
+        if step == 1.0 and self._at == int(self._at):
+            first = int(self._at)
+            out = self._samples[first + HALF_TAPS - 1 : first + HALF_TAPS - 1 + count].copy()
+        else:
+            places = self._at + step * np.arange(count)
+            whole = places.astype(np.intp)
+            phase = (places - whole) * _PHASES
+            row = phase.astype(np.intp)
+            part = (phase - row).astype(np.float32)[:, None]
+            kernel = _kernel()
+            taps = kernel[row] * (1 - part) + kernel[row + 1] * part
+            windows = np.lib.stride_tricks.sliding_window_view(self._samples, TAPS)[whole]
+            out = np.einsum("ij,ij->i", windows, taps)
+        self._at += step * count
+        spent = int(self._at)
+        self._samples, self._at = self._samples[spent:], self._at - spent
+        return out

@@ -1,0 +1,197 @@
+"""A conversation over WebRTC: the avatar's picture and sound out, a voice in.
+
+Picture and sound of one media time leave at one wall time, both paced by the session's clock;
+that alone keeps them together at the other end, because sender reports carry the time of sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import av
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtcrtpsender import RTCRtpSender
+from aiortc.sdp import SessionDescription
+
+from lipstream.engine.errors import UsageError
+from lipstream.streaming.session.subscription import TimedFrame, TimedSound
+from lipstream.streaming.webrtc import aiortc_patches
+from lipstream.streaming.webrtc.aioice_patches import NoFreePort
+from lipstream.streaming.webrtc.ice_servers import IceServer
+from lipstream.streaming.webrtc.tracks import IncomingVoice, OutgoingAudio, OutgoingVideo
+from lipstream.streaming.webrtc.video_feed import VideoFeed
+
+logger = logging.getLogger(__name__)
+CONNECT_TIMEOUT_S: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """What a connection may do."""
+
+    listens: bool = True  # takes the other side's voice
+    shows: bool = True  # sends picture and sound
+    ice_servers: tuple[IceServer, ...] = ()
+
+
+class Peer:
+    """One WebRTC connection to a conversation. Made and used on the event loop.
+
+    `ended` is called once, with the reason, when the connection is over for whatever cause.
+    """
+
+    def __init__(self, feed: VideoFeed, options: PeerOptions, ended: Callable[[str], None]) -> None:
+        servers = [server.for_aiortc() for server in options.ice_servers]
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._feed = feed
+        self._options = options
+        self._ended: Callable[[str], None] | None = ended
+        self.video = OutgoingVideo(feed)
+        self.audio = OutgoingAudio(feed.runner)
+        self._connected = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.pc.on("track", self._on_track)
+        self.pc.on("connectionstatechange", self._on_state)
+
+    @property
+    def takes_packets(self) -> bool:
+        """For the feed: whether H.264 was agreed on."""
+        return self.video.takes_packets
+
+    def push_audio(self, item: TimedSound) -> None:
+        """For the feed: sound, before its time."""
+        self.audio.push_audio(item)
+
+    def show(self, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
+        """For the feed: a frame whose time has come."""
+        self.video.offer(item, packet)
+
+    def over(self, reason: str) -> None:
+        """For the feed: the conversation has ended."""
+        self._tell_end(reason)
+
+    async def answer(self, offer_sdp: str) -> str:
+        """The answer to an offer, with all candidates in it.
+
+        Raises:
+            UsageError: it is not SDP, or has nothing in it that we can send or take.
+            NoFreePort: every UDP port that media may use is taken.
+        """
+        try:
+            if self._options.shows:
+                self._send_tracks("sendrecv")
+            self._check_offer(offer_sdp)
+            await self.pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
+            answer = await self.pc.createAnswer()
+            await self.pc.setLocalDescription(answer)
+        except (UsageError, NoFreePort):
+            raise
+        except Exception as error:  # the parser raises whatever comes first
+            raise UsageError(
+                f"the offer cannot be answered: {_reason(error)}; expected WebRTC SDP"
+            ) from error
+        for transceiver in self.pc.getTransceivers():
+            if transceiver.kind == "audio":
+                aiortc_patches.hand_on_at_once(transceiver.receiver)
+        if self._options.shows:
+            self._begin_to_show(self.pc.localDescription.sdp)
+        self._spawn(self._give_up())
+        return self.pc.localDescription.sdp
+
+    async def offer(self) -> str:
+        """An offer that sends, with all candidates in it; `accept` takes the answer."""
+        self._send_tracks("sendonly")
+        await self.pc.setLocalDescription(await self.pc.createOffer())
+        return self.pc.localDescription.sdp
+
+    async def accept(self, answer_sdp: str) -> None:
+        """The answer to `offer`.
+
+        Raises:
+            UsageError: it is not SDP, or it takes neither picture nor sound.
+        """
+        try:
+            await self.pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
+        except Exception as error:  # the parser raises whatever comes first
+            raise UsageError(f"the answer cannot be used: {_reason(error)}") from error
+        self._begin_to_show(answer_sdp)
+        self._spawn(self._give_up())
+
+    async def connected(self) -> None:
+        """Return when media can flow; `ended` tells if it never will."""
+        await self._connected.wait()
+
+    def _send_tracks(self, sound: str) -> None:
+        # Before the offer is set: a preference that comes later has no effect.
+        self.pc.addTransceiver(self.audio, direction=sound)
+        video = self.pc.addTransceiver(self.video, direction="sendonly")
+        codecs = RTCRtpSender.getCapabilities("video").codecs
+        video.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType != "video/H264"))
+
+    def _begin_to_show(self, answer_sdp: str) -> None:
+        # Ours is the order of codecs, H.264 first, whoever answers: if it is there, it is used.
+        sections = SessionDescription.parse(answer_sdp).media
+        agreed = [c.mimeType for m in sections if m.kind == "video" for c in m.rtp.codecs]
+        self.video.takes_packets = "video/H264" in agreed
+        for transceiver in self.pc.getTransceivers():
+            if transceiver.kind == "video":
+                aiortc_patches.key_frames_from(transceiver.sender, self._feed.want_key_frame)
+        self._feed.attach(self)
+
+    def _check_offer(self, offer_sdp: str) -> None:
+        sections = SessionDescription.parse(offer_sdp).media
+        receives = any(m.direction in ("recvonly", "sendrecv") for m in sections)
+        speaks = any(
+            m.kind == "audio" and m.direction in ("sendonly", "sendrecv") for m in sections
+        )
+        if self._options.shows and not receives:
+            raise UsageError("the offer receives nothing: expected recvonly video or audio")
+        if not self._options.shows and not speaks:
+            raise UsageError("the offer sends no sound: expected an audio section that sends")
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio" and self._options.listens:
+            self._spawn(IncomingVoice(self._feed.runner).listen(track))
+
+    def _on_state(self) -> None:
+        state = self.pc.connectionState
+        logger.info("connection is %s", state)
+        if state == "connected":
+            self._connected.set()
+        if state in ("failed", "closed"):
+            self._tell_end(f"connection {state}")
+
+    def _tell_end(self, reason: str) -> None:
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(reason)
+
+    async def _give_up(self) -> None:
+        await asyncio.sleep(CONNECT_TIMEOUT_S)
+        if self.pc.connectionState != "connected":
+            self._tell_end(f"no connection within {CONNECT_TIMEOUT_S:.0f} s")
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End the connection and everything that belongs to it."""
+        self._ended = None
+        self._feed.detach(self)
+        self.video.stop()
+        self.audio.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.pc.close()
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Conversations computed in processes of their own."""

@@ -1,0 +1,15 @@
+"""The matcher's benchmark measures what it says."""
+
+import pytest
+
+from lipstream.bench.measure.matcher import matcher_bench
+
+
+def test_the_gap_closes_with_the_lag():
+    result = matcher_bench(frames=60, clip_frames=60, clips=3, repeats=3)
+    assert result["optimum"] == pytest.approx(result["textbook_optimum"], rel=1e-5)
+    gaps = [row["gap_percent"] for row in result["gap"]]
+    assert min(gaps) > -1e-3
+    assert gaps[-1] < gaps[0]
+    assert [row["lag_frames"] for row in result["gap"]] == [0, 1, 2, 3, 5, 10, 15, 25]
+    assert [row["frames"] for row in result["time"]] == [500, 1000, 2000, 5000, 10_000, 15_000]

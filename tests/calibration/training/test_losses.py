@@ -1,0 +1,68 @@
+"""The renderer's losses: 0 for the truth, and blind to what they are to be blind to."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
+
+from lipstream.calibration.training.renderer.losses import (  # noqa: E402
+    LossWeights,
+    loss_weights,
+    picture_losses,
+    window_loss,
+)
+
+SIDE = 256
+
+
+def guides(gap: bool):  # noqa: ANN201
+    """The lip layer opaque in the middle, the gap within it."""
+    value = torch.zeros(1, 3, SIDE, SIDE)
+    value[:, 0, 90:170, 80:180] = 1
+    if gap:
+        value[:, 1, 120:140, 100:160] = 0.5
+    return value
+
+
+def teeth(shift: int):  # noqa: ANN201
+    """Light and dark stripes, 6 px each."""
+    columns = (torch.arange(SIDE) + shift) // 6 % 2
+    return columns.float().mul(0.6).add(0.2).expand(1, 3, SIDE, SIDE).contiguous()
+
+
+def test_the_truth_costs_nothing() -> None:
+    found = picture_losses(teeth(0), teeth(0), guides(True))
+    assert set(found) | {"motion", "adversarial"} == set(LossWeights.__slots__)
+    assert all(abs(float(value)) < 1e-6 for value in found.values())
+
+
+def test_what_lies_outside_the_lip_layer_does_not_count() -> None:
+    other = teeth(0)
+    other[..., :60, :] = 1
+    found = picture_losses(other, teeth(0), guides(True))
+    assert all(abs(float(value)) < 1e-6 for value in found.values())
+
+
+def test_moved_teeth_are_better_than_grey_ones() -> None:
+    grey, moved, truth = torch.full((1, 3, SIDE, SIDE), 0.5), teeth(3), teeth(0)
+    _, window = loss_weights(guides(True))
+    assert float(window_loss(moved, truth, window)) < 0.2 * float(window_loss(grey, truth, window))
+    # Pixel by pixel it is the other way round, or at best a tie: that is why teeth went grey.
+    assert float((moved - truth).abs().mean()) >= float((grey - truth).abs().mean()) - 0.01
+
+
+def test_in_the_gap_windows_count_more_than_pixels() -> None:
+    pixel, window = loss_weights(guides(True))
+    lips, gap = (0, 0, 100, 90), (0, 0, 130, 130)
+    assert pixel[gap] < pixel[lips] == window[lips] < window[gap]
+
+
+def test_strength_is_silent_where_it_is_right() -> None:
+    """A slope as steep at the aim as far from it would drown the other losses."""
+
+    def off_by(share: float) -> float:
+        wider = 0.5 + (teeth(0) - 0.5) * (1 + share)
+        return float(picture_losses(wider, teeth(0), guides(False))["strength"])
+
+    assert off_by(0.3) > 50 * off_by(0.03) > 0

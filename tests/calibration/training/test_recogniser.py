@@ -1,0 +1,81 @@
+"""Batches of the recogniser, and the transform that takes the speaker out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
+
+from lipstream.calibration.training.encoder import recogniser  # noqa: E402
+from lipstream.calibration.training.encoder.speaker_removal import (  # noqa: E402
+    SpeakerRemoval,
+    probe,
+)
+from lipstream.calibration.training.speech.corpus import CLIP_FRAMES, Shard, phone_targets  # noqa: E402
+from lipstream.calibration.training.speech.phones import INDEX  # noqa: E402
+from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP  # noqa: E402
+from lipstream.engine.types import F32  # noqa: E402
+
+
+def shard(level: float) -> Shard:
+    rng = np.random.default_rng(0)
+    log_mel = (level + 0.1 * rng.standard_normal((3, CLIP_FRAMES, BANDS))).astype(np.float16)
+    features = np.zeros((3, CLIP_FRAMES // 2, 2 * BANDS), np.float16)
+    phones = np.full((3, CLIP_FRAMES), INDEX["m"], np.uint8)
+    return Shard(log_mel, features, phones, ("a", "b", ""), phone_targets(phones))
+
+
+def test_a_crowd_is_weaker_than_the_voice_and_heard() -> None:
+    voice, others = shard(0.0), shard(5.0)
+    rng = np.random.default_rng(1)
+    rises = []
+    for _ in range(20):
+        mixed = recogniser.with_crowd(voice.log_mel[0], [others], rng)
+        rises.append(np.exp(mixed).mean() / np.exp(voice.log_mel[0].astype(np.float32)).mean() - 1)
+    # 2 to 20 dB below the voice, however loud they were recorded.
+    assert min(rises) > 0.009 and max(rises) < 0.64
+    assert max(rises) > 0.1
+
+
+def test_a_batch_has_targets_where_the_clip_has_begun() -> None:
+    batch = recogniser.draw([shard(0.0)], np.random.default_rng(0))
+    assert batch.features.shape == (recogniser.BATCH, CLIP_FRAMES // 2, BANDS * FRAMES_PER_STEP)
+    assert set(batch.targets.unique().tolist()) == {-100, INDEX["m"]}
+    assert (batch.targets[:, 0, -1] == -100).all() and (batch.targets[:, -1] >= 0).all()
+    assert set(batch.voices) == {"a", "b", ""}
+
+
+def test_missing_a_bilabial_costs_twice() -> None:
+    logits = torch.zeros(1, 4, 5, 41)
+    m, n = (torch.full((1, 4, 5), INDEX[name]) for name in "mn")
+    cost = {name: float(recogniser.phone_loss(logits, t)) for name, t in (("m", m), ("n", n))}
+    assert cost["m"] == pytest.approx(2 * cost["n"], rel=0.05)
+
+
+def test_the_transform_without_a_mix_is_the_identity_and_with_one_it_is_the_equation() -> None:
+    torch.manual_seed(0)
+    removal = SpeakerRemoval()
+    x = torch.randn(2, 5, BANDS * FRAMES_PER_STEP)
+    with torch.no_grad():
+        removal.mix.weight.zero_()
+        assert torch.equal(removal(x), x)
+        removal.mix.bias[3] = 0.7
+        found = removal(x)
+        whole = torch.eye(BANDS) + 0.7 * removal.matrices[3]
+        wanted = (x.reshape(2, 5, FRAMES_PER_STEP, BANDS) @ whole).flatten(-2)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_probe_tells_speakers_apart_only_where_they_differ() -> None:
+    rng = np.random.default_rng(0)
+    people = {str(i): np.full(4000, i, np.float32) for i in range(4)}
+
+    def telling(audio: F32) -> F32:
+        return (audio[0] + rng.standard_normal((1000, 6))).astype(np.float32)
+
+    def silent(audio: F32) -> F32:
+        return rng.standard_normal((1000, 6)).astype(np.float32)
+
+    assert probe(telling, people) > 0.9
+    assert probe(silent, people) < 0.5

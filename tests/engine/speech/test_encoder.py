@@ -1,0 +1,208 @@
+"""The encoder stage: cuts do not matter, nothing is foreseen, the stated lag is the true one."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lipstream.engine.errors import BackendUnavailable, UsageError
+from lipstream.engine.face.model import face_model
+from lipstream.engine.speech.encoder import LOOK_AHEADS_MS, PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, Expression
+from tests.engine.sounds import hum, noise, real_speech, vowels
+
+
+@cache
+def encoder(look_ahead_ms: int = 80) -> Encoder:
+    return Encoder(look_ahead_ms)
+
+
+def run(stage: Encoder, samples: F32, cuts: list[int] | None = None) -> list[Expression]:
+    """Fold of step over the pieces between `cuts`, then flush."""
+    edges = [0, *sorted(cuts or []), len(samples)]
+    state, outputs = stage.init(), []
+    for start, end in zip(edges, edges[1:], strict=False):
+        more, state = stage.step(state, AudioChunk(samples[start:end], start))
+        outputs += more
+    return outputs + stage.flush(state)
+
+
+def coefficients(outputs: list[Expression]) -> F32:
+    return np.stack([output.coefficients for output in outputs])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(0, 19_000), max_size=12), st.sampled_from(LOOK_AHEADS_MS))
+def test_any_cut_gives_the_same_bits(cuts: list[int], look_ahead_ms: int) -> None:
+    samples = vowels(19_000 / 16_000)
+    whole = run(encoder(look_ahead_ms), samples)
+    pieces = run(encoder(look_ahead_ms), samples, cuts)
+    assert [output.sample for output in pieces] == [output.sample for output in whole]
+    assert coefficients(pieces).tobytes() == coefficients(whole).tobytes()
+    assert [output.lips for output in pieces] == [output.lips for output in whole]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 49), st.sampled_from(LOOK_AHEADS_MS), st.integers(0, 99))
+def test_the_future_beyond_the_look_ahead_changes_nothing(
+    step: int, look_ahead_ms: int, seed: int
+) -> None:
+    samples = vowels(1.0)
+    other = samples.copy()
+    changed = step * STEP_SAMPLES
+    other[changed:] = noise(1.0, 0.1, seed)[changed:]
+    limit = changed - encoder(look_ahead_ms).lag_samples
+    first, second = (run(encoder(look_ahead_ms), audio) for audio in (samples, other))
+    kept = [a for a in first if a.sample <= limit]
+    assert coefficients([*kept, first[-1]])[:-1].tobytes() == (
+        coefficients([*second[: len(kept)], second[-1]])[:-1].tobytes()
+    )
+
+
+@pytest.mark.parametrize("look_ahead_ms", LOOK_AHEADS_MS)
+def test_the_stated_lag_is_the_measured_lag(look_ahead_ms: int) -> None:
+    stage = encoder(look_ahead_ms)
+    samples = vowels(1.0)
+    state = stage.init()
+    for heard in range(STEP_SAMPLES, len(samples) + 1, STEP_SAMPLES):
+        chunk = AudioChunk(samples[heard - STEP_SAMPLES : heard], heard - STEP_SAMPLES)
+        outputs, state = stage.step(state, chunk)
+        assert [heard - output.sample for output in outputs] == (
+            [stage.lag_samples] if heard >= stage.lag_samples else []
+        )
+
+
+@pytest.mark.parametrize("length", [1, 319, 320, 321, 4000, 16_000, 16_001])
+@pytest.mark.parametrize("look_ahead_ms", [0, 80, 200])
+def test_every_moment_that_was_heard_gets_one_expression(length: int, look_ahead_ms: int) -> None:
+    outputs = run(encoder(look_ahead_ms), vowels(1.1)[:length])
+    times = [output.sample for output in outputs]
+    if look_ahead_ms == 0:  # a step's end is known as soon as it is heard, its start never is
+        assert times == list(range(STEP_SAMPLES, length + 1, STEP_SAMPLES))
+    else:
+        assert times == list(range(0, length, STEP_SAMPLES))
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert encoder().flush(encoder().init()) == []
+
+
+def test_a_session_may_start_anywhere_on_its_clock() -> None:
+    samples = vowels(0.5)
+    outputs, _ = encoder().step(encoder().init(), AudioChunk(samples, 1_000_000))
+    plain, _ = encoder().step(encoder().init(), AudioChunk(samples, 0))
+    assert [output.sample - 1_000_000 for output in outputs] == [o.sample for o in plain]
+
+
+def test_a_state_is_a_value() -> None:
+    samples = vowels(1.0)
+    _, state = encoder().step(encoder().init(), AudioChunk(samples[:5000], 0))
+    chunk = AudioChunk(samples[5000:12_000], 5000)
+    first, _ = encoder().step(state, chunk)
+    encoder().step(state, AudioChunk(noise(0.5, 0.1), 5000))
+    again, _ = encoder().step(state, chunk)
+    assert coefficients(first).tobytes() == coefficients(again).tobytes()
+
+
+def test_streaming_equals_the_network_run_over_the_whole_clip() -> None:
+    """Against torch's own sequence form, gate aside: an independent computation."""
+    torch = pytest.importorskip("torch")
+    from lipstream.engine.networks.encoder_torch import load_net
+    from lipstream.engine.speech.encoder import shipped_model
+    from lipstream.engine.speech.features import Features, offline_log_mel
+
+    samples = real_speech()[: 2 * SAMPLE_RATE_HZ]
+    net = load_net(shipped_model().safetensors)
+    features = Features()
+    state, rows = features.normaliser.init(), []
+    for frame in offline_log_mel(features, samples):
+        row, state = features.normaliser.step(state, frame)
+        rows.append(row)
+    clip = torch.from_numpy(np.stack(rows).reshape(1, -1, 128))
+    with torch.inference_mode():
+        logits, hidden = net.recognise(clip)
+        heads = net.express(logits, hidden)[0].numpy()
+    # What is said at 80 ms, and was said at 40 ms two steps before, about the same moment.
+    own, shorter_head = (heads[:, LOOK_AHEADS_MS.index(ms)] for ms in (80, 40))
+    whole = own.copy()
+    whole[2:] = (own[2:] + shorter_head[:-2]) / 2
+    outputs, _ = encoder().step(encoder().init(), AudioChunk(samples, 0))
+    streamed = coefficients(outputs)
+    offline = whole[3 : 3 + len(streamed)]
+    # Where the gate is fully open the two must agree: elsewhere it only scales towards rest.
+    length = np.linalg.norm(streamed, axis=1) / (np.linalg.norm(offline, axis=1) + 1e-9)
+    open_steps = length > 0.99
+    assert open_steps.sum() > 20
+    np.testing.assert_allclose(streamed[open_steps], offline[open_steps], atol=2e-3)
+
+
+def test_openvino_and_numpy_stay_with_the_reference_over_a_whole_clip() -> None:
+    samples = vowels(3.0)
+    reference = coefficients(run(Encoder(80, backend="numpy"), samples))
+    others = {"auto": encoder()}
+    for name in ("openvino", "torch"):
+        try:
+            others[name] = Encoder(80, backend=name)
+        except BackendUnavailable as missing:
+            logging.getLogger(__name__).info("%s", missing)
+    for name, stage in others.items():
+        assert np.abs(coefficients(run(stage, samples)) - reference).max() < 2e-3, name
+
+
+@pytest.mark.parametrize("sound", ["zeros", "white", "hum"])
+def test_no_speech_rests_exactly(sound: str) -> None:
+    samples = {"zeros": np.zeros(48_000, np.float32), "white": noise(3, 0.02), "hum": hum(3)}[sound]
+    outputs = run(encoder(), samples)
+    settled = [output for output in outputs if output.sample > 8000]
+    assert not any(output.coefficients.any() for output in settled)
+    assert not any(output.speech for output in settled)
+    assert max(output.lips.opening for output in outputs) < 0.08
+
+
+def test_the_rest_pose_is_the_face_models() -> None:
+    lips = run(encoder(), np.zeros(3200, np.float32))[-1].lips
+    assert lips.opening == 0.0
+    assert lips.protrusion == 0.0
+    assert lips.width == pytest.approx(face_model().rest_width())
+
+
+@pytest.mark.parametrize("profile", PROFILE_LOOK_AHEAD_MS)
+def test_after_speech_the_mouth_rests_soon_and_stays(profile: str) -> None:
+    speech = real_speech()[: 2 * 16_000]
+    silence = noise(3.0, 0.0002)
+    outputs = run(encoder(PROFILE_LOOK_AHEAD_MS[profile]), np.concatenate([speech, silence]))
+    assert max(output.lips.opening for output in outputs) > 0.1
+    late = [output for output in outputs if output.sample >= len(speech) + 4800]
+    assert not any(output.coefficients.any() for output in late)
+
+
+def test_the_cost_of_a_step_leaves_the_core_free() -> None:
+    samples = vowels(2.0)
+    run(encoder(), samples)
+    best = np.inf
+    for _ in range(4):
+        began = time.process_time()
+        run(encoder(), samples)
+        best = min(best, (time.process_time() - began) / 104)
+    assert best < 0.002, f"{1000 * best:.2f} ms a step; 0.45 ms on an idle core, 1 ms promised"
+
+
+def test_wrong_audio_is_refused_in_words() -> None:
+    stage = encoder()
+    with pytest.raises(UsageError, match="mono"):
+        stage.step(stage.init(), AudioChunk(np.zeros((2, 320), np.float32), 0))
+    with pytest.raises(UsageError, match="float32"):
+        stage.step(stage.init(), AudioChunk(np.zeros(320, np.float64), 0))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="NaN"):
+        stage.step(stage.init(), AudioChunk(np.full(320, np.nan, np.float32), 0))
+    _, state = stage.step(stage.init(), AudioChunk(np.zeros(100, np.float32), 0))
+    with pytest.raises(UsageError, match="expected 100"):
+        stage.step(state, AudioChunk(np.zeros(100, np.float32), 200))
+    with pytest.raises(UsageError, match="look-ahead of 60"):
+        Encoder(60)

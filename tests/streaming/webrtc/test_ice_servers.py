@@ -1,0 +1,253 @@
+"""STUN and TURN from configuration, a real relay, a fixed range of UDP ports, consent."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+pytest.importorskip("aiortc", reason="aiortc is not installed")
+
+from aiortc import RTCConfiguration, RTCPeerConnection  # noqa: E402
+from aiortc.rtcconfiguration import RTCIceTransportPolicy  # noqa: E402
+
+from lipstream.engine.errors import UsageError  # noqa: E402
+from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
+from lipstream.streaming.webrtc.aioice_patches import CONSENT_EXPIRY_S, PortRange  # noqa: E402
+from lipstream.streaming.webrtc.ice_servers import IceServer, all_servers, parse_json, parse_server  # noqa: E402
+from tests.streaming.server.test_app import AUTHORISED, SDP, TOKEN, server  # noqa: E402
+from tests.streaming.webrtc.test_peer import Client, vanish  # noqa: E402
+
+STUN = IceServer(("stun:stun.example.org",))
+TURN = IceServer(("turn:t.example.org:3478?transport=udp",), "ann", 'a"b\\c')
+
+
+def test_servers_are_read_from_options_and_environment() -> None:
+    assert parse_server("stun:stun.example.org") == STUN
+    assert parse_server('turn:t.example.org:3478?transport=udp,ann,a"b\\c') == TURN
+    assert parse_server("turn:h,ann,with,commas").credential == "with,commas"
+    text = '[{"urls": ["stun:a", "turn:b"], "username": "u", "credential": "c"}]'
+    assert all_servers(["stun:x"], text) == (
+        IceServer(("stun:x",)),
+        IceServer(("stun:a", "turn:b"), "u", "c"),
+    )
+    assert all_servers([], None) == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "http://a", "stun:", "stun:a?transport=udp", "turn:a", "turn:a,user", "turn:a,u,",
+             'stun:a>; rel="x"', "turn:a,u,new\nline", "turn:a?transport=sctp,u,c"],
+)  # fmt: skip
+def test_a_wrong_server_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="ICE server"):
+        parse_server(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "{}", "[1]", "[{}]", '[{"urls": 3}]', '[{"urls": "stun:a", "key": 1}]',
+             '[{"urls": "turn:a", "username": 1, "credential": "c"}]', '[{"urls": []}]',
+             '[{"urls": "turn:a", "username": "u", "credential": "c", "credentialType": "oauth"}]'],
+)  # fmt: skip
+def test_a_wrong_environment_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        parse_json(text)
+
+
+def test_links_are_as_rfc_9725_writes_them() -> None:
+    assert STUN.links() == ['<stun:stun.example.org>; rel="ice-server"']
+    assert TURN.links() == [
+        '<turn:t.example.org:3478?transport=udp>; rel="ice-server"; username="ann"; '
+        'credential="a\\"b\\\\c"; credential-type="password"'
+    ]
+
+
+def test_clients_are_told_the_servers_and_others_are_not() -> None:
+    async def test() -> None:
+        async with server(token=TOKEN, ice_servers=(TURN,)) as http:
+            assert (await http.get("/api/config")).status == 401
+            http.headers.update(AUTHORISED)
+            told = await (await http.get("/api/config")).json()
+            assert told == {"iceServers": [TURN.as_json()]}
+            for path in ("/whip", "/whep"):
+                options = await http.options(path)
+                assert options.status == 204 and options.headers["Accept-Post"] == "application/sdp"
+                assert options.headers.getall("Link") == TURN.links()
+
+    asyncio.run(test())
+
+
+def free_port(kind: int = socket.SOCK_DGRAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def relay(folder: Path) -> AsyncIterator[IceServer]:
+    """Debian's coturn on loopback."""
+    binary = shutil.which("turnserver")
+    if binary is None:
+        pytest.skip("no turnserver: apt-get install coturn")
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        binary, "-n", "--listening-ip=127.0.0.1", "--relay-ip=127.0.0.1",
+        f"--listening-port={port}", "--lt-cred-mech", "--user=ann:secret", "--realm=test",
+        "--no-tls", "--no-dtls", "--no-cli", "--allow-loopback-peers", "--no-multicast-peers",
+        "--log-file=stdout", "--simple-log", f"--pidfile={folder / 'pid'}",
+        f"--userdb={folder / 'turndb'}",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=folder,
+    )  # fmt: skip
+    try:
+        # Its TCP listener opens with its UDP one.
+        for _ in range(100):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                break
+        else:
+            raise AssertionError("turnserver does not listen")
+        yield IceServer((f"turn:127.0.0.1:{port}?transport=udp",), "ann", "secret")
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+def test_a_call_goes_through_a_relay(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with relay(tmp_path) as turn, server(ice_servers=(turn,)) as http:
+            told = (await (await http.get("/api/config")).json())["iceServers"][0]
+            client = RelayedClient(IceServer(tuple(told["urls"]), told["username"], "secret"))
+            offer = await client.offer()
+            assert "typ relay" in offer and "typ host" not in offer
+            answer = await http.post("/whip?target=face", data=offer, headers=SDP)
+            assert answer.status == 201, await answer.text()
+            assert answer.headers.getall("Link") == turn.links()
+            text = await answer.text()
+            assert "typ relay" in text, "the server has gathered on the relay as well"
+            await client.accept(text)
+            await asyncio.sleep(2.5)
+            transport: Any = client.pc.getTransceivers()[0].sender.transport.transport
+            pair = next(iter(transport._connection._nominated.values()))
+            assert pair.local_candidate.type == "relay"
+            assert len(client.pictures) > 30, len(client.pictures)
+            assert max(peak for _, peak in client.sounds) > 0.2, "the voice came back"
+            await http.delete(answer.headers["Location"])
+            await client.close()
+
+    asyncio.run(test())
+
+
+class RelayedClient(Client):
+    """One that is behind a firewall: nothing but the relay."""
+
+    def __init__(self, turn: IceServer) -> None:
+        configuration = RTCConfiguration(
+            iceServers=[turn.for_aiortc()], iceTransportPolicy=RTCIceTransportPolicy.RELAY
+        )
+        super().__init__(connection=RTCPeerConnection(configuration))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def ports_of(sdp: str) -> set[int]:
+    return {int(line.split()[5]) for line in sdp.splitlines() if line.startswith("a=candidate")}
+
+
+def test_media_stays_within_the_ports_and_too_many_are_told() -> None:
+    async def test() -> None:
+        low = free_port()
+        while not is_free(low + 1):
+            low = free_port()
+        async with server(sessions=8, udp_ports=PortRange(low, low + 1)) as http:
+            clients, places, used = [], [], set()
+            aiortc_patches.apply(aiortc_patches.Tuning(loopback=True))
+            offers = []
+            for _ in range(3):  # clients of this process take any port
+                clients.append(Client())
+                offers.append(await clients[-1].offer())
+            aiortc_patches.apply(
+                aiortc_patches.Tuning(loopback=True, udp_ports=PortRange(low, low + 1))
+            )
+            for client, offer in zip(clients[:2], offers, strict=False):
+                answer = await http.post("/whip?target=face", data=offer, headers=SDP)
+                assert answer.status == 201, await answer.text()
+                ports = ports_of(text := await answer.text())
+                assert len(ports) == 1 and ports <= {low, low + 1}
+                used |= ports
+                places.append(answer.headers["Location"])
+                await client.accept(text)
+            assert used == {low, low + 1}
+            refused = await http.post("/whip?target=face", data=offers[2], headers=SDP)
+            assert refused.status == 503 and "Retry-After" in refused.headers
+            assert f"{low}-{low + 1}" in (await refused.json())["error"]
+            listed = (await (await http.get("/api/sessions")).json())["sessions"]
+            assert len(listed) == 2, "the one that was refused has left nothing"
+            await asyncio.sleep(1.0)
+            assert all(len(client.pictures) > 10 for client in clients[:2])
+            await http.delete(places[0])
+            again = await http.post("/whip?target=face", data=offers[2], headers=SDP)
+            assert again.status == 201
+            for client in clients:
+                await client.close()
+        assert is_free(low) and is_free(low + 1)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("text", ["", "5000", "a-b", "1-2", "50100-50000", "60000-70000"])
+def test_a_wrong_range_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="LOW-HIGH"):
+        PortRange.parse(text)
+
+
+def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:
+    async def test() -> None:
+        async with server() as http:
+            client = Client()
+            answer = await http.post("/whip?target=face", data=await client.offer(), headers=SDP)
+            place = answer.headers["Location"]
+            await client.accept(await answer.text())
+            await asyncio.sleep(0.7)
+            protocols = [
+                protocol
+                for transceiver in client.pc.getTransceivers()
+                for protocol in transceiver.sender.transport.transport._connection._protocols
+            ]
+            received = {id(p): p.datagram_received for p in protocols}
+            for protocol in protocols:  # a network that is gone for 2 s
+                protocol.datagram_received = lambda data, addr: None
+            await asyncio.sleep(2.0)
+            for protocol in protocols:
+                protocol.datagram_received = received[id(protocol)]
+            before = len(client.pictures)
+            await asyncio.sleep(0.6)
+            assert len(client.pictures) - before > 5, "the call goes on after the pause"
+            await vanish(client)
+            loop = asyncio.get_running_loop()
+            gone_s = loop.time()
+            while (answer := await http.get(place)).status == 200:
+                assert loop.time() - gone_s < CONSENT_EXPIRY_S + 1
+                await asyncio.sleep(0.05)
+            assert loop.time() - gone_s > CONSENT_EXPIRY_S - 0.5
+            assert "ended" in (await answer.json())["error"]
+            await client.close()
+
+    asyncio.run(test())

@@ -1,0 +1,248 @@
+"""One encoder for all viewers: key frames, rates, presets, and what a slow viewer costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av")
+pytest.importorskip("aiortc", reason="aiortc is not installed")
+
+from lipstream.engine.errors import UsageError  # noqa: E402
+from lipstream.engine.target.frames import as_picture  # noqa: E402
+from lipstream.engine.types import U8, AudioChunk, VideoFrame  # noqa: E402
+from lipstream.streaming.session.runner import SessionRunner  # noqa: E402
+from lipstream.streaming.session.subscription import TimedFrame, TimedSound  # noqa: E402
+from lipstream.streaming.webrtc.h264 import H264, PRESETS, Encoding  # noqa: E402
+from lipstream.streaming.webrtc.tracks import OutgoingVideo  # noqa: E402
+from lipstream.streaming.webrtc.video_feed import VideoFeed  # noqa: E402
+from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
+
+
+def frame(i420: U8, index: int = 0) -> VideoFrame:
+    return VideoFrame(
+        i420, index, Fraction(25), AudioChunk(np.zeros(0, np.float32), 0), index, False
+    )
+
+
+def moving(width: int, height: int, count: int) -> list[U8]:
+    """Something that moves and has detail, as footage does."""
+    random = np.random.default_rng(0)
+    small = random.integers(60, 200, (height * 3 // 2 // 8, width // 8)).astype(np.uint8)
+    whole = np.kron(small, np.ones((8, 8), np.uint8))
+    grain = random.integers(0, 6, whole.shape).astype(np.uint8)
+    return [np.ascontiguousarray(np.roll(whole, k, axis=1) + grain) for k in range(count)]
+
+
+class Watcher:
+    def __init__(self, takes_packets: bool = True) -> None:
+        self.takes_packets = takes_packets
+        self.got: list[tuple[float, TimedFrame, Any]] = []
+        self.heard = 0
+        self.reason: str | None = None
+
+    def push_audio(self, item: TimedSound) -> None:
+        self.heard += item.samples.size
+
+    def show(self, item: TimedFrame, packet: Any) -> None:
+        self.got.append((time.monotonic(), item, packet))
+
+    def over(self, reason: str) -> None:
+        self.reason = reason
+
+    def keys(self) -> int:
+        return sum(packet.is_keyframe for _, _, packet in self.got)
+
+
+@asynccontextmanager
+async def feeding(engine: LiveFakeEngine | None = None) -> AsyncIterator[VideoFeed]:
+    runner = SessionRunner(engine or LiveFakeEngine())
+    runner.start()
+    try:
+        yield VideoFeed(runner)
+    finally:
+        await asyncio.to_thread(runner.close)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def test_many_viewers_share_every_packet_and_each_begins_with_a_key_frame() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            early, late, raw = Watcher(), Watcher(), Watcher(takes_packets=False)
+            feed.attach(early)
+            await asyncio.sleep(1.0)
+            feed.attach(raw)
+            feed.attach(late)
+            await asyncio.sleep(1.0)
+            assert feed.key_frames == 2, "one for each time that somebody came"
+            assert early.got[0][2].is_keyframe and early.keys() == 2
+            same = {id(packet) for _, _, packet in early.got}
+            assert all(id(packet) in same for _, _, packet in late.got)
+            assert late.keys() == 1
+            assert raw.got and all(packet is None for _, _, packet in raw.got)
+            assert raw.heard >= 640 * (len(raw.got) - 3)
+            decoder = av.CodecContext.create("h264", "r")
+            pictures = [p for _, _, packet in early.got for p in decoder.decode(packet)]
+            assert len(pictures) == len(early.got)
+            assert (pictures[0].width, pictures[0].height) == (64, 48)
+            feed.detach(early)
+            before = len(early.got)
+            await asyncio.sleep(0.2)
+            assert len(early.got) == before
+            feed.detach(late)
+            feed.detach(raw)
+            assert not feed.runner._subscriptions, "nobody watches: nothing is made"
+
+    run(test())
+
+
+@pytest.mark.parametrize("height, width", [(512, 512), (450, 450), (452, 450), (2, 4)])
+def test_a_picture_is_handed_to_the_compressor_as_it_is(height: int, width: int) -> None:
+    random = np.random.default_rng(0)
+    i420 = random.integers(0, 256, (height * 3 // 2, width)).astype(np.uint8)
+    i420.setflags(write=False)
+    picture = as_picture(i420)
+    assert (picture.width, picture.height) == (width, height)
+    assert (picture.to_ndarray() == i420).all()
+
+
+def test_after_an_interruption_every_packet_shown_can_be_decoded() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            for _ in range(3):
+                await asyncio.sleep(0.31)
+                feed.runner.interrupt()
+            await asyncio.sleep(0.3)
+            turns = [item.turn for _, item, _ in watcher.got]
+            assert sorted(set(turns)) == [0, 1, 2, 3]
+            for turn in (1, 2, 3):
+                assert watcher.got[turns.index(turn)][2].is_keyframe
+            assert all(packet is not None for _, _, packet in watcher.got)
+            feed.detach(watcher)
+
+    run(test())
+
+
+def test_packets_are_ready_when_their_time_comes() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            await asyncio.sleep(1.5)
+            late_ms = [1000 * (at_s - item.release_s) for at_s, item, _ in watcher.got[3:]]
+            assert np.median(late_ms) < 5, late_ms
+            feed.detach(watcher)
+
+    run(test())
+
+
+def test_key_frames_on_demand_are_never_closer_than_400_ms() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            await asyncio.sleep(0.6)
+            asked_s = time.monotonic()
+            end_s = asked_s + 2.0
+            while time.monotonic() < end_s:
+                feed.want_key_frame()
+                await asyncio.sleep(0.01)
+            keys_s = [at_s for at_s, _, packet in watcher.got if packet.is_keyframe]
+            assert keys_s[1] - asked_s < 0.12
+            assert np.diff(keys_s[1:]).min() > 0.35
+            assert 4 <= len(keys_s) - 1 <= 6
+
+    run(test())
+
+
+def test_a_viewer_hears_that_it_is_over() -> None:
+    async def test() -> None:
+        async with feeding(LiveFakeEngine(fail_after=20)) as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            await asyncio.sleep(1.0)
+            assert watcher.reason == "ValueError: scripted failure"
+
+    run(test())
+
+
+def test_a_connection_that_does_not_take_packets_begins_anew_with_a_key_frame() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            track = OutgoingVideo(feed)
+            track.takes_packets = True
+            encoder = H264(Encoding(), 64, 48, Fraction(25))
+            pictures = [np.full((72, 64), 10 * k, np.uint8) for k in range(16)]
+            packets = [
+                encoder.encode(frame(p), 3600 * k, key=k in (0, 15)) for k, p in enumerate(pictures)
+            ]
+            item: Any = None
+            for packet in packets[:14]:
+                track.offer(item, packet)
+            assert not track._queued, "none alone: each needs the one before"
+            assert feed._key_wanted
+            track.offer(item, packets[14])
+            track.offer(item, packets[15])
+            assert await track.recv() is packets[15]
+
+    run(test())
+
+
+def rate_of(encoding: Encoding, pictures: list[U8]) -> float:
+    """Bits a second after the first second, of pictures over and over at 25 a second."""
+    encoder = H264(encoding, 512, 512, Fraction(25))
+    sizes = []
+    for k in range(150):
+        packet = encoder.encode(frame(pictures[k % len(pictures)]), 3600 * k, key=k == 0)
+        assert packet is not None and packet.pts == 3600 * k
+        sizes.append(packet.size)
+    return 8 * sum(sizes[25:]) / 5
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_rate_that_was_asked_for_is_held(preset: str) -> None:
+    rate_bps = Encoding(preset).rate_bps(512, 512)
+    pictures = moving(512, 512, 25)
+    assert rate_of(Encoding(preset, rate_bps), pictures) == pytest.approx(rate_bps, rel=0.2)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_one_quality_is_kept_up_to_a_rate(preset: str) -> None:
+    most_bps = Encoding(preset).rate_bps(512, 512)
+    pictures = moving(512, 512, 25)
+    assert rate_of(Encoding(preset), pictures) < 1.2 * most_bps  # noise: it would take more
+    assert rate_of(Encoding(preset), pictures[:1]) < 0.2 * most_bps  # nothing moves
+
+
+def test_larger_pictures_get_more_bits_but_not_in_proportion() -> None:
+    rates = [Encoding().rate_bps(w, h) for w, h in ((512, 512), (1280, 720), (1920, 1080))]
+    assert rates == [1_500_000, 3_189_000, 5_188_000]
+    assert Encoding("sharp", 700_000).rate_bps(1920, 1080) == 700_000
+    with pytest.raises(UsageError, match="video preset 'best': expected light, standard, sharp"):
+        Encoding("best")
+    with pytest.raises(UsageError, match="bitrate 5 bit/s"):
+        Encoding(bitrate_bps=5)
+
+
+@pytest.mark.parametrize("width, height, most_ms", [(512, 512, 8), (1280, 720, 20)])
+def test_a_picture_is_encoded_in_a_few_ms(width: int, height: int, most_ms: float) -> None:
+    encoder = H264(Encoding(), width, height, Fraction(25))
+    pictures = moving(width, height, 25)
+    began_s = time.process_time()
+    for k in range(100):
+        encoder.encode(frame(pictures[k % 25]), 3600 * k, key=False)
+    took_ms = (time.process_time() - began_s) * 10
+    print(f"\n{width}x{height}: {took_ms:.1f} ms of CPU a picture")
+    assert took_ms < most_ms
