@@ -47,7 +47,7 @@ class MouthSources:
             )
         if self.appearance is not None and len(self.appearance.sources) != sources:
             raise UsageError(
-                f"appearance of {len(self.appearance.sources)} mouths; expected of {sources} sources"
+                f"appearance of {len(self.appearance.sources)} mouths; expected that of {sources}"
             )
         if len(similarity.source_descriptors) != sources or self.frames.max() >= len(
             similarity.frame_offset
