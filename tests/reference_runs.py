@@ -34,7 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "footage": "obama_yemen_red_tie.mp4",
         "profile": "studio",
         "background": "sequential",
-        "detail": 384,
+        "crop_resolution": 384,
     },
     "footage_low_warp_only": {
         "footage": "talkers/latentsync_demo3.mp4",
