@@ -6,19 +6,37 @@
     ├── CalibrationError       footage that cannot become a target
     ├── TargetError            a bundle that is damaged, foreign or hostile
     ├── AssetError             a model file that is missing or not the pinned one
-    └── BackendUnavailable     a named backend that this machine does not have
+    ├── BackendUnavailable     a named backend that this machine does not have
+    ├── SoundError             the machine's sound cannot be used
+    ├── VideoOutputError       no window or virtual camera can be had
+    ├── NoFreePort             every UDP port of a range is taken
+    ├── ServerBusy             as many conversations as a server takes are going on
+    ├── WorkerLost             a worker process ended, and its conversations with it
+    ├── PublishError           a WHIP server does not take our stream
+    └── HttpError              a request that is answered with an error status and a reason
 
 Each message says what was got, what was expected and what to do about it, in one line. The
 command line prints it and exits with code 2.
 """
 
+from lipstream.kernels.errors import BackendUnavailable, LipstreamError, UsageError
 
-class LipstreamError(Exception):
-    """Base of all errors raised on purpose."""
-
-
-class UsageError(LipstreamError):
-    """An argument or setting that cannot work."""
+__all__ = [
+    "AssetError",
+    "BackendUnavailable",
+    "CalibrationError",
+    "HttpError",
+    "LipstreamError",
+    "MediaError",
+    "NoFreePort",
+    "PublishError",
+    "ServerBusy",
+    "SoundError",
+    "TargetError",
+    "UsageError",
+    "VideoOutputError",
+    "WorkerLost",
+]
 
 
 class MediaError(LipstreamError):
@@ -37,5 +55,34 @@ class AssetError(LipstreamError):
     """A model file that is missing, or is not the one that is pinned."""
 
 
-class BackendUnavailable(LipstreamError):
-    """A backend asked for by name that cannot run here; says why and what to install."""
+class SoundError(LipstreamError):
+    """The machine's sound cannot be used."""
+
+
+class VideoOutputError(LipstreamError):
+    """No window or virtual camera can be had."""
+
+
+class NoFreePort(LipstreamError):
+    """Every UDP port of the range is taken."""
+
+
+class ServerBusy(LipstreamError):
+    """As many conversations as this server takes are going on."""
+
+
+class WorkerLost(LipstreamError):
+    """A worker process ended, and its conversations with it."""
+
+
+class PublishError(LipstreamError):
+    """The WHIP server does not take our stream."""
+
+
+class HttpError(LipstreamError):
+    """A request that is answered with an error status and a reason, in JSON."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lipstream.engine.errors import UsageError
+from lipstream.kernels.errors import UsageError
 
 
 def require(

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.errors import UsageError
 from lipstream.kernels import native
 from lipstream.kernels.checks import require, require_i420, require_region
 from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.errors import UsageError
 from lipstream.kernels.reference import all as reference
 
 U8 = NDArray[np.uint8]

@@ -16,9 +16,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.errors import UsageError
 from lipstream.kernels import native
 from lipstream.kernels.checks import require
+from lipstream.kernels.errors import UsageError
 from lipstream.kernels.native import address
 
 F32 = NDArray[np.float32]

@@ -7,8 +7,8 @@ import logging
 import os
 from typing import Literal
 
-from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.kernels import native
+from lipstream.kernels.errors import BackendUnavailable, UsageError
 
 logger = logging.getLogger(__name__)
 

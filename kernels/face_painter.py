@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.errors import UsageError
 from lipstream.kernels import native
+from lipstream.kernels.errors import UsageError
 from lipstream.kernels.mesh import COORDINATE_LIMIT_PX
 from lipstream.kernels.native import address
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.errors import UsageError
 from lipstream.kernels import native
+from lipstream.kernels.errors import UsageError
 from lipstream.kernels.native import address
 
 F32 = NDArray[np.float32]

@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.errors import UsageError
 from lipstream.kernels import native
+from lipstream.kernels.errors import UsageError
 from lipstream.kernels.native import address
 
 F16 = NDArray[np.float16]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.errors import BackendUnavailable
+from lipstream.kernels.errors import BackendUnavailable
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.errors import UsageError
 from lipstream.kernels import native
 from lipstream.kernels.checks import require
 from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.errors import UsageError
 from lipstream.kernels.reference import all as reference
 
 F32 = NDArray[np.float32]

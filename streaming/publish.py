@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.errors import PublishError, UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.devices.sound_card import SoundCard
 from lipstream.streaming.files.audio_file import AudioFile
@@ -32,10 +32,6 @@ _REQUEST_S: Final = 10.0
 _RETRY_S: Final = (1.0, 30.0)  # first and longest wait; doubled in between
 _AHEAD_S: Final = 2.0  # of a file's sound, that waits for its time
 _MAX_ANSWER_BYTES: Final = 64 << 10
-
-
-class PublishError(LipstreamError):
-    """The server does not take us."""
 
 
 class _Again(Exception):

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.kernels.build import FATBIN
+from lipstream.kernels.errors import BackendUnavailable, UsageError
 
 _SQUARE_BLOCK = (16, 16, 1)
 _LINE_BLOCK = (256, 1, 1)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import av
 import numpy as np
 
-from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.errors import LipstreamError, SoundError, UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.devices.playback import Playback
 from lipstream.streaming.session.runner import SessionRunner
@@ -25,10 +25,6 @@ _SILENT_S: Final = 2.0  # a microphone that brings nothing for so long is gone
 _RETRY_S: Final = 1.0
 _RATES_HZ: Final = (48_000, 44_100, 16_000, 96_000, 32_000)  # what is tried after the device's own
 _PAINTED_S: Final = 0.01  # how long after its release a frame's sound may come and still be heard
-
-
-class SoundError(LipstreamError):
-    """The machine's sound cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

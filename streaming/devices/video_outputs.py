@@ -6,14 +6,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from lipstream.engine.errors import LipstreamError
+from lipstream.engine.errors import VideoOutputError
 from lipstream.engine.types import VideoFrame
 
 _EXTRA: Final = "pip install 'lipstream[present]'"
-
-
-class VideoOutputError(LipstreamError):
-    """No window or no camera can be had."""
 
 
 class VideoOutput(Protocol):

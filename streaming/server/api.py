@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.errors import HttpError, LipstreamError, UsageError
 from lipstream.streaming.server.openapi import document
-from lipstream.streaming.server.signalling import HttpError, Signalling, figures
+from lipstream.streaming.server.signalling import Signalling, figures
 from lipstream.streaming.server.targets import Gallery
 
 logger = logging.getLogger(__name__)

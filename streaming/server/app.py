@@ -20,11 +20,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from lipstream.engine.errors import UsageError
+from lipstream.engine.errors import HttpError, UsageError
 from lipstream.streaming.server import api, websocket, whep, whip
 from lipstream.streaming.server.metrics import exposition
 from lipstream.streaming.server.rooms import Rooms
-from lipstream.streaming.server.signalling import HttpError, Signalling
+from lipstream.streaming.server.signalling import Signalling
 from lipstream.streaming.server.targets import EngineSetting, Gallery, TargetRegistry
 from lipstream.streaming.session.gc_policy import few_arenas
 from lipstream.streaming.session.runner import LiveEngine

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.errors import ServerBusy, UsageError
 from lipstream.streaming.session.gc_policy import give_back, trim
 from lipstream.streaming.session.runner import LiveEngine, RunnerOptions, SessionRunner
 from lipstream.streaming.webrtc.h264 import Encoding
@@ -20,10 +20,6 @@ logger = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 256  # members that left, with the reason
 _TIDY_S: Final = 60.0
-
-
-class Busy(LipstreamError):
-    """As many conversations as this server takes are going on."""
 
 
 class Closable(Protocol):
@@ -87,7 +83,7 @@ class Rooms:
         Whoever enters either joins (`join`) or gives the place back (`leave_unjoined`).
 
         Raises:
-            Busy: too many conversations, or too many in this one.
+            ServerBusy: too many conversations, or too many in this one.
             LipstreamError: the target cannot be had.
         """
         engine = await self._engine(target)  # may take its time: nobody else's entry waits for it
@@ -97,7 +93,9 @@ class Rooms:
                 raise UsageError(f"session {name!r} speaks as {room.target!r}, not {target!r}")
             if room is None:
                 if len(self._rooms) >= self._capacity:
-                    raise Busy(f"{self._capacity} conversations are going on; try again later")
+                    raise ServerBusy(
+                        f"{self._capacity} conversations are going on; try again later"
+                    )
                 runner = SessionRunner(engine, self._options)
                 runner.start()
                 name = name or secrets.token_urlsafe(12)
@@ -108,7 +106,9 @@ class Rooms:
                 if self._tidying is None or self._tidying.done():
                     self._tidying = asyncio.get_running_loop().create_task(self._tidy())
             if len(room.members) + room.expected >= self._viewers_capacity:
-                raise Busy(f"{self._viewers_capacity} take part in {room.name!r}; try again later")
+                raise ServerBusy(
+                    f"{self._viewers_capacity} take part in {room.name!r}; try again later"
+                )
             room.expected += 1
             return room
 

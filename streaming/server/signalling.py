@@ -8,22 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
-from lipstream.engine.errors import TargetError, UsageError
-from lipstream.streaming.server.rooms import Busy, Room, Rooms
-from lipstream.streaming.webrtc.aioice_patches import NoFreePort
+from lipstream.engine.errors import HttpError, NoFreePort, ServerBusy, TargetError, UsageError
+from lipstream.streaming.server.rooms import Room, Rooms
 from lipstream.streaming.webrtc.ice_servers import IceServer
 from lipstream.streaming.webrtc.peer import Peer, PeerOptions
 
 logger = logging.getLogger(__name__)
-
-
-class HttpError(Exception):
-    """A request that is answered with an error status and a reason, in JSON."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
 
 
 class Signalling:
@@ -146,7 +136,7 @@ async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Room:
         raise HttpError(400, "a session's name has at most 64 printable characters")
     try:
         return await rooms.enter(target, name)
-    except Busy as error:
+    except ServerBusy as error:
         raise HttpError(503, str(error)) from error
     except TargetError as error:
         raise HttpError(500, str(error)) from error

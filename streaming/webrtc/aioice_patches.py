@@ -15,7 +15,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.errors import NoFreePort, UsageError
 
 # Consent (RFC 7675): aioice asks every 5 s and gives up after 6 questions, about 30 s, and the
 # session of a client that was killed lives as long. We ask every 0.2 s, without waiting for the
@@ -23,10 +23,6 @@ from lipstream.engine.errors import LipstreamError, UsageError
 # loses a tenth of the packets each way would have to lose 17 answers in a row.
 CONSENT_INTERVAL_S: Final = 0.2
 CONSENT_EXPIRY_S: Final = 3.5
-
-
-class NoFreePort(LipstreamError):
-    """Every UDP port of the range is taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.sdp import SessionDescription
 
-from lipstream.engine.errors import UsageError
+from lipstream.engine.errors import NoFreePort, UsageError
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from lipstream.streaming.webrtc import aiortc_patches
-from lipstream.streaming.webrtc.aioice_patches import NoFreePort
 from lipstream.streaming.webrtc.ice_servers import IceServer
 from lipstream.streaming.webrtc.tracks import IncomingVoice, OutgoingAudio, OutgoingVideo
 from lipstream.streaming.webrtc.video_feed import VideoFeed

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lipstream.engine.cores import usable_cores
-from lipstream.engine.errors import LipstreamError
+from lipstream.engine.errors import LipstreamError, WorkerLost
 from lipstream.engine.types import U8, AudioChunk, VideoFrame
 from lipstream.streaming.session.gc_policy import few_arenas, give_back
 from lipstream.streaming.session.runner import LiveSession, warm_up
@@ -48,10 +48,6 @@ Make = Callable[[], "Engine"]  # can be pickled, as functools.partial of a modul
 _SLOTS: Final = 4  # pictures in shared memory: of one push; what is beyond goes by the pipe
 _READY_S: Final = 60.0
 _LEAVE_S: Final = 3.0
-
-
-class WorkerLost(LipstreamError):
-    """A worker process ended, and the conversation with it."""
 
 
 @dataclass(frozen=True, slots=True)

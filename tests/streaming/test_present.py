@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lipstream.engine.errors import UsageError
+from lipstream.engine.errors import SoundError, UsageError, VideoOutputError
 from lipstream.engine.types import SAMPLE_RATE_HZ, U8, AudioChunk, VideoFrame
 from lipstream.streaming.devices.playback import Playback
-from lipstream.streaming.devices.sound_card import Device, SoundError, choose
-from lipstream.streaming.devices.video_outputs import Camera, VideoOutputError, Window
+from lipstream.streaming.devices.sound_card import Device, choose
+from lipstream.streaming.devices.video_outputs import Camera, Window
 from lipstream.streaming.present import PresentOptions, present
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedSound

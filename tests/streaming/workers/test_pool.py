@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.errors import LipstreamError, UsageError, WorkerLost
 from lipstream.engine.types import STEP_SAMPLES, AudioChunk, VideoFrame
 from lipstream.streaming.server.targets import EngineSetting
 from lipstream.streaming.session.runner import LiveSession, SessionRunner
-from lipstream.streaming.workers.pool import RemoteEngine, WorkerLost, Workers, processes_for
+from lipstream.streaming.workers.pool import RemoteEngine, Workers, processes_for
 
 SETTING = EngineSetting(renderer="none")
 
