@@ -163,15 +163,17 @@ def _calibrate_video(
 def _sharpen(folder: Path, options: CalibrationOptions) -> float:
     """How much the universal renderer has to sharpen for this person; noted in the bundle."""
     from lipstream.calibration.person.evaluation import Evaluator
-    from lipstream.engine.rendering.refiner import SHARPEN, load_renderer, shipped_model
+    from lipstream.engine.networks.registry import shipped
+    from lipstream.engine.rendering.refiner import load_renderer
     from lipstream.engine.target.bundle import load_target
+    from lipstream.engine.target.style import SHARPEN
 
     options.report("comparing painted mouths with real ones", 0.0)
     renderer = load_renderer("auto", "auto")
     if renderer is None:
         return SHARPEN
     amount = Evaluator(load_target(folder)).sharpening(renderer)
-    bundle_writer.note_sharpen(folder, amount, shipped_model().safetensors)
+    bundle_writer.note_sharpen(folder, amount, shipped("renderer").safetensors)
     return amount
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.engine.errors import MediaError, UsageError
 from lipstream.engine.target.appearance import Appearance
-from lipstream.engine.target.bundle import SCHEMA_VERSION, sha256_of
+from lipstream.engine.target.bundle_checks import SCHEMA_VERSION, sha256_of
 from lipstream.engine.target.similarity import MouthSimilarity
 from lipstream.engine.target.sources import MouthSource
 from lipstream.engine.target.style import Style

@@ -1,13 +1,13 @@
-"""Where the time of a frame goes: named stages, recorded only while somebody asks.
+"""Where the time of a frame goes: named spans, recorded only on demand.
 
-    with stage("warp"):          @stage("warp")
+    with span("warp"):           @span("warp")
         ...                      def method(self): ...
 
-While nobody records, a stage costs one look at a module variable. A `Recorder` collects bare
-marks (what began or ended, in which thread, when), from any number of threads; `spans` makes
-durations of them afterwards, so that the engine pays only for two appends a stage.
+Without a recorder, a span costs one read of a module variable. A `Recorder` collects bare marks
+(what began or ended, in which thread, when) from any number of threads. `Recorder.take` makes spans
+of them afterwards, so that the engine pays only for two appends a span.
 
-The time of a stage is its own: what a stage within it took is not counted twice.
+A span's own time excludes that of the spans within it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# In the order of the flow. "session" is what `Session.push` does outside all others.
+# In the order of the flow. "session" is what `Session.push` does outside of all others.
 SPANS: Final = (
     "session", "features", "encoder", "matcher", "sources", "decode", "background", "warp",
     "renderer", "composite", "color", "encode",
@@ -36,21 +36,21 @@ _recorder: Recorder | None = None
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One run of one stage."""
+    """One run of one named part of the work."""
 
     name: str
     thread: int
     begin_ns: int  # perf_counter
     end_ns: int
-    own_ns: int  # without the stages within
+    own_ns: int  # without the spans within
     depth: int  # 0 outermost
 
 
 class Recorder:
     """Marks of all threads, in the order they were made, until `take` fetches them.
 
-    `slowed`: ms of busy waiting to add to a stage, by name: whoever trusts a report can see
-    whether it names the culprit.
+    slowed: ms of busy waiting to add to a span, by name, to test whether a report names the
+    slowest one.
     """
 
     def __init__(self, slowed: Mapping[str, float] | None = None) -> None:
@@ -59,21 +59,21 @@ class Recorder:
         self._slowed_ns = {name: round(ms * 1e6) for name, ms in (slowed or {}).items()}
 
     def begin(self, name: str) -> None:
-        """A stage begins in this thread."""
+        """A span begins in this thread."""
         self._marks.append((threading.get_ident(), name, _now_ns()))
 
     def end(self, name: str) -> None:
-        """The stage that began last in this thread ends."""
+        """The span that began last in this thread ends."""
         if self._slowed_ns and name in self._slowed_ns:
             until = _now_ns() + self._slowed_ns[name]
             while _now_ns() < until:
                 pass
         self._marks.append((threading.get_ident(), None, _now_ns()))
 
-    def ran(self, stages: Mapping[str, int]) -> None:
-        """Stages that compiled code ran in one call, which ends now: their ns, in order."""
-        begin_ns = _now_ns() - sum(stages.values())
-        for name, took_ns in stages.items():
+    def add(self, durations_ns: Mapping[str, int]) -> None:
+        """Spans that compiled code ran one after another in a call that ends now, in order."""
+        begin_ns = _now_ns() - sum(durations_ns.values())
+        for name, took_ns in durations_ns.items():
             slowed_ns = self._slowed_ns.get(name, 0)
             until = _now_ns() + slowed_ns
             while slowed_ns and _now_ns() < until:
@@ -83,9 +83,9 @@ class Recorder:
             self._marks.append((threading.get_ident(), None, begin_ns + slowed_ns))
 
     def take(self) -> list[Span]:
-        """The finished spans, by their end; call it where no stage is open in any thread.
+        """The finished spans, by their end; call it where no span is open in any thread.
 
-        Not being called is what leaves marks in memory: about 3 kB a frame.
+        Marks take about 3 kB a frame until then.
         """
         marks, self._marks = self._marks, []
         return list(_spans(marks))
@@ -97,24 +97,24 @@ def _spans(marks: list[tuple[int, str | None, int]]) -> Iterator[Span]:
         stack = open_spans.setdefault(thread, [])
         if name is not None:
             stack.append((name, at_ns, 0))
-        elif stack:  # else it began before the recording did
-            stage_name, begin_ns, inner_ns = stack.pop()
+        elif stack:  # an end without a begin is of a span that is older than the recording
+            ended, begin_ns, inner_ns = stack.pop()
             whole_ns = at_ns - begin_ns
             if stack:
                 outer, outer_begin_ns, so_far_ns = stack[-1]
                 stack[-1] = (outer, outer_begin_ns, so_far_ns + whole_ns)
-            yield Span(stage_name, thread, begin_ns, at_ns, whole_ns - inner_ns, len(stack))
+            yield Span(ended, thread, begin_ns, at_ns, whole_ns - inner_ns, len(stack))
 
 
 @contextmanager
 def recording(recorder: Recorder) -> Iterator[Recorder]:
-    """Stages of the whole process go to `recorder` while the block runs.
+    """Spans of the whole process go to `recorder` while the block runs.
 
     Raises: RuntimeError when another recording is under way.
     """
     global _recorder  # noqa: PLW0603 - the one switch; a parameter through every stage would cost
     if _recorder is not None:
-        raise RuntimeError("stages are being recorded already; one recording at a time")
+        raise RuntimeError("spans are being recorded already; one recording at a time")
     _recorder = recorder
     try:
         yield recorder
@@ -123,22 +123,22 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
 
 
 def recorder() -> Recorder | None:
-    """Who records, if anybody does."""
+    """The recorder of the recording under way, or None."""
     return _recorder
 
 
-class span:  # noqa: N801 - used as `with stage(...)` and `@stage(...)`
+class span:  # noqa: N801 - used as `with span(...)` and `@span(...)`
     """A named part of the work; around a block or around a function."""
 
     __slots__ = ("_began", "_name")
 
     def __init__(self, name: str) -> None:
-        """Name one of STAGES."""
+        """Name one of SPANS."""
         self._name = name
         self._began: Recorder | None = None
 
     def __enter__(self) -> None:
-        """Begin; one instance is for one block, since it remembers who records."""
+        """Begin; one instance is for one block, since it keeps the recorder."""
         if _recorder is not None:
             self._began = _recorder
             _recorder.begin(self._name)
@@ -154,18 +154,18 @@ class span:  # noqa: N801 - used as `with stage(...)` and `@stage(...)`
             self._began.end(self._name)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function as a stage."""
+        """The function within a span."""
         name = self._name
 
         @wraps(function)
         def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            listening = _recorder
-            if listening is None:
+            active = _recorder
+            if active is None:
                 return function(*args, **kwargs)
-            listening.begin(name)
+            active.begin(name)
             try:
                 return function(*args, **kwargs)
             finally:
-                listening.end(name)
+                active.end(name)
 
         return timed

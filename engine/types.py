@@ -31,7 +31,7 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class Lips:
-    """Three measures of the lips that any viewer understands, over the inter-ocular distance."""
+    """Three measures of the lips, over the inter-ocular distance."""
 
     opening: float  # gap between the inner lips, 0 when they meet
     width: float  # mouth corner to mouth corner
@@ -40,29 +40,22 @@ class Lips:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """What the lips do at one moment."""
+    """The shape of the lips at one moment."""
 
     coefficients: F32  # f32 [K], expression basis; 0 is the rest pose with lips closed
     lips: Lips
     speech: bool
     sample: int  # the moment of the audio it belongs to, samples at 16 kHz
-    activity: float = 1.0  # 0 at rest, 1 in speech; in between the mouth is on its way
+    activity: float = 1.0  # 0 at rest, 1 in speech, in between during a transition
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedFrame:
-    """Which footage to show, and what its lips are to do."""
+    """A footage frame to show, and the wanted expression on it."""
 
     frame_index: int  # of the output
     background: int  # track frame
     expression: Expression  # at the frame's presentation time
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentEnd:
-    """Marks the end of a turn in the stream; what follows starts from rest."""
-
-    sample: int
 
 
 @dataclass(frozen=True, slots=True)

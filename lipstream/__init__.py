@@ -9,7 +9,7 @@ stated delay.
         for frame in session.push(chunk):
             show(frame)
 
-The names below are found when they are first asked for: `import lipstream` loads no library.
+The names below are imported on first use: `import lipstream` loads no library.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         AudioChunk,
         Expression,
         Lips,
-        SegmentEnd,
         VideoFrame,
     )
 
@@ -54,7 +53,6 @@ _HOMES = {
     "AudioChunk": "lipstream.engine.types",
     "Expression": "lipstream.engine.types",
     "Lips": "lipstream.engine.types",
-    "SegmentEnd": "lipstream.engine.types",
     "VideoFrame": "lipstream.engine.types",
 }
 
@@ -68,7 +66,6 @@ __all__ = [
     "Lips",
     "LipstreamError",
     "MediaError",
-    "SegmentEnd",
     "Session",
     "Target",
     "TargetError",

@@ -15,8 +15,8 @@ import numpy as np
 from lipstream.bench.machine import ceilings
 from lipstream.bench.measure.roofline import matcher_work
 from lipstream.bench.measure.statistics import percentiles
-from lipstream.engine.retrieval.background_matcher import FootageMatcher
-from lipstream.engine.retrieval.motion_graph import Footage
+from lipstream.engine.retrieval.background_matcher import BackgroundMatcher
+from lipstream.engine.retrieval.motion_graph import BackgroundFootage
 from lipstream.engine.retrieval.viterbi import FixedLagViterbi, Transitions
 from lipstream.engine.types import F32, Expression, Lips
 from lipstream.kernels import implementation
@@ -27,7 +27,7 @@ _JUMPS = 16
 LAGS_MS = (0, 40, 80, 120, 200, 400, 600, 1000)
 
 
-def made_up_footage(frames: int, seed: int = 0) -> Footage:
+def made_up_footage(frames: int, seed: int = 0) -> BackgroundFootage:
     """Footage with syllable-rate mouths, a head that moves and rests, and random jumps."""
     random = np.random.default_rng(seed)
     mouth = random.normal(size=(frames + 4, _COEFFICIENTS))
@@ -35,7 +35,7 @@ def made_up_footage(frames: int, seed: int = 0) -> Footage:
     drift = np.convolve(random.normal(size=frames + 24), np.ones(25) / 5, mode="valid")
     far = random.integers(25, max(frames - 25, 26), (frames, _JUMPS))
     jumps = (np.arange(frames)[:, None] + far) % frames
-    return Footage(
+    return BackgroundFootage(
         expression=np.asarray(expression, np.float32),
         head_speed=np.abs(0.35 * drift).astype(np.float32),
         rejected=random.random(frames) < 0.01,
@@ -76,7 +76,7 @@ def matcher_bench(
     costs: dict[int, list[float]] = {lag_ms: [] for lag_ms in LAGS_MS}
     blind: dict[int, list[float]] = {lag_ms: [] for lag_ms in LAGS_MS}
     for clip in range(clips):
-        matcher = FootageMatcher(made_up_footage(frames, 2 * clip), 0, FPS)
+        matcher = BackgroundMatcher(made_up_footage(frames, 2 * clip), 0, FPS)
         rows, guides = _rows(matcher, made_up_speech(clip_frames, 2 * clip + 1))
         optimum, spent_ms = _textbook(matcher.transitions, rows)
         optima.append(optimum)
@@ -119,7 +119,7 @@ def _lag_frames(lag_ms: int) -> int:
     return int(lag_ms * FPS / 1000)
 
 
-def _rows(matcher: FootageMatcher, speech: list[Expression]) -> tuple[list[F32], list[F32]]:
+def _rows(matcher: BackgroundMatcher, speech: list[Expression]) -> tuple[list[F32], list[F32]]:
     """Emission and guide f32 [2 N] of each frame."""
     rows, guides, silent = [], [], 0
     for item in speech:
@@ -164,8 +164,8 @@ def _textbook(transitions: Transitions, rows: list[F32]) -> tuple[float, float]:
 
 
 def _timing(frames: int, repeats: int, best: dict[str, float], lag: int = 1) -> dict[str, Any]:
-    """One `FootageMatcher.step`, all in, with the lag of the live profile."""
-    matcher = FootageMatcher(made_up_footage(frames), lag, FPS)
+    """One `BackgroundMatcher.step`, all in, with the lag of the live profile."""
+    matcher = BackgroundMatcher(made_up_footage(frames), lag, FPS)
     speech = made_up_speech(repeats + 5)
     state = matcher.init()
     wall_ms, cpu_ms = [], []

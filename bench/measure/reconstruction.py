@@ -30,11 +30,13 @@ from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S, Leave
 from lipstream.calibration.tracking.landmarker import Landmarker
 from lipstream.engine.face.mesh import LIP_OUTLINE, FaceMesh, build_mesh
 from lipstream.engine.face.model import INNER_LOWER_LIP, INNER_UPPER_LIP, face_model
-from lipstream.engine.pipeline import Engine, SourceCrossfade
-from lipstream.engine.rendering.compositor import ComposedFrame, Compositor, Shares
+from lipstream.engine.pipeline import Engine
+from lipstream.engine.rendering.compositor import ComposedFrame, Compositor
 from lipstream.engine.rendering.refiner import Renderer
+from lipstream.engine.rendering.source_crossfade import SourceCrossfade
 from lipstream.engine.target.appearance import Prediction
 from lipstream.engine.target.bundle import Target
+from lipstream.engine.target.sources import SourceWeights
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, Expression, Lips, MatchedFrame
 from lipstream.kernels.color import i420_region_to_rgb, i420_to_rgb
 from lipstream.kernels.mesh import warp_mesh
@@ -195,7 +197,9 @@ def summary_of(per_clip: Sequence[Mapping[str, Method]]) -> dict[str, dict[str, 
     return told
 
 
-def _sources(target: Target, prediction: Mapping[int, Prediction | None]) -> Mapping[int, Shares]:
+def _sources(
+    target: Target, prediction: Mapping[int, Prediction | None]
+) -> Mapping[int, SourceWeights]:
     """The mouths that the engine would lend to each frame, were none to be had nearby in time.
 
     foretold: by frame, in order, what to expect of it had its moment not been filmed.

@@ -19,9 +19,9 @@ from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.face.mesh import LIP_OUTLINE
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.openvino import library
+from lipstream.engine.networks.signatures import BANDS, CHANNELS, FRAMES_PER_STEP, crop_shape
 from lipstream.engine.pipeline import Engine
-from lipstream.engine.rendering.refiner import CHANNELS, crop_shape
-from lipstream.engine.speech.features import BANDS, FFT_SAMPLES, FRAMES_PER_STEP, WINDOW_SAMPLES
+from lipstream.engine.speech.features import FFT_SAMPLES, WINDOW_SAMPLES
 
 # Bytes of one element, of weights and of what flows between layers.
 _BYTES: Final = {"f32": 4.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0}
@@ -34,8 +34,8 @@ def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
     jaw, lips = _patches(engine)
     basis = face_model().basis.size
     states, slots = (0, 0)
-    if engine._matcher is not None:
-        states, slots = engine._matcher.transitions.predecessors.shape
+    if engine.matcher is not None:
+        states, slots = engine.matcher.transitions.predecessors.shape
     sources = len(target.sources)
     coefficients = target.track.expression.shape[1]
     jpeg = float(np.diff(target.frames._offsets).mean())
@@ -46,7 +46,7 @@ def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
             FRAMES_PER_STEP * (FFT_SAMPLES * np.log2(FFT_SAMPLES) + mel),
             4.0 * (FRAMES_PER_STEP * WINDOW_SAMPLES + mel),
         ),
-        "encoder": _network("encoder.onnx", engine._encoder.network.precision),
+        "encoder": _network("encoder.onnx", engine.encoder.network.precision),
         "matcher": matcher_work(states, slots, coefficients),
         "sources": (sources * (32 + coefficients), sources * (8.0 * 32 + 4 * coefficients)),
         "decode": (pixels * 1.5 * 8, jpeg + pixels * 1.5),
@@ -110,7 +110,7 @@ def whole_ms(engine: Engine, machine: Mapping[str, float]) -> float:
 
 def precisions(engine: Engine) -> dict[str, str]:
     """What each stage that is a network computes in."""
-    found = {"encoder": engine._encoder.network.precision}
+    found = {"encoder": engine.encoder.network.precision}
     if engine.renderer is not None:
         found["renderer"] = engine.renderer.network.precision
     return found

@@ -31,7 +31,8 @@ from lipstream.calibration.training.clips import (
     track_clips,
 )
 from lipstream.engine.errors import UsageError
-from lipstream.engine.speech.encoder import LOOK_AHEADS_MS, PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
+from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.files.audio_file import read_speech
 

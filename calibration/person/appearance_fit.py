@@ -77,7 +77,7 @@ class MouthTextures:
             report((done + 1) / len(needed))
         kept, lent = np.searchsorted(needed, frames), np.searchsorted(needed, sources)
         return cls(
-            frames, seen[kept], similarity.read(track.expression[frames], frames), seen[lent]
+            frames, seen[kept], similarity.features(track.expression[frames], frames), seen[lent]
         )
 
     def of_frames(self, chosen: NDArray[np.bool_], most: int) -> MouthTextures:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from lipstream.calibration.training.renderer.self_reenactment import Person
-from lipstream.engine.rendering.compositor import Layers
-from lipstream.engine.rendering.refiner import INPUT, OUTPUT, SHARPEN, Renderer, residual
+from lipstream.engine.networks.signatures import RENDERER_INPUT, RENDERER_OUTPUT
+from lipstream.engine.rendering.layers import Layers
+from lipstream.engine.rendering.refiner import Renderer, residual
 from lipstream.engine.target.bundle import Target
+from lipstream.engine.target.style import SHARPEN
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.crop import crop_in, crop_out
 
@@ -100,8 +102,12 @@ class _Seen:
     """A frame that the network has seen, to be sharpened by one amount and another."""
 
     def __init__(self, renderer: Renderer, layers: Layers, real: U8) -> None:
-        assert layers.guides is not None and layers.crop is not None, "the layers are guided"
-        self._painted, self._guides, self._place = layers.painted, layers.guides, layers.crop.place
+        assert layers.conditioning is not None and layers.crop is not None, "the layers are guided"
+        self._painted, self._guides, self._place = (
+            layers.painted,
+            layers.conditioning,
+            layers.crop.place,
+        )
         self._told = layers.prior is not None
         self._crop, self._planes = crop_in(
             self._painted,
@@ -112,7 +118,7 @@ class _Seen:
             layers.crop.shape,
             layers.confidence,
         )
-        self._gates = renderer.network.run({INPUT: self._planes[None]})[OUTPUT][0]
+        self._gates = renderer.network.run({RENDERER_INPUT: self._planes[None]})[RENDERER_OUTPUT][0]
         self._real, self._inside = real, layers.mask > 0
 
     def figures(self, sharpen: float) -> dict[str, float]:

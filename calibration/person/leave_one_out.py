@@ -20,7 +20,7 @@ from lipstream.engine.target.appearance import (
     Prediction,
 )
 from lipstream.engine.target.bundle import Target
-from lipstream.engine.target.similarity_unit import random_pair_cost
+from lipstream.engine.target.similarity import random_pair_cost
 from lipstream.engine.types import F32
 
 EXCLUSION_WINDOW_S: Final = 0.5  # what is nearer in time to a frame is the same moment
@@ -69,7 +69,7 @@ class LeaveOneOutPredictor:
             weights=weights[~near],
             features=np.ascontiguousarray(self._learned.features[:, ~near]),
         )
-        return others.predict(self._alike.read(expression, frame))
+        return others.predict(self._alike.features(expression, frame))
 
     def unlike(self, prediction: Prediction | None, others: Frames) -> F32 | None:
         """How unlike the looks of frames i64 [n] are to what was foretold, f32 [n]; two random

@@ -29,7 +29,8 @@ from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S
 from lipstream.engine.errors import UsageError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
-from lipstream.engine.rendering.refiner import load_renderer, shipped_model
+from lipstream.engine.networks.registry import shipped
+from lipstream.engine.rendering.refiner import load_renderer
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.types import F32
 
@@ -117,7 +118,7 @@ def adapt(folder: Path, report: Report, options: AdaptOptions = AdaptOptions()) 
     ):
         return _figures(began, steps, scores, told)
     bundle_writer.write_appearance(folder, found.appearance)
-    bundle_writer.note_sharpen(folder, sharpen, shipped_model().safetensors)
+    bundle_writer.note_sharpen(folder, sharpen, shipped("renderer").safetensors)
     told = (
         "adapted: on footage it had not learned from, PSNR "
         f"{gains['psnr_db']:+.2f} dB, SSIM {gains['ssim']:+.3f}"

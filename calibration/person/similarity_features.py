@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from lipstream.calibration.fitting.face_windows import FaceWindows
 from lipstream.engine.face.model import FaceModel
-from lipstream.engine.target.similarity import MouthSimilarity, shape_projection
-from lipstream.engine.target.similarity_unit import random_pair_cost
+from lipstream.engine.target.similarity import MouthSimilarity, random_pair_cost, shape_projection
 from lipstream.engine.target.track import Track
 from lipstream.engine.types import F32, I32
 

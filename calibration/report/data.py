@@ -14,7 +14,7 @@ from lipstream.calibration.fitting.factorise import openings
 from lipstream.calibration.report import page
 from lipstream.calibration.tracking.rejection import Rejection
 from lipstream.engine.face.model import face_model
-from lipstream.engine.target.bundle import sha256_of
+from lipstream.engine.target.bundle_checks import sha256_of
 from lipstream.engine.target.frames import FrameReader
 from lipstream.engine.target.track import Track
 from lipstream.engine.types import F32, I32, U8

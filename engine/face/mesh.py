@@ -1,7 +1,7 @@
 """Topology: which vertices and triangles make the jaw, lip and inner-mouth meshes.
 
-The *jaw* mesh carries the background's own lower face and neck, with a ring of vertices outside
-the face on which the motion dies out. The *lip* mesh covers the lips and a margin around them. The
+The *jaw* mesh carries the background's own lower face and neck, with rings of vertices outside the
+face over which the motion fades out. The *lip* mesh covers the lips and a margin around them. The
 *inner* mesh spans the gap between the lips.
 """
 
@@ -26,7 +26,7 @@ from lipstream.engine.types import F32, I32
 
 # Lower half of the face oval, from one ear over the chin to the other.
 JAW_LINE = FACE_OVAL[7:30]  # temple to temple
-_JAW_RINGS = ((0.25, 0.5), (0.60, 0.15), (1.00, 0.0))  # (inter-ocular distances out, share moved)
+_JAW_RINGS = ((0.25, 0.5), (0.60, 0.15), (1.00, 0.0))  # inter-ocular distances out, weight
 LIP_OUTLINE = OUTER_UPPER_LIP + OUTER_LOWER_LIP[-2:0:-1]  # closed, clockwise
 LIPS = np.array([INNER_UPPER_LIP, INNER_LOWER_LIP, OUTER_UPPER_LIP, OUTER_LOWER_LIP], np.int32)
 LIP_REACH = 0.20  # inter-ocular distances round the lips that the lip mesh covers
@@ -38,7 +38,7 @@ JAW_VERTICES, RINGS = np.array(JAW_LINE, np.int32), np.array(_JAW_RINGS, np.floa
 
 @dataclass(frozen=True, slots=True)
 class FaceMesh:
-    """Fixed topology, made once from the face model."""
+    """The triangles of the three meshes, read-only."""
 
     model: FaceModel
     jaw_triangles: I32  # i32 [T, 3] over the 468 vertices and the ring vertices
@@ -49,23 +49,25 @@ class FaceMesh:
 def build_mesh(model: FaceModel) -> FaceMesh:
     """Choose the triangles of the three meshes."""
     moving = np.abs(model.basis).max((0, 2)) > 0.01 * np.abs(model.basis).max()
-    triangles = model.triangles
+    faces = model.triangles
     ring = ring_strip(list(JAW_LINE), len(JAW_LINE), len(_JAW_RINGS), closed=False)
-    jaw = np.concatenate([triangles[moving[triangles].any(1)], np.asarray(ring, np.int32)])
+    jaw = np.concatenate([faces[moving[faces].any(1)], np.asarray(ring, np.int32)])
 
     near = distance_outside(model.mean[:, :2], model.mean[list(LIP_OUTLINE), :2]) < LIP_REACH
-    gap = np.isin(triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(1)  # the inner mesh's place
-    lip = triangles[near[triangles].any(1) & ~gap]
+    gap = np.isin(faces, INNER_UPPER_LIP + INNER_LOWER_LIP).all(1)  # the inner mesh covers it
+    lip = faces[near[faces].any(1) & ~gap]
 
     columns = len(INNER_UPPER_LIP)
     rows = [[r * columns + c for c in range(columns)] for r in range(INNER_ROWS)]
     inner_triangles = [t for a, b in zip(rows, rows[1:], strict=False) for t in _strip(a, b)]
-    return FaceMesh(
-        model,
+    meshes = (
         np.ascontiguousarray(jaw, np.int32),
         np.ascontiguousarray(lip, np.int32),
         np.asarray(inner_triangles, np.int32),
     )
+    for triangles in meshes:
+        triangles.setflags(write=False)
+    return FaceMesh(model, *meshes)
 
 
 def mouth_triangles(mesh: FaceMesh) -> I32:
@@ -91,12 +93,12 @@ def ring_strip(
 def inner_grid(vertices: F32) -> F32:
     """Canonical f32 [rows * 11, 3] spanning the gap between the inner lips, top row first."""
     upper, lower = vertices[list(INNER_UPPER_LIP)], vertices[list(INNER_LOWER_LIP)]
-    share = np.linspace(0, 1, INNER_ROWS, dtype=np.float32)[:, None, None]
-    return (upper + share * (lower - upper)).reshape(-1, 3).astype(np.float32)
+    t = np.linspace(0, 1, INNER_ROWS, dtype=np.float32)[:, None, None]
+    return (upper + t * (lower - upper)).reshape(-1, 3).astype(np.float32)
 
 
 def distance_outside(points: F32, polygon: F32) -> F32:
-    """Distance of f64 [n, 2] to a closed polygon [m, 2], 0 inside it."""
+    """Distance of points f64 [n, 2] to a closed polygon [m, 2]; 0 inside it."""
     (ax, ay), (bx, by) = polygon.T, np.roll(polygon, -1, axis=0).T
     dx, dy = bx - ax, by - ay
     x, y = points[:, :1] - ax, points[:, 1:] - ay

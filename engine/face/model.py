@@ -25,7 +25,7 @@ INNER_UPPER_LIP = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)  # image le
 INNER_LOWER_LIP = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 OUTER_UPPER_LIP = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
 OUTER_LOWER_LIP = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
-LIP_MIDDLES_AND_CORNERS = (13, 14, 0, 17, 61, 291)  # by which a mouth's shape is known
+LIP_MIDDLES_AND_CORNERS = (13, 14, 0, 17, 61, 291)  # six vertices that describe a mouth's shape
 CHIN = 152
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
@@ -88,7 +88,7 @@ def fit_pose(landmarks: F32, shape: F32, rigid: NDArray[np.int64]) -> Pose:
 
 @dataclass(frozen=True, slots=True)
 class FaceModel:
-    """The universal part: mean face, mesh, expression basis and what is read off them."""
+    """The universal part: mean face, mesh, expression basis, and linear maps from expressions."""
 
     mean: F32  # f32 [468, 3], inter-ocular distances
     basis: F32  # f32 [K, 468, 3], orthonormal under the mouth's weighting
@@ -117,14 +117,14 @@ class FaceModel:
         return fitted
 
     def opener(self) -> F32:
-        """The likeliest way to open the lips by an inter-ocular distance, f32 [K]."""
+        """The most probable expression that opens the lips by an inter-ocular distance, f32 [K]."""
         opening = self.lip_rows()[0]
         wider = opening * self.spread**2
         wider /= opening @ wider
         return wider
 
     def lip_rows(self) -> F32:
-        """f32 [3, K]: the linear forms behind opening, width and protrusion."""
+        """The linear maps from an expression to opening, width and protrusion, f32 [3, K]."""
         e = self.basis
         opening = e[:, 14, 1] - e[:, 13, 1]
         width = e[:, 291, 0] - e[:, 61, 0]
@@ -138,7 +138,7 @@ class FaceModel:
     def lips(self, coefficients: F32) -> Lips:
         """Opening, width and protrusion of one expression f32 [K].
 
-        The opening is a gap, so a linear form below zero (lips pressed together) reads 0.
+        The opening is a gap: where the linear map is below zero, lips are pressed and it is 0.
         """
         opening, width, protrusion = (self.lip_rows() @ coefficients).tolist()
         return Lips(max(0.0, opening), self.rest_width() + width, protrusion)
@@ -152,13 +152,13 @@ class FaceModel:
 
 @cache
 def face_model() -> FaceModel:
-    """The model that ships with the package (about 200 kB), read once."""
+    """The model that ships with the package (74 kB), read once; its arrays are read-only."""
     from safetensors.numpy import load
 
     data = load(files("lipstream.engine.weights").joinpath("face_model.safetensors").read_bytes())
-    as_f32 = {k: v.astype(np.float32) for k, v in data.items() if k not in ("triangles", "rigid")}
-    return FaceModel(
-        triangles=data["triangles"].astype(np.int32),
-        rigid=data["rigid"].astype(np.int64),
-        **as_f32,
-    )
+    triangles, rigid = (data.pop(name) for name in ("triangles", "rigid"))
+    tables = {name: array.astype(np.float32) for name, array in data.items()}
+    model = FaceModel(triangles=triangles.astype(np.int32), rigid=rigid.astype(np.int64), **tables)
+    for name in FaceModel.__slots__:
+        getattr(model, name).setflags(write=False)
+    return model

@@ -1,11 +1,11 @@
-"""Where each part of the face goes: from a wanted expression to mesh vertices in the image.
+"""Retargeting: from a wanted expression to mesh vertices in the image.
 
 Three meshes move over a frame. The *jaw* mesh carries the background's own lower face and neck
-to the new jaw, with a ring of vertices outside the face on which the motion dies out, so that
-jaw line and neck move as one. The *lip* mesh brings the lips of a mouth source. The *inner* mesh
+to the new jaw, with rings of vertices outside the face over which the motion fades out, so that
+jaw line and neck move as one. The *lip* mesh carries the lips of a mouth source. The *inner* mesh
 spans the gap between the lips; its upper rows follow the head and its lower rows the jaw, as
 teeth do. Source: ours, after the recomposition step of *Everybody's Talkin'* (arXiv 2001.05201).
-The arithmetic is in `kernels.face`; here it learns which vertex is what.
+The arithmetic is in `kernels.face`, which takes the vertex indices from here.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from lipstream.engine.face.mesh import (
     RINGS,
     FaceMesh,
 )
-from lipstream.engine.face.model import (
-    FaceModel,
-)
+from lipstream.engine.face.model import FaceModel
 from lipstream.engine.types import F32
 from lipstream.kernels import face
 
-INSET = 0.014  # inter-ocular distances
+INSET = 0.014  # inter-ocular distances that a source is read inside of its lips
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class RetargetedFace:
-    """A face that wears the wanted expression, and where it lies in a picture."""
+    """A face with the wanted expression, canonical and in a picture."""
 
     vertices: F32  # f32 [468, 3], canonical
     grid: F32  # f32 [G, 3], the gap between the lips, canonical
@@ -72,18 +70,16 @@ class RetargetedFace:
 
 
 def drive(mesh: FaceMesh, background: Placement, expression: F32) -> tuple[F32, F32]:
-    """The background's face wearing another expression f32 [K], the pose removed.
+    """The background's face with another expression f32 [K], canonical.
 
     Returns: vertices f32 [468, 3], and the grid between the lips f32 [G, 3].
     """
-    worn = background.expression
-    return face.drive(
-        mesh.model.basis, background.canonical_vertices, worn, expression, LIPS, INNER_ROWS
-    )
+    own, vertices = background.expression, background.canonical_vertices
+    return face.drive(mesh.model.basis, vertices, own, expression, LIPS, INNER_ROWS)
 
 
 def place(background: Placement, vertices: F32, grid: F32) -> tuple[F32, F32, F32]:
-    """Into the picture: vertices and rings outside the jaw, before and after, and what is driven.
+    """Into the picture: vertices and jaw rings before and after, and the driven face.
 
     Returns: start and moved f32 [V, 2], points f32 [468 + G, 2], px.
     """
@@ -98,10 +94,10 @@ def with_rings(
     scale: float,
     rings: tuple[tuple[float, float], ...],
 ) -> tuple[F32, F32]:
-    """Append copies of the vertices `line`, moved outwards, on which the motion dies out.
+    """Append copies of the vertices `line`, moved outwards, over which the motion fades out.
 
-    before, after f32 [468, 2] px; each ring is (distance out in units of `scale` px, share of the
-    motion that it keeps).
+    before, after f32 [468, 2] px; each ring is (distance out in units of `scale` px, weight
+    of the motion).
     """
     around, ways = np.array(line, np.int32), np.array(rings, np.float32)
     return face.with_rings(before, after, around, NOSE_TIP, scale, ways)
@@ -110,11 +106,11 @@ def with_rings(
 def map_to_source(
     source: Placement, view: tuple[float, float, float], retargeted: RetargetedFace
 ) -> tuple[F32, F32, float]:
-    """Where a driven face finds its lips and the inside of its mouth in a source's picture.
+    """Where the lips and the inner mouth of a driven face lie in a source's picture.
 
     view: left and top of that picture in the coordinates of its placement, px, and its zoom.
-    Returns: points f32 [468 + G, 2] px; f32 [G], how far what is in the gap is to be trusted; and
-    how far the driven upper lip is below the source's, inter-ocular distances.
+    Returns: points f32 [468 + G, 2] px; the confidence f32 [G] in the source's pixels of the gap;
+    and how far the driven upper lip is below the source's, inter-ocular distances.
     """
     return face.map_to_source(
         retargeted.vertices, retargeted.grid, source.canonical_vertices, source.pose,

@@ -1,4 +1,4 @@
-"""A network behind named tensors, and the files it is loaded from."""
+"""A loaded model behind named tensors, and the files it is loaded from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAST: Final = "fast"  # the precision that a backend is fastest in without a vis
 
 
 class Network(Protocol):
-    """A network that is loaded and ready. Safe to call from several threads."""
+    """A model that is loaded and ready. Safe to call from several threads."""
 
     @property
     def name(self) -> str:
@@ -45,16 +45,16 @@ class Model:
     safetensors: Path
 
     def metadata(self) -> dict[str, str]:
-        """The safetensors header's own words; reads a few kB and no weights."""
+        """The metadata of the safetensors header; reads a few kB and no weights."""
         with self.safetensors.open("rb") as source:
             (length,) = struct.unpack("<Q", source.read(8))
             header = json.loads(source.read(length))
         return dict(header.get("__metadata__", {}))
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """What each convolution's input was seen to span, by the name of its weights, for int8.
+        """Least and largest input of each convolution, by the name of its weights, for int8.
 
-        Empty where the model was exported without.
+        Measured on real examples when the model was exported; empty for a model without them.
         """
-        told = json.loads(self.metadata().get("ranges", "{}"))
-        return {name: (low, high) for name, (low, high) in told.items()}
+        ranges = json.loads(self.metadata().get("ranges", "{}"))
+        return {name: (low, high) for name, (low, high) in ranges.items()}

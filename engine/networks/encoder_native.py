@@ -1,7 +1,7 @@
-"""The encoder's network in our own kernels: what `auto` runs on a CPU.
+"""The encoder in our own kernels: what `auto` runs on a CPU.
 
-A step of it is bound by fetching weights, and as halves, the form in which they ship, they are half
-as long: `kernels/gru.cpp`. `encoder_numpy` is its readable twin.
+A step is bound by memory traffic of the weights, so they stay in half precision, the form in which
+they ship: `kernels/gru.cpp`. `encoder_numpy` is the readable reference.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.networks.base import Model
-from lipstream.engine.networks.encoder_numpy import INPUTS, OUTPUTS
+from lipstream.engine.networks.signatures import ENCODER_INPUTS, ENCODER_OUTPUTS
 from lipstream.engine.types import F32
 from lipstream.kernels.dispatch import use_native
 from lipstream.kernels.gru import EncoderStep
@@ -30,20 +30,21 @@ class EncoderNative:
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """features f32 [B, 128] and states h1, h2, h3 to expression, speech and next states."""
-        rows = zip(*(inputs[name] for name in INPUTS), strict=True)
+        rows = zip(*(inputs[name] for name in ENCODER_INPUTS), strict=True)
         done = [self._step(*row) for row in rows]
         if len(done) == 1:
-            return {name: out[None] for name, out in zip(OUTPUTS, done[0], strict=True)}
+            return {name: out[None] for name, out in zip(ENCODER_OUTPUTS, done[0], strict=True)}
         return {
             name: np.stack(column)
-            for name, column in zip(OUTPUTS, zip(*done, strict=True), strict=True)
+            for name, column in zip(ENCODER_OUTPUTS, zip(*done, strict=True), strict=True)
         }
 
 
 def load_network(model: Model) -> EncoderNative:
-    """The network with the weights that count.
+    """The encoder with the weights of a model's safetensors file.
 
-    Raises: BackendUnavailable without the compiled kernels, or when the weights are not halves.
+    Raises: BackendUnavailable without the compiled kernels, or for weights in another precision
+    than half.
     """
     from safetensors.numpy import load_file
 

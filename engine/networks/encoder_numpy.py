@@ -1,7 +1,7 @@
-"""The encoder's network in NumPy: its readable twin, and what runs where OpenVINO is missing.
+"""The encoder in NumPy: the readable reference, and the backend that runs on any machine.
 
-One step costs about 0.9 million multiplications, so even this keeps up with speech many times
-over.
+One step costs about 0.9 million multiplications, so NumPy too runs many times faster than real
+time.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from lipstream.engine.networks.base import Model
+from lipstream.engine.networks.signatures import ENCODER_OUTPUTS
 from lipstream.engine.types import F32
-
-INPUTS = ("features", "h1", "h2", "h3")
-OUTPUTS = ("expression", "speech", "h1_next", "h2_next", "h3_next")
 
 
 def _sigmoid(x: F32) -> F32:
@@ -52,7 +50,7 @@ class EncoderNumpy:
         )
         expression = self._linear("head", h3).reshape(batch, *self._expression_shape)
         speech = np.float32(1) - posterior[..., 0]
-        return dict(zip(OUTPUTS, (expression, speech, h1, h2, h3), strict=True))
+        return dict(zip(ENCODER_OUTPUTS, (expression, speech, h1, h2, h3), strict=True))
 
     def _linear(self, name: str, x: F32) -> F32:
         result: F32 = x @ self._w[f"{name}.weight"].T + self._w[f"{name}.bias"]
@@ -70,7 +68,7 @@ class EncoderNumpy:
 
 
 def load_network(model: Model) -> EncoderNumpy:
-    """The twin with the weights of a safetensors file."""
+    """The encoder with the weights of a safetensors file."""
     from safetensors.numpy import load_file
 
     return EncoderNumpy(load_file(str(model.safetensors)))

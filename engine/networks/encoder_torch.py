@@ -1,10 +1,10 @@
-"""The encoder's network in torch: for training and as the reference backend.
+"""The encoder in torch: for training, and as the reference backend.
 
     features ─► dense ─► GRU ─► GRU ─► phone posteriors ─┐
                                  └──► narrow code ───────┴─► GRU ─► expression, per look-ahead
 
-Only training and the torch backend import this module; the engine runs the same arithmetic
-through OpenVINO, TensorRT or the NumPy twin.
+Only training and the torch backend import this module; the other backends run the same
+arithmetic.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lipstream.engine.networks.base import Model
-from lipstream.engine.networks.encoder_numpy import INPUTS, OUTPUTS
+from lipstream.engine.networks.signatures import (
+    ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
+    FEATURES,
+    LOOK_AHEADS_MS,
+)
 from lipstream.engine.networks.torch import TorchNetwork
-from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP
 
-LOOK_AHEADS = 5
-FEATURES = BANDS * FRAMES_PER_STEP
+LOOK_AHEADS = len(LOOK_AHEADS_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,5 +117,5 @@ def net_of(weights: Mapping[str, Tensor]) -> EncoderNet:
 
 
 def load_network(model: Model) -> TorchNetwork:
-    """The reference network with the weights that count."""
-    return TorchNetwork(load_net(model.safetensors).step, INPUTS, OUTPUTS)
+    """The encoder with the weights of a model's safetensors file."""
+    return TorchNetwork(load_net(model.safetensors).step, ENCODER_INPUTS, ENCODER_OUTPUTS)

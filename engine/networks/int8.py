@@ -1,8 +1,7 @@
-"""8-bit convolutions for CPUs without bf16: made of the f32 graph when it is loaded.
+"""8-bit convolutions for CPUs without bf16, derived from the f32 graph when it is loaded.
 
-Weights are rounded per output channel, activations per tensor, to the range that they were seen to
-have on real examples when the model was exported (`ranges`, in its metadata). So a target's own
-weights are quantised like those shipped, and no second file ships.
+Weights are quantised per output channel, activations per tensor, over the range that they had on
+real examples when the model was exported (`ranges`, in its metadata). So no second file ships.
 """
 
 from __future__ import annotations
@@ -32,15 +31,16 @@ def quantise(model: Any, ranges: Ranges) -> None:
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Convolution":
             continue
-        weights, seen = node.input_value(1), node.input_value(0)
+        weights, activations = node.input_value(1), node.input_value(0)
         name = weights.get_node().get_friendly_name()
         if name not in ranges:
             raise BackendUnavailable(f"no range of {name} for int8; use precision f32")
-        of = seen.get_node().get_friendly_name(), seen.get_index()
-        if of not in marked:
-            low, high = _with_whole_zero(*ranges[name])
-            marked[of] = ops.fake_quantize(seen, low, high, low, high, _LEVELS).output(0)
-        node.input(0).replace_source_output(marked[of])
+        source = activations.get_node().get_friendly_name(), activations.get_index()
+        if source not in marked:
+            low, high = _aligned_to_zero(*ranges[name])
+            quantised = ops.fake_quantize(activations, low, high, low, high, _LEVELS)
+            marked[source] = quantised.output(0)
+        node.input(0).replace_source_output(marked[source])
         values = weights.get_node().get_data().astype(np.float32)
         largest = np.maximum(np.abs(values).max((1, 2, 3), keepdims=True), np.float32(1e-8))
         bound = largest * np.float32(127 / _WEIGHT_STEPS)
@@ -49,8 +49,8 @@ def quantise(model: Any, ranges: Ranges) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def _with_whole_zero(low: float, high: float) -> tuple[np.float32, np.float32]:
-    """The range, moved by less than a step so that 0, which pads, is one of its levels."""
+def _aligned_to_zero(low: float, high: float) -> tuple[np.float32, np.float32]:
+    """The range, moved by less than a step so that 0, the padding, is one of its levels."""
     low, high = min(low, 0.0), max(high, 1e-6)
     step = (high - low) / (_LEVELS - 1)
     zero = round(-low / step)

@@ -15,19 +15,17 @@ from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.networks.int8 import Ranges, quantise
 from lipstream.engine.types import F32
 
-# Our words for precisions, and OpenVINO's for what a CPU can.
+# Our names of precisions, and OpenVINO's names of what a CPU supports.
 _WORDS: Final = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "int8": "int8"}
-
-
 _MOST_COPIES: Final = 8  # each holds weights and buffers of its own
 
 
 class OpenVinoNetwork:
-    """A model compiled by OpenVINO, once for each core, so that conversations do not wait.
+    """A model compiled by OpenVINO, once for each core, so that sessions run side by side.
 
-    Two computations of one compiled model exclude each other, unless they run in OpenVINO's own
-    threads: two renderers at once on two cores then take 11 ms each; in the callers' threads, with
-    a copy for each, 8.
+    Two inferences of one compiled model exclude each other unless they run in OpenVINO's own
+    threads. Two renderers at once on two cores take 11 ms each that way, and 8 ms in the callers'
+    threads with a copy each.
     """
 
     name = "openvino"
@@ -57,8 +55,8 @@ class _Copy:
         self._inputs: dict[str, F32] = {}
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        # Tensors are handed over once and copied into from then on: a hand-over takes OpenVINO's
-        # Python side longer than a small network takes to run.
+        # Tensors are set once and copied into from then on: setting one takes OpenVINO's Python
+        # side longer than a small model takes to run.
         for name, values in inputs.items():
             held = self._inputs.get(name)
             if held is None or held.shape != values.shape:
@@ -75,14 +73,14 @@ class _Copy:
 def library() -> Any:
     """The openvino module, without its telemetry.
 
-    On import OpenVINO tells its makers over the network and writes an identity into ~/intel,
-    unless `openvino_telemetry` cannot be imported: then it does without.
+    On import OpenVINO sends telemetry and writes an identifier into ~/intel, unless
+    `openvino_telemetry` cannot be imported.
 
     Raises: BackendUnavailable when OpenVINO is not installed.
     """
     telemetry = "openvino_telemetry"
     if telemetry not in sys.modules:
-        sys.modules[telemetry] = None  # type: ignore[assignment]  # what import reads as absent
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # import raises for it
     try:
         import openvino
     except ImportError as error:
@@ -107,8 +105,8 @@ def load(onnx: bytes, precision: str = "f32", ranges: Ranges | None = None) -> O
         str(word).lower() for word in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     }
     if precision == "fast":
-        able = {"bf16": True, "int8": bool(ranges), "f32": True}
-        precision = next(p for p, can in able.items() if can and _WORDS[p] in supported)
+        usable = {"bf16": True, "int8": bool(ranges), "f32": True}
+        precision = next(p for p, known in usable.items() if known and _WORDS[p] in supported)
     if _WORDS[precision] not in supported:
         raise BackendUnavailable(
             f"this CPU has no {precision} in OpenVINO (it has {', '.join(sorted(supported))}); "
@@ -132,7 +130,7 @@ def _compiled(core: Any, model: Any, precision: str) -> Any:
             "INFERENCE_NUM_THREADS": 1,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            # Pinning would tie every process on the machine to the same first core.
+            # Pinning ties every process on the machine to the same first core.
             "ENABLE_CPU_PINNING": False,
         },
     )

@@ -1,8 +1,8 @@
-"""The backend protocol: named tensors in, named tensors out.
+"""Which models ship, which backends there are, and which of them `auto` takes.
 
-Recurrent state is an ordinary tensor that the caller keeps, so one loaded network serves every
-session. A model ships twice, as ONNX for the runtimes and as safetensors for torch and NumPy,
-which build the same network from code.
+Recurrent state is an ordinary tensor that the caller keeps, so one loaded model serves every
+session. A model ships twice: as ONNX for the runtimes, and as safetensors for the backends that
+build it from code.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
-from lipstream.engine.errors import BackendUnavailable
+from lipstream.engine.errors import AssetError, BackendUnavailable, UsageError
 from lipstream.engine.networks.base import FAST, Model, Network
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,19 @@ _BUILDERS: Final[dict[tuple[str, str], str]] = {
     ("torch", "lipstream-renderer"): "lipstream.engine.networks.renderer_torch:load_network",
     ("numpy", "lipstream-encoder"): "lipstream.engine.networks.encoder_numpy:load_network",
 }
+
+
+def shipped(name: str) -> Model:
+    """The weights inside the package: "encoder" or "renderer".
+
+    Raises: AssetError where the package lacks one of the two files.
+    """
+    folder = Path(str(files("lipstream.engine.weights")))
+    model = Model(folder / f"{name}.onnx", folder / f"{name}.safetensors")
+    for path in (model.onnx, model.safetensors):
+        if not path.is_file():
+            raise AssetError(f"{path.name} is missing from the package; reinstall lipstream")
+    return model
 
 
 def build_from_code(backend: str, model: Model) -> Network:
@@ -62,8 +77,8 @@ def _native(model: Model, precision: str) -> Network:
 
 
 def _native_where_fastest(model: Model, precision: str) -> Network:
-    # Asked for by name it runs on any CPU that can; where 8-bit numbers or bfloat16 have
-    # instructions of their own, OpenVINO is faster at what may be rounded.
+    # By name it runs on any CPU with AVX2. With AVX-512 OpenVINO's int8 and bfloat16 are faster
+    # wherever the precision may be reduced.
     from lipstream.kernels.convolution import has_wider_simd
     from lipstream.kernels.dispatch import use_native
 
@@ -104,9 +119,9 @@ _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
     "tensorrt": _tensorrt,
 }
 BACKENDS: Final = ("auto", *_LOADERS)
-# In this order, and why.
+# In this order; the text is the reason that the log gives.
 _AUTO: Final[dict[str, tuple[Callable[[Model, str], Network], str]]] = {
-    "native": (_native_where_fastest, "our kernels are made for these networks"),
+    "native": (_native_where_fastest, "our kernels are written for these models"),
     "openvino": (_openvino, "in bf16 where the CPU has it, else in int8, else in f32"),
     "numpy": (_numpy, "runs anywhere"),
 }
@@ -115,12 +130,14 @@ _AUTO: Final[dict[str, tuple[Callable[[Model, str], Network], str]]] = {
 def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
     """Load `model` on the backend `name`; "auto" takes our kernels, else OpenVINO, else NumPy.
 
-    Raises: BackendUnavailable when the named backend cannot run here, with cause and remedy.
+    Raises:
+        UsageError: no backend has this name.
+        BackendUnavailable: the named backend cannot run here; with cause and remedy.
     """
     if name != "auto":
         loader = _LOADERS.get(name)
         if loader is None:
-            raise BackendUnavailable(f"got backend {name!r}, expected one of {', '.join(BACKENDS)}")
+            raise UsageError(f"got backend {name!r}, expected one of {', '.join(BACKENDS)}")
         return loader(model, precision)
     reasons: list[str] = []
     for load, why in _AUTO.values():

@@ -1,8 +1,7 @@
-"""The renderer's network in our own kernels: what `auto` runs where AVX2 is all a CPU has.
+"""The renderer in our own kernels: what `auto` runs on a CPU with AVX2 and nothing wider.
 
-There 16-bit integers leave room for a cheaper way to convolve than OpenVINO's 8 bits do, and come
-ten times nearer to f32: `kernels/convolution.py`. Wider processors multiply 8-bit numbers or
-bfloat16 faster yet, in OpenVINO.
+There 16-bit integers allow a cheaper convolution than OpenVINO's 8 bits, at a tenth of their error
+against f32: `kernels/convolution.py`. On wider processors OpenVINO's int8 or bfloat16 is faster.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.networks.base import Model
-from lipstream.engine.rendering.refiner import INPUT, OUTPUT
+from lipstream.engine.networks.signatures import RENDERER_INPUT, RENDERER_OUTPUT
 from lipstream.engine.types import F32
 from lipstream.kernels.convolution import RendererPass, fits
 from lipstream.kernels.dispatch import use_native
@@ -30,13 +29,13 @@ class RendererNative:
         self._frame = frame
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        """INPUT f32 [B, 12, h, w] to OUTPUT f32 [B, 3, h, w]."""
-        done = [self._frame(planes) for planes in inputs[INPUT]]
-        return {OUTPUT: done[0][None] if len(done) == 1 else np.stack(done)}
+        """RENDERER_INPUT f32 [B, 12, h, w] to RENDERER_OUTPUT f32 [B, 3, h, w]."""
+        done = [self._frame(planes) for planes in inputs[RENDERER_INPUT]]
+        return {RENDERER_OUTPUT: done[0][None] if len(done) == 1 else np.stack(done)}
 
 
 def load_network(model: Model) -> RendererNative:
-    """The network with the weights that count.
+    """The renderer with the weights of a model's safetensors file.
 
     Raises: BackendUnavailable without compiled kernels, AVX2, or ranges in the model.
     """

@@ -1,10 +1,10 @@
-"""The renderer's network in torch: for training, adapting and as the reference backend.
+"""The renderer in torch: for training, adapting, and as the reference backend.
 
     crop ─► 2×2 pixels to channels ─► 1/2 ─► 1/4 ─► 1/8 ─► 1/4 ─► 1/2 ─► gates
 
-A residual U-Net of dense 3×3 convolutions and nothing else: that is what CPUs and tensor cores
-are fastest at, and without normalisation a frame's result does not hang on its statistics. Fully
-convolutional, so any side that 8 divides will do.
+A residual U-Net of dense 3×3 convolutions and nothing else: CPUs and tensor cores run those
+fastest, and without normalisation layers the result does not depend on the statistics of a frame.
+It is fully convolutional: any side that 8 divides is accepted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lipstream.engine.networks.base import Model
+from lipstream.engine.networks.signatures import (
+    CHANNELS,
+    CROP_SHAPE,
+    RENDERER_INPUT,
+    RENDERER_OUTPUT,
+)
 from lipstream.engine.networks.torch import TorchNetwork
-from lipstream.engine.rendering.refiner import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
 
 ARCHITECTURE = "lipstream-renderer"
 _FIRST_GATES = (0.9, 0.1, 0.0)
@@ -51,7 +56,7 @@ class Block(nn.Module):
 
 
 class RendererNet(nn.Module):
-    """Crop f32 [B, 12, h, w], 0 to 1, to the gates of `fused`, f32 [B, 3, h, w]."""
+    """Crop f32 [B, 12, h, w], 0 to 1, to the gates of `apply_gates`, f32 [B, 3, h, w]."""
 
     def __init__(self, size: RendererSize) -> None:
         super().__init__()
@@ -66,7 +71,7 @@ class RendererNet(nn.Module):
         self.up2 = nn.Conv2d(middle, 4 * fine, 1)
         self.fine = Block(fine)
         self.leave = nn.Conv2d(fine, 12, 3, padding=1)
-        # Training starts from the expected crop's coarse part and the painted crop's fine one.
+        # Training starts from the coarse part of the prior and the fine part of the warped crop.
         nn.init.zeros_(self.leave.weight)
         with torch.no_grad():
             self.leave.bias.copy_(torch.tensor(_FIRST_GATES).repeat_interleave(4))
@@ -83,8 +88,8 @@ class RendererNet(nn.Module):
         return functional.pixel_shuffle(self.leave(fine), 2)
 
 
-def fused(gates: Tensor, painted: Tensor, expected: Tensor) -> Tensor:
-    """`kernels.crop.fused` of f32 [B, 3, h, w] each."""
+def apply_gates(gates: Tensor, warped: Tensor, prior: Tensor) -> Tensor:
+    """What is added to the warped crop, all f32 [B, 3, h, w]; the twin of the kernel in `crop`."""
 
     def coarse(x: Tensor) -> Tensor:
         for _ in range(2):
@@ -92,10 +97,10 @@ def fused(gates: Tensor, painted: Tensor, expected: Tensor) -> Tensor:
         return x
 
     low, fine = gates[:, :1].clamp(0, 1), gates[:, 1:2].clamp(0, 1)
-    apart = expected - painted
-    common = coarse(apart)
-    own = gates[:, 2:].clamp(-0.5, 1) * (painted - coarse(painted))
-    return low * common + fine * (apart - common) + own
+    difference = prior - warped
+    smooth = coarse(difference)
+    own = gates[:, 2:].clamp(-0.5, 1) * (warped - coarse(warped))
+    return low * smooth + fine * (difference - smooth) + own
 
 
 def load_net(path: Path) -> RendererNet:
@@ -104,7 +109,7 @@ def load_net(path: Path) -> RendererNet:
 
 
 def net_of(weights: dict[str, Tensor]) -> RendererNet:
-    """The module whose sizes the weights tell."""
+    """The module with these weights, by name; its sizes follow from their shapes."""
 
     def blocks(part: str) -> int:
         return len({name.split(".")[1] for name in weights if name.startswith(part + ".")})
@@ -123,9 +128,9 @@ def net_of(weights: dict[str, Tensor]) -> RendererNet:
 
 
 def load_network(model: Model) -> TorchNetwork:
-    """The reference network with the weights that count."""
+    """The renderer with the weights of a model's safetensors file."""
     net = load_net(model.safetensors)
-    return TorchNetwork(lambda crop: (net(crop),), (INPUT,), (OUTPUT,))
+    return TorchNetwork(lambda crop: (net(crop),), (RENDERER_INPUT,), (RENDERER_OUTPUT,))
 
 
 def multiply_adds(size: RendererSize, shape: tuple[int, int] = CROP_SHAPE) -> int:

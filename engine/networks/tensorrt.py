@@ -1,7 +1,7 @@
-"""TensorRT 10 and 11, and TensorRT for RTX: one module handle serves all three.
+"""TensorRT 10 and 11, and TensorRT for RTX, through one module handle.
 
-Building an engine takes seconds and binds it to one GPU, so plans are kept, named by everything
-that went into them. A plan that does not load is a miss: it is built again and replaced whole.
+Building an engine takes seconds and binds it to one GPU, so plans are cached under a hash of all
+that they depend on. A plan that does not load counts as a miss: it is built and written again.
 Running needs torch, whose CUDA context and memory the engine shares.
 """
 
@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.types import F32
@@ -63,7 +61,7 @@ class PlanCache:
         return path.read_bytes() if path.is_file() else None
 
     def write(self, key: EngineKey, plan: bytes) -> None:
-        """Keep a plan; it appears under its name only when it is whole."""
+        """Write a plan under a temporary name and rename it when it is complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as partial:
             partial.write(plan)
@@ -78,7 +76,7 @@ def library() -> Any:
             continue
         try:
             return importlib.import_module(name)
-        except Exception as error:  # the vendor's stubs raise what they like
+        except Exception as error:  # the vendor's stubs raise any type
             causes.append(f"{name}: {error}")
     cause = "; ".join(causes) or "neither tensorrt nor tensorrt_rtx is installed"
     raise BackendUnavailable(
@@ -89,7 +87,7 @@ def library() -> Any:
 def build_plan(trt: Any, onnx: bytes, batches: tuple[int, int, int]) -> bytes:
     """An engine from an ONNX model whose first axis is the batch; needs no GPU with RTX.
 
-    The network is strongly typed: precision is what the ONNX says.
+    The network is strongly typed: its precision is that of the ONNX file.
     Raises: BackendUnavailable when TensorRT refuses the model.
     """
     logger = trt.Logger(trt.Logger.WARNING)
@@ -126,7 +124,7 @@ class TensorRtNetwork:
         self.precision = precision
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        """Named tensors in, named tensors out, through pageable copies: correct, not fastest."""
+        """Named tensors in, named tensors out, through pageable copies; pinned ones are faster."""
         import torch
 
         context = getattr(self._local, "context", None)
@@ -135,7 +133,7 @@ class TensorRtNetwork:
         stream = torch.cuda.current_stream()
         tensors: dict[str, Any] = {}
         for name, array in inputs.items():
-            tensors[name] = torch.from_numpy(np.ascontiguousarray(array)).cuda()
+            tensors[name] = torch.tensor(array, device="cuda")
             context.set_input_shape(name, tuple(array.shape))
         results = []
         for index in range(self._engine.num_io_tensors):
@@ -201,6 +199,6 @@ def load(
 
 
 def _driver_version() -> str:
-    """The kernel driver's version, or "unknown" where it does not tell."""
+    """The kernel driver's version, or "unknown" where there is no such file."""
     path = Path("/proc/driver/nvidia/version")
     return path.read_text().split("\n", 1)[0].strip() if path.is_file() else "unknown"

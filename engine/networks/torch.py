@@ -31,7 +31,7 @@ class TorchNetwork:
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """Named tensors in, named tensors out."""
         with torch.inference_mode():
-            tensors = [torch.from_numpy(inputs[name]).to(self.device) for name in self._inputs]
+            tensors = [torch.tensor(inputs[name], device=self.device) for name in self._inputs]
             results = self._function(*tensors)
         return {
             name: result.cpu().numpy() for name, result in zip(self._outputs, results, strict=True)

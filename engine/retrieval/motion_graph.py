@@ -1,4 +1,4 @@
-"""The graph of a target's footage: which frame may follow which, and what it costs.
+"""The motion graph of a target's footage: which frame may follow which, and at what cost.
 
 Costs are in one unit: 1 is the mean expression cost between two random frames of the track.
 Source: ours; jumps follow *Video Textures* (SIGGRAPH 2000).
@@ -19,13 +19,13 @@ _INCOMING = 17  # jumps kept into each frame, the cheapest: with 3 neighbours, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Footage:
-    """What the matcher needs to know of a target's N frames."""
+class BackgroundFootage:
+    """What the matcher reads of a target's N footage frames."""
 
     expression: F32  # f32 [N, K]
     head_speed: F32  # f32 [N], inter-ocular distances per second
     rejected: NDArray[np.bool_]  # bool [N], frames never to be shown
-    jumps: I32  # i32 [N, M], frames that may follow frame n beside its neighbours; -1 for none
+    jumps: I32  # i32 [N, M], frames that may follow frame n besides its neighbours; -1 for none
     jump_cost: F32  # f32 [N, M], 1 is plainly visible
 
     def __post_init__(self) -> None:
@@ -58,29 +58,30 @@ class Footage:
 
 
 @dataclass(frozen=True, slots=True)
-class FootageCosts:
-    """Weights of the footage search, in units of a random frame's expression cost.
+class MotionCosts:
+    """Weights of the background search, in units of a random frame's expression cost.
 
-    Tuned on the footage of three speakers (docs/kernels.md): mouths are repainted, so smooth play
-    counts far more than a matching mouth, and a head that trembles is worse than any mismatch.
+    Tuned on the footage of three speakers (docs/retrieval.md). The mouth is replaced in any case,
+    so smooth play counts far more than a matching mouth, and a trembling head is worse than any
+    mismatch.
     """
 
     expression: float = 0.1
     silent_motion: float = 2.0  # per frame shown in silence, at `fast_head` speed
-    calm_frames: int = 12  # before and after, over which speed is averaged for the charge
+    rest_frames: int = 12  # before and after, over which speed is averaged for `silent_motion`
     fast_head: float = 0.8  # inter-ocular distances per second: the fastest tenth of speech
     shortest_run_frames: int = 25  # usable frames in a row; shorter runs are not shown
-    settle_frames: int = 6  # of silence until the charge is full: the head comes to rest
+    settle_frames: int = 6  # of silence until `silent_motion` counts in full
     backward: float = 0.02  # each frame played backward
     turn: float = 4.0  # changing the direction of play
     repeat: float = 5.0  # showing a frame again
-    unsteady: float = 2.0  # added to both at `fast_head` speed: a moving head cannot stop or turn
+    unsteady: float = 2.0  # added to both at `fast_head` speed: a moving head does not stop at once
     jump: float = 4.0  # times the jump's own cost
-    jump_at_all: float = 3.0
-    discount: float = 0.97  # per frame, of what the footage leads to after the lag: about 1.3 s
+    any_jump: float = 3.0  # added for each
+    discount: float = 0.97  # per frame, of the expected cost after the lag: about 1.3 s count
 
     def __post_init__(self) -> None:
-        """Costs are costs."""
+        """Check the range of each."""
         if min(getattr(self, name) for name in self.__slots__) < 0 or not self.fast_head > 0:
             raise UsageError(f"{self}; expected costs of 0 or more and fast_head above 0")
         if self.discount >= 1:
@@ -96,7 +97,7 @@ def checked_weights(weights: F32 | None, features: int) -> F32:
     return weights
 
 
-def relative_speed(footage: Footage, costs: FootageCosts) -> F32:
+def relative_speed(footage: BackgroundFootage, costs: MotionCosts) -> F32:
     """Head speed f32 [N] over `fast_head`, at most 1; 0 where it is not known."""
     known = np.nan_to_num(footage.head_speed, nan=0, posinf=0)
     relative: F32 = np.minimum(known / np.float32(costs.fast_head), 1).astype(np.float32)
@@ -106,7 +107,7 @@ def relative_speed(footage: Footage, costs: FootageCosts) -> F32:
 def playable(rejected: NDArray[np.bool_], shortest_run_frames: int) -> NDArray[np.bool_]:
     """Frames bool [N] in runs long enough to play; the longest runs where all are short.
 
-    Between two rejected frames close together the footage could only tremble back and forth.
+    In a short run between two rejected frames, play could only alternate.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[True], rejected, [True]]).astype(np.int8)))
     first, after = edges[::2], edges[1::2]
@@ -118,12 +119,13 @@ def playable(rejected: NDArray[np.bool_], shortest_run_frames: int) -> NDArray[n
     return allowed
 
 
-def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
+def motion_transitions(footage: BackgroundFootage, costs: MotionCosts) -> Transitions:
     """Graph over 2 N states: frame n played forward is state n, played backward state N + n.
 
-    The direction is part of the state because otherwise the cheapest way to stay in a place is to
-    tremble between two frames. A forward jump i -> j is good because j looks like i + 1; so j -> i
-    is as good when playing backward. Every frame can be left: it can be repeated and turned at.
+    The direction is part of the state; otherwise the cheapest way to stay in one place is to
+    alternate between two frames. A forward jump i -> j is cheap because j resembles i + 1, so
+    j -> i costs the same backward. Every frame has a successor: it can be repeated, and play can
+    turn.
     """
     n = len(footage.expression)
     frames = np.arange(n, dtype=np.int32)
@@ -139,17 +141,19 @@ def footage_transitions(footage: Footage, costs: FootageCosts) -> Transitions:
     back[:-1, 1], back_cost[:-1, 1] = frames[1:], costs.turn + unsteady[1:]
     cost[:, 2] = costs.repeat + np.tile(unsteady, 2)
 
-    price = costs.jump_at_all + costs.jump * footage.jump_cost
+    price = costs.any_jump + costs.jump * footage.jump_cost
     origin = np.repeat(frames, footage.jumps.shape[1])
     target, price = footage.jumps.ravel(), price.astype(np.float32).ravel()
     usable = (target >= 0) & np.isfinite(price)
-    usable &= np.abs(target - origin) > 1  # those are no jumps: they would undercut a repeat
+    usable &= np.abs(target - origin) > 1  # a jump to a neighbour would undercut a repeat
     if usable.any():
         if target.max() >= n:
             raise UsageError(f"a jump leads to frame {target.max()}; the footage has {n}")
         origin, target, price = origin[usable], target[usable], price[usable]
         _add_jumps(ahead, ahead_cost, (origin, target, price))
         _add_jumps(back, back_cost, (n + target, origin, price + np.float32(costs.backward)))
+    predecessors.setflags(write=False)
+    cost.setflags(write=False)
     return Transitions(predecessors, cost)
 
 

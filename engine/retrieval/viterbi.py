@@ -1,9 +1,9 @@
 """Least-cost paths through a graph of states, whole or with a fixed lag.
 
 A path visits one state per frame; it pays each state's emission cost at its frame and each
-transition's cost. Costs are f32; the running score is brought back to a least value of 0 at every
-frame, so that an hour is as exact as a second. Ties go to the transition listed first, and at the
-end to the lowest state.
+transition's cost. Costs are f32; the running score is shifted to a least value of 0 at every
+frame, so that its precision does not decay in a long session. Ties go to the transition listed
+first, and at the end to the lowest state.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fractions import Fraction
 import numpy as np
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.frozen import Frozen
 from lipstream.engine.timebase import frame_sample
 from lipstream.engine.types import F32, I32
 from lipstream.kernels.viterbi import min_plus, trace_back
@@ -22,7 +23,7 @@ from lipstream.kernels.viterbi import min_plus, trace_back
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """The ways into each state, and what they cost.
+    """The transitions into each state, and their costs.
 
     Raises:
         UsageError: shapes that disagree, a predecessor that is no state, a cost that is negative
@@ -30,7 +31,7 @@ class Transitions:
     """
 
     predecessors: I32  # i32 [N, P]; pad with any state at infinite cost
-    cost: F32  # f32 [N, P], infinite where there is no way
+    cost: F32  # f32 [N, P], infinite where there is no transition
     default_cost: float = np.inf  # from any state to any other; infinite forbids it
 
     def __post_init__(self) -> None:
@@ -55,9 +56,9 @@ class Transitions:
         return len(self.predecessors)
 
     def cost_between(self, previous: int, state: int) -> float:
-        """Cost of the cheapest way from `previous` to `state`; infinite if there is none."""
-        ways = self.cost[state][self.predecessors[state] == previous]
-        return float(min(ways.min(initial=np.inf), self.default_cost))
+        """Cost of the cheapest transition from `previous` to `state`; infinite if there is none."""
+        costs = self.cost[state][self.predecessors[state] == previous]
+        return float(min(costs.min(initial=np.inf), self.default_cost))
 
     def advance(self, score: F32, emission: F32) -> tuple[F32, I32]:
         """One frame on: score f32 [N] with a least value of 0, back pointers i32 [N].
@@ -125,14 +126,14 @@ def _path(backs: Iterable[I32], last: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class LagState:
-    """What the fixed-lag search remembers."""
+    """What the fixed-lag search remembers; its arrays are read-only."""
 
     score: F32 | None  # f32 [N], before the first frame None
     backs: tuple[I32, ...]  # i32 [N] each, between the frames held, oldest first
     held_frames: int  # seen, but not committed yet
 
 
-class FixedLagViterbi:
+class FixedLagViterbi(Frozen):
     """Viterbi that commits frame t when frame t + lag has been seen.
 
     Then it keeps only the paths that pass through what was committed, so the committed states
@@ -141,14 +142,14 @@ class FixedLagViterbi:
 
         concat(step(e0), step(e1), ..., flush())  is one path;  lag = ∞:  == viterbi(e0, e1, ...)
 
-    When all surviving paths agree on a frame early it could be known early; it is still given out
-    at its time, because the delay of the engine is constant and stated.
+    Where all surviving paths agree on a frame before its lag is over, it is still put out at its
+    time: the delay of the engine is constant and stated.
     """
 
     def __init__(
         self, transitions: Transitions, lag_frames: int, fps: Fraction = Fraction(25)
     ) -> None:
-        """`lag_frames` >= 0; `fps` only says how long a frame is."""
+        """`lag_frames` >= 0; `fps` gives the duration of a frame."""
         if lag_frames < 0:
             raise UsageError(f"lag_frames is {lag_frames}; expected 0 or more")
         self.transitions = transitions
@@ -173,8 +174,8 @@ class FixedLagViterbi:
     ) -> tuple[list[int], LagState]:
         """Consume one emission row f32 [N]; commits at most one frame.
 
-        `to_go` (f32 [N]) is what each state is expected to cost after this frame. It guides the
-        commitment beyond the lag, and nothing else: paths are still compared by what they cost.
+        `to_go` (f32 [N]) is the expected cost of each state after this frame. It guides the
+        commitment beyond the lag, and nothing else: paths are compared by their own costs.
         """
         _check_emission(self.transitions, item)
         backs = state.backs
@@ -183,7 +184,9 @@ class FixedLagViterbi:
         else:
             score, back = self.transitions.advance(state.score, item)
             if state.held_frames:
+                back.setflags(write=False)
                 backs = (*backs, back)
+        score.setflags(write=False)
         held = state.held_frames + 1
         if held <= self.lag_frames:
             return [], LagState(score, backs, held)
@@ -204,14 +207,15 @@ class FixedLagViterbi:
     def _only(self, alive: Sequence[int]) -> F32:
         score = np.full(self.transitions.states, np.inf, np.float32)
         score[list(alive)] = 0
+        score.setflags(write=False)
         return score
 
 
 def expected_cost(transitions: Transitions, emission: F32, discount: float) -> F32:
-    """What each state costs from the next frame on, if `emission` f32 [N] stays: f32 [N].
+    """Cost of each state from the next frame on, if `emission` f32 [N] stays: f32 [N].
 
-    The fixed point of  value[n] = discount * min over ways out (cost + emission + value), by
-    value iteration until it moves by less than 1 %. Ways of `anywhere_cost` are left out.
+    The fixed point of  value[n] = discount * min over transitions out (cost + emission + value), by
+    value iteration until it moves by less than 1 %. Transitions of `default_cost` are left out.
 
     Args:
         transitions: over N states; each can be left.
@@ -243,4 +247,5 @@ def _descendants(score: F32, backs: tuple[I32, ...], ancestor: int) -> F32:
     kept = alive[trace_back(list(reversed(backs)), alive) == ancestor]
     pruned = np.full_like(score, np.inf)
     pruned[kept] = score[kept]
+    pruned.setflags(write=False)
     return pruned

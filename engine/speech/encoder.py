@@ -1,56 +1,56 @@
 """Stage: audio to expression, every 20 ms, with a stated look-ahead.
 
-Step k consumes samples [320 k, 320 (k+1)) and emits the expression that belongs to sample
-320 (k+1) - lag. Audio of any length goes in; it is cut into whole steps inside, so the cutting
-outside changes no bit of the result. Reconstructed after *Everybody's Talkin'* (arXiv 2001.05201,
-§III-B), whose recurrent audio-to-expression network sees speaker-normalised sound; ours normalises
-causally and reads phones first (docs/models.md).
+Step k consumes samples [320 k, 320 (k+1)) and emits the expression of sample 320 (k+1) - lag. It
+takes audio of any length and cuts it into whole steps, so no cutting by the caller changes a bit of
+the result. Reconstructed after *Everybody's Talkin'* (arXiv 2001.05201, §III-B), whose recurrent
+audio-to-expression model takes speaker-normalised audio; ours normalises causally and recognises
+phones first (docs/models.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from lipstream.engine.errors import AssetError, UsageError
-from lipstream.engine.face.model import FaceModel, face_model
-from lipstream.engine.networks.base import Model, Network
-from lipstream.engine.networks.registry import select_backend
+from lipstream.engine.face.model import face_model
+from lipstream.engine.frozen import Frozen
+from lipstream.engine.networks import models as networks
+from lipstream.engine.networks.models import Models
+from lipstream.engine.networks.registry import shipped
+from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 from lipstream.engine.profiling import span
 from lipstream.engine.speech.features import Features, FeatureState
-from lipstream.engine.speech.gate import Gate, GateState
+from lipstream.engine.speech.gate import Gate, GateInput, GateState
 from lipstream.engine.timebase import ms_to_samples
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, Expression, Lips
 
-LOOK_AHEADS_MS: Final = (0, 40, 80, 120, 200)
 PROFILE_LOOK_AHEAD_MS: Final = {"low": 40, "live": 80, "studio": 200}
-_AGREED: Final = (2,)  # indices: at 40 ms and beyond 80 the mean gained nothing
+_AVERAGED: Final = (2,)  # heads (80 ms); at 40 ms and beyond 80 the mean is no better
 _STEP_MS: Final = STEP_SAMPLES * 1000 // SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderState:
-    """Everything the encoder remembers; arrays in it are never written to again."""
+    """Everything the encoder remembers; its arrays are read-only."""
 
-    pending: F32  # f32 [< STEP_SAMPLES], heard but not yet a whole step
-    next_sample: int  # the session's clock: first sample that has not been heard
+    pending: F32  # f32 [< STEP_SAMPLES], received, but not yet a whole step
+    next_sample: int  # the session's clock: first sample that has not been received
     steps: int  # steps done since the first sample
     origin: int  # the session's clock at the first sample
     features: FeatureState
     hidden: tuple[F32, F32, F32]  # f32 [1, width] each
     gate: GateState
-    shorter_head: tuple[F32, ...]  # f32 [K] each, what the next shorter look-ahead said last
+    shorter_head: tuple[F32, ...]  # f32 [K] each, last outputs of the next shorter look-ahead
 
 
-class Encoder:
+class Encoder(Frozen):
     """The streaming encoder: `AudioChunk` in, one `Expression` per 20 ms out.
 
     Outputs are delayed by `lag_samples`; `flush` emits what the lag still holds, so that every
-    step of 20 ms that was begun has its expression. Immutable: sessions share one.
+    step of 20 ms that was begun has its expression. Sessions share one.
 
     Raises: UsageError for a look-ahead that was not trained; BackendUnavailable.
     """
@@ -59,24 +59,23 @@ class Encoder:
         self,
         look_ahead_ms: int = PROFILE_LOOK_AHEAD_MS["live"],
         backend: str = "auto",
-        model: Model | None = None,
-        face: FaceModel | None = None,
+        models: Models | None = None,
     ) -> None:
+        """`models`: where the model is loaded from; those of the process if None."""
         if look_ahead_ms not in LOOK_AHEADS_MS:
             raise UsageError(
                 f"got a look-ahead of {look_ahead_ms} ms, expected one of {LOOK_AHEADS_MS}"
             )
-        model = shipped_model() if model is None else model
-        face = face_model() if face is None else face
+        model, face = shipped("encoder"), face_model()
         metadata = model.metadata()
         if int(metadata.get("coefficients", -1)) != face.size:
             raise AssetError(
-                f"{model.safetensors.name} speaks of {metadata.get('coefficients')} expression "
-                f"coefficients and the face model of {face.size}; rebuild with "
+                f"{model.safetensors.name} has {metadata.get('coefficients')} expression "
+                f"coefficients and the face model {face.size}; rebuild with "
                 "'lipstream train encoder'"
             )
         self.lag_samples = ms_to_samples(look_ahead_ms)
-        self.network: Network = select_backend(backend, model)
+        self.network = (networks.SHARED if models is None else models).load(backend, model)
         self._head = LOOK_AHEADS_MS.index(look_ahead_ms)
         self._widths = tuple(int(width) for width in metadata["state_widths"].split(","))
         self._features = Features()
@@ -119,19 +118,20 @@ class Encoder:
                 f"{state.next_sample}; chunks must follow each other"
             )
         origin = item.start_sample if fresh else state.origin
-        heard = np.concatenate([state.pending, samples])
-        whole = len(heard) // STEP_SAMPLES
+        received = np.concatenate([state.pending, samples])
+        received.setflags(write=False)
+        whole = len(received) // STEP_SAMPLES
         outputs: list[Expression] = []
         core = (state.features, state.hidden, state.gate, state.shorter_head)
         for index in range(whole):
-            piece = heard[index * STEP_SAMPLES : (index + 1) * STEP_SAMPLES]
+            piece = received[index * STEP_SAMPLES : (index + 1) * STEP_SAMPLES]
             end = (state.steps + index + 1) * STEP_SAMPLES
             expression, core = self._advance(core, piece, origin + end - self.lag_samples)
             if end >= self.lag_samples:
                 outputs.append(expression)
         features, hidden, gate, shorter_head = core
         return outputs, EncoderState(
-            pending=heard[whole * STEP_SAMPLES :],
+            pending=received[whole * STEP_SAMPLES :],
             next_sample=item.start_sample + len(samples),
             steps=state.steps + whole,
             origin=origin,
@@ -140,6 +140,13 @@ class Encoder:
             gate=gate,
             shorter_head=shorter_head,
         )
+
+    def restart(self, state: EncoderState) -> EncoderState:
+        """The state for a new turn of the same voice, which begins with the next sample.
+
+        Everything is reset but the features: they keep the level and the channel of the voice.
+        """
+        return replace(self.init(), next_sample=state.next_sample, features=state.features)
 
     def flush(self, state: EncoderState) -> list[Expression]:
         """Outputs for every moment up to the last sample; silence follows it."""
@@ -157,31 +164,33 @@ class Encoder:
 
     def _advance(self, core: _Core, piece: F32, sample: int) -> tuple[Expression, _Core]:
         features, hidden, gate, shorter_head = core
-        frames, features = self._features.step(features, piece)
+        (frames,), features = self._features.step(features, piece)
         h1, h2, h3 = hidden
         result = self.network.run({"features": frames.reshape(1, -1), "h1": h1, "h2": h2, "h3": h3})
-        # The next shorter look-ahead speaks of a moment 40 to 80 ms later: lips part before the
-        # first sound, and the gate must let them.
+        # The output of the next shorter look-ahead is of a moment 40 to 80 ms later: lips part
+        # before the first sound, and the gate has to be open by then.
         speech = float(result["speech"][0, max(0, self._head - 1) : self._head + 1].max())
-        opening, gate = self._gate.step(gate, piece, speech)
+        (opening,), gate = self._gate.step(gate, GateInput(piece, speech))
         output, shorter_head = self.average_heads(result["expression"][0], shorter_head)
         coefficients = output * np.float32(opening)
         gap, width, protrusion = (self._lip_rows @ coefficients).tolist()
         lips = Lips(max(0.0, gap), self._rest_width + width, protrusion)
         expression = Expression(coefficients, lips, opening > 0.0, sample, opening)
         hidden = (result["h1_next"], result["h2_next"], result["h3_next"])
+        for array in (coefficients, *hidden):
+            array.setflags(write=False)
         return expression, (features, hidden, gate, shorter_head)
 
     def average_heads(
         self, output: F32, shorter_head: tuple[F32, ...]
     ) -> tuple[F32, tuple[F32, ...]]:
-        """Mean of what two look-aheads say about one moment; said f32 [look-aheads, K].
+        """Mean of two look-aheads' outputs for one moment; output f32 [look-aheads, K].
 
-        The next shorter one spoke of it some steps ago, so it costs no delay. The two err in
-        different places: lips meet on more of the sounds that they must meet on.
+        The next shorter look-ahead gave its output some steps ago, so the mean adds no delay. Their
+        errors differ: with the mean, lips meet on more of the sounds that need it.
         """
         own = output[self._head]
-        if self._head not in _AGREED:
+        if self._head not in _AVERAGED:
             return own, ()
         gap_ms = LOOK_AHEADS_MS[self._head] - LOOK_AHEADS_MS[self._head - 1]
         if len(shorter_head) * _STEP_MS == gap_ms:
@@ -191,13 +200,3 @@ class Encoder:
 
 
 _Core = tuple[FeatureState, tuple[F32, F32, F32], GateState, tuple[F32, ...]]
-
-
-def shipped_model() -> Model:
-    """The weights inside the package."""
-    folder = Path(str(files("lipstream.engine.weights")))
-    model = Model(folder / "encoder.onnx", folder / "encoder.safetensors")
-    for path in (model.onnx, model.safetensors):
-        if not path.is_file():
-            raise AssetError(f"{path.name} is missing from the package; reinstall lipstream")
-    return model

@@ -1,8 +1,8 @@
 """Causal log-mel features and their running normalisation.
 
 One step is 320 samples (20 ms) and gives two frames. Frame f covers the 400 samples (25 ms) that
-end at sample 160 (f + 1): nothing beyond the step's end is looked at. Each step computes arrays of
-one fixed shape, so the way in which the audio was cut cannot change a bit of the result.
+end at sample 160 (f + 1), so no frame depends on samples beyond the end of its step. Each step
+computes arrays of one fixed shape, so no cutting of the audio changes a bit of the result.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Final
 
 import numpy as np
 
+from lipstream.engine.frozen import Frozen
+from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP
 from lipstream.engine.profiling import span
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
 from lipstream.kernels.dispatch import use_native
 from lipstream.kernels.features import FeatureStep
 
-HOP_SAMPLES: Final = 160  # 10 ms
+HOP_SAMPLES: Final = STEP_SAMPLES // FRAMES_PER_STEP  # 10 ms
 WINDOW_SAMPLES: Final = 400  # 25 ms
-FRAMES_PER_STEP: Final = STEP_SAMPLES // HOP_SAMPLES
 HISTORY_SAMPLES: Final = WINDOW_SAMPLES - HOP_SAMPLES
 FFT_SAMPLES: Final = 512
-BANDS: Final = 64
 LOW_HZ: Final = 60.0
 HIGH_HZ: Final = 7600.0
-# Below the hiss of any microphone (about -85 dBFS in one band): digital silence and a quiet room
-# look alike.
+# Below the hiss of any microphone (about -85 dBFS in one band): the features of digital silence and
+# of a quiet room are the same.
 ENERGY_FLOOR: Final = 1e-6
 
 # The level follows loud frames in about 50 ms and forgets them over 3 s of speech; both are
-# quicker in the first half second, when all it knows is the prior.
+# quicker in the first half second, when the level is still the prior.
 LEVEL_PRIOR: Final = -2.7  # median over 6000 synthetic and 45 real clips
 _ATTACK: Final = 0.2
 _RELEASE: Final = 0.004
@@ -74,7 +74,7 @@ def default_prior() -> F32:
 
 @dataclass(frozen=True, slots=True)
 class NormaliserState:
-    """What the running normalisation remembers, in one array."""
+    """Running statistics of the normalisation, in one read-only array."""
 
     packed: F32  # f32 [..., 4 + BANDS]: the four below, then the mean per band about the level
 
@@ -112,12 +112,12 @@ class FeatureState:
     normaliser: NormaliserState
 
 
-class Normaliser:
+class Normaliser(Frozen):
     """Removes loudness and the colour of the channel with statistics of the past only.
 
-    Loudness is a level that rises with loud frames and falls only while something is heard, so
-    silence does not pump it. Colour is a mean per band over frames near that level. Both start
-    from priors, so that the first syllable is already in range. Source: ours.
+    Loudness is a level that rises with loud frames and falls only in frames with sound, so silence
+    does not raise the gain. Colour is a mean per band over frames near that level. Both start from
+    priors, so that the first syllable is already in range. Source: ours.
     """
 
     def __init__(self, prior: F32) -> None:
@@ -159,23 +159,26 @@ class Normaliser:
 
 
 def _within(x: F32, low: np.float32, high: np.float32) -> F32:
-    """`np.clip` at half its price, which is most of what a step of 64 numbers costs."""
+    """`np.clip` in half its time, which dominates a step of 64 numbers."""
     return np.minimum(np.maximum(x, low), high)
 
 
-class Features:
+class Features(Frozen):
     """Stage: 320 samples to two normalised frames.
 
-    step: f32 [STEP_SAMPLES] -> f32 [FRAMES_PER_STEP, BANDS]; no lag beyond the window's own.
+    step: f32 [STEP_SAMPLES] -> one f32 [FRAMES_PER_STEP, BANDS]; it has no lag.
     """
 
+    lag_samples: Final = 0
+
     def __init__(self, prior: F32 | None = None) -> None:
+        """`prior`: f32 [BANDS], what `Normaliser` starts from; `default_prior()` if None."""
         self.normaliser = Normaliser(default_prior() if prior is None else prior)
         self._mel = mel_matrix()
         self._window = np.hanning(WINDOW_SAMPLES + 1)[:-1].astype(np.float32)
-        self._compiled = None
+        self._native = None
         if use_native():
-            self._compiled = FeatureStep(self._window, self._mel, (
+            self._native = FeatureStep(self._window, self._mel, (
                 _FLOOR_RISE, _SOUND_MARGIN, _FIRST_FRAMES, _RELEASE_FIRST, _RELEASE, _ATTACK,
                 _SPEECH_RANGE, _MEMORY_FRAMES, _PRIOR_FRAMES, _SCALE, _LOWEST, _HIGHEST,
                 ENERGY_FLOOR,
@@ -186,26 +189,33 @@ class Features:
         return FeatureState(np.zeros(HISTORY_SAMPLES, np.float32), self.normaliser.init())
 
     @span("features")
-    def step(self, state: FeatureState, samples: F32) -> tuple[F32, FeatureState]:
-        """Consume one step of audio."""
-        heard = np.concatenate([state.history, samples])
-        if self._compiled is not None:
-            normal, packed = self._compiled(heard, state.normaliser.packed)
-            return normal, FeatureState(heard[STEP_SAMPLES:], NormaliserState(packed))
-        frames = self.log_mel(heard)
+    def step(self, state: FeatureState, item: F32) -> tuple[list[F32], FeatureState]:
+        """Consume one step of audio, f32 [STEP_SAMPLES]."""
+        samples = np.concatenate([state.history, item])
+        history = samples[STEP_SAMPLES:]
+        history.setflags(write=False)
+        if self._native is not None:
+            normal, packed = self._native(samples, state.normaliser.packed)
+            packed.setflags(write=False)
+            return [normal], FeatureState(history, NormaliserState(packed))
+        frames = self.log_mel(samples)
         normaliser = state.normaliser
         normal = np.empty_like(frames)
         for index in range(FRAMES_PER_STEP):
             normal[index], normaliser = self.normaliser.step(normaliser, frames[index])
-        return normal, FeatureState(heard[STEP_SAMPLES:], normaliser)
+        return [normal], FeatureState(history, normaliser)
 
-    def log_mel(self, heard: F32) -> F32:
+    def flush(self, state: FeatureState) -> list[F32]:
+        """Nothing: no frame is held back."""
+        return []
+
+    def log_mel(self, samples: F32) -> F32:
         """Log energies of every whole window, f32 [HISTORY + n*HOP] -> f32 [n, BANDS]."""
-        count = (len(heard) - HISTORY_SAMPLES) // HOP_SAMPLES
+        count = (len(samples) - HISTORY_SAMPLES) // HOP_SAMPLES
         windows = np.empty((count, WINDOW_SAMPLES), np.float32)
         for index in range(count):
             start = index * HOP_SAMPLES
-            np.multiply(heard[start : start + WINDOW_SAMPLES], self._window, windows[index])
+            np.multiply(samples[start : start + WINDOW_SAMPLES], self._window, windows[index])
         spectrum = np.fft.rfft(windows, FFT_SAMPLES)
         power = spectrum.real**2 + spectrum.imag**2
         return np.asarray(np.log(power @ self._mel + np.float32(ENERGY_FLOOR)), dtype=np.float32)
@@ -214,5 +224,5 @@ class Features:
 def offline_log_mel(features: Features, samples: F32) -> F32:
     """Log energies of a whole clip, f32 [n] -> f32 [n // HOP, BANDS], as the steps see them."""
     whole = len(samples) // HOP_SAMPLES * HOP_SAMPLES
-    heard = np.concatenate([np.zeros(HISTORY_SAMPLES, np.float32), samples[:whole]])
-    return features.log_mel(heard.astype(np.float32))
+    padded = np.concatenate([np.zeros(HISTORY_SAMPLES, np.float32), samples[:whole]])
+    return features.log_mel(padded.astype(np.float32))

@@ -1,14 +1,14 @@
-"""What a mouth of this person looks like, for any expression, pose and light.
+"""Predicts the texture of this person's mouth for any expression, pose and light.
 
-Calibration brings the lower lip region of every frame to one shape and learns how its looks follow
-from what is known of a frame (its readings, `engine.target.similarity`). The engine asks for the
-look of the frame that it is about to paint. A mouth is lent that looks like it, and the renderer
-sees it beside that mouth: one mouth is sharp and wrong here and there, what is expected is soft and
-right on the whole.
+Calibration warps the lip region of every frame onto one canonical shape and learns its texture as
+a function of the frame's features (`engine.target.similarity`). The engine predicts the texture of
+the frame that it is about to paint. The prediction guides the choice of a mouth source, and the
+renderer gets it as the appearance prior beside that source: a source is sharp but wrong in places,
+the prior is soft but right on the whole.
 
-Looks are sums of a few principal ones, as in active appearance models (Cootes, Edwards and Taylor,
-1998); how much of each, a Gaussian process tells (Rasmussen and Williams, 2006; Matérn kernel of
-smoothness 3/2), whose mean costs one distance to each frame that was learned from.
+A texture is a mean plus principal components, as in active appearance models (Cootes, Edwards and
+Taylor, 1998). A Gaussian process predicts their coefficients (Rasmussen and Williams, 2006; Matérn
+kernel of smoothness 3/2); its mean costs one distance to each training frame.
 """
 
 from __future__ import annotations
@@ -29,35 +29,37 @@ from lipstream.kernels.viterbi import feature_distance
 Float = TypeVar("Float", np.float32, np.float64)
 TEXTURE_SHAPE: Final = (90, 126)  # rows, columns; the lip layer and its margin
 _PX: Final = 96.0  # per inter-ocular distance
-_GAP: Final = 0.15  # inter-ocular distances between the lips
-_DEEP: Final = 0.15  # and at which a gap can show what was never seen; a thin one is all shadow
+_GAP: Final = 0.15  # inter-ocular distances between the lips of the canonical shape
+_DEEP: Final = 0.15  # opening from which confidence counts in full: a thin gap is all shadow
 
 
 class Prediction(NamedTuple):
-    """What a mouth is expected to look like, as a sum."""
+    """A predicted mouth texture, as coefficients."""
 
-    pca_coefficients: F32  # f32 [P], of each principal look
-    confidence: float  # 0 to 1, less where nothing like it was seen
+    pca_coefficients: F32  # f32 [P]
+    confidence: float  # 0 to 1, less the farther the nearest training frame is
 
 
 class AppearancePrior(NamedTuple):
-    """What a mouth is expected to look like, as a picture."""
+    """A predicted mouth texture, as a picture."""
 
-    texture: U8  # u8 [*LOOK_SHAPE, 3]
-    confidence: float  # in what is between its lips
+    texture: U8  # u8 [*TEXTURE_SHAPE, 3]
+    confidence: float  # in the pixels between its lips, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """The looks of one person's mouth."""
+    """The model of one person's mouth textures, with N training frames and P components."""
 
-    relevance: F32  # f32 [F], how much each reading counts
-    features: F32  # f32 [F, N], so counted, of the N frames that were learned from
-    length_scale: F32  # f32 [P], how far each principal look is felt, in units of the readings
-    weights: F32  # f32 [N, P], of the frames' kernels in each principal look
-    textures: F32  # f32 [1 + P, *LOOK_SHAPE, 3], the mean and the principal ones, levels
-    sources: F32  # f32 [S, P], shares of the principal ones in the mouths that may be lent
-    reference_distance: float  # how far the nearest of these frames is from nearly all others
+    relevance: F32  # f32 [F], weight of each feature (automatic relevance determination)
+    features: F32  # f32 [F, N], of the training frames, times `relevance`
+    length_scale: F32  # f32 [P], of each component, in units of the features
+    weights: F32  # f32 [N, P], of the training frames' kernels in each component
+    textures: F32  # f32 [1 + P, *TEXTURE_SHAPE, 3], the mean and the components, 0 to 255
+    sources: F32  # f32 [S, P], coefficients of the mouth sources
+    reference_distance: (
+        float  # from nearly every frame of the footage to its nearest training frame
+    )
 
     def __post_init__(self) -> None:
         """Check that the arrays belong together."""
@@ -65,49 +67,49 @@ class Appearance:
         shapes = self.features.shape, self.length_scale.shape, self.textures.shape
         if shapes != ((len(self.relevance), frames), (count,), (1 + count, *TEXTURE_SHAPE, 3)):
             raise UsageError(
-                f"readings, reach and looks of {frames} frames and {count} looks have shapes "
-                f"{shapes}; they disagree"
+                f"features, length scales and textures of {frames} frames and {count} components "
+                f"have shapes {shapes}; they disagree"
             )
         if self.sources.shape[1:] != (count,):
-            raise UsageError(f"sources {self.sources.shape}: expected shares of {count} looks")
+            raise UsageError(f"sources {self.sources.shape}: expected {count} coefficients each")
         if not ((self.length_scale > 0).all() and self.reference_distance > 0):
-            raise UsageError("a look is felt no way at all; expected a reach above 0")
+            raise UsageError("a length scale or the reference distance is 0; expected more")
 
     def predict(self, features: F32) -> Prediction:
-        """Of a mouth with readings f32 [F]."""
-        nothing = np.zeros(self.features.shape[1], np.float32)
-        away = np.sqrt(feature_distance(self.features, self.relevance * features, nothing))
+        """The texture of a mouth with features f32 [F]."""
+        base = np.zeros(self.features.shape[1], np.float32)
+        distance = np.sqrt(feature_distance(self.features, self.relevance * features, base))
         pca_coefficients = np.empty(len(self.length_scale), np.float32)
         for length_scale in np.unique(self.length_scale):
-            felt = self.length_scale == length_scale
-            pca_coefficients[felt] = matern(away / length_scale) @ self.weights[:, felt]
-        confidence = min(1.0, max(0.0, 2.5 - float(away.min()) / self.reference_distance))
+            alike = self.length_scale == length_scale
+            pca_coefficients[alike] = matern(distance / length_scale) @ self.weights[:, alike]
+        confidence = min(1.0, max(0.0, 2.5 - float(distance.min()) / self.reference_distance))
         return Prediction(pca_coefficients, confidence)
 
     def picture(self, prediction: Prediction, opening: float) -> AppearancePrior:
-        """What was foretold, to be laid on lips so far apart, inter-ocular distances."""
+        """A prediction as a texture, for lips `opening` inter-ocular distances apart."""
         pca_coefficients = np.concatenate([np.ones(1, np.float32), prediction.pca_coefficients])
         confidence = min(1.0, max(prediction.confidence, 1 - opening / _DEEP))
         return AppearancePrior(weighted_sum(self.textures, pca_coefficients), confidence)
 
     def spread(self) -> F32:
-        """Levels that a share of 1 of each principal look comes to over a whole look, f32 [P]."""
+        """Norm of each component over the whole texture, f32 [P], 0 to 255 a pixel."""
         flat = self.textures[1:].reshape(len(self.length_scale), -1)
         levels: F32 = np.linalg.norm(flat, axis=1)
         return levels
 
 
 def matern(distance: NDArray[Float]) -> NDArray[Float]:
-    """The kernel, 1 at distance 0, for distances in units of its reach."""
+    """The Matérn 3/2 kernel, 1 at distance 0; distances in units of its length scale."""
     scaled = math.sqrt(3) * distance
     return (1 + scaled) * np.exp(-scaled)
 
 
 def canonical_uv(mesh: FaceMesh) -> F32:
-    """Where vertices and gap lie in a look, f32 [468 + G, 2], px: a mean face, its lips apart."""
+    """Vertices and inner grid in a texture, f32 [468 + G, 2], px: a mean face with parted lips."""
     model = mesh.model
-    worn = np.float32(_GAP) * model.opener()
-    face = (model.mean + np.tensordot(worn, model.basis, 1)).astype(np.float32)
+    parted = np.float32(_GAP) * model.opener()
+    face = (model.mean + np.tensordot(parted, model.basis, 1)).astype(np.float32)
     shown = face[np.unique(mesh.lip_triangles), :2]
     corner = (shown.min(0) + shown.max(0)) / 2 - np.array(TEXTURE_SHAPE[::-1]) / (2 * _PX)
     points = np.concatenate([face, inner_grid(face)])[:, :2]

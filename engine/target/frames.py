@@ -1,8 +1,8 @@
-"""The footage of a target: any frame at once, in any order.
+"""The footage of a target, with random access to its frames.
 
-Frames lie one after another as JPEG pictures in one file; the track knows where each begins. The
-samples are the I420 planes exactly as the engine uses them (BT.709, limited range), so a general
-viewer would show them a little pale; in exchange nothing is converted on the way in or out.
+Frames lie one after another as JPEG pictures in one file; the track has the offset of each. The
+samples are the I420 planes as the engine uses them (BT.709, limited range), so nothing is converted
+on the way in or out; a JPEG viewer, which assumes full range, shows them a little pale.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _CACHED_FRAMES = 8
 
 
 def as_picture(i420: U8, pixels: str = "yuv420p") -> av.VideoFrame:
-    """I420 u8 [h*3/2, w] as a picture for a compressor, its samples shared where that can be."""
-    if len(i420) % 6:  # PyAV 18 takes such a height for less than it is
+    """I420 u8 [h*3/2, w] as a picture for an encoder, without a copy where PyAV allows it."""
+    if len(i420) % 6:  # PyAV 18 rounds such a height down
         return av.VideoFrame.from_ndarray(i420, format=pixels)
     return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(i420), format=pixels)
 
@@ -36,13 +36,13 @@ class FrameWriter:
     """Appends I420 frames to a file; `offsets` grows by one entry a frame."""
 
     def __init__(self, path: Path, width: int, height: int) -> None:
-        """Create the file; `OSError` where that cannot be done."""
-        # Decoding must stay within 5 ms: large frames trade a little quality for it.
+        """Create the file. Raises: OSError where that fails."""
+        # Decoding has to stay within 5 ms: large frames get a little less quality.
         quality = 2 if width * height < _LARGE_PIXELS else 3
         codec = av.CodecContext.create("mjpeg", "w")
         assert isinstance(codec, av.VideoCodecContext)
         codec.width, codec.height, codec.pix_fmt = width, height, "yuvj420p"
-        codec.framerate = 25  # type: ignore[assignment]  # required, never used
+        codec.framerate = 25  # type: ignore[assignment]  # required, but not used
         codec.thread_count = 1
         codec.options = {
             "flags": "+qscale",
@@ -80,19 +80,19 @@ class FrameReader:
     """Random access to the frames of a bundle; keeps the last few decoded ones."""
 
     def __init__(self, path: Path, offsets: NDArray[np.int64], width: int, height: int) -> None:
-        """`offsets` i64 [frames + 1] must have been checked against the file's size."""
+        """`offsets` i64 [frames + 1], already checked against the size of the file."""
         self._path, self._offsets = path, offsets
         self._shape = (height * 3 // 2, width)
         with path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens the file again."""
+        """Pickled without its map: another process opens the file itself."""
         height, width = self._shape
         return type(self), (self._path, self._offsets, width, height * 2 // 3)
 
     def decoder(self) -> FrameDecoder:
-        """A decoder with its own state: one for each session, since they run in threads."""
+        """A decoder with its own state, for one session: sessions run in several threads."""
         return FrameDecoder(self)
 
     def jpeg(self, index: int) -> bytes:
@@ -152,5 +152,5 @@ class FrameDecoder:
 def _jpeg_decoder() -> av.VideoCodecContext:
     codec = av.CodecContext.create("mjpeg", "r")
     assert isinstance(codec, av.VideoCodecContext)
-    codec.thread_count = 1  # frame threads would hold a picture back
+    codec.thread_count = 1  # frame threads delay each picture
     return codec

@@ -1,10 +1,10 @@
-"""The inside of a mouth that the footage never showed: teeth, tongue and the dark behind them.
+"""A synthetic oral cavity for mouths that the footage does not show.
 
-A single photo, or footage that never opens wide, has no pixels for a wide-open mouth. This layer
-draws them from plain anatomy: upper teeth fixed to the head, lower teeth and tongue to the jaw,
-shaded by the lips and by depth, in the light of the target's own skin. Widths are means of adult
-teeth (Wheeler's Dental Anatomy: incisor crowns 8.5 and 6.5 mm above, 5 and 5.5 mm below) over a
-63 mm inter-ocular distance.
+A photo, or footage without a wide-open mouth, has no pixels for one. This layer draws teeth, tongue
+and the dark behind them from plain anatomy: upper teeth fixed to the head, lower teeth and tongue
+to the jaw, shaded by the lips and by depth, in the light of the target's own skin. Widths are means
+of adult teeth (Wheeler's Dental Anatomy: incisor crowns 8.5 and 6.5 mm above, 5 and 5.5 mm below)
+over a 63 mm inter-ocular distance.
 """
 
 from __future__ import annotations
@@ -17,19 +17,25 @@ from lipstream.engine.face.mesh import smoothstep
 from lipstream.engine.face.model import FaceModel
 from lipstream.engine.types import F32
 
-UPPER_WIDTHS = (0.135, 0.103, 0.115, 0.11, 0.11)  # incisors, canine, premolars; eye distances
+UPPER_WIDTHS = (
+    0.135,
+    0.103,
+    0.115,
+    0.11,
+    0.11,
+)  # over the inter-ocular distance: incisors, canine, premolars
 LOWER_WIDTHS = (0.082, 0.090, 0.105, 0.11, 0.11)
 TEETH_RGB = (218.0, 204.0, 186.0)
 TONGUE_RGB = (150.0, 82.0, 80.0)
-SHADOW_LOSS = (0.0, 0.42, 0.48)  # of each colour, in full shadow
+SHADOW_LOSS = (0.0, 0.42, 0.48)  # of red, green and blue, in full shadow
 DARK_RGB = (46.0, 21.0, 19.0)
-SEAM_RGB = (92.0, 46.0, 44.0)  # lips that all but touch light one another
+SEAM_RGB = (92.0, 46.0, 44.0)  # between lips that almost touch, which light one another
 _SEAM = 0.05  # inter-ocular distances, up to which a gap is more seam than cavity
 
 
 @dataclass(frozen=True, slots=True)
 class Mouth:
-    """Where this target's teeth sit, and its light."""
+    """The position of this target's teeth, and its light."""
 
     upper_edge: float  # y of the upper incisors' edge, canonical
     lower_edge: float  # y of the lower incisors' edge with the jaw at rest
@@ -62,8 +68,8 @@ class Mouth:
         shade = (0.5 + 0.44 * depth) * _gaps(x, upper_edge - y, UPPER_WIDTHS)
         color = _over(color, np.asarray(TEETH_RGB, np.float32) * shade[:, None], upper)
 
-        # The lips shade what lies behind them, the upper one more: light comes from above. What
-        # light is left there has come off the lips, so shadow is red, and a narrow gap all shadow.
+        # The lips shade what lies behind them, the upper one more: light comes from above. The rest
+        # of the light is reflected by the lips, so shadow is red, and a narrow gap is all shadow.
         under_lip = 0.45 + 0.55 * smoothstep((y - roof) / 0.07)
         over_lip = 0.7 + 0.3 * smoothstep((floor - y) / 0.04)
         narrow = 0.5 + 0.5 * smoothstep((floor - roof) / 0.10)
@@ -75,11 +81,11 @@ class Mouth:
 
 
 def mouth_of(model: FaceModel, geometry: F32, skin_rgb: F32) -> Mouth:
-    """Teeth for a rest geometry f32 [468, 3] and a mean skin colour f32 [3] (0 to 255)."""
+    """Teeth for a rest geometry f32 [468, 3] and a mean skin colour f32 [3], 0 to 255."""
     rest_line = float(geometry[[13, 14], 1].mean())
     reference = np.array([200.0, 152.0, 130.0], np.float32)  # a fair skin in even light
     luminance = float(skin_rgb @ np.array([0.21, 0.72, 0.07], np.float32)) / 161.0
-    # Teeth differ less between people than skin does: take the light half from the luminance.
+    # Teeth differ less between people than skin does: the luminance counts by about half.
     level = np.clip(0.45 + 0.55 * luminance, 0.35, 1.12)
     tint = np.clip(skin_rgb / np.maximum(reference * luminance, 1.0), 0.9, 1.1)
     light = (level * (0.8 + 0.2 * tint)).astype(np.float32)
@@ -91,7 +97,7 @@ def _over(below: F32, color: F32, alpha: F32) -> F32:
 
 
 def borders(widths: tuple[float, ...]) -> F32:
-    """Distances from the middle to the borders of crowns, f32 [n + 1], eye distances."""
+    """Distances from the middle to the borders of crowns, f32 [n + 1], inter-ocular distances."""
     return np.concatenate([[0.0], np.cumsum(widths)]).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What is known of each frame of the footage."""
+"""What calibration measured in each frame of the footage."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from lipstream.engine.types import F32
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Everything known of each footage frame."""
+    """Face, pose, expression and quality of each footage frame."""
 
     landmarks: F32  # f32 [N, 468, 3], px, smoothed
     pose: Pose  # of N frames
     expression: F32  # f32 [N, K]
     geometry: F32  # f32 [468, 3], at rest
-    usable: NDArray[np.bool_]  # bool [N]; the matcher never shows a rejected frame
-    paintable: NDArray[np.bool_]  # bool [N]; False where a mouth must not be painted: it is
-    # covered, turned away or not there, and in sequential order the frame is left as it is
+    usable: NDArray[np.bool_]  # bool [N]; the matcher never shows a frame that is not
+    paintable: NDArray[np.bool_]  # bool [N]; False where no mouth is painted: it is covered, turned
+    # away or not there, and in sequential order the frame is shown unchanged
     head_speed: F32  # f32 [N], inter-ocular distances per second
 
     def __len__(self) -> int:

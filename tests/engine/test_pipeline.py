@@ -146,11 +146,11 @@ def test_silence_rests_and_stays_there(warping: Engine) -> None:
 
 
 def test_lips_are_pressed_no_harder_than_they_were(warping: Engine) -> None:
-    session, wider = warping.session(), warping._open_wider
+    opener = face_model().opener()
     for opening in (-0.2, -0.01, 0.1):
-        heard = Expression((np.float32(opening) * wider), Lips(0, 0, 0), True, 0)
-        worn = session.apply_speaking_style(heard).coefficients
-        shown = float(warping._opening @ worn)
+        expression = Expression((np.float32(opening) * opener), Lips(0, 0, 0), True, 0)
+        styled = warping.style.apply(expression).coefficients
+        shown = float(warping._opening @ styled)
         wanted = opening * warping.target.style.gain
         assert shown == pytest.approx(max(wanted, -0.03), abs=1e-4)
 
@@ -215,7 +215,7 @@ def test_a_jump_morphs_and_then_is_over() -> None:
     shown = []
     for frame in [0, 1, 2, 40, 41, 42, 43, 44, 45, 46, 47]:
         blend = advance(blend, frame, 100)
-        shown.append((blend.current, blend.old, blend.left))
+        shown.append((blend.current, blend.old, blend.frames_left))
     assert shown[2] == (2, -1, 0)
     assert shown[3] == (40, 3, 6)
     assert shown[4] == (41, 4, 5)

@@ -111,7 +111,7 @@ def test_what_compiled_code_ran_in_one_call_is_told_apart(clock: Clock, slowed_m
     recorder = Recorder({"color": slowed_ms} if slowed_ms else None)
     with recording(recorder), span("warp"):
         time.sleep(0.010)  # one call, of which 2 and 3 ms were other stages'
-        recorder.ran({"color": 2_000_000, "composite": 3_000_000})
+        recorder.add({"color": 2_000_000, "composite": 3_000_000})
     own_ns = {span.name: span.own_ns for span in recorder.take()}
     assert own_ns["color"] == pytest.approx(2e6 + slowed_ms * 1e6, abs=10e3)
     assert own_ns["composite"] == pytest.approx(3e6, abs=10e3)

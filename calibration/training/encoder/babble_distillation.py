@@ -39,7 +39,8 @@ from lipstream.calibration.training.speech.corpus import Shard
 from lipstream.calibration.training.speech.phones import BILABIALS
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.encoder_torch import EncoderNet, load_net
-from lipstream.engine.speech.features import BANDS, Features, offline_log_mel
+from lipstream.engine.networks.signatures import BANDS
+from lipstream.engine.speech.features import Features, offline_log_mel
 from lipstream.engine.types import F32
 
 # What labels and crowds of evaluation are made of is left out: LJ Speech, LibriTTS, AISHELL-3.

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lipstream.engine.networks.encoder_numpy import INPUTS, OUTPUTS
-from lipstream.engine.speech.encoder import LOOK_AHEADS_MS
+from lipstream.engine.networks.signatures import ENCODER_INPUTS as INPUTS
+from lipstream.engine.networks.signatures import ENCODER_OUTPUTS as OUTPUTS
+from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 from lipstream.engine.types import F32
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from lipstream.calibration.training.speech.corpus import Shard, normalise
 from lipstream.calibration.training.speech.phones import BILABIALS, OPEN_VOWELS
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.encoder_torch import EncoderNet
-from lipstream.engine.speech.encoder import LOOK_AHEADS_MS
-from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP, Features, offline_log_mel
+from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP, LOOK_AHEADS_MS
+from lipstream.engine.speech.features import Features, offline_log_mel
 from lipstream.engine.types import F32, STEP_SAMPLES, U8
 
 _VARIANTS: Final = 12  # damaged copies of each real clip

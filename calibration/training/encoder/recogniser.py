@@ -16,7 +16,7 @@ from lipstream.calibration.training.precision import computes_in_bf16
 from lipstream.calibration.training.speech.corpus import UNKNOWN, Shard, normalise
 from lipstream.calibration.training.speech.phones import BILABIALS
 from lipstream.engine.networks.encoder_torch import EncoderNet
-from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP
+from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP
 from lipstream.engine.types import F32
 
 BATCH: Final = 32

@@ -46,8 +46,7 @@ from lipstream.calibration.training.speech import corpus
 from lipstream.calibration.training.speech.alignment import read_sentence
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.encoder_torch import EncoderNet, EncoderSize, load_net
-from lipstream.engine.speech.encoder import LOOK_AHEADS_MS
-from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP
+from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP, LOOK_AHEADS_MS
 from lipstream.engine.types import F32
 
 MATRICES: Final = 8

@@ -219,7 +219,7 @@ def _real_shards(
     from lipstream.calibration.training.clips import held_out
     from lipstream.calibration.training.encoder.expression_head import features_of, listen
     from lipstream.calibration.training.speech import alignment, corpus
-    from lipstream.engine.speech.encoder import LOOK_AHEADS_MS
+    from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 
     hidden = {
         clip.name.split("__")[-1]

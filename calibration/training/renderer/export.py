@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lipstream.engine.rendering.refiner import CHANNELS, CROP_SHAPE, INPUT, OUTPUT
+from lipstream.engine.networks.signatures import (
+    CHANNELS,
+    CROP_SHAPE,
+    RENDERER_INPUT,
+    RENDERER_OUTPUT,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,9 +88,9 @@ def renderer_onnx(net: RendererNet) -> bytes:
         net.eval(),
         (torch.zeros(1, CHANNELS, *CROP_SHAPE),),
         target,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_axes={INPUT: axes, OUTPUT: axes},
+        input_names=[RENDERER_INPUT],
+        output_names=[RENDERER_OUTPUT],
+        dynamic_axes={RENDERER_INPUT: axes, RENDERER_OUTPUT: axes},
         opset_version=17,
         dynamo=False,
     )

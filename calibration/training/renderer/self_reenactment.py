@@ -25,12 +25,13 @@ from lipstream.calibration.footage.sources import cut_source
 from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S, LeaveOneOutPredictor
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
-from lipstream.engine.rendering.compositor import Compositor, Layers, Shares
-from lipstream.engine.rendering.refiner import CROP_SHAPE
+from lipstream.engine.networks.signatures import CROP_SHAPE
+from lipstream.engine.rendering.compositor import Compositor
+from lipstream.engine.rendering.layers import Layers, WantedMouth
 from lipstream.engine.retrieval.source_selector import SourceCosts
 from lipstream.engine.target.bundle import Target, mouth_sources
 from lipstream.engine.target.frames import FrameDecoder
-from lipstream.engine.target.sources import MouthSource
+from lipstream.engine.target.sources import MouthSource, SourceWeights
 from lipstream.engine.types import F32, U8
 from lipstream.kernels import color
 from lipstream.kernels.composite import blend
@@ -112,7 +113,9 @@ class Person:
         at = int(rng.choice(len(self._clips), p=self._share))
         return at, int(rng.choice(self._pairs[at]))
 
-    def _painted(self, at: int, frame: int, sources: Shares, told: bool) -> tuple[Layers, U8]:
+    def _painted(
+        self, at: int, frame: int, sources: SourceWeights, told: bool
+    ) -> tuple[Layers, U8]:
         """told: whether there is something expected."""
         track, picture = self._clips[at].track, self._read(at, frame)
         expression = track.expression[frame]
@@ -120,9 +123,9 @@ class Person:
         prior = None
         if told:
             prior = known.picture(known.predict(frame, expression), expression)
-        layers = self._compositors[at].layers(
-            picture, track.placement(frame), expression, sources, prior, guided=True
-        )
+        compositor, placement = self._compositors[at], track.placement(frame)
+        wanted = WantedMouth(placement, expression, sources, prior)
+        layers = compositor.layers(picture, wanted, compositor.crop(placement))
         assert layers is not None, "a usable frame has its face inside the picture"
         return layers, color.i420_region_to_rgb(picture, *layers.box)
 
@@ -168,7 +171,7 @@ class Person:
             looks = known.unlike(known.predict(frame, wanted), lenders)
         unlike = (apart**2).sum(1)
         if looks is not None:
-            unlike = _COSTS.read * unlike + _COSTS.look * looks
+            unlike = _COSTS.features * unlike + _COSTS.texture * looks
         return int(lenders[unlike.argmin()])
 
     def _cut(self, clip: int, frame: int) -> MouthSource:
@@ -217,7 +220,7 @@ class Variation:
         crop = layers.crop
         assert crop is not None, "the layers are guided"
         bent = (crop.inward() + self.bend * np.float32(crop.step)).astype(np.float32)
-        both = np.concatenate([layers.painted, layers.guides, real], axis=2)
+        both = np.concatenate([layers.painted, layers.conditioning, real], axis=2)
         stack = remap(np.ascontiguousarray(both), bent)
         lips, guides = stack[..., :3], stack[..., 3:6]
         prior = lips

@@ -164,12 +164,12 @@ def refined(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> tor
     its edges."""
     import torch
 
-    from lipstream.engine.networks.renderer_torch import fused
+    from lipstream.engine.networks.renderer_torch import apply_gates
 
     stack = torch.cat([seen, previous], 1).contiguous(memory_format=torch.channels_last)
     with torch.autocast(seen.device.type, torch.bfloat16, computes_in_bf16(seen.device.type)):
         gates = net(stack)
-    difference = fused(gates.float(), seen[:, :3], seen[:, 6:9])
+    difference = apply_gates(gates.float(), seen[:, :3], seen[:, 6:9])
     return (seen[:, :3] + difference * seen[:, 3:4]).clamp(0, 1)
 
 

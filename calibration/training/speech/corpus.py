@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.calibration.training.speech import augment, synthesis
-from lipstream.engine.speech.encoder import LOOK_AHEADS_MS
-from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP, Features, offline_log_mel
+from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP, LOOK_AHEADS_MS
+from lipstream.engine.speech.features import Features, offline_log_mel
 from lipstream.engine.types import F32, U8
 
 SHARD_CLIPS: Final = 100

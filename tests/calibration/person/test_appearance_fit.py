@@ -164,7 +164,7 @@ def test_a_moment_is_not_its_own_witness(loaded: Target) -> None:
             rest = kernel[np.ix_(others, others)]
             weights[others, k] = np.linalg.solve(rest, known.pca_coefficients[others, k])
     alone = replace(whole, weights=weights.astype(np.float32))
-    features: F32 = loaded.similarity.read(expression, frame)
+    features: F32 = loaded.similarity.features(expression, frame)
     told = elsewhen.picture(elsewhen.predict(frame, expression), expression)
     assert told is not None
     wanted = alone.picture(alone.predict(features), 0.2)

@@ -10,8 +10,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from lipstream.calibration.person.evaluation import Evaluator, compare_with
-from lipstream.engine.rendering.refiner import INPUT, OUTPUT, SHARPEN, Renderer
+from lipstream.engine.networks.signatures import RENDERER_INPUT, RENDERER_OUTPUT
+from lipstream.engine.rendering.refiner import Renderer
 from lipstream.engine.target.bundle import load_target
+from lipstream.engine.target.style import SHARPEN
 from lipstream.engine.types import F32, U8
 
 
@@ -33,9 +35,9 @@ class Blurring:
         self._spread_px = spread_px
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        gates = np.zeros((1, 3, *inputs[INPUT].shape[2:]), np.float32)
+        gates = np.zeros((1, 3, *inputs[RENDERER_INPUT].shape[2:]), np.float32)
         gates[:, 2] = -0.2 * self._spread_px  # of its own fine part
-        return {OUTPUT: gates}
+        return {RENDERER_OUTPUT: gates}
 
 
 def test_the_truth_scores_full_marks() -> None:

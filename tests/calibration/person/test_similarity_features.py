@@ -8,8 +8,7 @@ import pytest
 from lipstream.calibration.fitting.face_windows import FaceWindows
 from lipstream.calibration.person.similarity_features import similarity_of
 from lipstream.engine.face.model import face_model
-from lipstream.engine.target.similarity import MouthSimilarity, by_shape
-from lipstream.engine.target.similarity_unit import random_pair_cost
+from lipstream.engine.target.similarity import MouthSimilarity, by_shape, random_pair_cost
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.color import rgb_to_i420
 from tests.synthetic import SyntheticFootage, make_footage

@@ -14,7 +14,7 @@ from lipstream.calibration.training.encoder.speaker_removal import (  # noqa: E4
 )
 from lipstream.calibration.training.speech.corpus import CLIP_FRAMES, Shard, phone_targets  # noqa: E402
 from lipstream.calibration.training.speech.phones import INDEX  # noqa: E402
-from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP  # noqa: E402
+from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP  # noqa: E402
 from lipstream.engine.types import F32  # noqa: E402
 
 

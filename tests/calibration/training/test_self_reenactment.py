@@ -10,7 +10,8 @@ import pytest
 from lipstream.calibration.person.leave_one_out import LeaveOneOutPredictor
 from lipstream.calibration.training.renderer.self_reenactment import Person, Variation, as_crops
 from lipstream.engine.face.model import face_model
-from lipstream.engine.rendering.refiner import CROP_SHAPE, MouthCrop
+from lipstream.engine.networks.signatures import CROP_SHAPE
+from lipstream.engine.rendering.mouth_crop import MouthCrop
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, AppearancePrior
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.kernels.color import i420_to_rgb

@@ -14,20 +14,18 @@ from lipstream.engine.face.mesh import LIP_OUTLINE, build_mesh, inner_grid
 from lipstream.engine.face.model import face_model
 from lipstream.engine.face.retarget import drive
 from lipstream.engine.networks.base import FAST
-from lipstream.engine.networks.registry import select_backend
-from lipstream.engine.rendering.compositor import Compositor
-from lipstream.engine.rendering.refiner import (
+from lipstream.engine.networks.registry import select_backend, shipped
+from lipstream.engine.networks.signatures import (
     CHANNELS,
     CROP_RESOLUTIONS,
     CROP_SHAPE,
-    INPUT,
-    OUTPUT,
-    MouthCrop,
-    Renderer,
+    RENDERER_INPUT,
+    RENDERER_OUTPUT,
     crop_shape,
-    load_renderer,
-    shipped_model,
 )
+from lipstream.engine.rendering.compositor import Compositor
+from lipstream.engine.rendering.mouth_crop import MouthCrop
+from lipstream.engine.rendering.refiner import Renderer, load_renderer
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, AppearancePrior, canonical_uv
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.types import F32, U8
@@ -55,10 +53,10 @@ class Constant:
         self.gates, self.shown = (coarse, fine, 0.0), list[F32]()
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        self.shown.append(inputs[INPUT])
-        shape = (1, 3, *inputs[INPUT].shape[2:])
+        self.shown.append(inputs[RENDERER_INPUT])
+        shape = (1, 3, *inputs[RENDERER_INPUT].shape[2:])
         gates = np.array(self.gates, np.float32)[:, None, None]
-        return {OUTPUT: np.broadcast_to(gates, shape).copy()}
+        return {RENDERER_OUTPUT: np.broadcast_to(gates, shape).copy()}
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +189,10 @@ def crop(seed: int) -> F32:
 
 
 def outputs(backend: str, precision: str) -> F32:
-    network = select_backend(backend, shipped_model(), precision)
-    return np.concatenate([network.run({INPUT: crop(seed)})[OUTPUT] for seed in range(3)])
+    network = select_backend(backend, shipped("renderer"), precision)
+    return np.concatenate(
+        [network.run({RENDERER_INPUT: crop(seed)})[RENDERER_OUTPUT] for seed in range(3)]
+    )
 
 
 def test_openvino_is_the_reference() -> None:
@@ -229,7 +229,7 @@ def test_our_16_bits_are_nearer_than_8() -> None:
 
 def test_auto_takes_ours_where_avx2_is_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     native_or_skip()
-    model = shipped_model()
+    model = shipped("renderer")
     monkeypatch.setattr(convolution, "has_wider_simd", lambda: False)
     network = select_backend("auto", model, FAST)
     assert (network.name, network.precision) == ("native", "int16")
@@ -248,7 +248,7 @@ def test_auto_takes_ours_where_avx2_is_all_there_is(monkeypatch: pytest.MonkeyPa
 def test_int8_needs_the_range_of_every_convolution() -> None:
     from lipstream.engine.networks.openvino import load
 
-    model = shipped_model()
+    model = shipped("renderer")
     ranges = model.ranges()
     del ranges["leave.weight"]
     with pytest.raises(BackendUnavailable, match=r"leave\.weight.*f32"):
@@ -273,15 +273,17 @@ def test_a_finer_crop_shows_the_same_mouth_in_more_pixels(
 
 
 def test_the_network_takes_every_detail_and_no_other() -> None:
-    network = select_backend("auto", shipped_model(), FAST)
-    exact = select_backend("openvino", shipped_model(), "f32")
+    network = select_backend("auto", shipped("renderer"), FAST)
+    exact = select_backend("openvino", shipped("renderer"), "f32")
     for crop_resolution in CROP_RESOLUTIONS:
         rows, columns = crop_shape(crop_resolution)
         step = np.ones((crop_resolution // 8, crop_resolution // 8))
         crops = np.kron(crop(0)[:, :, ::32, ::32], step).astype(np.float32)[..., :rows, :columns]
-        got = network.run({INPUT: crops})[OUTPUT]
+        got, wanted = (
+            one.run({RENDERER_INPUT: crops})[RENDERER_OUTPUT] for one in (network, exact)
+        )
         assert got.shape == (1, 3, rows, columns)
-        assert np.abs(got - exact.run({INPUT: crops})[OUTPUT]).mean() * 255 < FAST_MEAN
+        assert np.abs(got - wanted).mean() * 255 < FAST_MEAN
     with pytest.raises(UsageError, match="256, 384, 512"):
         load_renderer("network", "openvino", 300)
 
@@ -305,4 +307,4 @@ def test_it_fits_the_budget() -> None:
     pytest.importorskip("torch")
     from lipstream.engine.networks.renderer_torch import load_net, multiply_adds
 
-    assert multiply_adds(load_net(shipped_model().safetensors).size) <= 0.45e9
+    assert multiply_adds(load_net(shipped("renderer").safetensors).size) <= 0.45e9

@@ -9,18 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipstream.engine.errors import UsageError
-from lipstream.engine.retrieval.background_matcher import (
-    Footage,
-    FootageCosts,
-    FootageMatcher,
-    MouthSources,
-    SourceCosts,
-    SourceSelector,
-    sequential,
-)
-from lipstream.engine.retrieval.motion_graph import playable
+from lipstream.engine.retrieval.background_matcher import BackgroundMatcher
+from lipstream.engine.retrieval.motion_graph import BackgroundFootage, MotionCosts, playable
+from lipstream.engine.retrieval.sequential import sequential
+from lipstream.engine.retrieval.source_selector import SourceCosts, SourceSelector
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, Appearance
 from lipstream.engine.target.similarity import MouthSimilarity
+from lipstream.engine.target.sources import MouthSources
 from lipstream.engine.types import F32, Expression, Lips, MatchedFrame
 
 FPS = Fraction(25)
@@ -31,11 +26,11 @@ def wanted(coefficients, speech=True, sample=0) -> Expression:
     return Expression(np.asarray(coefficients, np.float32), Lips(0, 0, 0), speech, sample)
 
 
-def footage(frames=60, features=3, jumps=2, seed=0, rejected=()) -> Footage:
+def footage(frames=60, features=3, jumps=2, seed=0, rejected=()) -> BackgroundFootage:
     random = np.random.default_rng(seed)
     out = np.zeros(frames, bool)
     out[list(rejected)] = True
-    return Footage(
+    return BackgroundFootage(
         expression=random.normal(size=(frames, features)).astype(np.float32),
         head_speed=random.uniform(0, 0.6, frames).astype(np.float32),
         rejected=out,
@@ -65,7 +60,7 @@ def step_cost(matcher, before, after) -> float:
 
 def test_the_footage_s_own_words_play_it_forward():
     track = footage()
-    matcher = FootageMatcher(track, 2, costs=FootageCosts(expression=1, discount=0))
+    matcher = BackgroundMatcher(track, 2, costs=MotionCosts(expression=1, discount=0))
     frames = run(matcher, [wanted(track.expression[n]) for n in range(10, 40)])
     assert [f.background for f in frames] == list(range(10, 40))
     assert [f.frame_index for f in frames] == list(range(30))
@@ -74,7 +69,7 @@ def test_the_footage_s_own_words_play_it_forward():
 def test_each_output_carries_its_own_expression():
     track = footage()
     items = [wanted(track.expression[n], sample=640 * n) for n in range(20)]
-    frames = run(FootageMatcher(track, 5), items)
+    frames = run(BackgroundMatcher(track, 5), items)
     assert [f.expression for f in frames] == items
 
 
@@ -84,7 +79,7 @@ def test_walks_are_legal_and_never_show_a_rejected_frame(seed, frames, lag, some
     random = np.random.default_rng(seed)
     rejected = random.choice(frames, frames // 3, replace=False) if some_rejected else ()
     track = footage(frames, seed=seed, rejected=rejected)
-    matcher = FootageMatcher(track, lag, FPS, weights=np.array([1, 0.5, 2], np.float32))
+    matcher = BackgroundMatcher(track, lag, FPS, weights=np.array([1, 0.5, 2], np.float32))
     items = [wanted(random.normal(size=3), speech=bool(random.integers(2))) for _ in range(40)]
     walk = [f.background for f in run(matcher, items)]
     assert len(walk) == 40
@@ -97,7 +92,7 @@ def test_walks_are_legal_and_never_show_a_rejected_frame(seed, frames, lag, some
 
 def test_the_lag_is_what_it_says():
     track = footage()
-    matcher = FootageMatcher(track, 5, Fraction(30_000, 1001))
+    matcher = BackgroundMatcher(track, 5, Fraction(30_000, 1001))
     assert matcher.lag_samples == 5 * 16_000 * 1001 // 30_000
     state, given_out = matcher.init(), []
     for n in range(12):
@@ -111,8 +106,8 @@ def test_outputs_do_not_depend_on_what_comes_after_the_lag():
     track, random = footage(), np.random.default_rng(1)
     items = [wanted(random.normal(size=3)) for _ in range(30)]
     other = items[:20] + [wanted(random.normal(size=3), speech=False) for _ in range(10)]
-    restless = FootageCosts(expression=1, jump_at_all=0, jump=1, turn=0.2)
-    matcher = FootageMatcher(track, 3, costs=restless)
+    restless = MotionCosts(expression=1, any_jump=0, jump=1, turn=0.2)
+    matcher = BackgroundMatcher(track, 3, costs=restless)
     one, two = run(matcher, items), run(matcher, other)
     assert [f.background for f in one[:17]] == [f.background for f in two[:17]]
     assert [f.background for f in one] != [f.background for f in two]
@@ -121,14 +116,14 @@ def test_outputs_do_not_depend_on_what_comes_after_the_lag():
 def test_the_head_rests_in_silence():
     """Half the footage moves, half is still; the mouths are the same."""
     frames = 80
-    track = Footage(
+    track = BackgroundFootage(
         expression=np.zeros((frames, 2), np.float32),
         head_speed=np.where(np.arange(frames) < 40, 0.5, 0.0).astype(np.float32),
         rejected=np.zeros(frames, bool),
         jumps=((np.arange(frames) + 40) % frames).astype(np.int32)[:, None],
         jump_cost=np.full((frames, 1), 0.05, np.float32),
     )
-    matcher = FootageMatcher(track, 2)
+    matcher = BackgroundMatcher(track, 2)
     speech = run(matcher, [wanted([0, 0])] * 30, matcher.init(previous=5))
     assert [f.background for f in speech] == list(range(6, 36))
     silence = run(matcher, [wanted([0, 0], speech=False)] * 30, matcher.init(previous=5))
@@ -149,10 +144,10 @@ def test_the_end_is_left_before_it_is_reached():
     jumps[95] = 10
     track = replace(still_footage(frames), jumps=jumps, jump_cost=np.zeros((frames, 1), np.float32))
     items = [wanted([0, 0])] * 200
-    short_sighted = FootageMatcher(track, 0, costs=FootageCosts(discount=0))
+    short_sighted = BackgroundMatcher(track, 0, costs=MotionCosts(discount=0))
     walk = run(short_sighted, items, short_sighted.init(previous=0))
     assert walk[98].background == 99
-    far_sighted = FootageMatcher(track, 0)
+    far_sighted = BackgroundMatcher(track, 0)
     walk = run(far_sighted, items, far_sighted.init(previous=0))
     assert [f.background for f in walk[:98]] == [*range(1, 96), 10, 11, 12]
     assert max(f.background for f in walk) == 95
@@ -161,16 +156,16 @@ def test_the_end_is_left_before_it_is_reached():
 def test_what_is_not_known_of_rejected_frames_does_not_matter():
     track = footage(60, rejected=range(25, 30))
     items = [wanted(track.expression[n]) for n in range(20)]
-    expected = [f.background for f in run(FootageMatcher(track, 2), items)]
+    expected = [f.background for f in run(BackgroundMatcher(track, 2), items)]
     track.expression[25:30] = np.nan
     track.head_speed[25:30] = np.nan
-    again = Footage(
+    again = BackgroundFootage(
         track.expression, track.head_speed, track.rejected, track.jumps, track.jump_cost
     )
-    got = [f.background for f in run(FootageMatcher(again, 2), items)]
+    got = [f.background for f in run(BackgroundMatcher(again, 2), items)]
     assert got == expected
     with pytest.raises(UsageError, match="finite"):
-        Footage(
+        BackgroundFootage(
             track.expression,
             track.head_speed,
             np.zeros(60, bool),
@@ -179,8 +174,8 @@ def test_what_is_not_known_of_rejected_frames_does_not_matter():
         )
 
 
-def still_footage(frames) -> Footage:
-    return Footage(
+def still_footage(frames) -> BackgroundFootage:
+    return BackgroundFootage(
         np.zeros((frames, 2), np.float32),
         np.zeros(frames, np.float32),
         np.zeros(frames, bool),
@@ -192,14 +187,14 @@ def still_footage(frames) -> Footage:
 def test_the_last_frame_can_be_left():
     """Without jumps, footage is played back and forth; it does not tremble or freeze."""
     track = still_footage(30)
-    matcher = FootageMatcher(track, 0)
+    matcher = BackgroundMatcher(track, 0)
     walk = run(matcher, [wanted([0, 0])] * 60, matcher.init(previous=20))
     assert [f.background for f in walk] == [*range(21, 30), *range(28, -1, -1), *range(1, 23)]
 
 
 def test_an_interrupted_walk_goes_on_where_it_was():
     track = footage(seed=4)
-    matcher = FootageMatcher(track, 4)
+    matcher = BackgroundMatcher(track, 4)
     frames = run(matcher, [wanted(track.expression[50])] * 3, matcher.init(17, first_frame=900))
     assert frames[0].frame_index == 900
     assert step_cost(matcher, 17, frames[0].background) < np.inf
@@ -207,7 +202,7 @@ def test_an_interrupted_walk_goes_on_where_it_was():
 
 def test_one_still_frame_is_footage_enough():
     track = still_footage(1)
-    frames = run(FootageMatcher(track, 1), [wanted([1, 2])] * 5)
+    frames = run(BackgroundMatcher(track, 1), [wanted([1, 2])] * 5)
     assert [f.background for f in frames] == [0] * 5
 
 
@@ -215,14 +210,14 @@ def test_the_cheapest_jumps_into_a_frame_are_kept():
     frames = 60
     jumps = np.full((frames, 1), 59, np.int32)  # everyone wants to frame 59
     cost = np.linspace(1, 0, frames, dtype=np.float32)[:, None]
-    track = Footage(
+    track = BackgroundFootage(
         np.zeros((frames, 1), np.float32),
         np.zeros(frames, np.float32),
         np.zeros(frames, bool),
         jumps,
         cost,
     )
-    ways = FootageMatcher(track, 0).transitions
+    ways = BackgroundMatcher(track, 0).transitions
     assert ways.cost_between(50, 59) < np.inf
     assert ways.cost_between(3, 59) == np.inf
     assert ways.predecessors.shape == (2 * frames, 20)
@@ -241,13 +236,13 @@ def test_bad_footage_is_refused():
         footage(4, rejected=range(4))
     track = footage(4)
     with pytest.raises(UsageError, match="expected"):
-        Footage(
+        BackgroundFootage(
             track.expression, track.head_speed[:2], track.rejected, track.jumps, track.jump_cost
         )
     with pytest.raises(UsageError, match="weights"):
-        FootageMatcher(track, 0, weights=np.array([1, np.nan, 1], np.float32))
+        BackgroundMatcher(track, 0, weights=np.array([1, np.nan, 1], np.float32))
     with pytest.raises(UsageError, match="costs"):
-        FootageCosts(repeat=-1)
+        MotionCosts(repeat=-1)
 
 
 def sources(count=40, seed=0) -> MouthSources:
@@ -266,7 +261,7 @@ def matched(expression, background, index=0) -> MatchedFrame:
     return MatchedFrame(index, background, wanted(expression))
 
 
-FREE = SourceCosts(switch=0, switch_distance=0, switch_anywhere=0)
+FREE = SourceCosts(switch=0, switch_distance=0, switch_default=0)
 
 
 def test_a_source_looks_as_wanted():
@@ -302,7 +297,7 @@ def test_of_mouths_that_read_alike_the_one_that_looks_as_expected_is_lent():
     )
     assert (near.source, far.source) == (1, 0), "far from all that is known, it is the mean"
     assert near.prediction is not None and near.prediction.pca_coefficients == pytest.approx([1])
-    blind = SourceSelector(bank, costs=replace(FREE, look=0.0))
+    blind = SourceSelector(bank, costs=replace(FREE, texture=0.0))
     assert run(blind, [matched(twice[0], 0)])[0].source == 0
     with pytest.raises(UsageError, match="mouths"):
         replace(bank, appearance=looking(twice[:1].T.copy(), np.float32([0, 1, 2])))
@@ -353,7 +348,7 @@ def test_a_mouth_that_shows_its_inside_is_preferred_to_one_to_be_drawn():
     item = matched([0.6, -0.1], 0)
     for synthesis_penalty, chosen in ((0.0, 0), (8.0, 1)):
         costs = SourceCosts(
-            switch=0, switch_distance=0, switch_anywhere=0, synthesis_penalty=synthesis_penalty
+            switch=0, switch_distance=0, switch_default=0, synthesis_penalty=synthesis_penalty
         )
         assert run(SourceSelector(bank, costs=costs), [item])[0].source == chosen
     shut = run(SourceSelector(bank, costs=FREE), [matched([0.0, 0.0], 0)])
@@ -390,7 +385,7 @@ def test_a_change_goes_to_one_that_looks_alike():
     bank = MouthSources(
         np.arange(3, dtype=np.int32), expression, similarity, None, np.zeros(1, np.float32)
     )
-    costs = SourceCosts(switch=0, switch_distance=0.1, switch_anywhere=9)
+    costs = SourceCosts(switch=0, switch_distance=0.1, switch_default=9)
     chosen = run(SourceSelector(bank, costs=costs), [matched([0], 0), matched([1], 0)])
     assert [c.source for c in chosen] == [0, 2]
 

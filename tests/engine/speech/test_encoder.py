@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.face.model import face_model
-from lipstream.engine.speech.encoder import LOOK_AHEADS_MS, PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
+from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, Expression
 from tests.engine.sounds import hum, noise, real_speech, vowels
 
@@ -114,11 +115,11 @@ def test_streaming_equals_the_network_run_over_the_whole_clip() -> None:
     """Against torch's own sequence form, gate aside: an independent computation."""
     torch = pytest.importorskip("torch")
     from lipstream.engine.networks.encoder_torch import load_net
-    from lipstream.engine.speech.encoder import shipped_model
+    from lipstream.engine.networks.registry import shipped
     from lipstream.engine.speech.features import Features, offline_log_mel
 
     samples = real_speech()[: 2 * SAMPLE_RATE_HZ]
-    net = load_net(shipped_model().safetensors)
+    net = load_net(shipped("encoder").safetensors)
     features = Features()
     state, rows = features.normaliser.init(), []
     for frame in offline_log_mel(features, samples):

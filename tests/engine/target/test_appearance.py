@@ -88,7 +88,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
         replace(KNOWN, textures=LOOKS[:2])
     with pytest.raises(UsageError, match="sources"):
         replace(KNOWN, sources=np.zeros((3, 1), np.float32))
-    with pytest.raises(UsageError, match="reach"):
+    with pytest.raises(UsageError, match="length scale"):
         replace(KNOWN, length_scale=np.zeros(2, np.float32))
-    with pytest.raises(UsageError, match="reach"):
+    with pytest.raises(UsageError, match="length scale"):
         replace(KNOWN, reference_distance=0.0)

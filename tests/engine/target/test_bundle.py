@@ -16,10 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 from lipstream.calibration.bundle_writer import note_sharpen, write_appearance
 from lipstream.engine.errors import TargetError
+from lipstream.engine.networks.registry import shipped
 from lipstream.engine.pipeline import Engine
-from lipstream.engine.rendering.refiner import SHARPEN_ALONE, shipped_model
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, Appearance
 from lipstream.engine.target.bundle import load_target, sha256_of
+from lipstream.engine.target.style import SHARPEN_ALONE
 
 FILES = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
 
@@ -54,7 +55,7 @@ def test_a_sound_bundle_loads(target: Path) -> None:
 
 def test_what_calibration_found_of_sharpness_is_read(copy: Path) -> None:
     assert load_target(copy).sharpen == SHARPEN_ALONE
-    note_sharpen(copy, 0.25, shipped_model().safetensors)
+    note_sharpen(copy, 0.25, shipped("renderer").safetensors)
     assert load_target(copy).sharpen == 0.25
     engine = Engine(load_target(copy))
     assert engine.renderer is not None and engine.renderer.sharpen == 0.25
@@ -65,7 +66,7 @@ def test_sharpness_found_for_other_weights_is_not_used(copy: Path) -> None:
     assert load_target(copy).sharpen == SHARPEN_ALONE
     seal(copy, lambda info: info.pop("sharpen_for"))  # a bundle of before
     assert load_target(copy).sharpen == SHARPEN_ALONE
-    shutil.copy(shipped_model().safetensors, copy / "renderer.safetensors")
+    shutil.copy(shipped("renderer").safetensors, copy / "renderer.safetensors")
     seal(copy, lambda info: None)  # one with weights of its own
     assert load_target(copy).sharpen == SHARPEN_ALONE
 

@@ -1,0 +1,41 @@
+"""The models of a process: each is loaded once, however many engines use it.
+
+The encoder takes about 0.1 s to load and the renderer up to a second in OpenVINO, which compiles it
+once for each core. Engines for several targets share both.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+from weakref import WeakValueDictionary
+
+from lipstream.engine.networks.base import Model, Network
+from lipstream.engine.networks.registry import select_backend
+
+
+class Models:
+    """Loaded models by backend, files and precision. Safe to use from several threads.
+
+    A model lives as long as one of its users does: the references here are weak.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: WeakValueDictionary[tuple[str, Model, str], Network] = WeakValueDictionary()
+
+    def load(self, backend: str, model: Model, precision: str = "f32") -> Network:
+        """`select_backend`, or what it returned for the same arguments.
+
+        Two threads that ask at once wait for one load.
+        Raises: UsageError and BackendUnavailable, as `select_backend` does.
+        """
+        key = (backend, model, precision)
+        with self._lock:
+            network = self._loaded.get(key)
+            if network is None:
+                network = self._loaded[key] = select_backend(backend, model, precision)
+            return network
+
+
+SHARED: Final = Models()  # what engines use that are given none
