@@ -40,10 +40,10 @@ from lipstream.engine.networks.registry import select_backend
 from lipstream.engine.profiling import span
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.crop import (
+    apply_gates,
     attenuate_in_synthetic,
     crop_in,
     crop_out,
-    fused,
     override_in_synthetic,
     unsharp_mask,
 )
@@ -166,8 +166,8 @@ def residual(gates: F32, planes: F32, crop: U8, sharpen: float, *, has_prior: bo
     not, the network leaves what is drawn as it is.
     """
     if has_prior:
-        return unsharp_mask(fused(override_in_synthetic(gates, crop), planes), crop, sharpen)
-    return attenuate_in_synthetic(unsharp_mask(fused(gates, planes), crop, sharpen), crop)
+        return unsharp_mask(apply_gates(override_in_synthetic(gates, crop), planes), crop, sharpen)
+    return attenuate_in_synthetic(unsharp_mask(apply_gates(gates, planes), crop, sharpen), crop)
 
 
 def shipped_model() -> Model:
