@@ -102,7 +102,7 @@ setup(
             KERNELS["EXTENSION_NAME"],
             sources=KERNELS["SOURCES"],
             depends=KERNELS["CPU_HEADERS"],
-            extra_compile_args=KERNELS["COMPILE_FLAGS"],
+            extra_compile_args=KERNELS["compile_flags"](),
             language="c++",
             optional=True,
         )

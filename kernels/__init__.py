@@ -1,9 +1,8 @@
-"""The hot loops: one source for two compilers, each with a readable NumPy twin.
+"""The hot loops: each one compiled, with a readable NumPy twin.
 
-`reference` is the truth. `color`, `dynamic`, `mesh` and `composite` are what the engine calls;
-they check shapes and run the compiled code (`compiled`, built from cuda/*.cuh by the machine's
-C++ compiler) or the twin, whichever `implementation()` chose. `loader` runs the same bodies on an
-NVIDIA GPU through pycuda.
+A domain is a module here (`color`, `mesh`, `face`, …) that checks its arguments, a C++ file of the
+same name, and a twin in `reference`. `dispatch` holds the one choice between the two, `native`
+loads the compiled library, and `cuda` runs some of the same bodies on an NVIDIA GPU.
 """
 
 from lipstream.kernels.dispatch import Implementation, implementation

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,13 +21,19 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 EXTENSION_NAME = "lipstream.kernels._cpu"
+HEADER = HERE / "lipstream_kernels.h"  # every entry point
 SOURCES = [  # relative to the root of the project, as setuptools wants them
+    "kernels/color.cpp",
+    "kernels/composite.cpp",
     "kernels/convolution.cpp",
-    "kernels/cpu.cpp",
+    "kernels/crop.cpp",
     "kernels/face.cpp",
-    "kernels/features.cpp",
     "kernels/face_painter.cpp",
+    "kernels/features.cpp",
     "kernels/gru.cpp",
+    "kernels/interface.cpp",
+    "kernels/mesh.cpp",
+    "kernels/viterbi.cpp",
 ]
 HEADERS = [
     "kernels/cuda/common.cuh",
@@ -35,11 +42,12 @@ HEADERS = [
     "kernels/cuda/mesh.cuh",
     "kernels/cuda/composite.cuh",
 ]
-CPU_HEADERS = [
+CPU_HEADERS = [  # the fat binary needs only HEADERS
     *HEADERS,
     "kernels/cpu.h",
-    "kernels/face_painter.h",
-]  # the fat binary needs only HEADERS
+    "kernels/face_math.h",
+    "kernels/lipstream_kernels.h",
+]
 # No -march=native (wheels travel; the hot loops choose their instruction set at run time) and no
 # -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse, and
 # -fno-trapping-math changes no value but lets comparisons of floats become vector code.
@@ -64,6 +72,18 @@ GPU_FLAGS = [
 ]
 
 
+def interface_digest() -> int:
+    """64 bits of what the header declares; the library has it compiled in."""
+    text = re.sub(r"//[^\n]*", "", HEADER.read_text(encoding="utf-8"))
+    digest = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
+    return int(digest[:16], 16)
+
+
+def compile_flags() -> list[str]:
+    """COMPILE_FLAGS and the header's digest."""
+    return [*COMPILE_FLAGS, f"-DLS_INTERFACE={interface_digest():#x}"]
+
+
 def compile_cpu() -> Path:
     """Compile the CPU library beside this file with $CXX (g++ if unset); returns its path."""
     output = HERE / "_cpu.so"
@@ -73,7 +93,7 @@ def compile_cpu() -> Path:
     sources = [str(HERE.parent / source) for source in SOURCES]
     part = HERE / f"_cpu.{os.getpid()}.tmp"
     subprocess.run(
-        [compiler, *COMPILE_FLAGS, "-shared", "-fPIC", "-o", str(part), *sources], check=True
+        [compiler, *compile_flags(), "-shared", "-fPIC", "-o", str(part), *sources], check=True
     )
     part.replace(output)  # a running process keeps the old one
     return output

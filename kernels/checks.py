@@ -22,9 +22,18 @@ def require(
         else:
             return
     is_array = isinstance(array, np.ndarray)
-    told = f"{array.dtype} {list(array.shape)}" if is_array else type(array).__name__
+    got_text = f"{array.dtype} {list(array.shape)}" if is_array else type(array).__name__
     sizes = ", ".join("any" if size is None else str(size) for size in shape)
-    raise UsageError(f"{name} is {told}; expected {np.dtype(dtype)} [{sizes}]")
+    raise UsageError(f"{name} is {got_text}; expected {np.dtype(dtype)} [{sizes}]")
+
+
+def require_indices(
+    name: str, indices: NDArray[np.int32], shape: tuple[int | None, ...], count: int
+) -> None:
+    """Raise UsageError unless these are i32 of this shape, each 0 to count - 1."""
+    require(name, indices, np.int32, shape)
+    if indices.size and not 0 <= indices.min() <= indices.max() < count:
+        raise UsageError(f"{name} names {indices.min()}..{indices.max()}; expected 0..{count - 1}")
 
 
 def require_i420(name: str, i420: NDArray[np.uint8]) -> tuple[int, int]:

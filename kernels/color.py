@@ -1,7 +1,7 @@
-"""I420 <-> RGB, BT.709 limited range: whole pictures and even-aligned rectangles.
+"""I420 to RGB and back, BT.709 limited range: whole pictures and even-aligned rectangles.
 
-A chroma sample serves its 2x2 pixels unchanged, and is made as their mean: simple, fast and
-exact. Bit for bit the same in every implementation (integers only).
+A chroma sample serves its 2x2 pixels unchanged, and is made as their mean. Integers only, so every
+implementation gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from lipstream.kernels import native
 from lipstream.kernels.checks import require, require_i420, require_region
-from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.dispatch import kernel
 from lipstream.kernels.errors import UsageError
-from lipstream.kernels.reference import all as reference
+from lipstream.kernels.reference import color as reference
 
 U8 = NDArray[np.uint8]
 
@@ -30,8 +30,8 @@ def rgb_to_i420(rgb: U8) -> U8:
     h, w = rgb.shape[:2]
     if h % 2 or w % 2 or not h or not w:
         raise UsageError(f"rgb is {w}x{h} pixels; expected even sides (crop or pad one pixel)")
-    i420 = np.empty((h * 3 // 2, w), np.uint8)
-    _write(rgb, i420, 0, 0, None)
+    i420 = native.empty((h * 3 // 2, w), np.uint8)
+    region_into_i420(rgb, i420, 0, 0, None)
     return i420
 
 
@@ -39,9 +39,7 @@ def i420_region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:
     """The rectangle with its top-left pixel at (x, y) as RGB u8 [h, w, 3]; all four are even."""
     height, width = require_i420("i420", i420)
     require_region(x, y, w, h, width, height)
-    if use_native():
-        return native.i420_region_to_rgb(i420, x, y, w, h)
-    return reference.i420_region_to_rgb(i420, x, y, w, h)
+    return region_to_rgb(i420, x, y, w, h)
 
 
 def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None = None) -> None:
@@ -59,11 +57,23 @@ def rgb_region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None = No
         require("mask", mask, np.uint8, (h, w))
     if not i420.flags.writeable:
         raise UsageError("i420 is read-only; pass a writable copy, it is changed in place")
-    _write(rgb, i420, x, y, mask)
+    region_into_i420(rgb, i420, x, y, mask)
 
 
-def _write(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> None:
-    if use_native():
-        native.rgb_region_into_i420(rgb, i420, x, y, mask)
-    else:
-        reference.rgb_region_into_i420(rgb, i420, x, y, mask)
+@kernel(reference.i420_region_to_rgb)
+def region_to_rgb(i420: U8, x: int, y: int, w: int, h: int) -> U8:
+    """`i420_region_to_rgb` without its checks."""
+    rgb = native.empty((h, w, 3), np.uint8)
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    native.library().ls_i420_region_to_rgb(i420, width, height, x, y, w, h, rgb)
+    return rgb
+
+
+@kernel(reference.rgb_region_into_i420)
+def region_into_i420(rgb: U8, i420: U8, x: int, y: int, mask: U8 | None) -> None:
+    """`rgb_region_into_i420` without its checks."""
+    rgb = np.ascontiguousarray(rgb)
+    mask = None if mask is None else np.ascontiguousarray(mask)
+    h, w = rgb.shape[:2]
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    native.library().ls_rgb_region_into_i420(rgb, mask, width, height, x, y, w, h, i420)

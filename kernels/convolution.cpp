@@ -1,4 +1,4 @@
-// The renderer's network in 16-bit integers, for processors with AVX2 and nothing wider.
+// The renderer in 16-bit integers, for processors with AVX2 and nothing wider.
 //
 // AVX2 multiplies pairs of 16-bit numbers into 32-bit sums as fast as it multiplies 8-bit ones,
 // which it has to add twice. And 16 bits leave room to convolve the way of Winograd (Lavin and
@@ -10,20 +10,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu.h"
 #include "cuda/common.cuh"
-
-struct Convolution {
-    const int16_t *weights;
-    const float *scale, *bias;  // of each output; scale takes sums of products to output levels
-    int32_t inputs, outputs;    // channels; outputs a multiple of 8, inputs even
-    float ratio;                // of what is added on top, its level over the output's
-};
-
-// sizes: rows and columns of the crop, channels of it, widths at 1/2, 1/4, 1/8, blocks at 1/8, 1/4.
-struct Sizes {
-    int32_t rows, columns, channels, fine, middle, coarse, coarse_blocks, middle_blocks;
-};
+#include "lipstream_kernels.h"
 
 static const int kTiles = 6;    // of 2 x 2 outputs, or pixels, that share one fetch of weights
 static const int kShare = 24;   // tiles that are transformed at a time, and stay in the cache
@@ -38,7 +26,7 @@ static int64_t plane(int rows, int columns, int channels) {
 struct Planes {
     int64_t crop, fine[3], middle[3], coarse[3], transformed, products, all;
 
-    explicit Planes(const Sizes &s) {
+    explicit Planes(const LsRendererSizes &s) {
         const int rows = s.rows / 2, columns = s.columns / 2;
         int64_t at = 0;
         auto take = [&](int64_t size) {
@@ -58,13 +46,10 @@ struct Planes {
     }
 };
 
-// How many i16 a frame's scratch holds; it must be 0 before the first frame.
-LS_EXPORT int64_t ls_renderer_scratch(const int32_t *sizes) {
-    return Planes(*(const Sizes *)sizes).all;
+LS_EXPORT int64_t ls_renderer_scratch(const LsRendererSizes *sizes) {
+    return Planes(*sizes).all;
 }
 
-// 0: this processor cannot run it; 1: it can; 2: it can, and has instructions that multiply 8-bit
-// numbers or bfloat16 faster yet.
 LS_EXPORT int32_t ls_renderer_fits() {
 #if LS_AVX2
     if (!has_avx2) return 0;
@@ -179,7 +164,7 @@ struct IntoPlanes {
 
 template <int V, class Write>
 LS_METHOD void convolve_row(
-    const Convolution &c, const int16_t *in, int64_t next, int runs, int64_t run_step, int pairs,
+    const LsConvolution &c, const int16_t *in, int64_t next, int runs, int64_t run_step, int pairs,
     int y, int columns, int first, const Write &write) {
     const int16_t *weights = c.weights + (int64_t)first * runs * pairs * 2;
     __m256 scale[V], bias[V];
@@ -204,7 +189,7 @@ LS_METHOD void convolve_row(
 // Sides 3, every second pixel (`side` 3), or 1 (`side` 1). rows, columns: of the output.
 template <class Write>
 static void convolve(
-    const Convolution &c, const int16_t *in, int side, int rows, int columns, const Write &write) {
+    const LsConvolution &c, const int16_t *in, int side, int rows, int columns, const Write &write) {
     const int stride = side == 3 ? 2 : 1;
     const int64_t line = (int64_t)(stride * columns + 2) * c.inputs;
     const int16_t *start = side == 3 ? in : in + line + c.inputs;
@@ -275,7 +260,7 @@ LS_METHOD void transform_out(
 
 template <int V>
 LS_METHOD void multiply_tiles(
-    const Convolution &c, const int16_t *transformed, int tiles, const int16_t *weights, int first,
+    const LsConvolution &c, const int16_t *transformed, int tiles, const int16_t *weights, int first,
     int32_t *products) {
     for (int group = 0; group < tiles; group += kTiles) {
         const int tile = ls_min(group, tiles - kTiles);
@@ -295,7 +280,7 @@ LS_METHOD void multiply_tiles(
 // Sides 3, every pixel. rows, columns: even, of input and output.
 template <class Write>
 static void convolve_winograd(
-    const Convolution &c, const int16_t *in, int rows, int columns, int16_t *transformed,
+    const LsConvolution &c, const int16_t *in, int rows, int columns, int16_t *transformed,
     int32_t *products, const Write &write) {
     const int across = columns / 2, all = across * rows / 2;
     const int64_t line = (int64_t)(columns + 2) * c.inputs;
@@ -338,7 +323,7 @@ static void convolve_winograd(
 }
 
 // planes f32 [channels, rows, columns], 0 to 1, as levels: each 2 x 2 pixels' channels side by side.
-static void enter_levels(const float *planes, const Sizes &s, float level, int16_t *out) {
+static void enter_levels(const float *planes, const LsRendererSizes &s, float level, int16_t *out) {
     const int rows = s.rows / 2, columns = s.columns / 2, channels = 4 * s.channels;
     const __m256 half = _mm256_set1_ps(0.5f), factor = _mm256_set1_ps(level);
     for (int y = 0; y < rows; ++y) {
@@ -363,8 +348,8 @@ static void enter_levels(const float *planes, const Sizes &s, float level, int16
 
 // layers: enter, down1, down2, coarse blocks (two each), up1, middle blocks, up2, fine's two, leave.
 // planes f32 [channels, rows, columns] to gates f32 [3, rows, columns].
-static void mend(
-    const Convolution *layer, const Sizes &s, float level, const float *planes, int16_t *scratch,
+static void refine(
+    const LsConvolution *layer, const LsRendererSizes &s, float level, const float *planes, int16_t *scratch,
     float *gates) {
     const Planes at(s);
     int16_t *crop = scratch + at.crop, *transformed = scratch + at.transformed;
@@ -379,7 +364,7 @@ static void mend(
     auto same = [&](const int16_t *in, int height, int width, const auto &write) {
         convolve_winograd(*layer++, in, height, width, transformed, products, write);
     };
-    // Planes: [0] in and out, [1] what the first of a block's two says, [2] the other out.
+    // Planes: [0] in and out, [1] what the first of a block's two makes, [2] the other out.
     auto blocks = [&](int count, int16_t *(&own)[3], int height, int width, int channels) {
         for (int i = 0; i < count; ++i) {
             same(own[0], height, width, IntoLevels{own[1], nullptr, width, channels, 0});
@@ -416,11 +401,10 @@ static void mend(
 #endif
 #endif
 
-// scratch i16 [ls_renderer_scratch]; `level`: of an input of 1.
 LS_EXPORT void ls_renderer_run(
-    const Convolution *layers, const int32_t *sizes, float level, const float *planes,
+    const LsConvolution *layers, const LsRendererSizes *sizes, float level, const float *planes,
     int16_t *scratch, float *gates) {
 #if LS_AVX2
-    mend(layers, *(const Sizes *)sizes, level, planes, scratch, gates);
+    refine(layers, *sizes, level, planes, scratch, gates);
 #endif
 }

@@ -1,4 +1,4 @@
-"""The renderer's network as a kernel: 16-bit integers, for processors with AVX2.
+"""The renderer as a kernel: 16-bit integers, for processors with AVX2.
 
 Weights come as they ship and are brought to integers here, per output, as large as they can be
 without any sum of products leaving 32 bits, whatever the picture. Activations are levels of 0 to
@@ -7,7 +7,6 @@ MOST, twice as far as they were seen to go.
 
 from __future__ import annotations
 
-import ctypes
 import queue
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from lipstream.kernels import native
 from lipstream.kernels.checks import require
 from lipstream.kernels.errors import UsageError
-from lipstream.kernels.native import address
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -143,21 +141,10 @@ def _layer(
     )
 
 
-class _Convolution(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes' own way
-        ("weights", ctypes.c_void_p),
-        ("scale", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("inputs", ctypes.c_int32),
-        ("outputs", ctypes.c_int32),
-        ("ratio", ctypes.c_float),
-    ]
-
-
 class RendererPass:
-    """The network with its weights; any number of threads may call it.
+    """The renderer with its weights; any number of threads may call it.
 
-    Raises: UsageError when the weights are not of this network, or have no ranges.
+    Raises: UsageError when the weights are not of a renderer, or have no ranges.
     """
 
     def __init__(
@@ -169,9 +156,15 @@ class RendererPass:
         steps["enter.weight"] = 1 / ENTRY_LEVEL
         self.layers = integer_layers(weights, steps)
         self._held = [(layer.packed(), layer.scale, layer.bias) for layer in self.layers]
-        self._convolutions = (_Convolution * len(self.layers))(
+        convolution = native.structure("LsConvolution")
+        self._convolutions = (convolution * len(self.layers))(
             *(
-                _Convolution(*(address(a) for a in held), layer.inputs, layer.outputs, layer.ratio)
+                convolution(
+                    *(native.address(array) for array in held),
+                    layer.inputs,
+                    layer.outputs,
+                    layer.ratio,
+                )
                 for held, layer in zip(self._held, self.layers, strict=True)
             )
         )
@@ -196,18 +189,15 @@ class RendererPass:
                 f"crop of {columns}x{rows}; expected multiples of 16, 96 px wide or more"
             )
         planes = np.ascontiguousarray(planes)
-        sizes = np.array([rows, columns, self.channels, *self._widths], np.int32)
+        sizes = native.structure("LsRendererSizes")(rows, columns, self.channels, *self._widths)
         library = native.library()
         # One for each thread that ever computed at the same time; borders stay 0 between frames.
         free = self._free.setdefault((rows, columns), queue.LifoQueue())
         try:
             scratch = free.get_nowait()
         except queue.Empty:
-            scratch = np.zeros(library.ls_renderer_scratch(address(sizes)), np.int16)
-        gates = np.empty((3, rows, columns), np.float32)
-        library.ls_renderer_run(
-            self._convolutions, address(sizes), ENTRY_LEVEL, address(planes),
-            address(scratch), address(gates),
-        )  # fmt: skip
+            scratch = np.zeros(library.ls_renderer_scratch(sizes), np.int16)
+        gates = native.empty((3, rows, columns), np.float32)
+        library.ls_renderer_run(self._convolutions, sizes, ENTRY_LEVEL, planes, scratch, gates)
         free.put(scratch)
         return gates

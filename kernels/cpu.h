@@ -7,6 +7,11 @@
 #define LS_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
+// What each promises to Python is in lipstream_kernels.h; to the compiler they are one.
+#define LS_API LS_EXPORT
+#define LS_BRIEF LS_EXPORT
+#define LS_EITHER LS_EXPORT
+
 // Wheels travel, so the baseline is plain x86-64; the hot loops exist once more for AVX2 and the
 // dynamic linker picks. No FMA in the list: it would change nothing here (contraction is off).
 // LS_BASELINE_ONLY leaves the second set out, for the test that both agree.
@@ -29,3 +34,6 @@ static const bool has_avx2 = __builtin_cpu_supports("avx2");
 
 // A method that must not be a call of its own: it is the body of a loop.
 #define LS_METHOD inline __attribute__((always_inline))
+
+// Pixels that go through a loop at a time: their scratch stays in the first cache.
+static const int kBlock = 512;

@@ -1,11 +1,13 @@
-"""Which implementation of the kernels runs: chosen once, explicitly, and logged."""
+"""The one choice of compiled code or NumPy twin: made once a process, explicitly, and logged."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import os
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Literal, ParamSpec, TypeVar
 
 from lipstream.kernels import native
 from lipstream.kernels.errors import BackendUnavailable, UsageError
@@ -13,6 +15,8 @@ from lipstream.kernels.errors import BackendUnavailable, UsageError
 logger = logging.getLogger(__name__)
 
 Implementation = Literal["compiled", "numpy"]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 ENVIRONMENT_VARIABLE = "LIPSTREAM_KERNELS"  # compiled | numpy; unset means compiled if present
 
@@ -50,3 +54,22 @@ def implementation() -> Implementation:
 def use_native() -> bool:
     """Whether the compiled code runs."""
     return implementation() == "compiled"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel(Generic[Arguments, Result]):
+    """A kernel's two implementations; a call runs the one that was chosen."""
+
+    native: Callable[Arguments, Result]
+    reference: Callable[Arguments, Result]
+
+    def __call__(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """Run the chosen one."""
+        return (self.native if use_native() else self.reference)(*args, **kwargs)
+
+
+def kernel(
+    reference: Callable[Arguments, Result],
+) -> Callable[[Callable[Arguments, Result]], Kernel[Arguments, Result]]:
+    """Decorates the call of a compiled kernel with its NumPy twin."""
+    return lambda native: Kernel(native, reference)

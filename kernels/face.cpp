@@ -1,12 +1,12 @@
 // The kernels that know what a face is: lips, a gap between them, a jaw. Small sums over a few
-// hundred vertices, which cost NumPy a millisecond in calls alone. reference.py says what each must
-// compute, in the same order of operations.
+// hundred vertices, which cost NumPy a millisecond in calls alone. reference/face.py says what each must compute, in the same order of operations.
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "face_painter.h"
+#include "face_math.h"
+#include "lipstream_kernels.h"
 
 // The four lines of a mouth, `n` vertices each from the image's left to its right.
 struct Lips {
@@ -19,7 +19,6 @@ struct Lips {
     }
 };
 
-// f32 [9]: scale, the first two rows of the rotation, x and y of the translation.
 static void project(const float *pose, const float *vertex, float *xy) {
     for (int i = 0; i < 2; ++i) {
         const float *r = pose + 1 + 3 * i;
@@ -33,7 +32,7 @@ LS_MULTIVERSION static void add_scaled(
 }
 
 LS_EXPORT void ls_drive(
-    const float *basis, int32_t coefficients, int32_t count, const float *freed, const float *own,
+    const float *basis, int32_t coefficients, int32_t count, const float *canonical, const float *own,
     const float *wanted, const int32_t *lip_lines, int32_t n, int32_t rows, float *vertices,
     float *grid) {
     const Lips lips(lip_lines, n);
@@ -42,7 +41,7 @@ LS_EXPORT void ls_drive(
     for (int k = 0; k < coefficients; ++k) {
         add_scaled((int)size, basis + k * size, wanted[k] - own[k], vertices);
     }
-    for (int64_t i = 0; i < size; ++i) vertices[i] = freed[i] + vertices[i];
+    for (int64_t i = 0; i < size; ++i) vertices[i] = canonical[i] + vertices[i];
     for (int i = 0; i < n; ++i) {
         float *upper = vertices + 3 * lips.upper[i], *lower = vertices + 3 * lips.lower[i];
         float high = 0, low = 0;
@@ -76,13 +75,12 @@ LS_EXPORT void ls_drive(
     }
 }
 
-// `start` and `moved` f32 [count + rings * length, 2]; `points` f32 [count + grid points, 2].
 LS_EXPORT void ls_place(
-    const float *pose, const float *freed, const float *vertices, int32_t count, const float *grid,
+    const float *pose, const float *canonical, const float *vertices, int32_t count, const float *grid,
     int32_t grid_points, const int32_t *line, int32_t length, int32_t centre, const float *rings,
     int32_t ring_count, float *start, float *moved, float *points) {
     for (int i = 0; i < count; ++i) {
-        project(pose, freed + 3 * i, start + 2 * i);
+        project(pose, canonical + 3 * i, start + 2 * i);
         project(pose, vertices + 3 * i, points + 2 * i);
     }
     std::memcpy(moved, points, 2 * (int64_t)count * sizeof(float));
@@ -103,20 +101,20 @@ LS_EXPORT void ls_place(
     }
 }
 
-// Returns how many triangles were written to `out`; bounds are x0, y0, x1, y1 of their corners.
-LS_EXPORT int32_t ls_stirred(
-    const float *start, const float *moved, const int32_t *triangles, int32_t count, float still,
+// The bounds are x0, y0, x1, y1 of the corners.
+LS_EXPORT int32_t ls_moving_triangles(
+    const float *start, const float *moved, const int32_t *triangles, int32_t count, float still_px,
     int32_t *out, float *bounds) {
     int kept = 0;
     bounds[0] = bounds[1] = HUGE_VALF, bounds[2] = bounds[3] = -HUGE_VALF;
     for (int t = 0; t < count; ++t) {
         const int32_t *ids = triangles + 3 * t;
-        bool stirs = false;
+        bool moves = false;
         for (int i = 0; i < 3; ++i) {
             const float *a = start + 2 * ids[i], *b = moved + 2 * ids[i];
-            stirs |= std::fabs(b[0] - a[0]) > still || std::fabs(b[1] - a[1]) > still;
+            moves |= std::fabs(b[0] - a[0]) > still_px || std::fabs(b[1] - a[1]) > still_px;
         }
-        if (!stirs) continue;
+        if (!moves) continue;
         for (int i = 0; i < 3; ++i) {
             const float *b = moved + 2 * ids[i];
             for (int c = 0; c < 2; ++c) {
@@ -133,37 +131,37 @@ LS_EXPORT int32_t ls_stirred(
 // Pixels this far inside a tracked lip edge may still be lip, and farther at the corners.
 static constexpr float kLipEdge = 0.1f, kSideways = 0.3f;
 
-LS_EXPORT void ls_lend(
-    const float *vertices, const float *grid, int32_t rows, const float *freed, int32_t count,
+LS_EXPORT void ls_map_to_source(
+    const float *vertices, const float *grid, int32_t rows, const float *canonical, int32_t count,
     const float *pose, const float *view, const int32_t *lip_lines, int32_t n, const int32_t *chin,
-    int32_t chin_count, float inset, float *own, float *points, float *trust, float *lowered) {
+    int32_t chin_count, float inset, float *own, float *points, float *confidence, float *lowered) {
     const Lips lips(lip_lines, n);
     float jaw[3];
     for (int c = 0; c < 3; ++c) {
         float theirs = 0, ours = 0;
         for (int i = 0; i < chin_count; ++i) {
-            theirs += freed[3 * chin[i] + c];
+            theirs += canonical[3 * chin[i] + c];
             ours += vertices[3 * chin[i] + c];
         }
         jaw[c] = theirs / (float)chin_count - ours / (float)chin_count;
     }
     const int middle = 3 * lips.upper[n / 2] + 1;
-    *lowered = vertices[middle] - freed[middle];
-    const float like = lips.gap(freed) / std::fmax(lips.gap(vertices), 1e-3f);
+    *lowered = vertices[middle] - canonical[middle];
+    const float like = lips.gap(canonical) / std::fmax(lips.gap(vertices), 1e-3f);
     const float likeness =
         smoothstep((like - 0.45f) / 0.35f) * smoothstep((0.11f - std::fabs(jaw[1])) / 0.07f);
-    const float left = freed[3 * lips.upper[0]], right = freed[3 * lips.upper[n - 1]];
+    const float left = canonical[3 * lips.upper[0]], right = canonical[3 * lips.upper[n - 1]];
     for (int r = 0; r < rows; ++r) {
         const float down = (float)r / (float)(rows - 1), follow = likeness * smoothstep(down);
         for (int i = 0; i < n; ++i) {
             const int at = r * n + i;
-            const float *above = freed + 3 * lips.upper[i], *below = freed + 3 * lips.lower[i];
+            const float *above = canonical + 3 * lips.upper[i], *below = canonical + 3 * lips.lower[i];
             const float roof = above[1], span = below[1] - roof;
             float *point = own + 3 * at;  // of the grid, after the vertices
             for (int c = 0; c < 3; ++c) point[c] = grid[3 * at + c] + follow * jaw[c];
             const float beyond = std::fmax(point[1] - std::fmax(below[1], roof), 0.0f);
             const float thin = smoothstep((span - 0.01f) / 0.04f);
-            trust[at] = std::fmax(likeness, thin * (1 - smoothstep(beyond / 0.03f)));
+            confidence[at] = std::fmax(likeness, thin * (1 - smoothstep(beyond / 0.03f)));
             point[0] = clamp(point[0], left, right);
             const float side = std::fmin(above[0] - left, right - above[0]);
             const float depth = std::fmin(std::fmin(down, 1 - down) * span, kSideways * side);
@@ -176,20 +174,20 @@ LS_EXPORT void ls_lend(
             }
         }
     }
-    float *edge = own + 3 * (int64_t)rows * n;  // scratch: the source's vertices, lips drawn in
-    std::memcpy(edge, freed, 3 * (int64_t)count * sizeof(float));
+    float *edge = own + 3 * (int64_t)rows * n;  // scratch: the source's vertices, lips moved inward
+    std::memcpy(edge, canonical, 3 * (int64_t)count * sizeof(float));
     for (int i = 0; i < n; ++i) {
-        const float roof = freed[3 * lips.upper[i] + 1], floor = freed[3 * lips.lower[i] + 1];
+        const float roof = canonical[3 * lips.upper[i] + 1], floor = canonical[3 * lips.lower[i] + 1];
         const float gap = floor - roof;
         const float wanted = vertices[3 * lips.lower[i] + 1] - vertices[3 * lips.upper[i] + 1];
         const float closing = smoothstep((0.6f - wanted / std::fmax(gap, 1e-3f)) / 0.5f);
         const float thickness = std::fmin(
-            roof - freed[3 * lips.outer_upper[i] + 1], freed[3 * lips.outer_lower[i] + 1] - floor);
+            roof - canonical[3 * lips.outer_upper[i] + 1], canonical[3 * lips.outer_lower[i] + 1] - floor);
         const float most = 0.35f * std::fmax(thickness, 0.0f);
-        const float drawn_in = std::fmin(
+        const float inward = std::fmin(
             closing * smoothstep((gap - 0.008f) / 0.03f) * (inset + 0.8f / pose[0]), most);
-        edge[3 * lips.upper[i] + 1] -= drawn_in;
-        edge[3 * lips.lower[i] + 1] += drawn_in;
+        edge[3 * lips.upper[i] + 1] -= inward;
+        edge[3 * lips.lower[i] + 1] += inward;
     }
     for (int i = 0; i < count + rows * n; ++i) {
         float xy[2];
@@ -237,7 +235,6 @@ static void solve_3x3(const double matrix[3][3], const double *right, double *x)
     }
 }
 
-// `scratch` f64 [6, count] and `along` f32 [w] are the caller's; limits: see face.py.
 LS_EXPORT void ls_relight(
     uint8_t *layer, const uint8_t *below, int32_t below_stride, int32_t h, int32_t w,
     const float *points, const int32_t *skin, int32_t count, const float *limits, double *scratch,
@@ -299,8 +296,7 @@ LS_EXPORT void ls_relight(
     }
 }
 
-// Means of 2x2 into a window of a picture, where all four are covered.
-LS_EXPORT void ls_halve_into(
+LS_EXPORT void ls_downsample2x(
     const uint8_t *fine, const uint8_t *covered, int32_t h, int32_t w, uint8_t *window,
     int32_t stride) {
     const int64_t line = 2 * (int64_t)w;

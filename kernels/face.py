@@ -1,4 +1,4 @@
-"""A face's vertices moved, placed and dressed: what lies between two frames' pixels.
+"""The vertices of a face: driven by an expression, placed in a picture, mapped to a mouth source.
 
 Lips are given as four lines of n vertices, i32 [4, n], each from the image's left to its right: the
 inner upper and lower lip, and the outer upper and lower one; the middle of the mouth is vertex
@@ -6,8 +6,8 @@ n // 2 of a line. The gap between the inner lips is spanned by a grid of `rows` 
 row first. A pose is f32 [9]: scale (px per inter-ocular distance), the first two rows of a
 rotation, x and y of a translation (px). Vertices are canonical: f32 [V, 3], inter-ocular distances.
 
-The arrays come from the engine's own dataclasses, whose makers have checked them; shapes are
-checked here once more because compiled code follows.
+Every index is checked at every call. That costs 5 to 30 us a call and no frame: a frame's path goes
+through `face_painter`, which checks its tables when it is made.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.kernels import native
-from lipstream.kernels.checks import require
-from lipstream.kernels.dispatch import use_native
-from lipstream.kernels.reference import all as reference
+from lipstream.kernels.checks import require, require_indices
+from lipstream.kernels.dispatch import kernel
+from lipstream.kernels.errors import UsageError
+from lipstream.kernels.reference import face as reference
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -39,17 +40,17 @@ class Limits(NamedTuple):
 def drive(
     basis: F32, canonical_vertices: F32, own: F32, wanted: F32, lips: I32, rows: int
 ) -> tuple[F32, F32]:
-    """A face that wears another expression.
+    """A face with another expression.
 
-    The move is relative, so what the basis cannot express of this very face is kept; only the gap
-    between the lips is absolute: lips that should meet do meet, at one depth and side, or a turned
-    head would show a sliver.
+    The vertices move by the difference of the two expressions, so what the basis cannot express of
+    this face is kept. Only the gap between the lips is absolute. Lips that should meet do meet, at
+    one depth and side, or a turned head would show a sliver.
 
     Args:
         basis: f32 [K, V, 3].
-        freed: f32 [V, 3], the face with its pose removed.
-        own, wanted: f32 [K], its expression, and the one that it is to wear.
-        lips, rows: see the module.
+        canonical_vertices: f32 [V, 3], the face with its pose removed.
+        own, wanted: f32 [K], its expression, and the new one.
+        lips, rows: see the module; two rows or more.
 
     Returns:
         vertices f32 [V, 3] and grid f32 [rows * n, 3].
@@ -59,8 +60,10 @@ def drive(
     require("canonical_vertices", canonical_vertices, np.float32, (count, 3))
     require("own", own, np.float32, (size,))
     require("wanted", wanted, np.float32, (size,))
-    implementation = native if use_native() else reference
-    return implementation.drive(basis, canonical_vertices, own, wanted, lips, rows)
+    _require_lips(lips, count)
+    if rows < 2:
+        raise UsageError(f"rows is {rows}; expected 2 or more")
+    return drive_vertices(basis, canonical_vertices, own, wanted, lips, rows)
 
 
 def place(
@@ -70,11 +73,11 @@ def place(
 
     Args:
         pose: f32 [9].
-        freed, vertices: f32 [V, 3], the face before and after.
+        canonical_vertices, vertices: f32 [V, 3], the face before and after.
         grid: f32 [G, 3].
         line: i32 [L], the vertices that are repeated in each ring, further out from `centre`.
         centre: a vertex.
-        rings: f32 [R, 2], inter-ocular distances out and share of the motion that is kept.
+        rings: f32 [R, 2], inter-ocular distances out and the part of the motion that is kept.
 
     Returns:
         start and moved, f32 [V + R * L, 2] px each, and points f32 [V + G, 2] px: vertices, grid.
@@ -83,9 +86,8 @@ def place(
     require("canonical_vertices", canonical_vertices, np.float32, (None, 3))
     require("vertices", vertices, np.float32, (len(canonical_vertices), 3))
     require("grid", grid, np.float32, (None, 3))
-    require("rings", rings, np.float32, (None, 2))
-    implementation = native if use_native() else reference
-    return implementation.place(pose, canonical_vertices, vertices, grid, line, centre, rings)
+    _require_rings(line, centre, rings, len(canonical_vertices))
+    return project(pose, canonical_vertices, vertices, grid, line, centre, rings)
 
 
 def with_rings(
@@ -93,11 +95,12 @@ def with_rings(
 ) -> tuple[F32, F32]:
     """The rings of `place` for vertices that are in a picture already: f32 [V, 2] px, twice.
 
-    scale: px per inter-ocular distance. Returns both with R * L vertices appended. No compiled one:
-    what needs it is rare.
+    scale: px per inter-ocular distance. Returns both with R * L vertices appended. There is no
+    compiled one: its callers are rare.
     """
     require("before", before, np.float32, (None, 2))
     require("after", after, np.float32, (len(before), 2))
+    _require_rings(line, centre, rings, len(before))
     return reference.with_rings(before, after, line, centre, scale, rings)
 
 
@@ -109,9 +112,8 @@ def moving_triangles(start: F32, moved: F32, triangles: I32, still_px: float) ->
     """
     require("start", start, np.float32, (None, 2))
     require("moved", moved, np.float32, (len(start), 2))
-    require("triangles", triangles, np.int32, (None, 3))
-    implementation = native if use_native() else reference
-    return implementation.moving_triangles(start, moved, triangles, still_px)
+    require_indices("triangles", triangles, (None, 3), len(start))
+    return choose_moving(start, moved, triangles, still_px)
 
 
 def map_to_source(
@@ -126,37 +128,42 @@ def map_to_source(
 ) -> tuple[F32, F32, float]:
     """Where a driven face finds its lips and the inside of its mouth in a source's picture.
 
-    Deep inside the gap the mapping is rigid with the head near the upper lip and with the jaw near
+    Deep inside the gap the mapping is rigid, with the head near the upper lip and with the jaw near
     the lower one; in between, where the mouth is dark, it stretches. A tracked lip edge lies a
-    little outside of where lips end, most of all in the corners, so near the edges it goes over
-    into the stretch from the source's lips to the driven ones, and no lip is torn off its other
-    half. The two differ by at most 0.4 of the depth, so that nothing is shown twice: under a lip
-    raised higher than the source's the teeth come along. A source that is much less open can only
-    lend what hangs from the head (the upper teeth); trust is 0 where it has nothing to show. Where
+    little outside of where lips end, most of all in the corners. So near the edges the mapping goes
+    over into the stretch from the source's lips to the driven ones, and no lip is torn off its
+    other half. The two differ by at most 0.4 of the depth, so that nothing shows twice: under a lip
+    raised higher than the source's the teeth come along. A source that is much less open only has
+    what hangs from the head (the upper teeth) to show. Confidence is 0 where it has nothing. Where
     the driven mouth closes over the source's teeth they would show as a white line, so there the
     edge is taken from a little inside the lip.
 
     Args:
-        vertices, grid: f32 [V, 3] and f32 [G, 3] of the driven face, from `drive`.
-        freed, pose: f32 [V, 3] and f32 [9] of the source.
+        vertices, grid: f32 [V, 3] and f32 [rows * n, 3] of the driven face, from `drive`.
+        canonical_vertices, pose: f32 [V, 3] and f32 [9] of the source.
         view: f32 [3], left and top of the source's picture and its zoom.
         lips: see the module.
         chin: i32 [C], vertices that move with the jaw.
         inset: how far inside the lip, at most, inter-ocular distances.
 
     Returns:
-        points f32 [V + G, 2] px in the source's picture; trust f32 [G], 0 to 1; and how far the
-        driven upper lip is below the source's, inter-ocular distances.
+        points f32 [V + G, 2] px in the source's picture; confidence f32 [G], 0 to 1; and how far
+        the driven upper lip is below the source's, inter-ocular distances.
     """
     require("vertices", vertices, np.float32, (None, 3))
     require("grid", grid, np.float32, (None, 3))
     require("canonical_vertices", canonical_vertices, np.float32, (len(vertices), 3))
     require("pose", pose, np.float32, (9,))
     require("view", view, np.float32, (3,))
-    implementation = native if use_native() else reference
-    return implementation.map_to_source(
-        vertices, grid, canonical_vertices, pose, view, lips, chin, inset
-    )
+    _require_lips(lips, len(vertices))
+    require_indices("chin", chin, (None,), len(vertices))
+    n = lips.shape[1]
+    if len(grid) % n or len(grid) < 2 * n or not len(chin):
+        raise UsageError(
+            f"grid has {len(grid)} points and chin {len(chin)}; expected two rows of {n} or more, "
+            "and a vertex or more"
+        )
+    return find_in_source(vertices, grid, canonical_vertices, pose, view, lips, chin, inset)
 
 
 def relight(layer: U8, below: U8, points: F32, skin: I32, limits: Limits) -> None:
@@ -166,23 +173,155 @@ def relight(layer: U8, below: U8, points: F32, skin: I32, limits: Limits) -> Non
     dark of a mouth stays dark. Light differs in strength more than in colour; what is left is
     make-up, and not for teeth.
 
-    layer, below u8 [h, w, 3]; points f32 [V, 2] px; skin i32 [S], which of them count.
+    layer, below u8 [h, w, 3]; points f32 [V, 2] px; skin i32 [S], which of them count. The layer is
+    contiguous, and so are the rows of `below`.
     """
     require("layer", layer, np.uint8, (None, None, 3))
     require("below", below, np.uint8, (*layer.shape[:2], 3))
     require("points", points, np.float32, (None, 2))
-    implementation = native if use_native() else reference
-    implementation.relight(layer, below, points, skin, limits)
+    require_indices("skin", skin, (None,), len(points))
+    _require_rows("below", below)
+    if not (layer.flags.c_contiguous and layer.flags.writeable):
+        raise UsageError("layer is not contiguous or read-only; it is changed in place")
+    match_light(layer, below, points, skin, limits)
 
 
 def downsample2x(fine: U8, covered: U8, window: U8) -> None:
     """Write means of 2x2 pixels of `fine` into `window` u8 [h, w, 3], where all are covered.
 
-    fine u8 [2h, 2w, 3], covered u8 [2h, 2w], 0 or 255.
+    fine u8 [2h, 2w, 3], covered u8 [2h, 2w], 0 or 255. The rows of the window are contiguous.
     """
     h, w = window.shape[:2]
     require("window", window, np.uint8, (h, w, 3))
     require("fine", fine, np.uint8, (2 * h, 2 * w, 3))
     require("covered", covered, np.uint8, (2 * h, 2 * w))
-    implementation = native if use_native() else reference
-    implementation.downsample2x(fine, covered, window)
+    _require_rows("window", window)
+    if not window.flags.writeable:
+        raise UsageError("window is read-only; it is changed in place")
+    halve(fine, covered, window)
+
+
+@kernel(reference.drive)
+def drive_vertices(
+    basis: F32, canonical_vertices: F32, own: F32, wanted: F32, lips: I32, rows: int
+) -> tuple[F32, F32]:
+    """`drive` without its checks."""
+    basis, canonical_vertices = (
+        np.ascontiguousarray(basis),
+        np.ascontiguousarray(canonical_vertices),
+    )
+    own, wanted = np.ascontiguousarray(own), np.ascontiguousarray(wanted)
+    lips = np.ascontiguousarray(lips)
+    size, count = basis.shape[:2]
+    n = lips.shape[1]
+    vertices = native.empty((count, 3), np.float32)
+    grid = native.empty((rows * n, 3), np.float32)
+    native.library().ls_drive(
+        basis, size, count, canonical_vertices, own, wanted, lips, n, rows, vertices, grid
+    )
+    return vertices, grid
+
+
+@kernel(reference.place)
+def project(
+    pose: F32, canonical_vertices: F32, vertices: F32, grid: F32, line: I32, centre: int, rings: F32
+) -> tuple[F32, F32, F32]:
+    """`place` without its checks."""
+    vertices = np.ascontiguousarray(vertices)
+    canonical_vertices = np.ascontiguousarray(canonical_vertices)
+    pose, grid = np.ascontiguousarray(pose), np.ascontiguousarray(grid)
+    line, rings = np.ascontiguousarray(line), np.ascontiguousarray(rings)
+    count = len(canonical_vertices)
+    ringed = (count + len(line) * len(rings), 2)
+    start, moved = native.empty(ringed, np.float32), native.empty(ringed, np.float32)
+    points = native.empty((count + len(grid), 2), np.float32)
+    native.library().ls_place(
+        pose, canonical_vertices, vertices, count, grid, len(grid), line, len(line), centre, rings,
+        len(rings), start, moved, points,
+    )  # fmt: skip
+    return start, moved, points
+
+
+@kernel(reference.moving_triangles)
+def choose_moving(start: F32, moved: F32, triangles: I32, still_px: float) -> tuple[I32, F32]:
+    """`moving_triangles` without its checks."""
+    start, moved = np.ascontiguousarray(start), np.ascontiguousarray(moved)
+    triangles = np.ascontiguousarray(triangles)
+    kept, bounds = native.empty(triangles.shape, np.int32), native.empty(4, np.float32)
+    count = native.library().ls_moving_triangles(
+        start, moved, triangles, len(triangles), still_px, kept, bounds
+    )
+    return kept[:count], bounds
+
+
+@kernel(reference.map_to_source)
+def find_in_source(
+    vertices: F32,
+    grid: F32,
+    canonical_vertices: F32,
+    pose: F32,
+    view: F32,
+    lips: I32,
+    chin: I32,
+    inset: float,
+) -> tuple[F32, F32, float]:
+    """`map_to_source` without its checks."""
+    vertices, grid = np.ascontiguousarray(vertices), np.ascontiguousarray(grid)
+    canonical_vertices = np.ascontiguousarray(canonical_vertices)
+    pose, view = np.ascontiguousarray(pose), np.ascontiguousarray(view)
+    lips, chin = np.ascontiguousarray(lips), np.ascontiguousarray(chin)
+    count, n = len(canonical_vertices), lips.shape[1]
+    points = native.empty((count + len(grid), 2), np.float32)
+    confidence, lowered = native.empty(len(grid), np.float32), native.empty(1, np.float32)
+    scratch = native.empty((count + len(grid), 3), np.float32)
+    native.library().ls_map_to_source(
+        vertices, grid, len(grid) // n, canonical_vertices, count, pose, view, lips, n, chin,
+        len(chin), inset, scratch, points, confidence, lowered,
+    )  # fmt: skip
+    return points, confidence, float(lowered[0])
+
+
+@kernel(reference.relight)
+def match_light(
+    layer: U8, below: U8, points: F32, skin: I32, limits: tuple[int, float, float, float]
+) -> None:
+    """`relight` without its checks."""
+    points, skin = np.ascontiguousarray(points), np.ascontiguousarray(skin)
+    h, w = layer.shape[:2]
+    scratch, along = native.empty((6, len(skin)), np.float64), native.empty(w, np.float32)
+    native.library().ls_relight(
+        layer, first_row(below), below.strides[0], h, w, points, skin, len(skin),
+        np.array(limits, np.float32), scratch, along,
+    )  # fmt: skip
+
+
+@kernel(reference.downsample2x)
+def halve(fine: U8, covered: U8, window: U8) -> None:
+    """`downsample2x` without its checks."""
+    fine, covered = np.ascontiguousarray(fine), np.ascontiguousarray(covered)
+    h, w = window.shape[:2]
+    native.library().ls_downsample2x(fine, covered, h, w, first_row(window), window.strides[0])
+
+
+def first_row(picture: U8) -> U8:
+    """Where a picture begins whose rows lie apart: an array that is contiguous."""
+    return picture[:1]
+
+
+def _require_lips(lips: I32, vertices: int) -> None:
+    require_indices("lips", lips, (4, None), vertices)
+    if lips.shape[1] < 2:
+        raise UsageError(f"lips are {lips.shape}; expected lines of two vertices or more")
+
+
+def _require_rings(line: I32, centre: int, rings: F32, vertices: int) -> None:
+    require_indices("line", line, (None,), vertices)
+    require("rings", rings, np.float32, (None, 2))
+    if not 0 <= centre < vertices:
+        raise UsageError(f"centre is vertex {centre}; expected 0..{vertices - 1}")
+
+
+def _require_rows(name: str, picture: U8) -> None:
+    rows_apart = picture.strides[0] if picture.shape[0] > 1 else 3 * picture.shape[1]
+    if picture.strides[1:] != (3, 1) or rows_apart < 3 * picture.shape[1]:
+        raise UsageError(f"the rows of {name} are not contiguous; pass numpy.ascontiguousarray")

@@ -9,7 +9,8 @@
 #include <cstring>
 #include <vector>
 
-#include "face_painter.h"
+#include "face_math.h"
+#include "lipstream_kernels.h"
 
 namespace {
 
@@ -18,7 +19,7 @@ constexpr int kTeeth = 5;  // of one half of a row
 // Grows to the largest mouth that its thread has painted, and stays.
 struct Scratch {
     std::vector<uint8_t> patch, drawn, covered, layer, one, fine, fine_covered, inside;
-    std::vector<float> from, to, at, own, trust, leading, where, lips, real, along, weights, values;
+    std::vector<float> from, to, at, own, confidence, leading, where, lips, real, along, weights, values;
     std::vector<double> light;
 
     template <typename T>
@@ -63,59 +64,24 @@ struct Bounds {
     }
 };
 
-// What never changes for a target. The layout is that of painter.py.
-struct Painter {
-    const float *basis;  // f32 [coefficients, vertices, 3]
-    const float *jaw_row;  // f32 [coefficients], how far each lowers the chin
-    const float *rings;  // f32 [ring_count, 2]
-    const int32_t *lips;  // i32 [4, columns]
-    const int32_t *line;  // i32 [line_count]
-    const int32_t *chin;  // i32 [chin_count]
-    const int32_t *jaw;  // i32 [jaw_count, 3]
-    const int32_t *mouth;  // i32 [mouth_count, 3], lips and gap
-    const int32_t *gap;  // i32 [gap_count, 3], of the grid alone
-    const int32_t *lip_vertices;
-    const int32_t *skin;
-    const uint8_t *texture;  // u8 [texture_h, texture_w, 2], opacity and seam
-    const float *texture_xy;  // f32 [vertices + grid, 2]
-    const float *gap_row;  // f32 [grid], the guide
-    const float *look_xy;  // f32 [vertices + grid, 2], of an expected look
-    const float *limits;  // of `relight`
-    const float *teeth;  // f32 [2, kTeeth + 1], borders of the crowns above and below
-    const float *colours;  // f32 [5, 3]: teeth, tongue, dark, seam, loss in shadow
-    const float *light;  // f32 [3]
-    int32_t coefficients, vertices, columns, rows, ring_count, line_count, chin_count, jaw_count,
-        mouth_count, gap_count, lip_vertex_count, skin_count, texture_h, texture_w, centre, look_h, look_w;
-    float still, inset, coordinate_limit, shadow_reach;
-    // Compared and multiplied in double precision, as Python does.
-    double seam_depth, upper_edge, lower_edge, trusted, least_lowered, lip_shadow, edge_px;
+int grid_size(const LsPainter &p) { return p.rows * p.columns; }
 
-    int grid() const { return rows * columns; }
-    int all() const { return vertices + grid(); }
-    int ringed() const { return vertices + ring_count * line_count; }
-    float gap_of(const float *face) const {
-        const int middle = columns / 2;
-        return face[3 * lips[columns + middle] + 1] - face[3 * lips[middle] + 1];
-    }
-};
+int point_count(const LsPainter &p) { return p.vertices + grid_size(p); }
 
-// One mouth to lay over another.
-struct Source {
-    const uint8_t *rgb;  // u8 [height, width, 3]
-    const float *freed;  // f32 [vertices, 3]
-    int32_t height, width;
-    float share;
-    float pose[9];
-    float view[3];
-};
+int ringed_count(const LsPainter &p) { return p.vertices + p.ring_count * p.line_count; }
+
+float gap_between_lips(const LsPainter &p, const float *vertices) {
+    const int middle = p.columns / 2;
+    return vertices[3 * p.lips[p.columns + middle] + 1] - vertices[3 * p.lips[middle] + 1];
+}
 
 // What the first call found, in one piece of memory.
 struct Face {
     float *vertices, *grid, *start, *moved, *points;
 
-    Face(const Painter &p, float *memory)
-        : vertices(memory), grid(vertices + 3 * p.vertices), start(grid + 3 * p.grid()),
-          moved(start + 2 * p.ringed()), points(moved + 2 * p.ringed()) {}
+    Face(const LsPainter &p, float *memory)
+        : vertices(memory), grid(vertices + 3 * p.vertices), start(grid + 3 * grid_size(p)),
+          moved(start + 2 * ringed_count(p)), points(moved + 2 * ringed_count(p)) {}
 };
 
 // Time in the stages of a frame, where somebody asks.
@@ -179,7 +145,7 @@ void lay_over(float *colour, const float *layer, float shade, float alpha) {
 
 // Mouth.paint of one point.
 void draw_point(
-    const Painter &p, float x, float y, float roof, float floor, float lower_edge_y,
+    const LsPainter &p, float x, float y, float roof, float floor, float lower_edge_y,
     float *colour) {
     const float *teeth = p.colours, *tongue_rgb = p.colours + 3, *dark = p.colours + 6;
     const float *seam = p.colours + 9, *loss = p.colours + 12;
@@ -219,12 +185,12 @@ void draw_point(
     }
 }
 
-// InnerMouth._draw: drawn teeth where trust is low, and the shadow of a lowered lip.
+// InnerMouth._draw: drawn teeth where confidence is low, and the shadow of a lowered lip.
 void draw_gap(
-    const Painter &p, uint8_t *window, int stride, int h, int w, const float *inner,
-    const float *grid, const float *trust, float least_trust, float lowered, float jaw,
+    const LsPainter &p, uint8_t *window, int stride, int h, int w, const float *inner,
+    const float *grid, const float *confidence, float least_confidence, float lowered, float jaw,
     double scale) {
-    const int count = p.grid(), last = (p.rows - 1) * p.columns, pixels = h * w;
+    const int count = grid_size(p), last = (p.rows - 1) * p.columns, pixels = h * w;
     float *values = Scratch::take(scratch.values, 2 * count);
     float *where = Scratch::zeros(scratch.where, 2 * pixels);
     uint8_t *inside = Scratch::zeros(scratch.inside, pixels);
@@ -236,10 +202,10 @@ void draw_gap(
     }
     float *lips = Scratch::zeros(scratch.lips, 2 * pixels);
     ls_mesh_map(values, inner, p.gap, p.gap_count, h, w, 0, 0, lips, inside);
-    const bool shadowed = lowered > p.least_lowered, drawn = least_trust < p.trusted;
+    const bool shadowed = lowered > p.least_lowered, drawn = least_confidence < p.trusted;
     float *real = nullptr;
     if (drawn) {
-        for (int i = 0; i < count; ++i) values[2 * i] = values[2 * i + 1] = trust[i];
+        for (int i = 0; i < count; ++i) values[2 * i] = values[2 * i + 1] = confidence[i];
         real = Scratch::zeros(scratch.real, 2 * pixels);
         ls_mesh_map(values, inner, p.gap, p.gap_count, h, w, 0, 0, real, inside);
     }
@@ -272,10 +238,10 @@ void draw_gap(
 
 // InnerMouth.finely: the gap and its edges once more, into `warped` u8 [h, w, 3]. Returns where.
 Box sample_finely(
-    const Painter &p, const uint8_t *rgb, int rows, int columns, const float *at, const float *points,
+    const LsPainter &p, const uint8_t *rgb, int rows, int columns, const float *at, const float *points,
     uint8_t *warped, int h, int w) {
     Bounds bounds;
-    for (int i = p.vertices; i < p.all(); ++i) bounds.add(points + 2 * i);
+    for (int i = p.vertices; i < point_count(p); ++i) bounds.add(points + 2 * i);
     const Box box{
         std::max((int)std::floor(bounds.low[0]) - 2, 0),
         std::max((int)std::floor(bounds.low[1]) - 2, 0),
@@ -283,41 +249,41 @@ Box sample_finely(
         std::min((int)std::ceil(bounds.high[1]) + 2, h)};
     if (box.empty()) return box;
     const int fine_h = 2 * box.height(), fine_w = 2 * box.width();
-    float *close_up = Scratch::take(scratch.to, 2 * p.all());
-    moved_by(points, p.all(), (float)box.x0, (float)box.y0, 2, close_up);
+    float *close_up = Scratch::take(scratch.to, 2 * point_count(p));
+    moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 2, close_up);
     uint8_t *fine = Scratch::zeros(scratch.fine, 3 * (int64_t)fine_h * fine_w);
     uint8_t *covered = Scratch::zeros(scratch.fine_covered, (int64_t)fine_h * fine_w);
     ls_warp_mesh(
         rgb, rows, columns, 3, at, close_up, p.mouth, p.mouth_count, fine_h, fine_w, 0, 0, fine,
         covered);
     uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
-    ls_halve_into(fine, covered, box.height(), box.width(), window, 3 * w);
+    ls_downsample2x(fine, covered, box.height(), box.width(), window, 3 * w);
     return box;
 }
 
 // InnerMouth.paint.
 void paint_gap(
-    const Painter &p, const Source &source, const float *grid, const float *points, const float *at,
-    const float *trust, float lowered, float jaw, double scale, uint8_t *warped, int h, int w) {
+    const LsPainter &p, const LsSource &source, const float *grid, const float *points, const float *at,
+    const float *confidence, float lowered, float jaw, double scale, uint8_t *warped, int h, int w) {
     const Box box =
         sample_finely(p, source.rgb, source.height, source.width, at, points, warped, h, w);
     if (box.empty()) return;
-    const float least = *std::min_element(trust, trust + p.grid());
+    const float least = *std::min_element(confidence, confidence + grid_size(p));
     if (least >= p.trusted && lowered <= p.least_lowered) return;
-    float *close_up = Scratch::take(scratch.to, 2 * p.all());
-    moved_by(points, p.all(), (float)box.x0, (float)box.y0, 1, close_up);
+    float *close_up = Scratch::take(scratch.to, 2 * point_count(p));
+    moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 1, close_up);
     uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
     draw_gap(
-        p, window, 3 * w, box.height(), box.width(), close_up + 2 * p.vertices, grid, trust, least,
+        p, window, 3 * w, box.height(), box.width(), close_up + 2 * p.vertices, grid, confidence, least,
         lowered, jaw, scale);
 }
 
 // ----------------------------------------------------------------------------- the lips
 
 // How far the target's lips meet where the source's do not, 0 to 1.
-double new_closure(const Painter &p, const float *source, const float *target) {
-    const double seen = std::fmin(std::fmax(p.gap_of(source) / 0.05, 0.0), 1.0);
-    return seen * std::fmin(std::fmax(1 - p.gap_of(target) / 0.03, 0.0), 1.0);
+double new_closure(const LsPainter &p, const float *source, const float *target) {
+    const double seen = std::fmin(std::fmax(gap_between_lips(p, source) / 0.05, 0.0), 1.0);
+    return seen * std::fmin(std::fmax(1 - gap_between_lips(p, target) / 0.03, 0.0), 1.0);
 }
 
 void darken(uint8_t *layer, const uint8_t *drawn, int pixels, float strength) {
@@ -329,32 +295,32 @@ void darken(uint8_t *layer, const uint8_t *drawn, int pixels, float strength) {
     }
 }
 
-// Where a source's pixels lie for a driven face, f32 [vertices + grid, 2]; null where the mesh is
-// unsound.
-const float *lent_by(
-    const Painter &p, const Face &face, const Source &source, const float *points, float *trust,
+// Where a source's pixels lie for a driven face, f32 [vertices + grid, 2]; null where a coordinate is
+// not a number or beyond the limit.
+const float *source_points(
+    const LsPainter &p, const Face &face, const LsSource &source, const float *points, float *confidence,
     float *lowered) {
-    float *at = Scratch::take(scratch.at, 2 * p.all());
-    ls_lend(
-        face.vertices, face.grid, p.rows, source.freed, p.vertices, source.pose, source.view,
+    float *at = Scratch::take(scratch.at, 2 * point_count(p));
+    ls_map_to_source(
+        face.vertices, face.grid, p.rows, source.canonical_vertices, p.vertices, source.pose, source.view,
         p.lips, p.columns, p.chin, p.chin_count, p.inset,
-        Scratch::take(scratch.own, 3 * p.all()), at, trust, lowered);
-    return ls_mesh_is_sound(at, points, p.all(), nullptr, 0, p.coordinate_limit) ? at : nullptr;
+        Scratch::take(scratch.own, 3 * point_count(p)), at, confidence, lowered);
+    return ls_mesh_is_valid(at, points, point_count(p), nullptr, 0, p.coordinate_limit) ? at : nullptr;
 }
 
 // Compositor._expected: a look of the lips over a patch u8 [height, width, 3] at (x, y), in its light;
 // `layer` u8 [h, w, 3]. Returns false where the mesh is unsound.
 bool lay_look(
-    const Painter &p, const Face &face, const uint8_t *look, int x, int y, int width, int height,
+    const LsPainter &p, const Face &face, const uint8_t *look, int x, int y, int width, int height,
     const uint8_t *patch, int h, int w, uint8_t *layer) {
     const float down = (float)((double)h / height), across = (float)((double)w / width);
     const int64_t size = 3 * (int64_t)h * w;
-    float *points = Scratch::take(scratch.from, 2 * p.all());
-    for (int i = 0; i < p.all(); ++i) {
+    float *points = Scratch::take(scratch.from, 2 * point_count(p));
+    for (int i = 0; i < point_count(p); ++i) {
         points[2 * i] = (face.points[2 * i] - (float)x) * across;
         points[2 * i + 1] = (face.points[2 * i + 1] - (float)y) * down;
     }
-    if (!ls_mesh_is_sound(p.look_xy, points, p.all(), nullptr, 0, p.coordinate_limit)) return false;
+    if (!ls_mesh_is_valid(p.look_xy, points, point_count(p), nullptr, 0, p.coordinate_limit)) return false;
     std::memset(layer, 0, size);
     uint8_t *covered = Scratch::take(scratch.covered, size / 3);
     ls_warp_mesh(
@@ -377,16 +343,16 @@ bool lay_look(
 
 // Compositor._lay_lips. Returns false where a mesh of a source is unsound.
 bool lay_lips(
-    const Painter &p, const Face &face, const float *expression, const Source *sources, int count,
+    const LsPainter &p, const Face &face, const float *expression, const LsSource *sources, int count,
     double scale, int x, int y, int width, int height, uint8_t *painted, uint8_t *mask,
     uint8_t *guides, Stages &stages) {
-    float *points = Scratch::take(scratch.from, 2 * p.all());
-    moved_by(face.points, p.all(), (float)x, (float)y, 1, points);
+    float *points = Scratch::take(scratch.from, 2 * point_count(p));
+    moved_by(face.points, point_count(p), (float)x, (float)y, 1, points);
     Bounds used;
     for (int i = 0; i < p.lip_vertex_count; ++i) used.add(points + 2 * p.lip_vertices[i]);
     const Box box = used.rectangle(width, height);
     if (box.empty()) return true;
-    moved_by(points, p.all(), (float)box.x0, (float)box.y0, 1, points);
+    moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 1, points);
     const int w = box.width(), h = box.height(), pixels = w * h, stride = 3 * width;
     uint8_t *below = painted + ((int64_t)box.y0 * width + box.x0) * 3;
     uint8_t *drawn = Scratch::zeros(scratch.drawn, 2 * pixels);
@@ -398,26 +364,26 @@ bool lay_lips(
     for (int k = 0; k < p.coefficients; ++k) jaw += expression[k] * p.jaw_row[k];
 
     double so_far = 0, most = 0;
-    float *leading = Scratch::take(scratch.leading, p.grid());
-    for (int i = 0; i < p.grid(); ++i) leading[i] = face.grid[3 * i];
+    float *leading = Scratch::take(scratch.leading, grid_size(p));
+    for (int i = 0; i < grid_size(p); ++i) leading[i] = face.grid[3 * i];
     uint8_t *layer = nullptr;
     float *weights = Scratch::take(scratch.weights, w), *along = Scratch::take(scratch.along, w);
     for (int s = 0; s < count; ++s) {
         stages.end(Stages::kComposite);
-        const Source &source = sources[s];
+        const LsSource &source = sources[s];
         uint8_t *own = Scratch::zeros(s ? scratch.one : scratch.layer, 3 * pixels);
-        float *trust = Scratch::take(scratch.trust, p.grid()), lowered;
-        const float *at = lent_by(p, face, source, points, trust, &lowered);
+        float *confidence = Scratch::take(scratch.confidence, grid_size(p)), lowered;
+        const float *at = source_points(p, face, source, points, confidence, &lowered);
         if (!at) return false;
         ls_warp_mesh(
             source.rgb, source.height, source.width, 3, at, points, p.mouth, p.mouth_count, h, w, 0,
             0, own, covered);
-        paint_gap(p, source, face.grid, points, at, trust, lowered, jaw, scale, own, h, w);
+        paint_gap(p, source, face.grid, points, at, confidence, lowered, jaw, scale, own, h, w);
         stages.end(Stages::kWarp);
         ls_relight(
             own, below, stride, h, w, points, p.skin, p.skin_count, p.limits,
             Scratch::take(scratch.light, 6 * (int64_t)p.skin_count), along);
-        const double closed = new_closure(p, source.freed, face.vertices);
+        const double closed = new_closure(p, source.canonical_vertices, face.vertices);
         if (closed > 0) darken(own, drawn, pixels, (float)(closed * p.seam_depth / 255));
         so_far += source.share;
         if (s == 0) {
@@ -426,12 +392,12 @@ bool lay_lips(
             std::fill(weights, weights + w, (float)(source.share / so_far));
             for (int row = 0; row < h; ++row) {
                 uint8_t *line = layer + 3 * (int64_t)row * w;
-                ls_blend(w, line, own + 3 * (int64_t)row * w, weights, 0, nullptr, line);
+                ls_blend_fractions(w, line, own + 3 * (int64_t)row * w, weights, line);
             }
         }
         if (source.share > most) {
             most = source.share;
-            std::copy(trust, trust + p.grid(), leading);
+            std::copy(confidence, confidence + grid_size(p), leading);
         }
     }
     uint8_t *alpha = Scratch::take(scratch.covered, pixels);
@@ -439,13 +405,13 @@ bool lay_lips(
     for (int row = 0; row < h; ++row) {
         uint8_t *line = below + (int64_t)row * stride;
         const uint8_t *own = alpha + (int64_t)row * w;
-        ls_blend(w, line, layer + 3 * (int64_t)row * w, own, 1, nullptr, line);
+        ls_blend(w, line, layer + 3 * (int64_t)row * w, own, line);
         uint8_t *out = mask + (int64_t)(box.y0 + row) * width + box.x0;
         for (int i = 0; i < w; ++i) out[i] = std::max(out[i], own[i]);
     }
     if (!guides) return true;
-    float *values = Scratch::take(scratch.values, 2 * p.grid());  // 40 is DRAWN of crop.py
-    for (int i = 0; i < p.grid(); ++i) {
+    float *values = Scratch::take(scratch.values, 2 * grid_size(p));  // 40 is DRAWN of crop.py
+    for (int i = 0; i < grid_size(p); ++i) {
         values[2 * i] = p.gap_row[i], values[2 * i + 1] = 40 + 215 * leading[i];
     }
     float *mapped = Scratch::zeros(scratch.where, 2 * pixels);
@@ -465,49 +431,41 @@ bool lay_lips(
 
 }  // namespace
 
-// Where everything goes. `memory` as `Face` lays it out; `kept` i32 [jaw triangles, 3]; `corners`
-// f32 [2, 2] that the patch must hold too, or null; `box` x0, y0, x1, y1 of the patch and the number
-// of triangles kept. Returns 0, or 1 where a coordinate is beyond the limit or not a number.
 LS_EXPORT int32_t ls_place_face(
-    const Painter *painter, const float *pose, const float *freed, const float *own,
+    const LsPainter *painter, const float *pose, const float *canonical_vertices, const float *own,
     const float *wanted, const float *corners, int32_t width, int32_t height, float *memory,
     int32_t *kept, int32_t *box) {
-    const Painter &p = *painter;
+    const LsPainter &p = *painter;
     const Face face(p, memory);
     ls_drive(
-        p.basis, p.coefficients, p.vertices, freed, own, wanted, p.lips, p.columns, p.rows,
+        p.basis, p.coefficients, p.vertices, canonical_vertices, own, wanted, p.lips, p.columns, p.rows,
         face.vertices, face.grid);
     ls_place(
-        pose, freed, face.vertices, p.vertices, face.grid, p.grid(), p.line, p.line_count, p.centre,
+        pose, canonical_vertices, face.vertices, p.vertices, face.grid, grid_size(p), p.line, p.line_count, p.centre,
         p.rings, p.ring_count, face.start, face.moved, face.points);
     const float limit = p.coordinate_limit;
-    if (!ls_mesh_is_sound(face.start, face.moved, p.ringed(), nullptr, 0, limit) ||
-        !ls_mesh_is_sound(face.points, face.points, p.all(), nullptr, 0, limit)) {
+    if (!ls_mesh_is_valid(face.start, face.moved, ringed_count(p), nullptr, 0, limit) ||
+        !ls_mesh_is_valid(face.points, face.points, point_count(p), nullptr, 0, limit)) {
         return 1;
     }
-    float stirred[4];
-    box[4] = ls_stirred(face.start, face.moved, p.jaw, p.jaw_count, p.still, kept, stirred);
+    float bounds[4];
+    box[4] = ls_moving_triangles(face.start, face.moved, p.jaw, p.jaw_count, p.still, kept, bounds);
     Bounds used;
     for (int i = 0; i < p.lip_vertex_count; ++i) used.add(face.points + 2 * p.lip_vertices[i]);
-    if (box[4]) used.add(stirred), used.add(stirred + 2);
+    if (box[4]) used.add(bounds), used.add(bounds + 2);
     if (corners) used.add(corners), used.add(corners + 2);
     const Box found = used.rectangle(width, height);
     box[0] = found.x0, box[1] = found.y0, box[2] = found.x1, box[3] = found.y1;
     return 0;
 }
 
-// The pixels. `memory`, `kept` and `box` as the first call left them; `painted` u8 [h, w, 3]; `mask`
-// u8 [h, w], zeros; `guides` u8 [h, w, 3], zeros, or null; `look` u8 [look_h, look_w, 3], laid into
-// `expected` u8 [expected_h, expected_w, 3], or null; `frame` u8 [height*3/2, width], becomes the
-// background with the patch in it, or null; `spent` i64 [3], ns of colour, warp and composite, or
-// null. Returns 0, or 1 where a source's mesh is unsound.
 LS_EXPORT int32_t ls_paint_face(
-    const Painter *painter, float *memory, const int32_t *kept, const int32_t *box,
+    const LsPainter *painter, float *memory, const int32_t *kept, const int32_t *box,
     const uint8_t *background, int32_t width, int32_t height, const float *wanted,
-    const Source *sources, int32_t count, double scale, const uint8_t *look, uint8_t *painted,
-    uint8_t *mask, uint8_t *guides, uint8_t *expected, int32_t expected_h, int32_t expected_w,
+    const LsSource *sources, int32_t count, double scale, const uint8_t *look, uint8_t *painted,
+    uint8_t *mask, uint8_t *guides, uint8_t *prior, int32_t prior_h, int32_t prior_w,
     uint8_t *frame, int64_t *spent) {
-    const Painter &p = *painter;
+    const LsPainter &p = *painter;
     const Face face(p, memory);
     Stages stages(spent);
     const int w = box[2] - box[0], h = box[3] - box[1];
@@ -515,15 +473,15 @@ LS_EXPORT int32_t ls_paint_face(
     ls_i420_region_to_rgb(background, width, height, box[0], box[1], w, h, patch);
     stages.end(Stages::kColor);
     std::memcpy(painted, patch, 3 * (int64_t)w * h);
-    float *from = Scratch::take(scratch.from, 2 * p.ringed());
-    float *to = Scratch::take(scratch.to, 2 * p.ringed());
-    moved_by(face.start, p.ringed(), (float)box[0], (float)box[1], 1, from);
-    moved_by(face.moved, p.ringed(), (float)box[0], (float)box[1], 1, to);
+    float *from = Scratch::take(scratch.from, 2 * ringed_count(p));
+    float *to = Scratch::take(scratch.to, 2 * ringed_count(p));
+    moved_by(face.start, ringed_count(p), (float)box[0], (float)box[1], 1, from);
+    moved_by(face.moved, ringed_count(p), (float)box[0], (float)box[1], 1, to);
     ls_warp_mesh(patch, h, w, 3, from, to, kept, box[4], h, w, 0, 0, painted, mask);
     stages.end(Stages::kWarp);
     const bool laid = !look || lay_look(
-                                   p, face, look, box[0], box[1], w, h, painted, expected_h,
-                                   expected_w, expected);
+                                   p, face, look, box[0], box[1], w, h, painted, prior_h,
+                                   prior_w, prior);
     const bool sound = laid && lay_lips(
         p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, guides, stages);
     if (frame) std::memcpy(frame, background, (int64_t)width * height * 3 / 2);

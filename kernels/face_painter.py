@@ -1,13 +1,13 @@
 """A whole lower face in two calls: where everything goes, and its pixels.
 
 A frame is forty small steps, and what lies between two of them in Python costs more than most of
-them do; `kernels/face_painter.cpp` takes them in one go. There is no NumPy twin of the whole here:
-`engine.rendering.compositor` and `engine.rendering.inner_mouth` are it, step by step.
+them do; `kernels/face_painter.cpp` takes them in one go. Its twins are
+`engine.rendering.compositor` and `engine.rendering.inner_mouth`, step by step.
 """
 
 from __future__ import annotations
 
-import ctypes
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,63 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.kernels import native
+from lipstream.kernels.checks import require, require_indices
 from lipstream.kernels.errors import UsageError
 from lipstream.kernels.mesh import COORDINATE_LIMIT_PX
-from lipstream.kernels.native import address
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 
-STAGES: Final = ("color", "warp", "composite")  # whose time `paint` tells apart, in this order
+STAGES: Final = ("color", "warp", "composite")  # whose time `paint` measures, in this order
 
-# As in painter.cpp: arrays by name and type, then counts, then numbers.
-_ARRAYS: Final = {
-    "basis": np.float32, "jaw_row": np.float32, "rings": np.float32, "lips": np.int32,
-    "line": np.int32, "chin": np.int32, "jaw": np.int32, "mouth": np.int32, "gap": np.int32,
-    "lip_vertices": np.int32, "skin": np.int32, "texture": np.uint8, "texture_xy": np.float32,
-    "gap_row": np.float32, "look_xy": np.float32, "limits": np.float32, "teeth": np.float32,
-    "colours": np.float32, "light": np.float32,
-}  # fmt: skip
-_COUNTS: Final = (
-    "coefficients", "vertices", "columns", "rows", "ring_count", "line_count", "chin_count",
-    "jaw_count", "mouth_count", "gap_count", "lip_vertex_count", "skin_count", "texture_h",
-    "texture_w", "centre", "look_h", "look_w",
-)  # fmt: skip
-_FLOATS: Final = ("still", "inset", "coordinate_limit", "shadow_reach")
-_DOUBLES: Final = (
-    "seam_depth", "upper_edge", "lower_edge", "trusted", "least_lowered", "lip_shadow", "edge_px",
-)  # fmt: skip
-
-_UNSOUND: Final = (
+_ASTRAY: Final = (
     "a face or a mouth source has a coordinate that is NaN or beyond "
     f"{COORDINATE_LIMIT_PX:.0f} px; expected pixels near the image"
 )
 
 
-class _Painter(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes' own way
-        *((name, ctypes.c_void_p) for name in _ARRAYS),
-        *((name, ctypes.c_int32) for name in _COUNTS),
-        *((name, ctypes.c_float) for name in _FLOATS),
-        *((name, ctypes.c_double) for name in _DOUBLES),
-    ]
-
-
-class _Source(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes' own way
-        ("rgb", ctypes.c_void_p),
-        ("canonical_vertices", ctypes.c_void_p),
-        ("height", ctypes.c_int32),
-        ("width", ctypes.c_int32),
-        ("share", ctypes.c_float),
-        ("pose", ctypes.c_float * 9),
-        ("view", ctypes.c_float * 3),
-    ]
+@functools.cache
+def _arrays() -> dict[str, np.dtype[Any]]:
+    """The arrays of a painter."""
+    return native.array_fields("LsPainter")
 
 
 class MouthView(NamedTuple):
-    """A mouth to lay over the face, as `face.lend` wants it."""
+    """A mouth to lay over the face, as `face.map_to_source` reads it."""
 
     rgb: U8  # u8 [h, w, 3]
     canonical_vertices: F32  # f32 [V, 3]
@@ -94,8 +61,8 @@ class Painted(NamedTuple):
 
     rgb: U8  # u8 [h, w, 3]
     mask: U8  # u8 [h, w], what may differ from the frame
-    guides: U8 | None  # u8 [h, w, 3]: opacity, row of the gap, trust
-    prior: U8 | None  # u8 [h', w', 3], a look of the lips over the same rectangle
+    guides: U8 | None  # u8 [h, w, 3]: opacity, row of the gap, confidence
+    prior: U8 | None  # u8 [h', w', 3], the appearance prior of the same rectangle
 
 
 class FacePainter:
@@ -114,30 +81,22 @@ class FacePainter:
         least_lowered, lip_shadow, edge_px. centre: the vertex that rings go round.
         Raises: UsageError for shapes that disagree, or a triangle of no vertex.
         """
-        self._held = {
-            name: np.ascontiguousarray(arrays[name], kind) for name, kind in _ARRAYS.items()
+        held = self._held = {
+            name: np.ascontiguousarray(arrays[name], dtype) for name, dtype in _arrays().items()
         }
-        held = self._held
+        require("basis", held["basis"], np.float32, (None, None, 3))
+        require("lips", held["lips"], np.int32, (4, None))
         self._size, self._vertices = held["basis"].shape[:2]
-        columns, grid = held["lips"].shape[1], len(held["gap_row"])
+        columns, grid = held["lips"].shape[1], held["gap_row"].size
+        if columns < 2 or grid % columns or grid < 2 * columns:
+            raise UsageError(
+                f"grid {grid} and lips {columns} long; expected two rows or more of two points"
+            )
         self._ringed = self._vertices + len(held["rings"]) * len(held["line"])
         self._all = self._vertices + grid
-        for name, vertices in (
-            ("lips", self._vertices), ("line", self._vertices), ("chin", self._vertices),
-            ("jaw", self._ringed), ("mouth", self._all), ("gap", grid), ("skin", self._vertices),
-            ("lip_vertices", self._vertices),
-        ):  # fmt: skip
-            ids = held[name]
-            if not 0 <= ids.min() <= ids.max() < vertices:
-                raise UsageError(
-                    f"{name} names {ids.min()}..{ids.max()}; expected 0..{vertices - 1}"
-                )
-        flat = [held[name].shape for name in ("texture_xy", "look_xy")]
-        if flat != 2 * [(self._all, 2)] or grid % columns:
-            raise UsageError(
-                f"texture_xy and look_xy are {flat}, grid {grid} and lips {columns} long; "
-                f"expected ({self._all}, 2), and one a multiple of the other"
-            )
+        self._check_arrays(grid)
+        if not 0 <= centre < self._vertices:
+            raise UsageError(f"centre is vertex {centre}; expected 0..{self._vertices - 1}")
         counts = {
             "coefficients": self._size, "vertices": self._vertices, "columns": columns,
             "rows": grid // columns, "texture_h": held["texture"].shape[0],
@@ -150,37 +109,57 @@ class FacePainter:
             ("lip_vertex_count", "lip_vertices"), ("skin_count", "skin"),
         ):  # fmt: skip
             counts[name] = len(held[of])
-        self._painter = _Painter(
-            **{name: address(array) for name, array in held.items()},
+        self._painter = native.structure("LsPainter")(
+            **{name: native.address(array) for name, array in held.items()},
             **counts,
             **numbers,
             coordinate_limit=COORDINATE_LIMIT_PX,
         )
-        self._at, self._look_shape = ctypes.addressof(self._painter), look_shape
-        face = 3 * self._all + 4 * self._ringed + 2 * self._all
-        self._memory_size, self._kept_size = face, 3 * counts["jaw_count"]
+        self._look_shape = look_shape
+        self._memory_size = 5 * self._all + 4 * self._ringed
+        self._kept_size = 3 * counts["jaw_count"]
+
+    def _check_arrays(self, grid: int) -> None:
+        """Shapes, and that each index names a vertex that there is."""
+        vertices, ringed, every = self._vertices, self._ringed, self._all
+        for name, shape, count in (
+            ("lips", (4, None), vertices), ("line", (None,), vertices), ("chin", (None,), vertices),
+            ("lip_vertices", (None,), vertices), ("skin", (None,), vertices),
+            ("jaw", (None, 3), ringed), ("mouth", (None, 3), every), ("gap", (None, 3), grid),
+        ):  # fmt: skip
+            require_indices(name, self._held[name], shape, count)
+        for name, exact in (
+            ("jaw_row", (self._size,)), ("rings", (None, 2)), ("texture_xy", (every, 2)),
+            ("look_xy", (every, 2)), ("gap_row", (grid,)), ("limits", (4,)), ("teeth", (2, 6)),
+            ("colours", (5, 3)), ("light", (3,)), ("texture", (None, None, 2)),
+        ):  # fmt: skip
+            require(name, self._held[name], _arrays()[name], exact)
+        if 0 in self._held["texture"].shape or not len(self._held["chin"]):
+            raise UsageError("texture or chin is empty; expected a pixel and a vertex or more")
 
     def place(
         self, pose: F32, canonical_vertices: F32, own: F32, wanted: F32, corners: F32 | None,
         size: tuple[int, int],
     ) -> Placed:  # fmt: skip
-        """A face f32 [V, 3] at pose f32 [9] that wears `own` f32 [K] and is to wear `wanted`.
+        """A face f32 [V, 3] at pose f32 [9], its expression `own` and the new one, f32 [K] each.
 
         corners: f32 [2, 2] px that the patch must hold too. size: width and height of the frame.
         Raises: UsageError where a coordinate is not a number, or far outside.
         """
-        memory = np.empty(self._memory_size, np.float32)
-        kept, bounds = np.empty(self._kept_size, np.int32), np.empty(5, np.int32)
-        unsound = native.library().ls_place_face(
-            self._at, self._f32("pose", pose, (9,)),
-            self._f32("canonical_vertices", canonical_vertices, (self._vertices, 3)),
-            self._f32("own", own, (self._size,)),
-            self._f32("wanted", wanted, (self._size,)),
-            None if corners is None else self._f32("corners", corners, (2, 2)),
-            *size, address(memory), address(kept), address(bounds),
+        memory = native.empty(self._memory_size, np.float32)
+        kept, bounds = native.empty(self._kept_size, np.int32), native.empty(5, np.int32)
+        _require("pose", pose, (9,))
+        _require("canonical_vertices", canonical_vertices, (self._vertices, 3))
+        _require("own", own, (self._size,))
+        _require("wanted", wanted, (self._size,))
+        if corners is not None:
+            _require("corners", corners, (2, 2))
+        astray = native.library().ls_place_face(
+            self._painter, pose, canonical_vertices, own, wanted, corners, *size, memory, kept,
+            bounds,
         )  # fmt: skip
-        if unsound:
-            raise UsageError(_UNSOUND)
+        if astray:
+            raise UsageError(_ASTRAY)
         x0, y0, x1, y1, _ = bounds.tolist()
         return Placed((x0, y0, x1, y1), memory, kept, bounds)
 
@@ -211,47 +190,39 @@ class FacePainter:
                 "expected u8 [h*3/2, w], contiguous, with the patch inside, and a frame alike"
             )
         shape = (y1 - y0, x1 - x0)
-        painted, mask = np.empty((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
-        guides = np.zeros((*shape, 3), np.uint8) if guided else None
+        painted, mask = native.empty((*shape, 3), np.uint8), native.zeros(shape, np.uint8)
+        guides = native.zeros((*shape, 3), np.uint8) if guided else None
         prior = None
         if texture is not None:
-            prior = np.empty((*prior_shape, 3), np.uint8)
+            prior = native.empty((*prior_shape, 3), np.uint8)
             texture = np.ascontiguousarray(texture, np.uint8)
             if texture.shape != (*self._look_shape, 3):
                 raise UsageError(
                     f"a texture is {texture.shape}; expected u8 {(*self._look_shape, 3)}"
                 )
-        views = (_Source * len(sources))()
+        views = (native.structure("LsSource") * len(sources))()
         held = []  # until the call returns
         for view, source in zip(views, sources, strict=True):
             rgb = np.ascontiguousarray(source.rgb, np.uint8)
             if rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
                 raise UsageError(f"a source is {rgb.shape}; expected u8 [h, w, 3]")
             held.append(rgb)
-            view.rgb, view.share = address(rgb), source.share
+            view.rgb, view.share = native.address(rgb), source.share
             view.height, view.width = rgb.shape[:2]
-            view.canonical_vertices = self._f32(
-                "canonical_vertices", source.canonical_vertices, (self._vertices, 3)
-            )
+            _require("canonical_vertices", source.canonical_vertices, (self._vertices, 3))
+            view.canonical_vertices = native.address(source.canonical_vertices)
             view.pose[:], view.view[:] = source.pose.tolist(), source.view
-        unsound = native.library().ls_paint_face(
-            self._at, address(placed.memory), address(placed.kept), address(placed.bounds),
-            address(background), width, height, self._f32("wanted", wanted, (self._size,)),
-            ctypes.addressof(views), len(sources), scale,
-            *(
-                None if one is None else address(one)
-                for one in (texture, painted, mask, guides, prior)
-            ),
-            *prior_shape, *(None if out is None else address(out) for out in (frame, spent)),
+        _require("wanted", wanted, (self._size,))
+        astray = native.library().ls_paint_face(
+            self._painter, placed.memory, placed.kept, placed.bounds, background, width, height,
+            wanted, views, len(sources), scale, texture, painted, mask, guides, prior, *prior_shape,
+            frame, spent,
         )  # fmt: skip
-        if unsound:
-            raise UsageError(_UNSOUND)
+        if astray:
+            raise UsageError(_ASTRAY)
         return Painted(painted, mask, guides, prior)
 
-    @staticmethod
-    def _f32(name: str, array: F32, shape: tuple[int, ...]) -> int:
-        if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-            raise UsageError(
-                f"{name} is {array.dtype} {array.shape}; expected f32 {shape}, contiguous"
-            )
-        return address(array)
+
+def _require(name: str, array: F32, shape: tuple[int, ...]) -> None:
+    if array.shape != shape or array.dtype != np.float32 or not array.flags.c_contiguous:
+        raise UsageError(f"{name} is {array.dtype} {array.shape}; expected f32 {shape}, contiguous")

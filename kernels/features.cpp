@@ -1,43 +1,27 @@
 // A step of the encoder's features: two windows to log-mel energies, and their normalisation. What
-// each number must be stands in engine/speech/features.py; sums here run in another order, so the two agree
-// to rounding and not to the bit.
+// each number must be stands in engine/speech/features.py. Sums here run in another order, so
+// the two agree to 1e-4 and not to the bit.
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
-#include "cpu.h"
+#include "lipstream_kernels.h"
 
 namespace {
 
 constexpr int kHop = 160, kWindow = 400, kFrames = 2, kBands = 64;
 constexpr int kPoints = 256, kStages = 8;  // of the complex transform that 512 real samples take
 
-// The layout is that of features.py.
-struct Bank {
-    const float *window;  // f32 [kWindow]
-    const float *turns;  // f32 [2, 2 * kPoints], cosine and minus sine of 2 pi k / 512
-    const int32_t *first;  // i32 [kBands], first bin of each filter
-    const int32_t *width;  // i32 [kBands], its bins
-    const float *weights;  // f32 [kBands, widest]
-    const float *numbers;  // f32, see `Normal`
-    int32_t widest;
-};
-
-struct Normal {
-    float floor_rise, sound_margin, first_frames, release_first, release, attack, speech_range,
-        memory_frames, prior_frames, scale, lowest, highest, energy_floor;
-};
-
 float within(float x, float low, float high) { return std::fmin(std::fmax(x, low), high); }
 
 // One pass of Stockham's transform: radix 2, in order, without bit reversal.
 LS_MULTIVERSION void pass(
     int half, int stride, const float *__restrict re, const float *__restrict im,
-    const float *__restrict turn_re, const float *__restrict turn_im, float *__restrict out_re,
+    const float *__restrict twiddle_re, const float *__restrict twiddle_im, float *__restrict out_re,
     float *__restrict out_im) {
     for (int p = 0; p < half; ++p) {
-        const float c = turn_re[2 * p * stride], s = turn_im[2 * p * stride];
+        const float c = twiddle_re[2 * p * stride], s = twiddle_im[2 * p * stride];
         const float *ar = re + stride * p, *ai = im + stride * p;
         const float *br = ar + stride * half, *bi = ai + stride * half;
         float *up_re = out_re + 2 * stride * p, *up_im = out_im + 2 * stride * p;
@@ -51,42 +35,41 @@ LS_MULTIVERSION void pass(
 }
 
 // |X|^2 of 512 real samples, f32 [257]; `re`, `im` hold the even and the odd ones.
-void power_of(const Bank &bank, float *re, float *im, float *power) {
+void power_of(const LsFilterBank &bank, float *re, float *im, float *power) {
     float other_re[kPoints], other_im[kPoints];
-    const float *turn_re = bank.turns, *turn_im = bank.turns + 2 * kPoints;
+    const float *twiddle_re = bank.twiddles, *twiddle_im = bank.twiddles + 2 * kPoints;
     for (int stage = 0; stage < kStages; stage += 2) {
-        pass(kPoints >> (stage + 1), 1 << stage, re, im, turn_re, turn_im, other_re, other_im);
-        pass(kPoints >> (stage + 2), 2 << stage, other_re, other_im, turn_re, turn_im, re, im);
+        pass(kPoints >> (stage + 1), 1 << stage, re, im, twiddle_re, twiddle_im, other_re, other_im);
+        pass(kPoints >> (stage + 2), 2 << stage, other_re, other_im, twiddle_re, twiddle_im, re, im);
     }
     for (int k = 0; k <= kPoints; ++k) {
         const int a = k % kPoints, b = (kPoints - k) % kPoints;
         const float even_re = re[a] + re[b], even_im = im[a] - im[b];
         const float odd_re = im[a] + im[b], odd_im = re[b] - re[a];
-        const float c = k < kPoints ? turn_re[k] : -1.0f, s = k < kPoints ? turn_im[k] : 0.0f;
+        const float c = k < kPoints ? twiddle_re[k] : -1.0f, s = k < kPoints ? twiddle_im[k] : 0.0f;
         const float x = even_re + (odd_re * c - odd_im * s);
         const float y = even_im + (odd_re * s + odd_im * c);
         power[k] = (x * x + y * y) / 4;
     }
 }
 
-void log_mel(const Bank &bank, const float *heard, float *bands) {
+void log_mel(const LsFilterBank &bank, const float *samples, float *bands) {
     float re[kPoints] = {}, im[kPoints] = {}, power[kPoints + 1];
     for (int i = 0; i < kWindow / 2; ++i) {
-        re[i] = heard[2 * i] * bank.window[2 * i];
-        im[i] = heard[2 * i + 1] * bank.window[2 * i + 1];
+        re[i] = samples[2 * i] * bank.window[2 * i];
+        im[i] = samples[2 * i + 1] * bank.window[2 * i + 1];
     }
     power_of(bank, re, im, power);
-    const float energy_floor = ((const Normal *)bank.numbers)->energy_floor;
     for (int b = 0; b < kBands; ++b) {
         const float *weights = bank.weights + (int64_t)b * bank.widest;
         float sum = 0;
         for (int i = 0; i < bank.width[b]; ++i) sum += power[bank.first[b] + i] * weights[i];
-        bands[b] = std::log(sum + energy_floor);
+        bands[b] = std::log(sum + bank.normalisation.energy_floor);
     }
 }
 
 // Normaliser.step of one frame; state f32 [4 + kBands], in place.
-void normalise(const Normal &n, const float *frame, float *state, float *normal) {
+void normalise(const LsNormalisation &n, const float *frame, float *state, float *normal) {
     float &level = state[0], &floor = state[1], &sound_frames = state[2], &speech_frames = state[3];
     float *mean = state + 4;
     float energy = 0;
@@ -110,13 +93,13 @@ void normalise(const Normal &n, const float *frame, float *state, float *normal)
 
 }  // namespace
 
-// heard f32 [560]; state f32 [4 + kBands], before and after; normal f32 [kFrames, kBands].
 LS_EXPORT void ls_features_step(
-    const Bank *bank, const float *heard, const float *state, float *after, float *normal) {
-    std::memcpy(after, state, (4 + kBands) * sizeof(float));
+    const LsFilterBank *bank, const float *samples, const float *state, float *next_state,
+    float *features) {
+    std::memcpy(next_state, state, (4 + kBands) * sizeof(float));
     for (int f = 0; f < kFrames; ++f) {
         float bands[kBands];
-        log_mel(*bank, heard + f * kHop, bands);
-        normalise(*(const Normal *)bank->numbers, bands, after, normal + f * kBands);
+        log_mel(*bank, samples + f * kHop, bands);
+        normalise(bank->normalisation, bands, next_state, features + f * kBands);
     }
 }

@@ -1,4 +1,4 @@
-// One step of the encoder's network: matrices of halves times vectors of floats.
+// One step of the encoder: matrices of halves times vectors of floats.
 //
 // A step is short and its weights are many, so what takes the time is fetching them: as halves they
 // are half as long on the way. Sums go over the inputs in their order, without fused multiply-add,
@@ -7,8 +7,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "cpu.h"
 #include "cuda/common.cuh"
+#include "lipstream_kernels.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(LS_BASELINE_ONLY)
 #define LS_F16C 1
@@ -58,39 +58,34 @@ __attribute__((target("avx2,f16c"))) static void add_block_f16c(
 static const bool has_f16c = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
 #endif
 
-// weights: blocks of 64 columns, each f16 [n, 64]; bias and out f32 [columns], a multiple of 64.
-LS_EXPORT void ls_affine(
-    const float *x, int32_t n, const uint16_t *weights, const float *bias, int32_t columns,
-    float *out) {
-    std::memcpy(out, bias, columns * sizeof(float));
-    for (int first = 0; first < columns; first += kColumns, weights += (int64_t)n * kColumns) {
+static void affine(const LsLayer &layer, const float *x, float *out) {
+    const uint16_t *weights = layer.weights;
+    const int n = layer.inputs;
+    std::memcpy(out, layer.bias, layer.outputs * sizeof(float));
+    for (int first = 0; first < layer.outputs; first += kColumns) {
 #if LS_F16C
         if (has_f16c) {
             add_block_f16c(x, n, weights, out + first);
+            weights += (int64_t)n * kColumns;
             continue;
         }
 #endif
         add_block(x, n, weights, out + first);
+        weights += (int64_t)n * kColumns;
     }
 }
 
 static float sigmoid(float x) { return 0.5f * std::tanh(0.5f * x) + 0.5f; }
 
-struct Layer {
-    const uint16_t *weights;
-    const float *bias;
-    int32_t inputs, columns;  // columns: of the blocks
-};
-
-static void affine(const Layer &layer, const float *x, float *out) {
-    ls_affine(x, layer.inputs, layer.weights, layer.bias, layer.columns, out);
+LS_EXPORT void ls_affine(const float *x, const LsLayer *layer, float *out) {
+    affine(*layer, x, out);
 }
 
 // `scratch` holds both products.
 static void gru(
-    const Layer &from_input, const Layer &from_state, const float *x, const float *state, int width,
+    const LsLayer &from_input, const LsLayer &from_state, const float *x, const float *state, int width,
     float *scratch, float *next) {
-    float *a = scratch, *b = scratch + from_input.columns;
+    float *a = scratch, *b = scratch + from_input.outputs;
     affine(from_input, x, a);
     affine(from_state, state, b);
     for (int i = 0; i < width; ++i) {
@@ -100,34 +95,31 @@ static void gru(
     }
 }
 
-// Layers in the order dense, gru1 (input, state), gru2, phone, code, head_gru, head.
-// sizes: hidden, code, head width, look-aheads, phones, outputs of the head.
-// scratch: f32 [4 * the most columns of a layer + 2 * hidden].
 LS_EXPORT void ls_encoder_step(
-    const Layer *layers, const int32_t *sizes, const float *features, const float *h1,
+    const LsLayer *layers, const LsEncoderSizes *sizes, const float *features, const float *h1,
     const float *h2, const float *h3, float *scratch, float *expression, float *speech,
     float *next1, float *next2, float *next3) {
-    const int hidden = sizes[0], code = sizes[1], width = sizes[2];
-    const int look_aheads = sizes[3], phones = sizes[4], outputs = sizes[5];
+    const int hidden = sizes->hidden, code = sizes->code, width = sizes->head;
+    const int look_aheads = sizes->look_aheads, phones = sizes->phones, outputs = sizes->outputs;
     int most = 0;
-    for (int i = 0; i < 10; ++i) most = ls_max(most, layers[i].columns);
-    float *products = scratch, *lifted = scratch + 2 * (int64_t)most, *said = lifted + most;
+    for (int i = 0; i < 10; ++i) most = ls_max(most, layers[i].outputs);
+    float *products = scratch, *lifted = scratch + 2 * (int64_t)most, *spoken = lifted + most;
     affine(layers[0], features, lifted);
     for (int i = 0; i < hidden; ++i) lifted[i] = lifted[i] > 0 ? lifted[i] : 0;
     gru(layers[1], layers[2], lifted, h1, hidden, products, next1);
     gru(layers[3], layers[4], next1, h2, hidden, products, next2);
-    affine(layers[5], next2, said);
+    affine(layers[5], next2, spoken);
     for (int look = 0; look < look_aheads; ++look) {
-        float *own = said + look * phones, most_likely = own[0], sum = 0;
+        float *own = spoken + look * phones, most_likely = own[0], sum = 0;
         for (int i = 1; i < phones; ++i) most_likely = own[i] > most_likely ? own[i] : most_likely;
         for (int i = 0; i < phones; ++i) sum += own[i] = std::exp(own[i] - most_likely);
         for (int i = 0; i < phones; ++i) own[i] /= sum;
         speech[look] = 1 - own[0];
     }
     affine(layers[6], next2, products);
-    float *coded = said + look_aheads * phones;
+    float *coded = spoken + look_aheads * phones;
     for (int i = 0; i < code; ++i) coded[i] = std::tanh(products[i]);
-    gru(layers[7], layers[8], said, h3, width, products, next3);
+    gru(layers[7], layers[8], spoken, h3, width, products, next3);
     affine(layers[9], next3, products);
     std::memcpy(expression, products, outputs * sizeof(float));
 }

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from lipstream.kernels import native
 from lipstream.kernels.checks import require, require_i420, require_region
-from lipstream.kernels.dispatch import use_native
+from lipstream.kernels.dispatch import kernel, use_native
 from lipstream.kernels.errors import UsageError
-from lipstream.kernels.reference import all as reference
+from lipstream.kernels.reference import mesh as reference
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -44,9 +44,7 @@ def mesh_map(
         map f32 [h, w, 2], source (x, y) px, 0 where uncovered; coverage u8 [h, w], 0 or 255.
     """
     _require_mesh(source_xy, target_xy, triangles, out_shape)
-    if use_native():
-        return native.mesh_map(source_xy, target_xy, triangles, out_shape, origin)
-    return reference.mesh_map(source_xy, target_xy, triangles, out_shape, origin)
+    return rasterise(source_xy, target_xy, triangles, out_shape, origin)
 
 
 def remap(image: U8, mapped: F32) -> U8:
@@ -56,9 +54,7 @@ def remap(image: U8, mapped: F32) -> U8:
     """
     _require_image("image", image)
     require("mapped", mapped, np.float32, (None, None, 2))
-    if use_native():
-        return native.remap(image, mapped)
-    return reference.remap(image, mapped)
+    return sample(image, mapped)
 
 
 def warp_mesh(
@@ -80,10 +76,7 @@ def warp_mesh(
     _require_mesh(source_xy, target_xy, triangles, out_shape)
     if onto is not None:
         require("onto", onto, np.uint8, (*out_shape, source.shape[2]))
-    implementation = native if use_native() else reference
-    return implementation.warp_mesh(
-        source, source_xy, target_xy, triangles, out_shape, origin, onto
-    )
+    return warp(source, source_xy, target_xy, triangles, out_shape, origin, onto)
 
 
 def warp_region(
@@ -101,8 +94,89 @@ def warp_region(
     height, width = require_i420("i420", i420)
     require_region(*box, width, height)
     _require_mesh(source_xy, target_xy, triangles, (box[3], box[2]))
-    implementation = native if use_native() else reference
-    return implementation.warp_region(i420, box, source_xy, target_xy, triangles)
+    return warp_within(i420, box, source_xy, target_xy, triangles)
+
+
+@kernel(reference.mesh_map)
+def rasterise(
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int],
+) -> tuple[F32, U8]:
+    """`mesh_map` without its checks."""
+    h, w = out_shape
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    triangles = np.ascontiguousarray(triangles)
+    mapped, coverage = native.zeros((h, w, 2), np.float32), native.zeros((h, w), np.uint8)
+    native.library().ls_mesh_map(
+        source_xy, target_xy, triangles, len(triangles), h, w, *origin, mapped, coverage
+    )
+    return mapped, coverage
+
+
+@kernel(reference.remap)
+def sample(image: U8, mapped: F32) -> U8:
+    """`remap` without its checks."""
+    image, mapped = np.ascontiguousarray(image), np.ascontiguousarray(mapped)
+    h, w = mapped.shape[:2]
+    out = native.empty((h, w, image.shape[2]), np.uint8)
+    native.library().ls_remap(image, *image.shape, mapped, h * w, out)
+    return out
+
+
+@kernel(reference.warp_mesh)
+def warp(
+    source: U8,
+    source_xy: F32,
+    target_xy: F32,
+    triangles: I32,
+    out_shape: tuple[int, int],
+    origin: tuple[int, int],
+    onto: U8 | None = None,
+) -> tuple[U8, U8]:
+    """`warp_mesh` without its checks."""
+    h, w = out_shape
+    source = np.ascontiguousarray(source)
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    triangles = np.ascontiguousarray(triangles)
+    if onto is None:
+        warped = native.zeros((h, w, source.shape[2]), np.uint8)
+    else:
+        warped = native.empty(onto.shape, np.uint8)
+        warped[:] = onto
+    coverage = native.zeros((h, w), np.uint8)
+    native.library().ls_warp_mesh(
+        source, *source.shape, source_xy, target_xy, triangles, len(triangles), h, w, *origin,
+        warped, coverage,
+    )  # fmt: skip
+    return warped, coverage
+
+
+@kernel(reference.warp_region)
+def warp_within(
+    i420: U8, box: tuple[int, int, int, int], source_xy: F32, target_xy: F32, triangles: I32
+) -> U8:
+    """`warp_region` without its checks."""
+    i420, triangles = np.ascontiguousarray(i420), np.ascontiguousarray(triangles)
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    out = native.empty(i420.shape, np.uint8)
+    height, width = i420.shape[0] * 2 // 3, i420.shape[1]
+    native.library().ls_warp_region(
+        i420, width, height, *box, source_xy, target_xy, triangles, len(triangles), out
+    )
+    return out
+
+
+def _is_valid(source_xy: F32, target_xy: F32, triangles: I32) -> bool:
+    source_xy, target_xy = np.ascontiguousarray(source_xy), np.ascontiguousarray(target_xy)
+    triangles = np.ascontiguousarray(triangles)
+    return bool(
+        native.library().ls_mesh_is_valid(
+            source_xy, target_xy, len(source_xy), triangles, len(triangles), COORDINATE_LIMIT_PX
+        )
+    )
 
 
 def _require_image(name: str, image: U8) -> None:
@@ -120,7 +194,7 @@ def _require_mesh(
     require("triangles", triangles, np.int32, (None, 3))
     if min(out_shape) <= 0:
         raise UsageError(f"out_shape is {out_shape}; expected (h, w) above 0")
-    if use_native() and native.mesh_is_sound(source_xy, target_xy, triangles, COORDINATE_LIMIT_PX):
+    if use_native() and _is_valid(source_xy, target_xy, triangles):
         return
     if len(triangles) and not 0 <= triangles.min() <= triangles.max() < vertices:
         raise UsageError(

@@ -10,12 +10,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from lipstream.kernels import native
-from lipstream.kernels.reference import all as reference
+from lipstream.kernels import color, composite, mesh, viterbi
+from lipstream.kernels.dispatch import Kernel
 
 SIDE_PX = 512
 STATES, SLOTS = 15_000, 20
@@ -30,7 +31,6 @@ def kernel_timings(rounds: int = 15) -> dict[str, dict[str, float]]:
     i420 = random.integers(16, 236, (SIDE_PX * 3 // 2, SIDE_PX), dtype=np.uint8)
     alpha = random.integers(0, 256, (SIDE_PX, SIDE_PX), dtype=np.uint8)
     alpha_f32 = (alpha / 255).astype(np.float32)
-    gain, bias = np.array([1.1, 1.0, 0.9], np.float32), np.array([3, 0, -3], np.float32)
     score, emission = random.random((2, STATES), dtype=np.float32)
     predecessors = random.integers(0, STATES, (STATES, SLOTS), dtype=np.int32)
     cost = random.random((STATES, SLOTS), dtype=np.float32)
@@ -38,32 +38,21 @@ def kernel_timings(rounds: int = 15) -> dict[str, dict[str, float]]:
     wanted = random.random(20, dtype=np.float32)
     source_xy, target_xy, triangles = _grid_mesh(random)
 
-    def mesh(module: Any) -> None:
-        module.warp_mesh(rgb, source_xy, target_xy, triangles, MOUTH_PX, (0, 0))
-
-    pairs: dict[str, Callable[[Any], object]] = {
-        "i420_to_rgb 512x512": lambda m: m.i420_region_to_rgb(i420, 0, 0, SIDE_PX, SIDE_PX),
-        "rgb_to_i420 512x512": lambda m: m.rgb_region_into_i420(rgb, i420, 0, 0, None),
-        "rgb_to_i420 masked 512x512": lambda m: m.rgb_region_into_i420(rgb, i420, 0, 0, alpha),
-        "min_plus 15000x20": lambda m: m.min_plus(score, predecessors, cost, emission),
-        "feature_distance 15000x20": lambda m: m.feature_distance(features, wanted, emission),
-        "warp_mesh 800 triangles 200x160": mesh,
+    patch = (source_xy, target_xy, triangles, MOUTH_PX, (0, 0))
+    runs: dict[str, tuple[Kernel[..., Any], tuple[Any, ...]]] = {
+        "i420_to_rgb 512x512": (color.region_to_rgb, (i420, 0, 0, SIDE_PX, SIDE_PX)),
+        "rgb_to_i420 512x512": (color.region_into_i420, (rgb, i420, 0, 0, None)),
+        "rgb_to_i420 masked 512x512": (color.region_into_i420, (rgb, i420, 0, 0, alpha)),
+        "min_plus 15000x20": (viterbi.relax, (score, predecessors, cost, emission)),
+        "feature_distance 15000x20": (viterbi.distance, (features, wanted, emission)),
+        "warp_mesh 800 triangles 200x160": (mesh.warp, (rgb, *patch)),
+        "blend u8 512x512": (composite.layer_over, (rgb, other, alpha)),
+        "blend f32 512x512": (composite.layer_over, (rgb, other, alpha_f32)),
     }
-    timings = {
-        name: _alternate(lambda r=run: r(native), lambda r=run: r(all), rounds)  # type: ignore[misc]
-        for name, run in pairs.items()
+    return {
+        name: _alternate(partial(kernel.native, *given), partial(kernel.reference, *given), rounds)
+        for name, (kernel, given) in runs.items()
     }
-    timings["blend u8 512x512"] = _alternate(
-        lambda: native.blend(rgb, other, alpha, None),
-        lambda: reference.blend(rgb, other, alpha),
-        rounds,
-    )
-    timings["blend_matched f32 512x512"] = _alternate(
-        lambda: native.blend(rgb, other, alpha_f32, (gain, bias)),
-        lambda: reference.blend_matched(rgb, other, alpha_f32, gain, bias),
-        rounds,
-    )
-    return timings
 
 
 def _grid_mesh(random: np.random.Generator) -> tuple[Any, Any, Any]:

@@ -42,10 +42,10 @@ from lipstream.engine.rendering.layers import Layers
 from lipstream.engine.target.style import SHARPEN
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.crop import (
+    apply_gates,
     attenuate_in_synthetic,
     crop_in,
     crop_out,
-    fused,
     override_in_synthetic,
     unsharp_mask,
 )
@@ -96,8 +96,8 @@ def residual(gates: F32, planes: F32, crop: U8, sharpen: float, *, has_prior: bo
     A synthetic mouth gives way to the prior; without one, the model leaves it as it is.
     """
     if has_prior:
-        return unsharp_mask(fused(override_in_synthetic(gates, crop), planes), crop, sharpen)
-    return attenuate_in_synthetic(unsharp_mask(fused(gates, planes), crop, sharpen), crop)
+        return unsharp_mask(apply_gates(override_in_synthetic(gates, crop), planes), crop, sharpen)
+    return attenuate_in_synthetic(unsharp_mask(apply_gates(gates, planes), crop, sharpen), crop)
 
 
 def load_renderer(

@@ -1,5 +1,6 @@
 """Compiled kernels are tested where they are built; elsewhere the tests say so and are skipped."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,14 +8,29 @@ from pathlib import Path
 import pytest
 
 from lipstream.engine.errors import BackendUnavailable
-from lipstream.kernels import build, native
+from lipstream.kernels import build, dispatch, native
 
 ROOT = Path(build.__file__).resolve().parents[1]
+SANITIZED = "LIPSTREAM_SANITIZED_KERNELS"  # `make sanitize`: the library to test in place of both
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory):
+    """The library built for plain x86-64, as an old machine runs it."""
+    if SANITIZED in os.environ:
+        pytest.skip("the sanitizers' build is the one under test")
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not on the path")
+    path = tmp_path_factory.mktemp("kernels") / "_cpu.so"
+    sources = [str(ROOT / source) for source in build.SOURCES]
+    flags = [*build.compile_flags(), "-DLS_BASELINE_ONLY", "-shared", "-fPIC"]
+    subprocess.run(["g++", *flags, "-o", str(path), *sources], check=True)
+    return native.open_library(path)
 
 
 @pytest.fixture(scope="module", params=["installed", "baseline"])
-def library(request, tmp_path_factory):
-    """The library as installed, and built for plain x86-64, as an old machine would run it."""
+def library(request):
+    """The library as installed, and the one for plain x86-64."""
     if request.param == "installed":
         try:
             native.library()
@@ -22,13 +38,22 @@ def library(request, tmp_path_factory):
             pytest.skip(str(missing))
         yield
         return
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not on the path")
-    path = tmp_path_factory.mktemp("kernels") / "_cpu.so"
-    sources = [str(ROOT / source) for source in build.SOURCES]
-    flags = [*build.COMPILE_FLAGS, "-DLS_BASELINE_ONLY", "-shared", "-fPIC"]
-    subprocess.run(["g++", *flags, "-o", str(path), *sources], check=True)
-    loaded = native.open_library(path)
+    loaded = request.getfixturevalue("baseline")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "library", lambda: loaded)
         yield
+
+
+@pytest.fixture(params=["compiled", "numpy"], scope="module")
+def kernels(request):
+    """Each implementation in turn, as a process chooses it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(dispatch.ENVIRONMENT_VARIABLE, request.param)
+        dispatch.implementation.cache_clear()
+        try:
+            dispatch.implementation()
+        except BackendUnavailable as missing:
+            dispatch.implementation.cache_clear()
+            pytest.skip(str(missing))
+        yield request.param
+    dispatch.implementation.cache_clear()

@@ -19,7 +19,7 @@ import pytest
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.kernels import build
 from lipstream.kernels.cuda import loader
-from lipstream.kernels.reference import all as reference
+from lipstream.kernels.reference import color, composite, mesh, viterbi
 
 KERNELS = Path(build.__file__).resolve().parent
 SESSIONS = 2
@@ -142,7 +142,7 @@ def test_colour(gpu, random):
     rgb = OnDevice(np.zeros((SESSIONS, 24, 20, 3), np.uint8))
     gpu.i420_to_rgb(OnDevice(i420), rgb, "a stream")
     for got, picture in zip(rgb.array, i420, strict=True):
-        np.testing.assert_array_equal(got, reference.i420_region_to_rgb(picture, 0, 0, 20, 24))
+        np.testing.assert_array_equal(got, color.i420_region_to_rgb(picture, 0, 0, 20, 24))
 
     pixels = random.integers(0, 256, (SESSIONS, 24, 20, 3), dtype=np.uint8)
     masks = random.integers(0, 2, (SESSIONS, 24, 20), dtype=np.uint8)
@@ -153,7 +153,7 @@ def test_colour(gpu, random):
         for b in range(SESSIONS):
             expected = i420[b].copy()
             chosen = None if mask is None else mask[b]
-            reference.rgb_region_into_i420(pixels[b], expected, 0, 0, chosen)
+            color.rgb_region_into_i420(pixels[b], expected, 0, 0, chosen)
             np.testing.assert_array_equal(out.array[b], expected)
 
 
@@ -172,7 +172,7 @@ def test_min_plus(gpu, random):
         "a stream",
     )
     for b in range(SESSIONS):
-        expected = reference.min_plus(score[b], predecessors, cost, emission[b])
+        expected = viterbi.min_plus(score[b], predecessors, cost, emission[b])
         np.testing.assert_array_equal(best.array[b], expected[0])
         np.testing.assert_array_equal(back.array[b], expected[1])
 
@@ -194,11 +194,17 @@ def test_warp(gpu, random):
     out = OnDevice(np.full((SESSIONS, 18, 21, 3), 9, np.uint8))
     gpu.remap(OnDevice(images), (mapped, coverage), out, "a stream")
     for b in range(SESSIONS):
-        mesh = (source[b], target[b], triangles, (18, 21), tuple(origins[b]))
-        np.testing.assert_array_equal(mapped.array[b], reference.mesh_map(*mesh)[0])
-        np.testing.assert_array_equal(coverage.array[b], reference.mesh_map(*mesh)[1])
-        np.testing.assert_array_equal(out.array[b], reference.warp_mesh(images[b], *mesh)[0])
+        warp = (source[b], target[b], triangles, (18, 21), tuple(origins[b]))
+        np.testing.assert_array_equal(mapped.array[b], mesh.mesh_map(*warp)[0])
+        np.testing.assert_array_equal(coverage.array[b], mesh.mesh_map(*warp)[1])
+        np.testing.assert_array_equal(out.array[b], mesh.warp_mesh(images[b], *warp)[0])
     assert coverage.array.any()
+
+
+def match_color(layer, gain, bias):
+    """The twin of `ls_match_color`, which the GPU alone uses: layer * gain + bias, rounded."""
+    value = layer.astype(np.float32) * gain + bias
+    return np.clip(np.floor(value + np.float32(0.5)), 0, 255).astype(np.uint8)
 
 
 def test_blend(gpu, random):
@@ -209,10 +215,10 @@ def test_blend(gpu, random):
     pair = (OnDevice(background), OnDevice(layer))
     gpu.blend(pair, OnDevice(alpha), OnDevice(match), out, "a stream")
     for b in range(SESSIONS):
-        expected = reference.blend_matched(background[b], layer[b], alpha[b], *match[b])
+        expected = composite.blend(background[b], match_color(layer[b], *match[b]), alpha[b])
         np.testing.assert_array_equal(out.array[b], expected)
     gpu.blend(pair, OnDevice(alpha), None, out, "a stream")
-    expected = reference.blend(background[1], layer[1], alpha[1])
+    expected = composite.blend(background[1], layer[1], alpha[1])
     np.testing.assert_array_equal(out.array[1], expected)
 
 
