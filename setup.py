@@ -95,6 +95,7 @@ setup(
         "lipstream.kernels": ["*.cpp", "*.h"],
         "lipstream.kernels.cuda": ["*.cu", "*.cuh", "*.fatbin", "*.sha256"],
         "lipstream.calibration": ["*.ogg", "*.safetensors"],
+        "lipstream.calibration.report": ["*.html", "*.css"],
         "lipstream.streaming.server": ["web/*"],
     },
     ext_modules=[

@@ -1,13 +1,14 @@
-"""What a person may choose when calibrating."""
+"""Options of calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from lipstream.engine.errors import UsageError
 
-Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
+Progress = Callable[[str, float], None]  # name of a step, and the fraction of it that is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +17,24 @@ class CalibrationOptions:
 
     start_s: float | None = None
     end_s: float | None = None
-    consent: str | None = None  # who agreed to what; kept in the bundle
+    consent: str | None = None  # who agreed to this use, when and how; kept in the bundle
     progress: Progress | None = None
-    adapt: bool = False  # fine-tune the renderer on this footage; needs torch
+    adapt: bool = False  # learn the relevance of features on this footage; needs torch
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a span that is no span."""
+        """Raises UsageError unless 0 <= start < end."""
         start = self.start_s or 0.0
         if start < 0 or (self.end_s is not None and self.end_s <= start):
             raise UsageError(
                 f"--start {start:g} --end {self.end_s}: expected 0 or more, and an end after it"
             )
 
-    def report(self, what: str, share: float) -> None:
-        """Tell the progress, if anyone listens."""
+    def report(self, step: str, fraction: float) -> None:
+        """Report progress, where it is asked for."""
         if self.progress is not None:
-            self.progress(what, share)
+            self.progress(step, fraction)
+
+    def step(self, name: str) -> Callable[[float], None]:
+        """Report the start of a step; what is returned takes the fraction of it that is done."""
+        self.report(name, 0.0)
+        return partial(self.report, name)

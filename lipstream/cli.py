@@ -114,7 +114,7 @@ def calibrate(
             f"{report['tracked_ratio']:.1%} usable, {len(report['rejected'])} rejected; "
             f"look at {output / 'report.html'}"
         )
-        told = [*report["notes"], *([report["adapted"]["told"]] if adapt else [])]
+        told = [*report["notes"], *([report["adapted"]["summary"]] if adapt else [])]
         for note in () if json else told:
             console.note(note)
         console.result(report, json, sentence)

@@ -128,7 +128,7 @@ def _adapted(target: Target, cache: Path) -> tuple[Path, dict[str, Any]]:
     folder = cache / f"{target.folder.stem}_adapted.target"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(target.folder, folder)
-    figures = adapt(folder, lambda what, share: None, AdaptOptions(used_share=LEARNED_SHARE))
+    figures = adapt(folder, lambda what, share: None, AdaptOptions(used_fraction=LEARNED_SHARE))
     return folder, figures
 
 

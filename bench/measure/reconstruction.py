@@ -282,7 +282,7 @@ def strips_page(clips: Mapping[str, Mapping[str, Method]], figures: Mapping[str,
     """One self-contained HTML page: a table, then a strip a clip with a row a way."""
     import html
 
-    from lipstream.calibration.report.page_style import STYLE
+    from lipstream.calibration.report.page_style import style_sheet
     from lipstream.calibration.report.pictures import data_uri
 
     parts = [f"<h1>Mouths, real and painted</h1>{_table(figures)}"]
@@ -297,7 +297,7 @@ def strips_page(clips: Mapping[str, Mapping[str, Method]], figures: Mapping[str,
         parts.append("</section>")
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>lipstream: mouths</title>'
-        f"<style>{STYLE}</style><main>{''.join(parts)}</main></html>"
+        f"<style>{style_sheet()}</style><main>{''.join(parts)}</main></html>"
     )
 
 

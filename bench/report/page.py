@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lipstream.bench.report.sections import PARTS, at_a_glance
-from lipstream.calibration.report.page_style import STYLE
+from lipstream.calibration.report.page_style import style_sheet
 from lipstream.engine.errors import UsageError
 
 SCHEMA: Final = 2
@@ -86,7 +86,7 @@ def page(report: Mapping[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>lipstream: measurements</title><style>{STYLE}{_STYLE}</style>"
+        f"<title>lipstream: measurements</title><style>{style_sheet()}{_STYLE}</style>"
         f"<main><h1>lipstream: measurements</h1>{at_a_glance(sections)}{''.join(parts)}</main>"
         "</html>"
     )

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import savgol_filter
 
+from lipstream.calibration.fitting.canonical import lip_opening, neutral_face, to_canonical_units
 from lipstream.calibration.footage.jump_graph import head_speed
-from lipstream.calibration.training.face_basis import in_eye_units, lip_opening, neutral_of
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.face.model import VERTICES, FaceModel, Pose, fit_pose
 from lipstream.engine.target.track import Track
@@ -60,7 +60,7 @@ def factorise(
     for _ in range(_PASSES):  # the person's own shape gives the better pose, and so on
         pose = fit_pose(filled, geometry, model.rigid)
         free = pose.remove(filled)
-        geometry = in_eye_units(neutral_of(free[good]))
+        geometry = to_canonical_units(neutral_face(free[good]))
     pose = fit_pose(filled, geometry, model.rigid)
     free = pose.remove(filled)
     pose, free = _smoothed(pose, free, _segments(found, cuts), model)

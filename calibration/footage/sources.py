@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from lipstream.engine.target.bundle import MAX_SOURCES
 from lipstream.engine.target.sources import MouthSource
 from lipstream.engine.target.track import Track
 from lipstream.engine.types import F32, I32, U8
+from lipstream.kernels.color import i420_to_rgb
 
 _MAX_BYTES = 96 << 20
 _MAX_SIDE_PX = 320
@@ -19,6 +22,25 @@ _POSE_WEIGHT_PER_DEGREE = 0.012  # against expression in inter-ocular distances 
 _MARGIN_PX = 4
 _ALIKE = 0.004  # inter-ocular distances of lip motion
 _ENOUGH = 64  # short footage keeps up to this many, however alike
+
+
+def extract_sources(
+    track: Track,
+    sharpness: F32,
+    read_i420: Callable[[int], U8],
+    mesh: FaceMesh,
+    report: Callable[[float], None] = lambda fraction: None,
+) -> tuple[I32, list[MouthSource]]:
+    """Choose the mouth sources, frames i32 [S], and cut them out.
+
+    sharpness: f32 [N]. read_i420: frame number to u8 [h*3/2, w]. report: takes the fraction done.
+    """
+    chosen = choose_sources(track, mesh.model, sharpness, source_limit(track, mesh))
+    crops = []
+    for done, frame in enumerate(chosen.tolist(), 1):
+        crops.append(cut_source(i420_to_rgb(read_i420(frame)), track.placement(frame), mesh))
+        report(done / len(chosen))
+    return chosen, crops
 
 
 def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -> I32:

@@ -1,38 +1,49 @@
-"""How like the camera's a painted mouth is, and how much one person's has to be sharpened.
+"""How close a rendered mouth is to the camera's, and how much sharpening one person needs.
 
-What the network paints for people it never learned comes out soft, by more for one than for
-another, and a blurred camera wants none of it. Frames of the footage tell: each is painted with a
-mouth from another moment, and held against what the camera saw.
+What the renderer paints for people it was not trained on comes out soft, by more for one person
+than for another, and a blurred camera needs no sharpening at all. Frames of the footage decide:
+each is painted with a mouth of another time and compared with what the camera recorded.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from skimage.metrics import structural_similarity
 
-from lipstream.calibration.training.renderer.self_reenactment import Person
+from lipstream.calibration import bundle_writer
+from lipstream.calibration.person.reenactment import Reenactment
+from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import RENDERER_INPUT, RENDERER_OUTPUT
 from lipstream.engine.rendering.layers import Layers
-from lipstream.engine.rendering.refiner import Renderer, residual
-from lipstream.engine.target.bundle import Target
+from lipstream.engine.rendering.refiner import (
+    Renderer,
+    load_renderer,
+    residual,
+)
+from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.target.style import SHARPEN
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.crop import crop_in, crop_out
 
 _FRAMES: Final = 48
-_LEAST_S: Final = 2.0  # of footage, for mouths of another moment
-_LEAST_PAIRS: Final = 20  # of frames that count; of less nothing can be said
-_MOST: Final = 2.0  # beyond that only noise is sharpened
-_STEPS: Final = 6  # of halving the range
+_MIN_S: Final = 2.0  # of footage, so that sources exist outside the exclusion window
+_MIN_PAIRS: Final = 20
+_MAX_SHARPEN: Final = 2.0  # more amplifies only noise
+_BISECTIONS: Final = 6
+_MIN_SQUARED_ERROR: Final = 1e-2  # keeps the PSNR of equal pictures finite, 68 dB
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def compare_with(ours: U8, real: U8, inside: NDArray[np.bool_]) -> dict[str, float]:
-    """Where `inside` bool [h, w], pictures u8 [h, w, 3]: `psnr_db`; `ssim` of luma; `sharpness`,
-    the mean gradient of luma over the real one."""
+    """Scores of a picture u8 [h, w, 3] against the real one where `inside` bool [h, w].
+
+    `psnr_db`; `ssim` of luma; `sharpness`, the mean luma gradient over that of the real one.
+    Empty where nothing is inside.
+    """
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(rows):
         return {}
@@ -43,21 +54,15 @@ def compare_with(ours: U8, real: U8, inside: NDArray[np.bool_]) -> dict[str, flo
     a, b, within = ours[around].astype(np.float32), real[around].astype(np.float32), inside[around]
     error = float(((a - b) ** 2)[within].mean())
     la, lb = a @ _LUMA, b @ _LUMA
+    # 7 × 7 windows, all weighted alike. Source: Wang et al. 2004.
+    _, ssim = structural_similarity(
+        la, lb, win_size=7, use_sample_covariance=False, data_range=255.0, full=True
+    )
     return {
-        "psnr_db": float(10 * np.log10(255**2 / max(error, 1e-2))),
-        "ssim": float(_ssim(la, lb)[within].mean()),
+        "psnr_db": float(10 * np.log10(255**2 / max(error, _MIN_SQUARED_ERROR))),
+        "ssim": float(ssim[within].mean()),
         "sharpness": _edges(la, within) / max(_edges(lb, within), 1e-3),
     }
-
-
-def _ssim(a: F32, b: F32) -> F32:
-    """SSIM map of two lumas, 7 × 7 windows. Source: Wang et al. 2004."""
-    ma, mb = uniform_filter(a, 7), uniform_filter(b, 7)
-    va, vb = uniform_filter(a * a, 7) - ma * ma, uniform_filter(b * b, 7) - mb * mb
-    cov = uniform_filter(a * b, 7) - ma * mb
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    value: F32 = (2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-    return value
 
 
 def _edges(luma: F32, inside: NDArray[np.bool_]) -> float:
@@ -66,14 +71,14 @@ def _edges(luma: F32, inside: NDArray[np.bool_]) -> float:
 
 
 class Evaluator:
-    """Frames of a clip with their mouths laid on, for one renderer and another to mend."""
+    """Painted frames of a clip, on which renderers are evaluated; the same frames for each."""
 
     def __init__(self, clip: Target, span: tuple[int, int] | None = None, seed: int = 0) -> None:
-        """span: first and end of the frames that count."""
-        person = Person("one", [clip], span, varied=False)
-        enough = person.pairs >= _LEAST_PAIRS and person.seconds >= _LEAST_S
+        """span: first and end of the frames to draw from."""
+        footage = Reenactment([clip], span)
+        enough = footage.pairs >= _MIN_PAIRS and footage.seconds >= _MIN_S
         rng = np.random.default_rng(seed)
-        self._frames = [person.painted(rng) for _ in range(_FRAMES if enough else 0)]
+        self._frames = [footage.draw_painted(rng) for _ in range(_FRAMES if enough else 0)]
 
     @property
     def frames(self) -> int:
@@ -81,25 +86,38 @@ class Evaluator:
         return len(self._frames)
 
     def figures(self, renderer: Renderer) -> dict[str, float]:
-        """What `against` measures, mean over the frames; nothing where the footage is too short."""
-        return _mean([_Seen(renderer, *frame).figures(renderer.sharpen) for frame in self._frames])
+        """Mean of `compare_with` over the frames; empty where the footage is too short."""
+        return _mean([_Rendered(renderer, *f).figures(renderer.sharpen) for f in self._frames])
 
     def sharpening(self, renderer: Renderer, aim: float = 1.0) -> float:
-        """The amount for `Renderer(sharpen=)` by which edges come to `aim` times the camera's, or
-        as near as can be; SHARPEN where the footage is too short."""
+        """The amount for `Renderer(sharpen=)` that brings `sharpness` nearest to `aim`, by
+        bisection; SHARPEN where the footage is too short."""
         if not self._frames:
             return SHARPEN
-        seen = [_Seen(renderer, *frame) for frame in self._frames]
-        low, high = 0.0, _MOST
-        for _ in range(_STEPS):
+        rendered = [_Rendered(renderer, *frame) for frame in self._frames]
+        low, high = 0.0, _MAX_SHARPEN
+        for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            ratio = _mean([one.figures(middle) for one in seen])["sharpness"]
+            ratio = _mean([one.figures(middle) for one in rendered])["sharpness"]
             low, high = (middle, high) if ratio < aim else (low, middle)
         return round((low + high) / 2, 2)
 
 
-class _Seen:
-    """A frame that the network has seen, to be sharpened by one amount and another."""
+def fit_sharpening(folder: Path) -> float:
+    """Fit how much the shipped renderer sharpens for the person of a bundle, and record it there.
+
+    Returns the amount, which is SHARPEN, unrecorded, where no renderer can be loaded.
+    """
+    renderer = load_renderer("auto", "auto")
+    if renderer is None:
+        return SHARPEN
+    amount = Evaluator(load_target(folder)).sharpening(renderer)
+    bundle_writer.note_sharpen(folder, amount, shipped("renderer").safetensors)
+    return amount
+
+
+class _Rendered:
+    """The renderer's output for one frame, to be finished with any amount of sharpening."""
 
     def __init__(self, renderer: Renderer, layers: Layers, real: U8) -> None:
         assert layers.conditioning is not None and layers.crop is not None, "the layers are guided"
@@ -108,7 +126,7 @@ class _Seen:
             layers.conditioning,
             layers.crop.place,
         )
-        self._told = layers.prior is not None
+        self._has_prior = layers.prior is not None
         self._crop, self._planes = crop_in(
             self._painted,
             self._guides,
@@ -122,11 +140,13 @@ class _Seen:
         self._real, self._inside = real, layers.mask > 0
 
     def figures(self, sharpen: float) -> dict[str, float]:
-        """The mended mouth against the camera's."""
-        picture = self._painted.copy()
-        difference = residual(self._gates, self._planes, self._crop, sharpen, has_prior=self._told)
-        crop_out(difference, self._crop, picture, self._guides, self._place)
-        return compare_with(picture, self._real, self._inside)
+        """The refined mouth compared with the camera's."""
+        refined = self._painted.copy()
+        difference = residual(
+            self._gates, self._planes, self._crop, sharpen, has_prior=self._has_prior
+        )
+        crop_out(difference, self._crop, refined, self._guides, self._place)
+        return compare_with(refined, self._real, self._inside)
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -1,4 +1,8 @@
-"""Predictions for frames that were learned from, as if they had not been."""
+"""Leave-one-out predictions of a mouth's texture: each frame predicted without its own window.
+
+The exclusion window of a frame holds every frame nearer to it in time than half a second. Such
+frames show nearly the same mouth, so a prediction that used them would be too good.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +14,26 @@ import numpy as np
 from lipstream.calibration.person.appearance_fit import (
     Frames,
     MouthTextures,
-    _kernel_matrix,
     distances,
-    learn,
+    fit_appearance,
+    kernel_matrices,
 )
 from lipstream.engine.face.mesh import FaceMesh
-from lipstream.engine.target.appearance import (
-    AppearancePrior,
-    Prediction,
-)
+from lipstream.engine.target.appearance import AppearancePrior, Prediction
 from lipstream.engine.target.bundle import Target
 from lipstream.engine.target.similarity import random_pair_cost
 from lipstream.engine.types import F32
 
-EXCLUSION_WINDOW_S: Final = 0.5  # what is nearer in time to a frame is the same moment
+EXCLUSION_WINDOW_S: Final = 0.5  # on each side of a frame
 
 
 class LeaveOneOutPredictor:
-    """What would be expected at each moment of a clip, had just that moment not been filmed."""
+    """Predicts the mouth texture at any frame of a clip from the frames outside its window."""
 
-    def __init__(self, clip: Target, mesh: FaceMesh, apart_s: float = EXCLUSION_WINDOW_S) -> None:
-        """What is nearer than `apart_s` to a frame is the same moment."""
-        self._apart, self._alike, self._learned = apart_s * float(clip.fps), clip.similarity, None
+    def __init__(self, clip: Target, mesh: FaceMesh, window_s: float = EXCLUSION_WINDOW_S) -> None:
+        """Fit the appearance of all frames once; `window_s`: on each side of a frame."""
+        self._window_frames = window_s * float(clip.fps)
+        self._similarity, self._appearance = clip.similarity, None
         self._opening = mesh.model.lip_rows()[0]
         if clip.similarity is None:
             return
@@ -39,50 +41,58 @@ class LeaveOneOutPredictor:
             clip.track, clip.frames.decoder().read, clip.similarity, mesh, clip.source_frames
         )
         relevance = None if clip.appearance is None else clip.appearance.relevance
-        found = learn(textures, self._apart, relevance)
-        if found is None:
+        fit = fit_appearance(textures, self._window_frames, relevance)
+        if fit is None:
             return
-        learned = self._learned = found.appearance
-        self._frames, self._spread = textures.frames, learned.spread()
-        self._levels = (found.pca_coefficients * self._spread).astype(np.float32)
+        appearance = self._appearance = fit.appearance
+        self._frames, self._spread = textures.frames, appearance.spread()
+        self._levels = (fit.pca_coefficients * self._spread).astype(np.float32)
         self._reference_distance = random_pair_cost(self._levels)
-        kernels = _kernel_matrix(
-            distances(learned.features.T), learned.length_scale.astype(float), found.noise
+        kernels = kernel_matrices(
+            distances(appearance.features.T), appearance.length_scale.astype(float), fit.noise
         )
-        self._inverse = [(felt, np.linalg.inv(kernel)) for felt, kernel in kernels]
+        self._inverse = [(members, np.linalg.inv(kernel)) for members, kernel in kernels]
 
     def predict(self, frame: int, expression: F32) -> Prediction | None:
-        """Of an expression f32 [K] over a frame's pose and light; None if the clip is too short
-        to tell. Leaving a moment out is a matter of block matrices."""
-        if self._learned is None or self._alike is None:
+        """The texture for an expression f32 [K] with the pose and light of `frame`, from all frames
+        outside its window; None if there are none, or too few to fit.
+
+        Frames are left out of the fitted kernels by block matrix inversion.
+        """
+        if self._appearance is None or self._similarity is None:
             return None
-        near = np.abs(self._frames - frame) < self._apart
+        near = np.abs(self._frames - frame) < self._window_frames
         if near.all():
             return None
-        own = np.flatnonzero(near)
-        weights = self._learned.weights.copy()
-        for felt, inverse in self._inverse:
-            share = np.linalg.solve(inverse[np.ix_(own, own)], weights[np.ix_(own, felt)])
-            weights[:, felt] -= (inverse[:, own] @ share).astype(np.float32)
+        window = np.flatnonzero(near)
+        weights = self._appearance.weights.copy()
+        for members, inverse in self._inverse:
+            removed = np.linalg.solve(
+                inverse[np.ix_(window, window)], weights[np.ix_(window, members)]
+            )
+            weights[:, members] -= (inverse[:, window] @ removed).astype(np.float32)
         others = replace(
-            self._learned,
+            self._appearance,
             weights=weights[~near],
-            features=np.ascontiguousarray(self._learned.features[:, ~near]),
+            features=np.ascontiguousarray(self._appearance.features[:, ~near]),
         )
-        return others.predict(self._alike.features(expression, frame))
+        return others.predict(self._similarity.features(expression, frame))
 
-    def unlike(self, prediction: Prediction | None, others: Frames) -> F32 | None:
-        """How unlike the looks of frames i64 [n] are to what was foretold, f32 [n]; two random
-        frames are so by 1. Of a frame that was not learned from, the next is."""
+    def texture_distance(self, prediction: Prediction | None, frames: Frames) -> F32 | None:
+        """Squared distance of the textures of frames i64 [n] from a prediction, f32 [n], in units
+        of the mean between two random frames; None without a prediction.
+
+        A frame that the appearance was not fitted to counts as the next one that it was.
+        """
         if prediction is None:
             return None
-        row = np.minimum(np.searchsorted(self._frames, others), len(self._frames) - 1)
-        off = self._levels[row] - prediction.pca_coefficients * self._spread
-        unlike: F32 = (off**2).sum(1) / self._reference_distance
-        return unlike
+        row = np.minimum(np.searchsorted(self._frames, frames), len(self._frames) - 1)
+        difference = self._levels[row] - prediction.pca_coefficients * self._spread
+        distance: F32 = (difference**2).sum(1) / self._reference_distance
+        return distance
 
     def picture(self, prediction: Prediction | None, expression: F32) -> AppearancePrior | None:
-        """What was foretold of an expression f32 [K], as a picture."""
-        if self._learned is None or prediction is None:
+        """The appearance prior of a prediction for an expression f32 [K]."""
+        if self._appearance is None or prediction is None:
             return None
-        return self._learned.picture(prediction, float(self._opening @ expression))
+        return self._appearance.picture(prediction, float(self._opening @ expression))

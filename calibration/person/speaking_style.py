@@ -1,9 +1,9 @@
-"""How a person wears the universal expression: how wide they open, how their mouth sits in speech.
+"""A person's speaking style: how wide they open the mouth, and how they hold it while they speak.
 
-Sound does not tell how somebody holds the mouth while they talk: the corners, one side before the
-other, lips a little forward. Footage does. The mean of what the camera saw over what the encoder
-heard, while they speak, is theirs; the part of it along the lip gap is left out, because lips that
-should meet must meet. Source: ours; docs/calibration.md has what it buys on unseen halves of clips.
+Audio does not tell how somebody holds the mouth in speech: the corners, asymmetry, lips a little
+forward. Footage does. The style's pose is the mean difference between the tracked expression and
+the encoder's, while they speak. Its component along the lip gap is removed, so that lips still meet
+where they should. Source: ours; docs/calibration.md has the figures on held-out halves of clips.
 """
 
 from __future__ import annotations
@@ -16,29 +16,44 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.fitting.factorise import openings
 from lipstream.engine.face.model import face_model
+from lipstream.engine.target.oral_cavity import Mouth
+from lipstream.engine.target.style import Style
+from lipstream.engine.target.track import Track
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, Expression
 
 _TYPICAL_OPENING: Final = 0.20  # 95th percentile of the opening that the encoder gives in speech
 _GAIN_RANGE: Final = (0.75, 1.5)
-_LEAST_SPEECH_S: Final = 3.0  # less says nothing of a habit
-_SURE_S: Final = 8.0  # of speech, after which the mean is taken whole
-_CERTAIN: Final = 0.2  # confidence of the sound's offset below which the sound may not be theirs
+_MIN_SPEECH_S: Final = 3.0
+_FULL_SPEECH_S: Final = 8.0  # with less speech, the mean is applied in proportion
+_MIN_CONFIDENCE: Final = 0.2  # of the A/V offset; below it the audio may be somebody else's
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedAudio:
-    """The footage's own sound, as the encoder heard it."""
+    """The encoder's output for the footage's audio, and the A/V offset."""
 
-    heard: Sequence[Expression]
-    late_ms: int  # how late the sound is against the picture
+    outputs: Sequence[Expression]
+    late_ms: int  # delay of the audio against the video
     confidence: float  # that this is the voice of the face, 0 to 1
 
 
+def fit_style(track: Track, fps: Fraction, audio: EncodedAudio | None, mouth: Mouth) -> Style:
+    """The speaking style of a tracked person; `mouth` is their oral cavity, passed through."""
+    model = face_model()
+    gain = opening_gain(openings(track)[track.usable])
+    speaking = speaking_pose(track.expression, track.usable, fps, gain, audio)
+    return Style(np.zeros(model.size, np.float32), gain, speaking, mouth)
+
+
 def opening_gain(opening: F32) -> float:
-    """How wide this person opens in speech over how wide people do; opening f32 [T]."""
+    """How wide this person opens the mouth, relative to the encoder's typical opening.
+
+    opening: f32 [T], inter-ocular distances.
+    """
     widest = float(np.percentile(opening, 95))
-    if widest < 0.05:  # they hardly spoke in this footage: nothing is known of their style
+    if widest < 0.05:  # hardly any speech in this footage
         return 1.0
     return float(np.clip(widest / _TYPICAL_OPENING, *_GAIN_RANGE))
 
@@ -48,32 +63,32 @@ def speaking_pose(
     usable: NDArray[np.bool_],
     fps: Fraction,
     gain: float,
-    voice: EncodedAudio | None,
+    audio: EncodedAudio | None,
 ) -> F32:
-    """What to add to the universal expression while this person speaks, f32 [K].
+    """The expression f32 [K] to add to the encoder's while this person speaks.
 
     Args:
         expression: f32 [T, K], tracked.
         usable: bool [T].
         fps: of the footage.
         gain: `opening_gain`.
-        voice: None for footage without sound; then, as where little is said, the answer is 0.
+        audio: None for footage without audio; the pose is then 0, as it is for too little speech.
     """
     model = face_model()
-    nothing = np.zeros(model.size, np.float32)
-    if voice is None or voice.confidence < _CERTAIN or len(voice.heard) < 2:
-        return nothing
-    time_s = np.array([e.sample for e in voice.heard]) / SAMPLE_RATE_HZ
-    frame_s = np.arange(len(expression)) / float(fps) + voice.late_ms / 1000
-    coefficients = np.stack([e.coefficients for e in voice.heard])
-    speaks = np.interp(frame_s, time_s, [e.activity for e in voice.heard], 0.0, 0.0) > 0.5
+    none = np.zeros(model.size, np.float32)
+    if audio is None or audio.confidence < _MIN_CONFIDENCE or len(audio.outputs) < 2:
+        return none
+    time_s = np.array([e.sample for e in audio.outputs]) / SAMPLE_RATE_HZ
+    frame_s = np.arange(len(expression)) / float(fps) + audio.late_ms / 1000
+    coefficients = np.stack([e.coefficients for e in audio.outputs])
+    speaks = np.interp(frame_s, time_s, [e.activity for e in audio.outputs], 0.0, 0.0) > 0.5
     chosen = usable & speaks
     speech_s = float(chosen.sum() / fps)
-    if speech_s < _LEAST_SPEECH_S:
-        return nothing
-    wanted = np.stack([np.interp(frame_s, time_s, column) for column in coefficients.T], 1)
-    pose = (expression[chosen] - gain * wanted[chosen]).mean(0)
+    if speech_s < _MIN_SPEECH_S:
+        return none
+    encoded = np.stack([np.interp(frame_s, time_s, column) for column in coefficients.T], 1)
+    pose = (expression[chosen] - gain * encoded[chosen]).mean(0)
     row = model.lip_rows()[0]
     pose -= (row @ pose) / (row @ row) * row
-    pose *= min(1.0, speech_s / _SURE_S)
+    pose *= min(1.0, speech_s / _FULL_SPEECH_S)
     return pose.astype(np.float32)

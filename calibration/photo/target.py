@@ -1,4 +1,4 @@
-"""A photo becomes a target: one mouth, an idle loop that keeps the head alive."""
+"""A target from a photo: one mouth source, and a loop of idle head motion as its footage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.calibration.footage.sources import cut_source
 from lipstream.calibration.options import CalibrationOptions
 from lipstream.calibration.photo.idle_motion import FPS, PhotoFace, idle_frames, idle_track
-from lipstream.calibration.report.data import Summary, skin_colour
+from lipstream.calibration.report.data import Summary
+from lipstream.calibration.tracking.frame_metrics import cheek_color
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
-from lipstream.engine.target.frames import FrameReader, FrameWriter
+from lipstream.engine.target.frames import FrameReader
 from lipstream.engine.target.oral_cavity import mouth_of
 from lipstream.engine.target.style import Style
 from lipstream.engine.target.track import Track
@@ -25,35 +26,39 @@ from lipstream.engine.types import I32, U8
 
 
 def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track, I32, FrameReader]:
-    """Write every part of a photo's bundle but report.html and target.json.
+    """Write a photo's bundle, except report.html and target.json.
 
-    photo u8 [h, w, 3], even-sized. Returns the idle track, the frames of its mouth sources and
-    its footage.
+    photo: u8 [h, w, 3], even sides. Returns the idle track, the frames of its mouth sources
+    i32 [S], and its footage.
     """
     model = face_model()
     height, width = photo.shape[:2]
     track, rest = idle_track(face, model)
-    with FrameWriter(folder / "frames.mjpeg", width, height) as frames:
+    with bundle_writer.FrameFile(folder, width, height) as frames:
         for frame in idle_frames(photo, face, track, model):
             frames.append(frame)
     source = cut_source(photo, track.placement(0), build_mesh(model))
-    mouth = mouth_of(model, track.geometry, skin_colour(photo, face.landmarks))
+    mouth = mouth_of(model, track.geometry, cheek_color(photo, face.landmarks))
     bundle_writer.write_track(
         folder, track, Style(rest, 1.0, np.zeros_like(rest), mouth), frames.offsets
     )
     chosen = np.zeros(1, np.int32)
     bundle_writer.write_sources(folder, chosen, [source], None)
-    # The loop closes: its end leads to its beginning at no cost, and nowhere else.
+    # The loop closes: its last frame leads to its first at no cost, and there are no other jumps.
     targets = ((np.arange(len(track)) + 1) % len(track)).astype(np.int32)[:, None]
     bundle_writer.write_jumps(folder, JumpGraph(targets, np.zeros(targets.shape, np.float32)))
-    offsets = np.asarray(frames.offsets, np.int64)
-    return track, chosen, FrameReader(folder / "frames.mjpeg", offsets, width, height)
+    return track, chosen, frames.reader()
 
 
 def calibrate_photo(
     path: Path, folder: Path, name: str, options: CalibrationOptions
 ) -> dict[str, Any]:
-    """All of a photo's bundle into `folder`; returns its figures."""
+    """Write a photo's bundle into `folder`; returns its figures.
+
+    Raises:
+        MediaError: not a photo, or it cannot be read.
+        CalibrationError: no face, or several of one size.
+    """
     from lipstream.calibration import assets
     from lipstream.calibration.media.video import read_photo
     from lipstream.calibration.tracking.landmarker import Landmarker
@@ -61,7 +66,7 @@ def calibrate_photo(
 
     photo = read_photo(path)
     photo = np.ascontiguousarray(photo[: photo.shape[0] & ~1, : photo.shape[1] & ~1])
-    options.report("finding the face", 0.0)
+    options.report("tracking the face", 0.0)
     with Landmarker(assets.fetch()) as landmarker:
         faces = landmarker.faces(photo)
     if not faces:
@@ -74,7 +79,7 @@ def calibrate_photo(
     notes = [] if len(faces) == 1 else [f"{len(faces)} faces in the photo: the largest is taken"]
     landmarks = snap_to_lip_contact(photo, faces[0].landmarks, face_model())
     face = PhotoFace(landmarks, faces[0].blendshapes)
-    options.report("making it live", 0.2)
+    options.report("rendering idle motion", 0.2)
     track, chosen, reader = build_photo_target(photo, face, folder)
     summary = Summary(name, path, "photo", FPS, track, chosen, tuple(notes))
     summary.write_report(folder, reader)

@@ -10,13 +10,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.footage.subset import spread_over
 from lipstream.engine.types import F32, I32
 
 _WIDTH: Final = 960
 _HEIGHT: Final = 200
 _LEFT: Final = 48
 _BOTTOM: Final = 26
-_MOST_POINTS: Final = 600
+_MAX_POINTS: Final = 600  # of a curve
+_MAX_DOTS: Final = 1500  # of the scatter
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,7 @@ def coverage_chart(opening: F32, width: F32, keep: NDArray[np.bool_], sources: I
                 f'<text class="tick" x="{x(tick):.1f}" y="{size_h - 26}" '
                 f'text-anchor="middle">{tick:g}</text>'
             )
-    frames = np.flatnonzero(shown)
-    if frames.size > 1500:
-        frames = frames[np.linspace(0, frames.size - 1, 1500).astype(int)]
+    frames = spread_over(np.flatnonzero(shown), _MAX_DOTS)
     dots = "".join(f"M{x(float(width[k])):.1f} {y(float(opening[k])):.1f}h0" for k in frames)
     out.append(f'<path class="dots" d="{dots}"/>')
     for k in sources:
@@ -151,9 +151,9 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 def _path(values: F32, x: Callable[[float], float], y: Callable[[float], float]) -> str:
     """SVG path; long series keep the least and the most of each bin, so peaks survive."""
     index = np.arange(values.size)
-    if values.size > 2 * _MOST_POINTS:
+    if values.size > 2 * _MAX_POINTS:
         kept: list[int] = []
-        for part in np.array_split(index, _MOST_POINTS):
+        for part in np.array_split(index, _MAX_POINTS):
             finite = part[np.isfinite(values[part])]
             if finite.size == 0:
                 kept.append(int(part[0]))

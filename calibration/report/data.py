@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 
 from lipstream.calibration.fitting.factorise import openings
-from lipstream.calibration.report import page
+from lipstream.calibration.report.page import write_report
+from lipstream.calibration.report.verdict import (
+    ReportData,
+    ReportPicture,
+    choose_pictures,
+    choose_rejected,
+)
 from lipstream.calibration.tracking.rejection import Rejection
 from lipstream.engine.face.model import face_model
 from lipstream.engine.target.bundle_checks import sha256_of
 from lipstream.engine.target.frames import FrameReader
 from lipstream.engine.target.track import Track
-from lipstream.engine.types import F32, I32, U8
+from lipstream.engine.types import I32
 from lipstream.kernels.color import i420_to_rgb
-
-_CHEEKS = (50, 280, 205, 425)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,12 @@ class Summary:
         width = np.linalg.norm(free[:, 291] - free[:, 61], axis=1)
         width = np.where(unseen, np.nan, width).astype(np.float32)
         angles = np.where(unseen[:, None], np.nan, track.pose.angles_deg()).astype(np.float32)
-        shown = page.choose_pictures(opening, width, angles, self.rejected)
-        bad = page.choose_rejected(self.rejected)
+        shown = choose_pictures(opening, width, angles, self.rejected)
+        bad = choose_rejected(self.rejected)
         height = reader.shape[0] * 2 // 3
-        page.write_report(
+        write_report(
             folder,
-            page.ReportData(
+            ReportData(
                 name=self.name,
                 source=self.path.name,
                 is_photo=self.kind == "photo",
@@ -96,22 +100,11 @@ class Summary:
         )
 
 
-def skin_colour(rgb: U8, landmarks: F32) -> F32:
-    """Median colour of the cheeks, f32 [3]."""
-    patches = []
-    for x, y in landmarks[list(_CHEEKS), :2]:
-        column, row = int(np.clip(x, 3, rgb.shape[1] - 4)), int(np.clip(y, 3, rgb.shape[0] - 4))
-        patches.append(rgb[row - 3 : row + 4, column - 3 : column + 4].reshape(-1, 3))
-    return np.median(np.concatenate(patches), axis=0).astype(np.float32)
-
-
 def _pictures(
     reader: FrameReader, track: Track, frames: Sequence[int], unseen: Any
-) -> list[page.ReportPicture]:
+) -> list[ReportPicture]:
     decoder = reader.decoder()
     return [
-        page.ReportPicture(
-            k, i420_to_rgb(decoder.read(k)), None if unseen[k] else track.landmarks[k]
-        )
+        ReportPicture(k, i420_to_rgb(decoder.read(k)), None if unseen[k] else track.landmarks[k])
         for k in frames
     ]

@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
+from lipstream.calibration.footage.subset import spread_over
 from lipstream.calibration.tracking.rejection import REASONS, Rejection
 from lipstream.engine.types import F32, I32, U8
 
 Grade = Literal["good", "usable", "poor"]
+
+_MAX_COMPARED: Final = 4000  # frames that the contact sheet is chosen from
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,7 @@ def choose_pictures(
     frames = np.flatnonzero(keep)
     if frames.size <= count:
         return [int(k) for k in frames]
-    if frames.size > 4000:
-        frames = frames[np.linspace(0, frames.size - 1, 4000).astype(int)]
+    frames = spread_over(frames, _MAX_COMPARED)
     shape = np.column_stack([opening[frames], mouth_width[frames], pose[frames] / 60.0])
     shape = (shape - shape.mean(axis=0)) / (shape.std(axis=0) + 1e-3)
     # Farthest-point order: each next frame is the one least like those already shown.
@@ -88,9 +90,8 @@ def choose_rejected(rejected: Sequence[Rejection], each: int = 4) -> list[int]:
     """Up to `each` rejected frames of each reason, spread over time."""
     frames: list[int] = []
     for reason in REASONS:
-        of_reason = [r.frame for r in rejected if r.reason == reason]
-        picks = np.linspace(0, len(of_reason) - 1, min(each, len(of_reason))).astype(int)
-        frames.extend(of_reason[k] for k in picks)
+        of_reason = np.array([r.frame for r in rejected if r.reason == reason], np.intp)
+        frames.extend(spread_over(of_reason, each).tolist())
     return sorted(set(frames))
 
 

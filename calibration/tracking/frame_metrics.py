@@ -25,6 +25,7 @@ _HALF_WIDTH: Final = 0.85
 _TOP: Final = 0.55
 _MOUTH: Final = slice(_ALIGNED_PX // 5, _ALIGNED_PX * 4 // 5)
 _COARSE_PX: Final = 6
+_CHEEKS: Final = (50, 280, 205, 425)  # vertices
 _LIP_PX: Final = 5
 _SKIN_TOP: Final = 0.75  # below this (eyes' middle 0, chin about 1.9) skin is compared
 
@@ -51,6 +52,15 @@ def skin_points() -> tuple[NDArray[np.int64], F32]:
     wide = np.abs(places[:, 0]) > 0.72
     keep = (places[:, 1] > _SKIN_TOP) & ~inner & ~wide
     return model.triangles[keep].astype(np.int64), places[keep].astype(np.float32)
+
+
+def cheek_color(rgb: U8, landmarks: F32) -> F32:
+    """Median color of the cheeks in u8 [h, w, 3] at f32 [≥468, ≥2] px, f32 [3]."""
+    patches = []
+    for x, y in landmarks[list(_CHEEKS), :2]:
+        column, row = int(np.clip(x, 3, rgb.shape[1] - 4)), int(np.clip(y, 3, rgb.shape[0] - 4))
+        patches.append(rgb[row - 3 : row + 4, column - 3 : column + 4].reshape(-1, 3))
+    return np.median(np.concatenate(patches), axis=0).astype(np.float32)
 
 
 def frame_signature(rgb: U8) -> F32:

@@ -7,8 +7,10 @@ between two people than between a good and a bad frame of one.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from lipstream.calibration.tracking.frame_metrics import skin_points
 from lipstream.calibration.tracking.tracker import RawTrack, inter_ocular_px
+from lipstream.engine.errors import CalibrationError
 from lipstream.engine.types import F32, U8
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ REASONS: Final[dict[Reason, str]] = {
     "occlusion": "something covers the mouth",
     "blur": "the mouth is blurred",
 }
+_UNPAINTABLE: Final[tuple[Reason, ...]] = ("no_face", "outside", "profile", "occlusion")
 SMALL_FACE_PX: Final = 24.0  # between the eyes
 PROFILE_DEGREES: Final = 35.0
 CUT_MARGIN_FRAMES: Final = 1  # on each side: encoders smear the first and last frame of a shot
@@ -81,6 +85,29 @@ def usable(track: RawTrack, rejected: list[Rejection]) -> NDArray[np.bool_]:
     keep = np.ones(track.frames, np.bool_)
     keep[[r.frame for r in rejected]] = False
     return keep
+
+
+def paintable(track: RawTrack, rejected: list[Rejection]) -> NDArray[np.bool_]:
+    """bool [T]: False where the mouth cannot be painted over, which a blur or a cut allows."""
+    keep = np.ones(track.frames, np.bool_)
+    keep[[r.frame for r in rejected if r.reason in _UNPAINTABLE]] = False
+    return keep
+
+
+def require_usable(path: Path, track: RawTrack, rejected: list[Rejection]) -> None:
+    """Check that a frame is left.
+
+    Raises:
+        CalibrationError: there is none; the message names the most frequent reasons.
+    """
+    if len(rejected) < track.frames:
+        return
+    counts = Counter(r.reason for r in rejected).most_common(3)
+    raise CalibrationError(
+        f"{path}: none of {track.frames} frames can be used ("
+        + ", ".join(f"{reason}: {count}" for reason, count in counts)
+        + "); expected a face seen from the front, with nothing over the mouth"
+    )
 
 
 def yaw_degrees(transform: F32) -> F32:

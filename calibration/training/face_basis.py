@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.face.model import LEFT_EYE, RIGHT_EYE, VERTICES, FaceModel, fit_pose
+from lipstream.calibration.fitting.canonical import neutral_face, to_canonical_units
+from lipstream.engine.face.model import VERTICES, FaceModel, fit_pose
 from lipstream.engine.types import F32, I32
 
 ARKIT_SHAPES = 52
@@ -50,21 +51,7 @@ def canonical_mesh(asset: Path) -> tuple[F32, I32]:
             indices.extend(_varints(payload))
     position = np.asarray(vertices, np.float32).reshape(VERTICES, 5)[:, :3]
     position = position * np.array([1, -1, -1], np.float32)
-    return in_eye_units(position), np.asarray(indices, np.int32).reshape(-1, 3)
-
-
-def neutral_of(free: F32) -> F32:
-    """The rest shape of a pose-free clip f32 [frames, 468, 3]: the middle of its closed frames."""
-    opening = lip_opening(free)
-    closed = opening <= max(0.12 * float(np.percentile(opening, 95)), float(opening.min()) + 0.004)
-    if closed.sum() < 3:
-        closed = opening <= np.percentile(opening, 10)
-    return np.median(free[closed], axis=0).astype(np.float32)
-
-
-def lip_opening(free: F32) -> F32:
-    """Gap of the inner lips of pose-free f32 [..., 468, 3], in its own unit."""
-    return np.linalg.norm(free[..., 14, :] - free[..., 13, :], axis=-1).astype(np.float32)
+    return to_canonical_units(position), np.asarray(indices, np.int32).reshape(-1, 3)
 
 
 def mouth_weight(mean: F32) -> F32:
@@ -107,10 +94,10 @@ def _mean_face(clips: list[TrackedClip], canonical: F32) -> tuple[F32, NDArray[n
         stray = np.zeros(VERTICES)
         for clip in clips:
             free = fit_pose(clip.landmarks, mean, rigid).remove(clip.landmarks[:, :VERTICES])
-            by_person.setdefault(clip.speaker, []).append(neutral_of(free))
+            by_person.setdefault(clip.speaker, []).append(neutral_face(free))
             stray += free.std(0)[:, :2].sum(1) / len(clips)
         people = [np.mean(v, axis=0) for v in by_person.values()]
-        mean = in_eye_units(np.mean(people, axis=0).astype(np.float32))
+        mean = to_canonical_units(np.mean(people, axis=0).astype(np.float32))
         above = np.flatnonzero(mean[:, 1] < mean[2, 1] - 0.05)
         rigid = above[stray[above] <= np.percentile(stray[above], 55)]
     return mean, rigid
@@ -124,7 +111,7 @@ def _motions(
         neutral = mean
         for _ in range(2):  # the person's own geometry gives the better pose
             free = fit_pose(clip.landmarks, neutral, rigid).remove(clip.landmarks[:, :VERTICES])
-            neutral = neutral_of(free)
+            neutral = neutral_face(free)
         motions.append(free - neutral)
         shapes.append(clip.blendshapes)
         people.extend([clip.speaker] * len(free))
@@ -154,13 +141,6 @@ def _ridge(x: F32, y: F32, strength: float = 1e-3) -> F32:
     full = np.concatenate([x, np.ones((len(x), 1), np.float32)], 1).astype(np.float64)
     penalty = strength * len(x) * np.diag(np.append(full[:, :-1].var(0) + 1e-9, 0.0))
     return np.linalg.solve(full.T @ full + penalty, full.T @ y).T.astype(np.float32)
-
-
-def in_eye_units(vertices: F32) -> F32:
-    """Moved and scaled so that the eyes are 1 apart and their midpoint is the origin."""
-    left = vertices[list(LEFT_EYE)].mean(0)
-    right = vertices[list(RIGHT_EYE)].mean(0)
-    return ((vertices - (left + right) / 2) / np.linalg.norm(right - left)).astype(np.float32)
 
 
 def _varints(raw: bytes) -> list[int]:

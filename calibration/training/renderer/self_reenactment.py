@@ -1,18 +1,17 @@
-"""Pairs for the renderer: a mouth as the engine would paint it, and as the camera saw it.
+"""Training pairs for the renderer: a mouth as the engine paints it, and as the camera saw it.
 
-A frame lends its background, pose and expression; another frame of the same person, from another
-moment or another clip, lends the mouth. What the compositor makes of the two is the input, the
-frame itself is the truth. The background's own mouth never reaches the input: the lip layer covers
-it. Beside it lies what the clip's other moments let expect. Two neighbouring frames make one
-example, because the network sees its own last output.
+A frame gives background, pose and expression; another frame of the same person, at another time or
+in another clip, gives the mouth. What the compositor makes of the two is the input, the frame
+itself is the ground truth (`person.reenactment`). The appearance prior, predicted without the
+frame's exclusion window, is part of the input. Two neighbouring frames make one example, because
+the renderer also sees its own previous output.
 
-Few people may be trained on, so faces are varied: bent, stretched, mirrored, in other skin tones,
+Few people may be trained on, so faces are varied: bent, stretched, mirrored, with other skin tones,
 light and sharpness, and with light that does not match between lips and skin.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,43 +20,35 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lipstream.calibration.footage.sources import cut_source
-from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S, LeaveOneOutPredictor
-from lipstream.engine.face.mesh import build_mesh
-from lipstream.engine.face.model import face_model
+from lipstream.calibration.person.reenactment import Reenactment
 from lipstream.engine.networks.signatures import CROP_SHAPE
-from lipstream.engine.rendering.compositor import Compositor
-from lipstream.engine.rendering.layers import Layers, WantedMouth
-from lipstream.engine.retrieval.source_selector import SourceCosts
-from lipstream.engine.target.bundle import Target, mouth_sources
-from lipstream.engine.target.frames import FrameDecoder
-from lipstream.engine.target.sources import MouthSource, SourceWeights
+from lipstream.engine.rendering.layers import Layers
+from lipstream.engine.target.bundle import Target
+from lipstream.engine.target.sources import MouthSource
 from lipstream.engine.types import F32, U8
-from lipstream.kernels import color
 from lipstream.kernels.composite import blend
 from lipstream.kernels.crop import prior_weight
 from lipstream.kernels.mesh import remap
 
-APART_FRAMES: Final = 6  # nearer in time, a source would be the truth itself
-_CANDIDATES = 32
-_NEAREST = 0.8  # share of examples whose source is the nearest of the candidates in expression
-_OTHER_CLIP = 0.25
-_TWO_SOURCES = 0.2
-_UNEXPECTED = 0.15  # share of examples without an appearance, as in a photo
-_BEND_PX = 7.0
-_COSTS: Final = SourceCosts()
+MIN_SEPARATION_FRAMES: Final = 6  # nearer in time, a source would be the ground truth itself
+_CANDIDATES: Final = 32
+_NEAREST: Final = 0.8  # fraction of examples whose source is the nearest of the candidates
+_OTHER_CLIP: Final = 0.25
+_TWO_SOURCES: Final = 0.2
+_WITHOUT_PRIOR: Final = 0.15  # fraction of examples without an appearance prior, as in a photo
+_BEND_PX: Final = 7.0
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """Two neighbouring frames of one face."""
 
-    seen: U8  # u8 [2, h, w, 9], painted crop, guides, expected; h, w: `renderer.CROP_SHAPE`
+    seen: U8  # u8 [2, h, w, 9]: painted crop, conditioning maps, prior; h, w: `CROP_SHAPE`
     truth: U8  # u8 [2, h, w, 3]
 
 
 class Person:
-    """The calibrated clips of one person.
+    """The calibrated clips of one person, as a source of examples.
 
     Of a clip, only the frames in `span` (first, end) are used; without `varied`, faces stay as
     they are.
@@ -73,110 +64,46 @@ class Person:
     ) -> None:
         self.name = name
         self._varied = varied
-        self._clips = list(clips)
-        self._decoders: dict[int, FrameDecoder] = {}  # made in the process that uses them
-        self._mesh = build_mesh(face_model())
-        self._compositors = [Compositor(self._mesh, clip.style.mouth) for clip in clips]
-        self._alike = [mouth_sources(clip).similarity for clip in clips]
-        self._elsewhen: dict[int, LeaveOneOutPredictor] = {}
-        self._lenders = [_good_frames(clip, None) for clip in clips]
-        self._good = [_good_frames(clip, span) for clip in clips]
-        self._pairs = [frame_offset[1:][np.diff(frame_offset) == 1] for frame_offset in self._good]
-        self.pairs = sum(len(pairs) for pairs in self._pairs)
-        lengths = zip(self._lenders, clips, strict=True)
-        self.seconds = min(float(len(frame_offset) / clip.fps) for frame_offset, clip in lengths)
-        self._share = np.array([len(pairs) for pairs in self._pairs]) / max(self.pairs, 1)
+        self._reenactment = Reenactment(clips, span)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of neighbouring frames that examples are drawn from."""
+        return self._reenactment.pairs
 
     def example(self, rng: np.random.Generator) -> Example:
-        """Two frames, one source (or two that fade), one variation of it all."""
-        at, frame = self._drawn(rng)
-        sources = self._sources(at, frame, rng)
+        """Two frames, one source (or two that are crossfaded), one variation of both."""
+        clip, frame = self._reenactment.draw_frame(rng)
+        sources = self._sources(clip, frame, rng)
         variation = Variation.draw(rng) if self._varied else Variation.none()
         seen, truth = [], []
-        told = rng.random() >= _UNEXPECTED
+        has_prior = rng.random() >= _WITHOUT_PRIOR
         for index in (frame - 1, frame):
-            one, other = variation.apply(*self._painted(at, index, sources, told))
+            layers, real = self._reenactment.paint(clip, index, sources, has_prior=has_prior)
+            one, other = variation.apply(layers, real)
             seen.append(one)
             truth.append(other)
         return Example(np.stack(seen), np.stack(truth))
 
-    def painted(self, rng: np.random.Generator) -> tuple[Layers, U8]:
-        """One frame of the span: the mouth of the clip's likest other moment laid on it, as the
-        engine would, and the real patch u8 [h, w, 3]."""
-        at, frame = self._drawn(rng)
-        apart = math.ceil(EXCLUSION_WINDOW_S * self._clips[at].fps)
-        others = self._lenders[at][np.abs(self._lenders[at] - frame) >= apart]
-        likest = self._cut(at, self._likest(at, frame, at, others))
-        return self._painted(at, frame, [(likest, 1.0)], told=True)
-
-    def _drawn(self, rng: np.random.Generator) -> tuple[int, int]:
-        at = int(rng.choice(len(self._clips), p=self._share))
-        return at, int(rng.choice(self._pairs[at]))
-
-    def _painted(
-        self, at: int, frame: int, sources: SourceWeights, told: bool
-    ) -> tuple[Layers, U8]:
-        """told: whether there is something expected."""
-        track, picture = self._clips[at].track, self._read(at, frame)
-        expression = track.expression[frame]
-        known = self._known(at)
-        prior = None
-        if told:
-            prior = known.picture(known.predict(frame, expression), expression)
-        compositor, placement = self._compositors[at], track.placement(frame)
-        wanted = WantedMouth(placement, expression, sources, prior)
-        layers = compositor.layers(picture, wanted, compositor.crop(placement))
-        assert layers is not None, "a usable frame has its face inside the picture"
-        return layers, color.i420_region_to_rgb(picture, *layers.box)
-
-    def _known(self, at: int) -> LeaveOneOutPredictor:
-        if at not in self._elsewhen:
-            self._elsewhen[at] = LeaveOneOutPredictor(self._clips[at], self._mesh)
-        return self._elsewhen[at]
-
-    def _read(self, clip: int, frame: int) -> U8:
-        if clip not in self._decoders:
-            self._decoders[clip] = self._clips[clip].frames.decoder()
-        return self._decoders[clip].read(frame)
-
     def _sources(
-        self, at: int, frame: int, rng: np.random.Generator
+        self, clip: int, frame: int, rng: np.random.Generator
     ) -> list[tuple[MouthSource, float]]:
         count = 2 if rng.random() < _TWO_SOURCES else 1
-        weights = [1.0] if count == 1 else [float(s) for s in rng.dirichlet((1, 1))]
-        return [(self._source(at, frame, rng), share) for share in weights]
+        weights = [1.0] if count == 1 else [float(w) for w in rng.dirichlet((1, 1))]
+        return [(self._source(clip, frame, rng), weight) for weight in weights]
 
-    def _source(self, at: int, frame: int, rng: np.random.Generator) -> MouthSource:
-        clip = at
-        if len(self._clips) > 1 and rng.random() < _OTHER_CLIP:
-            clip = int(rng.choice(len(self._clips), p=self._share))
-        frame_offset = self._good[clip]
-        if clip == at:
-            frame_offset = frame_offset[np.abs(frame_offset - frame) >= APART_FRAMES]
-        candidates = rng.choice(frame_offset, min(_CANDIDATES, len(frame_offset)), replace=False)
+    def _source(self, clip: int, frame: int, rng: np.random.Generator) -> MouthSource:
+        clips, source_clip = self._reenactment, clip
+        if len(clips.clips) > 1 and rng.random() < _OTHER_CLIP:
+            source_clip = int(rng.choice(len(clips.clips), p=clips.clip_weights))
+        frames = clips.frames[source_clip]
+        if source_clip == clip:
+            frames = frames[np.abs(frames - frame) >= MIN_SEPARATION_FRAMES]
+        candidates = rng.choice(frames, min(_CANDIDATES, len(frames)), replace=False)
         chosen = int(candidates[0])
         if rng.random() < _NEAREST:
-            chosen = self._likest(at, frame, clip, candidates)
-        return self._cut(clip, chosen)
-
-    def _likest(self, at: int, frame: int, clip: int, lenders: NDArray[np.int64]) -> int:
-        """Of these frames of `clip`, the one whose mouth is likest to that of a frame of `at`, as
-        the engine counts it."""
-        similarity, wanted = self._alike[clip], self._clips[at].track.expression[frame]
-        apart = (self._clips[clip].track.expression[lenders] - wanted) @ similarity.projection.T
-        looks = None
-        if clip == at:
-            apart = apart + similarity.frame_offset[lenders] - similarity.frame_offset[frame]
-            known = self._known(at)
-            looks = known.unlike(known.predict(frame, wanted), lenders)
-        unlike = (apart**2).sum(1)
-        if looks is not None:
-            unlike = _COSTS.features * unlike + _COSTS.texture * looks
-        return int(lenders[unlike.argmin()])
-
-    def _cut(self, clip: int, frame: int) -> MouthSource:
-        rgb = color.i420_to_rgb(self._read(clip, frame))
-        return cut_source(rgb, self._clips[clip].track.placement(frame), self._mesh)
+            chosen = clips.nearest(clip, frame, source_clip, candidates)
+        return clips.cut(source_clip, chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +115,8 @@ class Variation:
     gamma: F32  # f32 [3]
     gain: F32  # f32 [3]
     blur_px: float
-    # f32 [2, 3, 3], levels: light of the lips and of what is expected off that of the skin, as 1,
-    # x, y by colour
+    # f32 [2, 3, 3], levels by (1, x, y) and colour channel: how the light of the lips, and of the
+    # appearance prior, differs from that of the skin
     tilt: F32
 
     @classmethod
@@ -201,7 +128,7 @@ class Variation:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Variation:
-        """Everything at once, most of it mild."""
+        """A random one; most of its changes are mild."""
         hue = rng.normal(0, 0.05, (3, 3)) + np.eye(3)
         grey = rng.uniform(0, 0.5) if rng.random() < 0.3 else 0.0
         mixing = (1 - grey) * hue + grey * np.array([0.3, 0.59, 0.11])
@@ -216,12 +143,12 @@ class Variation:
         )
 
     def apply(self, layers: Layers, real: U8) -> tuple[U8, U8]:
-        """Crops u8 [h, w, 9] of what was painted and u8 [h, w, 3] of the real patch."""
+        """Varied crops: u8 [h, w, 9] of the painted layers and u8 [h, w, 3] of the real patch."""
         crop = layers.crop
         assert crop is not None, "the layers are guided"
         bent = (crop.inward() + self.bend * np.float32(crop.step)).astype(np.float32)
-        both = np.concatenate([layers.painted, layers.conditioning, real], axis=2)
-        stack = remap(np.ascontiguousarray(both), bent)
+        together = np.concatenate([layers.painted, layers.conditioning, real], axis=2)
+        stack = remap(np.ascontiguousarray(together), bent)
         lips, guides = stack[..., :3], stack[..., 3:6]
         prior = lips
         if layers.prior is not None:
@@ -251,15 +178,8 @@ class Variation:
         return lit.astype(np.float32)
 
 
-def _good_frames(clip: Target, span: tuple[int, int] | None) -> NDArray[np.int64]:
-    good = np.flatnonzero(clip.track.usable & clip.track.paintable)
-    if span is None:
-        return good
-    return good[(good >= span[0]) & (good < span[1])]
-
-
 def _bend(rng: np.random.Generator) -> F32:
-    """A displacement of the crop f32 [h, w, 2], px: another face, or the head tilted."""
+    """Random displacement of the crop f32 [h, w, 2], px: another face shape, or a tilted head."""
     height, width = CROP_SHAPE
     y, x = np.mgrid[:height, :width].astype(np.float32) + np.float32(0.5)
     y, x = y - np.float32(height / 2), x - np.float32(width / 2)
@@ -287,7 +207,7 @@ def _smooth(coarse: F32) -> F32:
 
 
 def _light(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Levels by 1, x and y, and colour, [3, 3]."""
+    """Random light in levels, f64 [3, 3]: by (1, x, y) and colour channel."""
     return rng.normal(0, 1, (3, 1)) * [[5], [6], [6]] * rng.normal(1, 0.2, (3, 3))
 
 
@@ -296,7 +216,7 @@ def _bytes(values: F32) -> U8:
 
 
 def as_crops(examples: Sequence[Example]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Examples as one batch: seen u8 [B, 2, 9, h, w] and truth u8 [B, 2, 3, h, w]."""
+    """Examples as one batch: seen u8 [B, 2, 9, h, w], truth u8 [B, 2, 3, h, w]."""
     seen = np.stack([e.seen for e in examples]).transpose(0, 1, 4, 2, 3)
     truth = np.stack([e.truth for e in examples]).transpose(0, 1, 4, 2, 3)
     return np.ascontiguousarray(seen), np.ascontiguousarray(truth)

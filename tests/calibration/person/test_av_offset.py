@@ -10,7 +10,11 @@ import pytest
 from scipy.signal import lfilter
 
 from lipstream.calibration.media.video import open_footage, read_sound
-from lipstream.calibration.person.av_offset import estimate_offset_ms, listen, predicted_opening
+from lipstream.calibration.person.av_offset import (
+    encode_audio,
+    estimate_offset_ms,
+    predicted_opening,
+)
 from lipstream.calibration.tracking.tracker import inter_ocular_px, track
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from tests.calibration.tracking.test_tracker import DATA, clip, ignore, model  # noqa: F401
@@ -89,7 +93,7 @@ def test_nothing_is_claimed_without_evidence() -> None:
 
 def test_the_predicted_curve_has_one_value_each_20_ms() -> None:
     sound = voice(0.0)[: 2 * SAMPLE_RATE_HZ]
-    curve = predicted_opening(listen(sound))
+    curve = predicted_opening(encode_audio(sound))
     assert curve.dtype == np.float32 and curve.size == 100
     assert np.isfinite(curve).all() and curve.min() >= 0
 
@@ -116,7 +120,7 @@ def test_real_clips_agree_with_the_manifest(model, name: str) -> None:  # type: 
     sound = read_sound(path)
     assert sound is not None
     found, confidence = estimate_offset_ms(
-        opening, raw.fps, sound, predicted_opening(listen(sound))
+        opening, raw.fps, sound, predicted_opening(encode_audio(sound))
     )
     assert abs(found - stated) <= 60
     assert confidence > 0.2

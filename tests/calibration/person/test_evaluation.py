@@ -1,4 +1,4 @@
-"""Likeness: equal scores as equal, worse as worse, and what is soft is sharpened."""
+"""Scores against the camera, and the sharpening that they choose."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INSIDE[20:40, 20:44] = True
 
 
 class Blurring:
-    """A network that makes of every mouth a softer one, the more the further it spreads."""
+    """A renderer model whose mouths are softer the larger its spread."""
 
     name, device, precision = "blurring", "CPU", "f32"
 
@@ -36,18 +36,18 @@ class Blurring:
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         gates = np.zeros((1, 3, *inputs[RENDERER_INPUT].shape[2:]), np.float32)
-        gates[:, 2] = -0.2 * self._spread_px  # of its own fine part
+        gates[:, 2] = -0.2 * self._spread_px  # of the fine detail
         return {RENDERER_OUTPUT: gates}
 
 
-def test_the_truth_scores_full_marks() -> None:
+def test_an_equal_picture_has_the_best_scores() -> None:
     row = compare_with(picture(), picture(), INSIDE)
     assert row["ssim"] == pytest.approx(1.0)
     assert row["sharpness"] == pytest.approx(1.0)
     assert row["psnr_db"] > 60
 
 
-def test_noise_costs_what_it_should() -> None:
+def test_noise_lowers_psnr_by_its_power() -> None:
     noisy = picture().astype(int)
     noisy[20:40, 20:44] += np.where(np.indices((20, 24)).sum(0) % 2 == 0, 5, -5)[..., None]
     row = compare_with(noisy.astype(np.uint8), picture(), INSIDE)
@@ -59,26 +59,26 @@ def test_a_blurred_mouth_is_less_sharp() -> None:
     assert compare_with(soft, picture(), INSIDE)["sharpness"] < 0.6
 
 
-def test_a_softer_network_is_sharpened_more(target: Path) -> None:
-    judge = Evaluator(load_target(target))
-    amounts = [judge.sharpening(Renderer(Blurring(px))) for px in (0.01, 0.7, 1.0)]
+def test_a_softer_renderer_is_sharpened_more(target: Path) -> None:
+    evaluator = Evaluator(load_target(target))
+    amounts = [evaluator.sharpening(Renderer(Blurring(px))) for px in (0.01, 0.7, 1.0)]
     assert amounts[0] + 0.2 < amounts[1] < amounts[2]
 
 
 def test_one_renderer_is_made_as_sharp_as_another(target: Path) -> None:
-    judge = Evaluator(load_target(target))
+    evaluator = Evaluator(load_target(target))
     soft = Renderer(Blurring(0.7), sharpen=0.8)
-    aim = judge.figures(soft)["sharpness"]
-    assert abs(judge.sharpening(Renderer(Blurring(0.7)), aim) - 0.8) < 0.05
+    aim = evaluator.figures(soft)["sharpness"]
+    assert abs(evaluator.sharpening(Renderer(Blurring(0.7)), aim) - 0.8) < 0.05
 
 
-def test_a_blurring_network_is_less_like_the_camera(target: Path) -> None:
-    judge = Evaluator(load_target(target))
-    clear, soft = (judge.figures(Renderer(Blurring(px), sharpen=0.0)) for px in (0.01, 1.5))
+def test_a_blurring_renderer_has_lower_scores(target: Path) -> None:
+    evaluator = Evaluator(load_target(target))
+    clear, soft = (evaluator.figures(Renderer(Blurring(px), sharpen=0.0)) for px in (0.01, 1.5))
     assert soft["ssim"] < clear["ssim"] and soft["sharpness"] < clear["sharpness"]
 
 
-def test_footage_too_short_to_tell_gets_what_everybody_gets(target: Path) -> None:
-    judge = Evaluator(load_target(target), (0, 12))
-    assert judge.frames == 0 and judge.figures(Renderer(Blurring(1.0))) == {}
-    assert judge.sharpening(Renderer(Blurring(1.0))) == SHARPEN
+def test_footage_too_short_gets_the_default_sharpening(target: Path) -> None:
+    evaluator = Evaluator(load_target(target), (0, 12))
+    assert evaluator.frames == 0 and evaluator.figures(Renderer(Blurring(1.0))) == {}
+    assert evaluator.sharpening(Renderer(Blurring(1.0))) == SHARPEN

@@ -1,4 +1,4 @@
-"""Which mouths look alike is read off the pictures."""
+"""Similarity features: mouths that look alike are near, in the stated units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.synthetic import SyntheticFootage, make_footage
 
 MODEL = face_model()
 _CHIN = 200  # vertex
-_SHAPE = MODEL.size + 2  # readings
+_SHAPE = MODEL.size + 2  # features
 SOURCES = np.arange(0, 120, 2, dtype=np.int32)
 
 
@@ -24,8 +24,8 @@ def footage() -> SyntheticFootage:
     return make_footage(120, size=(192, 192), seed=5)
 
 
-def pictures(footage: SyntheticFootage, creased: set[int]) -> list[U8]:
-    """Luma; the frames `creased` have a dark crease in the chin."""
+def lumas(footage: SyntheticFootage, creased: set[int]) -> list[U8]:
+    """Luma u8 [h, w] of each frame; the frames `creased` have a dark crease in the chin."""
     found = []
     for index in range(len(footage)):
         luma = rgb_to_i420(footage.frame(index))[: footage.height].copy()
@@ -36,9 +36,9 @@ def pictures(footage: SyntheticFootage, creased: set[int]) -> list[U8]:
     return found
 
 
-def measured(footage: SyntheticFootage, shown: list[U8]) -> MouthSimilarity:
+def measured(footage: SyntheticFootage, frames: list[U8]) -> MouthSimilarity:
     track = footage.track()
-    faces = FaceWindows.look(track, shown.__getitem__, MODEL)
+    faces = FaceWindows.of(track, frames.__getitem__, MODEL)
     assert faces is not None
     return similarity_of(faces, track, SOURCES, MODEL)
 
@@ -49,43 +49,42 @@ def features(footage: SyntheticFootage, similarity: MouthSimilarity) -> F32:
     )
 
 
-def test_what_a_mouth_looks_like_is_told_by_its_shape(footage: SyntheticFootage) -> None:
-    """The nearest by readings is near in opening, and units are as stated."""
-    similarity = measured(footage, pictures(footage, set()))
+def test_the_nearest_mouth_has_a_similar_opening(footage: SyntheticFootage) -> None:
+    """And random sources are as far apart as stated."""
+    similarity = measured(footage, lumas(footage, set()))
     read = features(footage, similarity)
     assert random_pair_cost(read[SOURCES, :_SHAPE]) == pytest.approx(1, abs=1e-3)
     assert random_pair_cost(read[SOURCES, _SHAPE:-8]) == pytest.approx(0.17, abs=1e-3)
     assert random_pair_cost(read[SOURCES, -8:]) == pytest.approx(0.1, abs=1e-3)
     assert random_pair_cost(similarity.source_descriptors) == pytest.approx(1, abs=1e-3)
     asked = np.arange(1, 120, 2)
-    unlike = ((read[asked, None] - read[None, SOURCES]) ** 2).sum(2)
-    lent = SOURCES[unlike.argmin(1)]
-    missed = np.abs(footage.opening[asked] - footage.opening[lent])
+    distance = ((read[asked, None] - read[None, SOURCES]) ** 2).sum(2)
+    nearest = SOURCES[distance.argmin(1)]
+    error = np.abs(footage.opening[asked] - footage.opening[nearest])
     random = np.abs(footage.opening[asked] - np.roll(footage.opening[asked], 17))
-    assert missed.mean() < 0.25 * random.mean()
+    assert error.mean() < 0.25 * random.mean()
 
 
-def test_skin_round_the_lips_counts(footage: SyntheticFootage) -> None:
-    """Two mouths of one shape: the one with the same crease in the chin is nearer."""
+def test_a_crease_in_the_chin_separates_mouths_of_one_shape(footage: SyntheticFootage) -> None:
     creased = set(np.flatnonzero((np.arange(120) // 6) % 2).tolist())
-    read = features(footage, measured(footage, pictures(footage, creased)))
+    read = features(footage, measured(footage, lumas(footage, creased)))
     has = np.isin(np.arange(120), list(creased))
-    unlike = ((read[:, None, -8:] - read[None, :, -8:]) ** 2).sum(2)
+    distance = ((read[:, None, -8:] - read[None, :, -8:]) ** 2).sum(2)
     same = has[:, None] == has[None]
-    assert unlike[same].mean() < 0.6 * unlike[~same].mean()
+    assert distance[same].mean() < 0.6 * distance[~same].mean()
 
 
-def test_sources_that_look_alike_are_told(footage: SyntheticFootage) -> None:
-    similarity = measured(footage, pictures(footage, set()))
+def test_descriptors_of_similar_sources_are_near(footage: SyntheticFootage) -> None:
+    similarity = measured(footage, lumas(footage, set()))
     opening = footage.opening[SOURCES]
-    unlike = (
+    distance = (
         (similarity.source_descriptors[:, None] - similarity.source_descriptors[None]) ** 2
     ).sum(2)
-    apart = np.abs(opening[:, None] - opening[None])
-    assert unlike[apart > 0.08].mean() > 2 * unlike[apart < 0.01].mean()
+    gap = np.abs(opening[:, None] - opening[None])
+    assert distance[gap > 0.08].mean() > 2 * distance[gap < 0.01].mean()
 
 
-def test_without_pictures_shape_and_pose_tell(footage: SyntheticFootage) -> None:
+def test_without_pixels_shape_and_pose_are_the_features(footage: SyntheticFootage) -> None:
     track = footage.track()
     similarity = by_shape(track.expression, track.pose.angles_deg(), SOURCES, MODEL)
     read = features(footage, similarity)

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lipstream.calibration.report.page import (
+from lipstream.calibration.report.page import write_report
+from lipstream.calibration.report.pictures import SIDE_PX, data_uri, face_crop, with_mesh
+from lipstream.calibration.report.verdict import (
     ReportData,
     ReportPicture,
     choose_pictures,
     choose_rejected,
     coverage,
     judge_target,
-    write_report,
 )
-from lipstream.calibration.report.pictures import SIDE_PX, data_uri, face_crop, with_mesh
 from lipstream.calibration.tracking.rejection import REASONS, Rejection
 from lipstream.engine.errors import MediaError
 from tests.synthetic import make_footage

@@ -1,4 +1,4 @@
-"""Batches of the recogniser, and the transform that takes the speaker out."""
+"""Batches and the loss of the recogniser."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
 
 from lipstream.calibration.training.encoder import recogniser  # noqa: E402
-from lipstream.calibration.training.encoder.speaker_removal import (  # noqa: E402
-    SpeakerRemoval,
-    probe,
-)
 from lipstream.calibration.training.speech.corpus import CLIP_FRAMES, Shard, phone_targets  # noqa: E402
 from lipstream.calibration.training.speech.phones import INDEX  # noqa: E402
 from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP  # noqa: E402
-from lipstream.engine.types import F32  # noqa: E402
 
 
 def shard(level: float) -> Shard:
@@ -51,31 +46,3 @@ def test_missing_a_bilabial_costs_twice() -> None:
     m, n = (torch.full((1, 4, 5), INDEX[name]) for name in "mn")
     cost = {name: float(recogniser.phone_loss(logits, t)) for name, t in (("m", m), ("n", n))}
     assert cost["m"] == pytest.approx(2 * cost["n"], rel=0.05)
-
-
-def test_the_transform_without_a_mix_is_the_identity_and_with_one_it_is_the_equation() -> None:
-    torch.manual_seed(0)
-    removal = SpeakerRemoval()
-    x = torch.randn(2, 5, BANDS * FRAMES_PER_STEP)
-    with torch.no_grad():
-        removal.mix.weight.zero_()
-        assert torch.equal(removal(x), x)
-        removal.mix.bias[3] = 0.7
-        found = removal(x)
-        whole = torch.eye(BANDS) + 0.7 * removal.matrices[3]
-        wanted = (x.reshape(2, 5, FRAMES_PER_STEP, BANDS) @ whole).flatten(-2)
-    torch.testing.assert_close(found, wanted)
-
-
-def test_a_probe_tells_speakers_apart_only_where_they_differ() -> None:
-    rng = np.random.default_rng(0)
-    people = {str(i): np.full(4000, i, np.float32) for i in range(4)}
-
-    def telling(audio: F32) -> F32:
-        return (audio[0] + rng.standard_normal((1000, 6))).astype(np.float32)
-
-    def silent(audio: F32) -> F32:
-        return rng.standard_normal((1000, 6)).astype(np.float32)
-
-    assert probe(telling, people) > 0.9
-    assert probe(silent, people) < 0.5

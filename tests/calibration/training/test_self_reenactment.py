@@ -1,4 +1,4 @@
-"""What the renderer learns from: the camera's own pixels, and lips that are not those pixels."""
+"""Training pairs: the truth is a frame of the footage, the input has the lips of another."""
 
 from __future__ import annotations
 
@@ -23,67 +23,53 @@ def loaded(target: Path) -> Target:
     return load_target(target)
 
 
-def test_the_truth_is_what_the_camera_saw(loaded: Target) -> None:
+def test_the_truth_is_a_frame_of_the_footage(loaded: Target) -> None:
     example = Person("one", [loaded], varied=False).example(np.random.default_rng(3))
     assert example.seen.shape == (2, *CROP_SHAPE, 9)
     decoder, nearest = loaded.frames.decoder(), np.inf
     for index in range(len(loaded.track)):
         rgb = i420_to_rgb(decoder.read(index))
         crop = MouthCrop.around(loaded.track.placement(index), face_model())
-        own = remap(rgb, crop.inward())
-        nearest = min(nearest, float(np.abs(own.astype(int) - example.truth[1]).mean()))
+        resampled = remap(rgb, crop.inward())
+        nearest = min(nearest, float(np.abs(resampled.astype(int) - example.truth[1]).mean()))
         if nearest < 0.1:
             break
     assert nearest < 0.1, "levels: the truth is one of the frames, resampled once"
 
 
-def test_away_from_the_lips_the_picture_is_the_truth(loaded: Target) -> None:
+def test_outside_the_lips_the_input_is_the_truth(loaded: Target) -> None:
     example = Person("one", [loaded], varied=False).example(np.random.default_rng(3))
-    apart = np.abs(example.seen[..., :3].astype(int) - example.truth).max(-1)
+    difference = np.abs(example.seen[..., :3].astype(int) - example.truth).max(-1)
     opaque = example.seen[..., 3] == 255
     # The jaw moves below the mouth, so only what lies beside and above the upper lip is compared.
     upper = example.seen[..., 3] == 0
     upper[:, CROP_SHAPE[0] // 4 :] = False
     assert upper.sum() > 1000
-    assert apart[upper].max() <= 1
-    assert apart[opaque].mean() > 1, "other pixels than the camera's own lie under the lips"
+    assert difference[upper].max() <= 1
+    assert difference[opaque].mean() > 1, "the lips come from another frame"
 
 
-def test_beside_it_lies_what_other_moments_let_expect(
+def test_the_prior_is_part_of_the_input_but_for_some_examples(
     loaded: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    person, told = Person("one", [loaded], varied=False), list[None]()
+    person, predictions = Person("one", [loaded], varied=False), list[None]()
     blue = AppearancePrior(np.full((*TEXTURE_SHAPE, 3), (20, 40, 200), np.uint8), 1.0)
-    monkeypatch.setattr(LeaveOneOutPredictor, "picture", lambda self, *_: told.append(None) or blue)
+    monkeypatch.setattr(
+        LeaveOneOutPredictor, "picture", lambda self, *_: predictions.append(None) or blue
+    )
     without = 0
     for seed in range(24):
         seen = person.example(np.random.default_rng(seed)).seen
-        apart = (seen[..., 6:] != seen[..., :3]).any(-1)
-        assert not apart[seen[..., 3] == 0].any(), "beside the lips it is the same picture"
-        without += not apart.any()
-    assert 0 < without < 12, "of a photo nothing is expected, nor for some of the examples"
-    assert len(told) == 2 * (24 - without)
+        differs = (seen[..., 6:] != seen[..., :3]).any(-1)
+        assert not differs[seen[..., 3] == 0].any(), "outside the lips both are one picture"
+        without += not differs.any()
+    assert 0 < without < 12
+    assert len(predictions) == 2 * (24 - without)
 
 
 def test_only_frames_of_the_span_are_used(loaded: Target) -> None:
     assert Person("one", [loaded], (10, 31)).pairs == 20
     assert Person("one", [loaded], (10, 11)).pairs == 0
-
-
-def test_a_painted_frame_borrows_from_another_moment_of_the_whole_clip(
-    loaded: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    person = Person("one", [loaded], (100, 131), varied=False)
-    cut, lenders = person._cut, list[int]()
-    monkeypatch.setattr(
-        person, "_cut", lambda clip, frame: lenders.append(frame) or cut(clip, frame)
-    )
-    for seed in range(8):
-        layers, real = person.painted(np.random.default_rng(seed))
-        assert layers.painted.shape == real.shape and (layers.mask > 0).any()
-    apart = 0.5 * float(loaded.fps)
-    assert all(frame <= 130 - apart or frame >= 101 + apart for frame in lenders)
-    assert any(not 100 <= frame < 131 for frame in lenders)
 
 
 def test_one_seed_one_example(loaded: Target) -> None:
@@ -93,7 +79,7 @@ def test_one_seed_one_example(loaded: Target) -> None:
     assert (one.truth != third.truth).any()
 
 
-def test_skin_and_light_vary_but_the_guides_do_not_change_colour(loaded: Target) -> None:
+def test_skin_and_light_vary_and_conditioning_maps_do_not(loaded: Target) -> None:
     rng = np.random.default_rng(1)
     gains = np.array([Variation.draw(rng).gain for _ in range(400)])
     assert 0.05 < np.log(gains).std() < 0.3
