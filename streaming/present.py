@@ -10,7 +10,9 @@ from typing import Any
 
 from lipstream.streaming.devices.sound_card import SoundCard
 from lipstream.streaming.devices.video_outputs import VideoOutput, Window
-from lipstream.streaming.session.runner import LiveEngine, RunnerOptions, SessionRunner, warm_up
+from lipstream.streaming.session.gc_policy import freeze
+from lipstream.streaming.session.live_engine import LiveEngine, warm_up
+from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.session.subscription import TimedSound
 from lipstream.streaming.shutdown import cancelled_by_sigterm
 
@@ -44,6 +46,7 @@ def present(
         SoundError, UsageError: the devices that were asked for cannot be had.
     """
     warm_up(engine)
+    freeze()
     runner = SessionRunner(engine, RunnerOptions())
     card = SoundCard(runner, options.microphone, options.loudspeaker, options.tell)
     try:

@@ -26,7 +26,7 @@ from lipstream.bench.measure.statistics import percentiles
 from lipstream.bench.measure.throughput import SIZES_PX, TRACKS
 from lipstream.engine.cores import usable_cores
 from lipstream.engine.target.bundle import Target
-from lipstream.streaming.session.runner import LiveEngine, warm_up
+from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.workers.pool import Workers
 
 _MOST: Final = 64

@@ -24,7 +24,8 @@ from lipstream.engine.profiling import SPANS, Recorder, recording
 from lipstream.engine.target.bundle import Target
 from lipstream.engine.timebase import frame_sample
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, VideoFrame
-from lipstream.streaming.session.runner import LiveEngine, LiveSession, SessionRunner, warm_up
+from lipstream.streaming.session.live_engine import LiveEngine, LiveSession, warm_up
+from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 
 # What a frame's way consists of, in order; their sum is the whole.

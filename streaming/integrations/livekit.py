@@ -19,7 +19,9 @@ from livekit.agents.voice.avatar import AudioSegmentEnd, AvatarOptions, VideoGen
 
 from lipstream.engine.pipeline import Engine
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
-from lipstream.streaming.session.runner import SessionRunner, warm_up
+from lipstream.streaming.session.gc_policy import freeze
+from lipstream.streaming.session.live_engine import warm_up
+from lipstream.streaming.session.runner import SessionRunner
 
 
 class LipstreamGenerator(VideoGenerator):
@@ -64,6 +66,7 @@ class LipstreamGenerator(VideoGenerator):
         if not self._started:
             self._started = True
             await asyncio.to_thread(warm_up, self._engine)
+            await asyncio.to_thread(freeze)
             self._runner.start()
         subscription = self._runner.subscribe()
         try:

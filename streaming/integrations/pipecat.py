@@ -28,7 +28,9 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
-from lipstream.streaming.session.runner import SessionRunner, warm_up
+from lipstream.streaming.session.gc_policy import freeze
+from lipstream.streaming.session.live_engine import warm_up
+from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 
 _NANOSECONDS = 1_000_000_000
@@ -58,6 +60,7 @@ class LipstreamVideoService(FrameProcessor):
         """Warm up; the conversation begins with StartFrame."""
         await super().setup(setup)
         await asyncio.to_thread(warm_up, self._engine)
+        await asyncio.to_thread(freeze)
 
     async def cleanup(self) -> None:
         """End the conversation and its thread."""

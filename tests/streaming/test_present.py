@@ -23,7 +23,8 @@ from lipstream.streaming.devices.video_outputs import Camera, Window
 from lipstream.streaming.present import PresentOptions, present
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedSound
-from tests.streaming.live_engine import LiveFakeEngine, ScriptedClock
+from tests.clock import ScriptedClock
+from tests.streaming.live_engine import LiveFakeEngine
 from tests.streaming.sound_server import Recording, SoundServer, onsets, sound_server
 
 BEEP = 0.8 * np.sin(2 * np.pi * 500 * np.arange(16_000) / 16_000) * (np.arange(16_000) < 3200)
@@ -157,7 +158,7 @@ def test_the_command_presents_the_demo_in_a_window(sound: SoundServer, target: P
 def test_a_loudspeaker_of_another_pace_is_followed() -> None:
     """Five minutes of a card that is 150 ppm slow, whose callbacks come late by up to 8 ms."""
     now = ScriptedClock(0.0)
-    runner = SessionRunner(LiveFakeEngine(), now=now)
+    runner = SessionRunner(LiveFakeEngine(), time_source=now)
     playback = Playback(runner, 48_000, hold_s=0.06)
     random = np.random.default_rng(0)
     tone = np.sin(2 * np.pi * 400 * np.arange(640) / SAMPLE_RATE_HZ).astype(np.float32)
@@ -185,7 +186,7 @@ def test_a_loudspeaker_of_another_pace_is_followed() -> None:
 
 def test_an_interrupted_turn_is_not_played() -> None:
     now = ScriptedClock(0.0)
-    runner = SessionRunner(LiveFakeEngine(), now=now)
+    runner = SessionRunner(LiveFakeEngine(), time_source=now)
     playback = Playback(runner, 16_000, hold_s=0.0)
     due_s = runner.delay_samples / SAMPLE_RATE_HZ
     loud = np.ones(640, np.float32)

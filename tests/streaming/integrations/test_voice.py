@@ -10,7 +10,8 @@ from lipstream.engine.types import AudioChunk, VideoFrame
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
-from tests.streaming.live_engine import LiveFakeEngine, ScriptedClock
+from tests.clock import ScriptedClock
+from tests.streaming.live_engine import LiveFakeEngine
 
 
 def leaving(voice: Voice, frames: int, first: int = 0) -> list[tuple[int, np.ndarray, bool]]:
@@ -27,7 +28,7 @@ def leaving(voice: Voice, frames: int, first: int = 0) -> list[tuple[int, np.nda
 
 @pytest.fixture
 def voice() -> Voice:
-    return Voice(SessionRunner(LiveFakeEngine(), AGENT_OPTIONS, now=ScriptedClock(0.0)))
+    return Voice(SessionRunner(LiveFakeEngine(), AGENT_OPTIONS, time_source=ScriptedClock(0.0)))
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 24_000, 48_000])

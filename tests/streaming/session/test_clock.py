@@ -7,7 +7,7 @@ import pytest
 
 from lipstream.streaming.session.clock import MediaClock
 from lipstream.streaming.session.sound_queue import SoundQueue
-from tests.streaming.live_engine import ScriptedClock
+from tests.clock import ScriptedClock
 
 
 def test_wall_time_is_exact_after_a_day() -> None:

@@ -9,7 +9,7 @@ from lipstream.engine.types import F32
 from lipstream.streaming.session.audio_in import HALF_TAPS, FractionalResampler
 from lipstream.streaming.session.clock import MediaClock
 from lipstream.streaming.session.drift import SourceClockTracker
-from tests.streaming.live_engine import ScriptedClock
+from tests.clock import ScriptedClock
 
 PACKET = 320
 
