@@ -109,7 +109,7 @@ class Window:
 
     def _error(self, what: str) -> VideoOutputError:
         return VideoOutputError(
-            f"{what}: {self._sdl.SDL_GetError().decode() or 'SDL does not say why'}"
+            f"{what}: {self._sdl.SDL_GetError().decode() or 'SDL gives no reason'}"
         )
 
 
@@ -132,7 +132,7 @@ class Camera:
         except (RuntimeError, ValueError) as error:
             raise VideoOutputError(
                 f"no virtual camera: {' '.join(str(error).split())}; on Linux it is the module "
-                "v4l2loopback (apt-get install v4l2loopback-dkms), elsewhere OBS Studio's"
+                "v4l2loopback (apt-get install v4l2loopback-dkms), on macOS and Windows OBS Studio"
             ) from error
 
     @property

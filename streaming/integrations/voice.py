@@ -85,7 +85,7 @@ class Voice:
         self._queue(self._resampler.push_samples(samples, rate_hz))
 
     def end_segment(self) -> None:
-        """The segment is complete; `leaving` says when its last sample has left."""
+        """The segment is complete; `leaving` reports when its last sample leaves."""
         self._flush()
         self._pieces.append(_Piece(self._end_sample, self._end_sample, _NOTHING, 0))
 

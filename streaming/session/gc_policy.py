@@ -5,15 +5,15 @@ engine and its libraries are loaded, which is a gap in everybody's sound. The po
 
 - `freeze` runs once a process, after its first engines are loaded and warm. It collects, and moves
   what is left out of reach of every later collection, automatic ones included. It does nothing
-  while a conversation runs: it would be heard, and the live cycles of that conversation would never
-  be freed.
+  while a conversation runs: it would be audible, and the live cycles of that conversation would
+  never be freed.
 - `collect` runs when a conversation has ended. A closed call is a web of objects that refer to each
   other, about 1 MiB that only a full collection finds. While another conversation runs it only
   trims; the next one that ends alone collects for both.
 - `trim` returns free memory to the system and may run at any time. glibc keeps freed memory in the
   arena of the thread that freed it; left alone, a server holds 60 MiB more after fifty calls.
 
-`SessionRunner` and the worker processes say through `conversation` that one runs.
+`SessionRunner` and the worker processes mark a running conversation by `conversation`.
 """
 
 from __future__ import annotations

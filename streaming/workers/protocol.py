@@ -1,4 +1,4 @@
-"""What the server's process and a worker process say to each other.
+"""The messages between the server's process and a worker process.
 
     server ──── Load, Forget, Begin, Push, Interrupt ───► worker
            ◄─── Answer: a value, or the error that was raised ───

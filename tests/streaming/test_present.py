@@ -1,4 +1,7 @@
-"""A presenter on real PortAudio streams, a real SDL window, and pyvirtualcam."""
+"""A presenter on real PortAudio streams, a real SDL window, and pyvirtualcam.
+
+On the wall clock where a sound server plays and records in real time.
+"""
 
 from __future__ import annotations
 
