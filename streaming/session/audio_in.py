@@ -44,9 +44,8 @@ class SpeechResampler:
     def push_samples(self, samples: F32 | NDArray[np.int16], rate_hz: int) -> F32:
         """The same for mono samples: f32 or i16 [n], at `rate_hz`."""
         kind = "s16" if samples.dtype == np.int16 else "fltp"
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples)[None], format=kind, layout="mono"
-        )
+        plane: Any = np.ascontiguousarray(samples)[None]
+        frame = av.AudioFrame.from_ndarray(plane, format=kind, layout="mono")
         frame.sample_rate = rate_hz
         return self.push(frame)
 

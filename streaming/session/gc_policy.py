@@ -6,7 +6,7 @@ engine and its libraries are loaded, which is a gap in everybody's sound. The po
 - `freeze` runs once a process, after its first engines are loaded and warm. It collects, and moves
   what is left out of reach of every later collection, automatic ones included. It does nothing
   while a conversation runs: it would be audible, and the live cycles of that conversation would
-  never be freed.
+  never be freed. An engine loaded later stays within reach; it is 120 objects, 0.2 ms.
 - `collect` runs when a conversation has ended. A closed call is a web of objects that refer to each
   other, about 1 MiB that only a full collection finds. While another conversation runs it only
   trims; the next one that ends alone collects for both.
