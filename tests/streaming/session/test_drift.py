@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lipstream.engine.types import F32
-from lipstream.streaming.session.audio_in import HALF_TAPS, FractionalResampler
+from lipstream.streaming.session.audio_in import HALF_TAPS
 from lipstream.streaming.session.clock import MediaClock
 from lipstream.streaming.session.drift import SourceClockTracker
 from tests.clock import ScriptedClock
@@ -21,39 +21,6 @@ def tracker(max_wait_s: float = 0.3) -> SourceClockTracker:
 
 def sine(hz: float, count: int, rate_hz: float = 16_000) -> F32:
     return np.sin(2 * np.pi * hz * np.arange(count) / rate_hz).astype(np.float32)
-
-
-def test_a_step_of_one_changes_no_bit() -> None:
-    sound = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
-    resampler, out = FractionalResampler(), []
-    for k in range(0, 5000, 250):
-        resampler.put(sound[k : k + 250])
-        out.append(resampler.take(resampler.available(1.0), 1.0))
-    joined = np.concatenate(out)
-    assert joined.size == 5000 - HALF_TAPS
-    assert np.array_equal(joined, sound[: joined.size])
-
-
-@pytest.mark.parametrize("hz", [200.0, 1000.0, 3500.0, 6000.0])
-@pytest.mark.parametrize("step", [0.9998, 1.0002, 1 / 3, 16_000 / 44_100])
-def test_tones_keep_their_pitch_and_gain_no_noise(hz: float, step: float) -> None:
-    resampler, out = FractionalResampler(), []
-    sound = sine(hz, 16_000)
-    for k in range(0, 16_000, PACKET):
-        resampler.put(sound[k : k + PACKET])
-        out.append(resampler.take(resampler.available(step), step))
-    got = np.concatenate(out)
-    expected = np.sin(2 * np.pi * hz * step * np.arange(got.size) / 16_000)
-    error = (got - expected)[100:-100]
-    assert 20 * np.log10(np.sqrt(2 * np.mean(error**2))) < -66
-    assert got.size == pytest.approx((16_000 - HALF_TAPS) / step, abs=2)
-
-
-def test_asking_for_more_than_is_available_is_refused() -> None:
-    resampler = FractionalResampler()
-    resampler.put(np.zeros(100, np.float32))
-    with pytest.raises(ValueError, match="85 samples wanted, 84 available"):
-        resampler.take(85, 1.0)
 
 
 def test_a_start_burst_does_not_stay_in_the_delay() -> None:
