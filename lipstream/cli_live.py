@@ -127,25 +127,25 @@ def present(
         from lipstream.streaming.present import present as go
 
         loaded = load_target(target)
-        screens: list[VideoOutput] = []
+        outputs: list[VideoOutput] = []
         size = (loaded.width, loaded.height)
         if camera or camera_device is not None:
             virtual = Camera(*size, float(loaded.fps), camera_device)
             stack.callback(virtual.close)
-            screens.append(virtual)
+            outputs.append(virtual)
             console.note(f"on the camera {virtual.name!r}")
-        if window or fullscreen or not screens:
+        if window or fullscreen or not outputs:
             shown = Window(f"{target.stem} — synthetic picture", *size, fullscreen)
             stack.callback(shown.close)
-            screens.append(shown)
-            console.note("Esc closes, F fills the screen, M mutes, space drops what is being said")
+            outputs.append(shown)
+            console.note("Esc closes, F fills the screen, M mutes, space interrupts the speech")
         engine = Engine(loaded, profile, backend, "matched", renderer)
         options = PresentOptions(microphone, loudspeaker, seconds, console.note)
         report = {
             "target": target.stem,
             "profile": profile,
             "backend": engine.backend,
-            **go(engine, screens, options),
+            **go(engine, outputs, options),
         }
         sentence = (
             f"{report['frames']} frames in {report['seconds']:.0f} s ({report['fps']:.2f} fps), "

@@ -17,8 +17,9 @@ from lipstream.engine.errors import PublishError, UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.devices.sound_card import SoundCard
 from lipstream.streaming.files.audio_file import AudioFile
-from lipstream.streaming.session.gc_policy import few_arenas
-from lipstream.streaming.session.runner import LiveEngine, SessionRunner, warm_up
+from lipstream.streaming.session.gc_policy import few_arenas, freeze
+from lipstream.streaming.session.live_engine import LiveEngine, warm_up
+from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.shutdown import cancelled_by_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.h264 import Encoding
@@ -77,6 +78,7 @@ def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
     """
     few_arenas()
     warm_up(engine)
+    freeze()
     aiortc_patches.apply(aiortc_patches.Tuning(loopback=options.local))
     return asyncio.run(_publish(engine, options))
 

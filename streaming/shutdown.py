@@ -1,7 +1,7 @@
 """SIGTERM while an event loop runs.
 
-An exception raised by a signal's handler, as the command line does elsewhere, would end whichever
-task happens to run, and the loop would swallow it. Ctrl-C needs nothing: asyncio cancels the main
+An exception raised by a signal's handler would end whichever task happens to run, and the loop
+would swallow it. Ctrl-C needs nothing: asyncio cancels the main
 task.
 """
 

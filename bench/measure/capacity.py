@@ -26,7 +26,8 @@ from lipstream.bench.measure.statistics import percentiles
 from lipstream.bench.measure.throughput import SIZES_PX, TRACKS
 from lipstream.engine.cores import usable_cores
 from lipstream.engine.target.bundle import Target
-from lipstream.streaming.session.runner import LiveEngine, warm_up
+from lipstream.streaming.session.gc_policy import freeze
+from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.workers.pool import Workers
 
 _MOST: Final = 64
@@ -105,6 +106,7 @@ def _computed(target: Target, setting: Setting, processes: int) -> Iterator[Live
     if processes == 0:
         engine = setting.engine(target)
         warm_up(engine)
+        freeze()
         yield engine
         return
     workers = Workers(processes)

@@ -24,7 +24,9 @@ from lipstream.engine.profiling import SPANS, Recorder, recording
 from lipstream.engine.target.bundle import Target
 from lipstream.engine.timebase import frame_sample
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, VideoFrame
-from lipstream.streaming.session.runner import LiveEngine, LiveSession, SessionRunner, warm_up
+from lipstream.streaming.session.gc_policy import freeze
+from lipstream.streaming.session.live_engine import LiveEngine, LiveSession, warm_up
+from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 
 # What a frame's way consists of, in order; their sum is the whole.
@@ -104,6 +106,7 @@ def measure_paced(
     """One conversation in real time; figures after the warm-up."""
     engine = setting.engine(target)
     warm_ms = warm_up(engine) * 1000
+    freeze()
     load = Load()
     recorder = Recorder(slowed)
     with recording(recorder):

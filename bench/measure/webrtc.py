@@ -26,7 +26,7 @@ from lipstream.bench.measure.flash import BITS, FlashEngine
 from lipstream.bench.measure.latency import Report
 from lipstream.bench.measure.statistics import percentiles
 from lipstream.engine.errors import UsageError
-from lipstream.streaming.session.runner import LiveEngine
+from lipstream.streaming.session.live_engine import LiveEngine
 
 CHROMIUM: Final = Path(os.environ.get("LIPSTREAM_CHROMIUM", "/usr/bin/chromium"))
 FLAGS: Final = (

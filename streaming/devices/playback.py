@@ -1,4 +1,4 @@
-"""The avatar's voice for a sound card that asks for samples at its own pace."""
+"""The avatar's voice for a sound card that asks for samples by its own clock."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lipstream.streaming.session.subscription import TimedSound
 
 _CAPACITY_S: Final = 4
 _MISPLACED_S: Final = 0.05  # so far off, the place is taken anew
-_SETTLING_S: Final = 0.002  # the same before it was right once: one callback knows little
+_SETTLING_S: Final = 0.002  # the same until it was right once: one callback is a poor measurement
 
 
 class Playback:
-    """Sound in, as it is heard; samples at a card's rate out, from its thread.
+    """Sound in, ahead of its time; samples at a card's rate out, in the card's thread.
 
     A frame's sound is due `hold_s` after the frame's release time, which leaves the card's own
     buffer the time it needs; whoever shows the frame waits as long. The card's clock is followed
-    by resampling, so nothing is ever cut or doubled for it.
+    by resampling: nothing is cut or doubled.
     """
 
     def __init__(self, runner: SessionRunner, rate_hz: float, hold_s: float) -> None:
@@ -52,16 +52,16 @@ class Playback:
         self._sound.put(item.samples, item.media_sample, item.turn)
 
     def fill(self, count: int, played_s: float) -> F32:
-        """f32 [count] at the card's rate, silence where none was heard.
+        """f32 [count] at the card's rate, silence where there is none.
 
         Args:
             count: samples.
-            played_s: monotonic, when the first of them will be heard.
+            played_s: monotonic, when the first of them will be played.
         """
         clock = self._runner.clock
         due = (played_s - self.hold_s - clock.origin_s) * SAMPLE_RATE_HZ
         due -= self._runner.delay_samples
-        self._keep_pace(due, played_s)
+        self._follow_card(due, played_s)
         step = self._session_step * self._loop.step
         while (missing := count - self._resampler.available(step)) > 0:
             assert self._next_sample is not None
@@ -71,19 +71,19 @@ class Playback:
             self._next_sample += length
         return self._resampler.take(count, step)
 
-    def _keep_pace(self, due_sample: float, now_s: float) -> None:
+    def _follow_card(self, due_sample: float, now_s: float) -> None:
         if self._next_sample is not None:
             place = self._next_sample - self._resampler.pending
             self._wrong_s.append((due_sample - place) / SAMPLE_RATE_HZ)
             if not self._loop.due(now_s):
                 return
-            # A callback may be late by any time: their median knows where the sound lies.
+            # A callback may be late by any time; their median shows where the sound lies.
             wrong_s = self.behind_s
             self._wrong_s = []
             if abs(wrong_s) < (_MISPLACED_S if self._settled else _SETTLING_S):
                 self._settled = True
                 self._loop.update(wrong_s, now_s)
                 return
-            self._loop.skip(now_s)  # no clock is so wrong: nothing to learn from it
+            self._loop.skip(now_s)  # no clock is off by so much: not a measurement of drift
         self._resampler = FractionalResampler()
         self._next_sample = round(due_sample)

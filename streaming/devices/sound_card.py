@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import av
 import numpy as np
 
 from lipstream.engine.errors import LipstreamError, SoundError, UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
+from lipstream.streaming.devices.captured_sound import CapturedPacket, CapturedSound
 from lipstream.streaming.devices.playback import Playback
+from lipstream.streaming.session.audio_in import SpeechResampler
 from lipstream.streaming.session.runner import SessionRunner
 
 logger = logging.getLogger(__name__)
 
 _BLOCK_S: Final = 0.01
 _SILENT_S: Final = 2.0  # a microphone that brings nothing for so long is gone
+_CAPTURED_S: Final = 2.0  # sound that waits for a thread that is held up; the oldest goes first
 _RETRY_S: Final = 1.0
 _RATES_HZ: Final = (48_000, 44_100, 16_000, 96_000, 32_000)  # what is tried after the device's own
-_PAINTED_S: Final = 0.01  # how long after its release a frame's sound may come and still be heard
+_SPARE_S: Final = 0.01  # a frame's sound may come so long after its release and still be played
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +61,20 @@ def devices() -> list[Device]:
     return made
 
 
-def choose(listed: list[Device], wanted: str, speaks: bool) -> Device:
+def choose(listed: list[Device], wanted: str, output: bool) -> Device:
     """The device of this number, of this name, or with this in its name; `default` for its own.
 
     Args:
         listed: from `devices`.
         wanted: by the user.
-        speaks: a loudspeaker, not a microphone.
+        output: a loudspeaker, not a microphone.
 
     Raises: UsageError when none or several fit; the message lists them.
     """
-    kind = "output" if speaks else "input"
-    able = [d for d in listed if (d.outputs if speaks else d.inputs)]
+    kind = "output" if output else "input"
+    able = [d for d in listed if (d.outputs if output else d.inputs)]
     if wanted == "default":
-        fits = [d for d in able if (d.default_output if speaks else d.default_input)] or able[:1]
+        fits = [d for d in able if (d.default_output if output else d.default_input)] or able[:1]
     elif wanted.isdecimal():
         fits = [d for d in able if d.index == int(wanted)]
     else:
@@ -88,7 +88,7 @@ def choose(listed: list[Device], wanted: str, speaks: bool) -> Device:
 
 
 class SoundCard:
-    """Brings a runner its voice, and a `Playback` its listener.
+    """A microphone that feeds a runner, and a loudspeaker with its `Playback`.
 
     One thread feeds the runner and watches both streams. When one of them stops, both are closed,
     PortAudio is started anew (it knows only devices that were there when it started), and the
@@ -100,26 +100,28 @@ class SoundCard:
         runner: SessionRunner,
         microphone: str = "default",
         loudspeaker: str | None = None,
-        tell: Callable[[str], None] = logger.warning,
+        notify: Callable[[str], None] = logger.warning,
     ) -> None:
         """Open.
 
         Args:
+            runner: gets the microphone's sound.
             microphone: see `choose`.
             loudspeaker: see `choose`; None for no sound.
-            tell: hears when devices go and come back.
+            notify: called with one line when devices go and come back.
 
         Raises: UsageError, SoundError: they are not there or cannot be opened.
         """
         self.muted = False
-        self.lost = 0  # times
+        self.lost = 0  # times that a device went away
         self.playback: Playback | None = None
         self._runner = runner
+        self._now = runner.clock.now
         self._wanted = (microphone, loudspeaker)
-        self._tell = tell
-        self._packets: queue.SimpleQueue[tuple[F32, bool] | None] = queue.SimpleQueue()
+        self._notify = notify
+        self._dropped_samples = 0  # at 16 kHz, of streams that are closed
         self._source_sample = 0
-        self._heard_s = 0.0
+        self._last_packet_s = 0.0
         self._streams: list[Any] = []
         self._closing = threading.Event()
         self.names: dict[str, str] = {}
@@ -129,13 +131,22 @@ class SoundCard:
 
     @property
     def hold_s(self) -> float:
-        """How much later than a frame's release its sound is heard; show the frame then."""
+        """How much later than a frame's release its sound is played; show the frame then."""
         return self.playback.hold_s if self.playback is not None else 0.0
+
+    @property
+    def dropped_ms(self) -> float:
+        """Sound of the microphone that was dropped because our thread was held up."""
+        return (
+            1000
+            * (self._dropped_samples + self._at_16_khz(self._captured.dropped_samples))
+            / (SAMPLE_RATE_HZ)
+        )
 
     def close(self) -> None:
         """Give the devices back."""
         self._closing.set()
-        self._packets.put(None)
+        self._captured.close()
         self._thread.join(5)
         self._close_streams()
 
@@ -156,20 +167,22 @@ class SoundCard:
 
     def _open_input(self, sounddevice: Any, device: Device) -> None:
         self.names["input"] = device.name
-        rate_hz = _rate(sounddevice.check_input_settings, device)
-        self._resampler = av.AudioResampler("fltp", "mono", SAMPLE_RATE_HZ)
-        self._rate_hz = rate_hz
+        self._rate_hz = _rate(sounddevice.check_input_settings, device)
+        self._resampler = SpeechResampler()
+        self._captured = CapturedSound(round(_CAPTURED_S * self._rate_hz))
+        self._next_captured = 0  # sample of the stream
+        captured = self._captured
 
         def take(data: F32, frames: int, times: Any, status: Any) -> None:
-            self._packets.put((data[:, 0].copy(), bool(status.input_overflow)))
+            captured.put(data[:, 0].copy(), bool(status.input_overflow))
 
         self._start(
             sounddevice.InputStream(
-                rate_hz, round(rate_hz * _BLOCK_S), device.index, 1, "float32", "low",
+                self._rate_hz, round(self._rate_hz * _BLOCK_S), device.index, 1, "float32", "low",
                 callback=take,
             )
         )  # fmt: skip
-        self._heard_s = time.monotonic()
+        self._last_packet_s = self._now()
 
     def _open_output(self, sounddevice: Any, device: Device) -> None:
         self.names["output"] = device.name
@@ -178,21 +191,21 @@ class SoundCard:
         times_agree_s = _Earliest()
 
         def give(data: F32, frames: int, times: Any, status: Any) -> None:
-            now_s = time.monotonic()
+            now_s = self._now()
             ahead_s = times.outputBufferDacTime - times.currentTime
             if times.currentTime > 0 and 0 < ahead_s < 2:
                 # The stream's clock against ours: this thread may have waited since it was read.
-                heard_s = times.outputBufferDacTime + times_agree_s(now_s - times.currentTime)
+                played_s = times.outputBufferDacTime + times_agree_s(now_s - times.currentTime)
             else:
-                heard_s = now_s + stream.latency
+                played_s = now_s + stream.latency
             assert self.playback is not None
-            data[:] = self.playback.fill(frames, heard_s)[:, None]
+            data[:] = self.playback.fill(frames, played_s)[:, None]
 
         stream = sounddevice.OutputStream(
             rate_hz, round(rate_hz * _BLOCK_S), device.index, channels, "float32", 0.04,
             callback=give,
         )  # fmt: skip
-        hold_s = stream.latency + _BLOCK_S + _PAINTED_S
+        hold_s = stream.latency + _BLOCK_S + _SPARE_S
         self.playback = Playback(self._runner, rate_hz, hold_s)
         self._start(stream)
 
@@ -214,39 +227,42 @@ class SoundCard:
             if not self._streams:
                 self._reopen()
                 continue
-            try:
-                packet = self._packets.get(timeout=0.25)
-            except queue.Empty:
-                packet = None
+            packet = self._captured.get(0.25)
             if packet is not None:
-                self._hear(*packet)
-            silent = time.monotonic() - self._heard_s > _SILENT_S
+                self._push(packet)
+            silent = self._now() - self._last_packet_s > _SILENT_S
             if silent or not all(stream.active for stream in self._streams):
                 self.lost += 1
-                self._tell(f"sound lost ({', '.join(self.names.values())}); waiting for it")
+                self._notify(f"sound lost ({', '.join(self.names.values())}); waiting for it")
                 self._close_streams()
 
-    def _hear(self, samples: F32, overflown: bool) -> None:
-        now_s = time.monotonic()
-        if overflown or now_s - self._heard_s > _SILENT_S:
-            # Nobody says how much is missing: as much as has passed without sound.
-            missing_s = now_s - self._heard_s - samples.size / self._rate_hz
+    def _push(self, packet: CapturedPacket) -> None:
+        """A packet to the runner, at its place on the microphone's clock."""
+        now_s, samples = self._now(), packet.samples
+        self._source_sample += self._at_16_khz(packet.first_sample - self._next_captured)
+        self._next_captured = packet.first_sample + samples.size
+        if packet.overflowed or now_s - self._last_packet_s > _SILENT_S:
+            # PortAudio does not count what is missing: as much as has passed without sound.
+            missing_s = now_s - self._last_packet_s - samples.size / self._rate_hz
             self._source_sample += max(0, round(missing_s * SAMPLE_RATE_HZ))
-        self._heard_s = now_s
+        self._last_packet_s = now_s
         if self.muted:
             samples = np.zeros_like(samples)
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = round(self._rate_hz)
-        for out in self._resampler.resample(frame):
-            heard = out.to_ndarray()[0]
-            self._runner.push_audio(heard, self._source_sample)
-            self._source_sample += heard.size
+        speech = self._resampler.push_samples(samples, round(self._rate_hz))
+        if speech.size:
+            self._runner.push_audio(speech, self._source_sample)
+            self._source_sample += speech.size
+
+    def _at_16_khz(self, samples: int) -> int:
+        return round(samples * SAMPLE_RATE_HZ / self._rate_hz)
 
     def _reopen(self) -> None:
         sounddevice = _portaudio()
         if self._closing.wait(_RETRY_S):
             return
-        heard_s = self._heard_s
+        last_packet_s = self._last_packet_s
+        self._dropped_samples += self._at_16_khz(self._captured.dropped_samples)
+        self._captured.dropped_samples = 0
         try:
             # Both have no public name; there is no other way to see a device that came later.
             sounddevice._terminate()
@@ -254,10 +270,10 @@ class SoundCard:
             self._open()
         except (LipstreamError, sounddevice.PortAudioError) as error:
             logger.info("still no sound: %s", error)
-            self._heard_s = heard_s
+            self._last_packet_s = last_packet_s
             return
-        self._source_sample += round((self._heard_s - heard_s) * SAMPLE_RATE_HZ)
-        self._tell(f"sound is back ({', '.join(self.names.values())})")
+        self._source_sample += round((self._last_packet_s - last_packet_s) * SAMPLE_RATE_HZ)
+        self._notify(f"sound is back ({', '.join(self.names.values())})")
 
 
 class _Earliest:

@@ -1,4 +1,4 @@
-"""Where a presenter's picture goes: a window, a virtual camera."""
+"""Where a presenter's frames go: a window, a virtual camera."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ class VideoOutput(Protocol):
 
 
 class Window:
-    """A window that scales with its frame; SDL turns I420 into colour on the graphics card.
+    """A window that scales with its frame; SDL converts I420 to RGB on the graphics card.
 
-    Keys: Esc or Q closes, F fills the screen, M mutes the microphone, space drops what is being
-    said.
+    Keys: Esc or Q closes, F fills the screen, M mutes the microphone, space interrupts the speech.
     """
 
     KEYS: Final = {"escape": "quit", "q": "quit", "f": "full", "m": "mute", "space": "interrupt"}
@@ -36,7 +35,7 @@ class Window:
     def __init__(self, title: str, width: int, height: int, full: bool = False) -> None:
         """Open it.
 
-        Raises: ScreenError without SDL or without a display.
+        Raises: VideoOutputError without SDL or without a display.
         """
         try:
             import sdl2
@@ -75,28 +74,28 @@ class Window:
         sdl.SDL_RenderCopy(self._renderer, self._texture, None, None)
         sdl.SDL_RenderPresent(self._renderer)
 
-    def wishes(self) -> list[str]:
+    def commands(self) -> list[str]:
         """What the user asked for since the last call: quit, mute, interrupt."""
-        sdl, told = self._sdl, []
+        sdl, commands = self._sdl, []
         event = sdl.SDL_Event()
         while sdl.SDL_PollEvent(event):
             if event.type == sdl.SDL_QUIT:
-                told.append("quit")
+                commands.append("quit")
             elif event.type == sdl.SDL_KEYDOWN and not event.key.repeat:
                 name = sdl.SDL_GetKeyName(event.key.keysym.sym).decode().lower()
-                wish = self.KEYS.get(name, "")
-                if wish == "full":
+                command = self.KEYS.get(name, "")
+                if command == "full":
                     self._toggle_full()
-                elif wish:
-                    told.append(wish)
-        return told
+                elif command:
+                    commands.append(command)
+        return commands
 
     def title(self, text: str) -> None:
-        """What stands above it."""
+        """Set its title."""
         self._sdl.SDL_SetWindowTitle(self._window, text.encode())
 
     def close(self) -> None:
-        """Take it off the screen."""
+        """Close it."""
         sdl = self._sdl
         sdl.SDL_DestroyTexture(self._texture)
         sdl.SDL_DestroyRenderer(self._renderer)
@@ -110,7 +109,7 @@ class Window:
 
     def _error(self, what: str) -> VideoOutputError:
         return VideoOutputError(
-            f"{what}: {self._sdl.SDL_GetError().decode() or 'SDL does not say why'}"
+            f"{what}: {self._sdl.SDL_GetError().decode() or 'SDL gives no reason'}"
         )
 
 
@@ -120,7 +119,7 @@ class Camera:
     def __init__(self, width: int, height: int, fps: float, device: str | None = None) -> None:
         """Open it; device None takes the first.
 
-        Raises: ScreenError when the machine has none; the message tells what makes one.
+        Raises: VideoOutputError when the machine has none; the message names what provides one.
         """
         try:
             import pyvirtualcam
@@ -133,12 +132,12 @@ class Camera:
         except (RuntimeError, ValueError) as error:
             raise VideoOutputError(
                 f"no virtual camera: {' '.join(str(error).split())}; on Linux it is the module "
-                "v4l2loopback (apt-get install v4l2loopback-dkms), elsewhere OBS Studio's"
+                "v4l2loopback (apt-get install v4l2loopback-dkms), on macOS and Windows OBS Studio"
             ) from error
 
     @property
     def name(self) -> str:
-        """What other programs call it."""
+        """As other programs list it."""
         return str(self._camera.device)
 
     def show(self, frame: VideoFrame) -> None:
@@ -146,5 +145,5 @@ class Camera:
         self._camera.send(np.ascontiguousarray(frame.i420).reshape(-1))
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the device."""
         self._camera.close()

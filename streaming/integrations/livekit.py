@@ -19,11 +19,13 @@ from livekit.agents.voice.avatar import AudioSegmentEnd, AvatarOptions, VideoGen
 
 from lipstream.engine.pipeline import Engine
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
-from lipstream.streaming.session.runner import SessionRunner, warm_up
+from lipstream.streaming.session.gc_policy import freeze
+from lipstream.streaming.session.live_engine import warm_up
+from lipstream.streaming.session.runner import SessionRunner
 
 
 class LipstreamGenerator(VideoGenerator):
-    """One conversation: speech in, pictures with that speech out, for as long as somebody iterates.
+    """One conversation: speech in, pictures with that speech out, while somebody iterates.
 
     Made and used on one event loop. Pictures come at the target's rate, I420, also while nobody
     speaks; sound comes only where there is speech, as it was pushed, with the pictures that it
@@ -49,12 +51,12 @@ class LipstreamGenerator(VideoGenerator):
         )
 
     async def push_audio(self, frame: rtc.AudioFrame | AudioSegmentEnd) -> None:
-        """Speech, as fast as it is made, or the end of a segment."""
+        """Speech, as fast as it is synthesised, or the end of a segment."""
         if isinstance(frame, AudioSegmentEnd):
-            self._voice.end()
+            self._voice.end_segment()
         else:
             samples = np.frombuffer(frame.data, np.int16)
-            self._voice.say(samples, frame.sample_rate, frame.num_channels)
+            self._voice.push_audio(samples, frame.sample_rate, frame.num_channels)
 
     def clear_buffer(self) -> None:
         """Barge-in: what has not left is dropped, at every stage."""
@@ -64,6 +66,7 @@ class LipstreamGenerator(VideoGenerator):
         if not self._started:
             self._started = True
             await asyncio.to_thread(warm_up, self._engine)
+            await asyncio.to_thread(freeze)
             self._runner.start()
         subscription = self._runner.subscribe()
         try:
@@ -72,9 +75,9 @@ class LipstreamGenerator(VideoGenerator):
                 yield rtc.VideoFrame(
                     width, height, rtc.VideoBufferType.I420, item.frame.i420.tobytes()
                 )
-                spoken, ended = self._voice.leaves(item)
-                for one in spoken:
-                    yield rtc.AudioFrame(one.samples.tobytes(), one.rate_hz, 1, one.samples.size)
+                speech, ended = self._voice.leaving(item)
+                for part in speech:
+                    yield rtc.AudioFrame(part.samples.tobytes(), part.rate_hz, 1, part.samples.size)
                 if ended:
                     yield AudioSegmentEnd()
         finally:

@@ -28,7 +28,9 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
-from lipstream.streaming.session.runner import SessionRunner, warm_up
+from lipstream.streaming.session.gc_policy import freeze
+from lipstream.streaming.session.live_engine import warm_up
+from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 
 _NANOSECONDS = 1_000_000_000
@@ -58,6 +60,7 @@ class LipstreamVideoService(FrameProcessor):
         """Warm up; the conversation begins with StartFrame."""
         await super().setup(setup)
         await asyncio.to_thread(warm_up, self._engine)
+        await asyncio.to_thread(freeze)
 
     async def cleanup(self) -> None:
         """End the conversation and its thread."""
@@ -68,20 +71,20 @@ class LipstreamVideoService(FrameProcessor):
         """Speech stays here until its picture leaves; everything else passes."""
         await super().process_frame(frame, direction)
         if isinstance(frame, TTSAudioRawFrame):
-            self._voice.say(
+            self._voice.push_audio(
                 np.frombuffer(frame.audio, np.int16), frame.sample_rate, frame.num_channels
             )
         elif isinstance(frame, TTSStartedFrame):
             self._started.append(frame)
         elif isinstance(frame, TTSStoppedFrame):
             self._stopped.append(frame)
-            self._voice.end()
+            self._voice.end_segment()
         else:
             if isinstance(frame, InterruptionFrame):
                 self._voice.interrupt()
                 self._started, self._stopped = [], []
             elif isinstance(frame, EndFrame):
-                await self._said()
+                await self._all_left()
             if isinstance(frame, (EndFrame, CancelFrame)):
                 await self._close()
             await self.push_frame(frame, direction)
@@ -89,8 +92,8 @@ class LipstreamVideoService(FrameProcessor):
                 self._runner.start()
                 self._task = self.create_task(self._show())
 
-    async def _said(self) -> None:
-        """Return when nothing waits to be said: an end that is in order cuts nobody off."""
+    async def _all_left(self) -> None:
+        """Return when all speech has left: an orderly end cuts nothing off."""
         while self._runner.speaking and self._runner.error is None:
             await asyncio.sleep(0.02)
 
@@ -105,8 +108,8 @@ class LipstreamVideoService(FrameProcessor):
             await self.push_error(f"lipstream: {self._runner.error}")
 
     async def _push(self, item: TimedFrame) -> None:
-        spoken, ended = self._voice.leaves(item)
-        if spoken and self._started:
+        speech, ended = self._voice.leaving(item)
+        if speech and self._started:
             await self.push_frame(self._started.pop(0))
         pts = item.media_sample * _NANOSECONDS // SAMPLE_RATE_HZ
         rgb = item.frame.image
@@ -115,8 +118,8 @@ class LipstreamVideoService(FrameProcessor):
         )
         picture.pts = pts
         await self.push_frame(picture)
-        for one in spoken:
-            sound = TTSAudioRawFrame(one.samples.tobytes(), one.rate_hz, 1)
+        for part in speech:
+            sound = TTSAudioRawFrame(part.samples.tobytes(), part.rate_hz, 1)
             sound.pts = pts
             await self.push_frame(sound)
         if ended and self._stopped:

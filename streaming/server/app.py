@@ -26,8 +26,8 @@ from lipstream.streaming.server.metrics import exposition
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import Signalling
 from lipstream.streaming.server.targets import EngineSetting, Gallery, TargetRegistry
-from lipstream.streaming.session.gc_policy import few_arenas
-from lipstream.streaming.session.runner import LiveEngine
+from lipstream.streaming.session.gc_policy import few_arenas, freeze
+from lipstream.streaming.session.live_engine import LiveEngine
 from lipstream.streaming.shutdown import on_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.aioice_patches import PortRange
@@ -172,6 +172,7 @@ async def _serve(
         )
     for name in found[: options.sessions]:  # the others when they are first asked for
         await catalogue.engine(name)
+    freeze()
     runner = web.AppRunner(
         make_app(options, catalogue.names, catalogue.engine, catalogue), access_log=None
     )

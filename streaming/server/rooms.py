@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from lipstream.engine.errors import ServerBusy, UsageError
-from lipstream.streaming.session.gc_policy import give_back, trim
-from lipstream.streaming.session.runner import LiveEngine, RunnerOptions, SessionRunner
+from lipstream.streaming.session.gc_policy import collect, trim
+from lipstream.streaming.session.live_engine import LiveEngine
+from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.webrtc.h264 import Encoding
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 
@@ -155,7 +156,7 @@ class Rooms:
         if not room.members and not room.expected and self._rooms.get(room.name) is room:
             del self._rooms[room.name]
             await asyncio.to_thread(room.runner.close)
-            await asyncio.to_thread(give_back)
+            await asyncio.to_thread(collect)
 
     async def _tidy(self) -> None:
         """While anybody talks: bursts leave free memory scattered, and hours of them add up."""

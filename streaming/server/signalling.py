@@ -148,7 +148,7 @@ def figures(room: Room) -> dict[str, Any]:
     """What the page's meter and a curious person want to know about a conversation."""
     runner, counters = room.runner, room.runner.counters
     compute = sorted(counters.compute_ms)
-    heard_s = runner.heard_s
+    heard_s = runner.last_audio_s
     return {
         "session": room.name,
         "target": room.target,

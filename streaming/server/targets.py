@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lipstream.engine.errors import LipstreamError, UsageError
-from lipstream.streaming.session.runner import LiveEngine, warm_up
+from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 
 if TYPE_CHECKING:
     from lipstream.engine.pipeline import Engine

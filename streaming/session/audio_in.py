@@ -1,18 +1,64 @@
-"""Sound of any rate into the engine's 16 kHz, at a rate that may vary."""
+"""Sound into the engine's 16 kHz mono: of a fixed format, or at a rate that varies.
+
+`SpeechResampler` converts what comes in a fixed format: files, packets, a synthesiser's speech.
+`FractionalResampler` follows a clock that drifts, at a step that may change with every call; why it
+is our own stands in docs/decisions/003-resampler.md.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
+import av
 import numpy as np
+from numpy.typing import NDArray
 
-from lipstream.engine.types import F32
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
 TAPS: Final = 32
 HALF_TAPS: Final = TAPS // 2  # samples that the resampler must know beyond the one it makes
 _PHASES: Final = 512
 _KAISER_BETA: Final = 8.0  # 80 dB
+
+
+class SpeechResampler:
+    """Sound of one format, made 16 kHz, mono, f32, with the length kept to the sample.
+
+    Channels are mixed by their mean: libav's own mix adds 3 dB to what is the same in both.
+    Time stamps are not used: with them libav would fill or drop samples at every rounding.
+    """
+
+    def __init__(self, layout: Any = "mono") -> None:
+        """`layout`: of the sound that comes in, by libav's name or object."""
+        self._resampler = av.AudioResampler("fltp", layout, SAMPLE_RATE_HZ)
+
+    def push(self, frame: av.AudioFrame) -> F32:
+        """f32 [n]: what this frame completes; the resampler holds about 1 ms back.
+
+        Raises: ValueError when the format is not that of the first frame.
+        """
+        frame.pts = None
+        return self._mixed(frame)
+
+    def push_samples(self, samples: F32 | NDArray[np.int16], rate_hz: int) -> F32:
+        """The same for mono samples: f32 or i16 [n], at `rate_hz`."""
+        kind = "s16" if samples.dtype == np.int16 else "fltp"
+        plane: Any = np.ascontiguousarray(samples)[None]
+        frame = av.AudioFrame.from_ndarray(plane, format=kind, layout="mono")
+        frame.sample_rate = rate_hz
+        return self.push(frame)
+
+    def flush(self) -> F32:
+        """f32 [n]: what was held back. The sound is then over."""
+        return self._mixed(None)
+
+    def _mixed(self, frame: av.AudioFrame | None) -> F32:
+        parts = [
+            out.to_ndarray().mean(axis=0, dtype=np.float32)
+            for out in self._resampler.resample(frame)
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 @cache

@@ -1,29 +1,56 @@
 """One clock per session, for sound and picture alike.
 
-Session time is a sample index at 16 kHz. `MediaClock` ties it to the monotonic clock through one
-origin that is set once and never moves, so nothing can drift apart and nothing jumps between
-turns. What a microphone sends has a clock of its own: see `drift`.
+Session time is a sample index at 16 kHz. `MediaClock` ties it to a time source through one origin
+that is set once and never moves, so nothing drifts apart and nothing jumps between turns. A
+microphone has a clock of its own: see `drift`.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from typing import Final, Protocol
 
 from lipstream.engine.types import SAMPLE_RATE_HZ
 
-Now = Callable[[], float]  # s, monotonic
+
+class TimeSource(Protocol):
+    """Where time comes from, and how a thread waits for it."""
+
+    def now(self) -> float:
+        """s, monotonic; the same origin as the event loop's `time()`."""
+        ...
+
+    def condition(self) -> threading.Condition:
+        """A condition whose `wait(timeout)` counts this source's seconds."""
+        ...
+
+
+class MonotonicTime:
+    """The system's monotonic clock."""
+
+    def now(self) -> float:
+        """s, as `time.monotonic`."""
+        return time.monotonic()
+
+    def condition(self) -> threading.Condition:
+        """A plain condition."""
+        return threading.Condition()
+
+
+MONOTONIC: Final = MonotonicTime()
 
 
 class MediaClock:
-    """Session time against wall time: sample n has been heard in full at origin + n / 16000."""
+    """Session time against wall time: sample n is complete at origin + n / 16000."""
 
-    def __init__(self, now: Now = time.monotonic) -> None:
-        self.now = now
-        self.origin_s = now()
+    def __init__(self, time_source: TimeSource = MONOTONIC) -> None:
+        self.time_source = time_source
+        self.now = time_source.now
+        self.origin_s = time_source.now()
 
     def wall_s(self, sample: int) -> float:
-        """The monotonic time that belongs to a session sample; from the index, never summed."""
+        """The monotonic time of a session sample; from the index, never summed."""
         return self.origin_s + sample / SAMPLE_RATE_HZ
 
     def sample(self) -> int:

@@ -1,4 +1,4 @@
-"""Two clocks that disagree: sound is resampled by some parts per million, and never cut for it.
+"""Clock drift: sound is resampled by some parts per million, never cut.
 
 A sound card's crystal is off by 20 to 200 ppm: 200 ppm are 12 ms a minute, 360 ms in half an hour.
 `DriftLoop` finds how much from the distance between where sound lies and where it belongs;
@@ -16,25 +16,25 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.session.audio_in import FractionalResampler
 from lipstream.streaming.session.clock import MediaClock
 
-# A loop with both poles at 0.025 rad/s: 200 ppm cost 3 ms for a minute, and no ear hears a pitch
-# that moves by less than 100 ppm a second.
+# A loop with both poles at 0.025 rad/s: 200 ppm cost 3 ms for a minute, and a pitch that moves by
+# less than 100 ppm a second is inaudible.
 _PROPORTIONAL_PER_S: Final = 0.05
 _INTEGRAL_PER_S2: Final = 0.000625
-_AT_EASE_S: Final = 0.001  # what is nearer is the network's breath, not the clock's
-_MOST: Final = 0.005
-_MOST_PER_UPDATE: Final = 1.0e-4
+_DEADBAND_S: Final = 0.001  # a smaller error is jitter of the connection, not of the clock
+_MAX_RATIO: Final = 0.005
+_MAX_CHANGE: Final = 1.0e-4  # of the ratio, an update
 _UPDATE_S: Final = 1.0
 
 _WINDOWS: Final = 5  # of an update each: how far back the earliest packet counts
 _SETTLING_S: Final = 10.0  # while a source is new, it is placed anew by anything earlier
-_SETTLED_JUMP_S: Final = 0.02  # afterwards, only what no drift can be
+_SETTLED_JUMP_S: Final = 0.02  # afterwards, only by more than drift can explain
 _NEW_JUMP_S: Final = 0.001
 
 _WATCHED_PACKETS: Final = 1000  # 20 s
 _MAY_BE_LATE: Final = 3  # of them
-_MOST_MARGIN_S: Final = 0.06
+_MAX_MARGIN_S: Final = 0.06
 _SPARE_S: Final = 0.005  # beyond what was needed
-_MARGIN_EASE_S: Final = 0.0001  # a second: what a margin that is not needed any more shrinks by
+_MARGIN_DECAY_S: Final = 0.0001  # a second: an unneeded margin shrinks by so much
 
 
 class DriftLoop:
@@ -62,19 +62,19 @@ class DriftLoop:
         return now_s - self._updated_s >= _UPDATE_S
 
     def skip(self, now_s: float) -> None:
-        """What was measured says nothing about clocks; ask again in a second."""
+        """The measurement does not concern the clocks; ask again in a second."""
         self._updated_s = now_s
 
     def update(self, behind_s: float, now_s: float) -> None:
-        """Hear the error: how far the output lags behind its place; positive speeds it up."""
+        """Correct by the error: how far the output lags behind its place; positive speeds it up."""
         assert self._updated_s is not None, "due() comes first"
         passed_s = min(now_s - self._updated_s, 2 * _UPDATE_S)
         self._updated_s = now_s
-        error_s = np.sign(behind_s) * max(0.0, abs(behind_s) - _AT_EASE_S)
+        error_s = np.sign(behind_s) * max(0.0, abs(behind_s) - _DEADBAND_S)
         self._integral += _INTEGRAL_PER_S2 * passed_s * error_s
-        self._integral = float(np.clip(self._integral, -_MOST, _MOST))
-        wanted = np.clip(_PROPORTIONAL_PER_S * error_s + self._integral, -_MOST, _MOST)
-        change = np.clip(wanted - self._ratio, -_MOST_PER_UPDATE, _MOST_PER_UPDATE)
+        self._integral = float(np.clip(self._integral, -_MAX_RATIO, _MAX_RATIO))
+        wanted = np.clip(_PROPORTIONAL_PER_S * error_s + self._integral, -_MAX_RATIO, _MAX_RATIO)
+        change = np.clip(wanted - self._ratio, -_MAX_CHANGE, _MAX_CHANGE)
         self._ratio = float(self._ratio + change)
 
 
@@ -83,17 +83,17 @@ class SourceClockTracker:
 
     A microphone's first packets come late and in a burst: anchored on the first of them, the
     200 to 600 ms would stay in the delay for good. The earliest packet of the last 5 s shows when
-    a sample can be here at best; the others are late by what the network did to them. That moment
-    wanders with the source's clock, and the sound is resampled to follow it. Only what no clock
-    does (20 ms at once: another network path, a pause of the sender's) places it anew.
+    a sample can arrive at best; the lateness of the others is jitter. That moment drifts with the
+    source's clock, and the sound is resampled to follow it. Only a jump that no clock makes (20 ms
+    at once: another route, a pause of the sender's) places the source anew.
 
-    A step waits `patience_s` for a packet; one that is later is lost. Where the network makes more
-    of them later than 3 in 1000, all sound is placed so much later, up to 60 ms: delay is the
-    lesser evil. When they come in time again, that shrinks by 6 ms a minute.
+    A step waits `max_wait_s` for a packet; one that is later is lost. When more than 3 packets in
+    1000 are later, all sound is placed later, by up to 60 ms: delay is the lesser evil. When they
+    come in time again, that margin shrinks by 6 ms a minute.
     """
 
-    def __init__(self, clock: MediaClock, patience_s: float) -> None:
-        self._clock, self._patience_s = clock, patience_s
+    def __init__(self, clock: MediaClock, max_wait_s: float) -> None:
+        self._clock, self._max_wait_s = clock, max_wait_s
         self._offsets_s: deque[float] = deque(maxlen=_WATCHED_PACKETS)
         self._margin_s = 0.0
         self._too_early = False  # the margin has grown
@@ -102,7 +102,7 @@ class SourceClockTracker:
         self._earliest_s = [float("inf")] * _WINDOWS
         self._window = -_WINDOWS
         self._began_s: float | None = None
-        self._shift_s = 0.0  # session time less source time, at the end of what was heard
+        self._shift_s = 0.0  # session time less source time, at the end of the last packet
         self._next_source = 0  # where the next packet begins if nothing is missing
         self._next_sample = 0  # of the session: the next output
         self.placed_anew = False  # by the last packet
@@ -113,7 +113,7 @@ class SourceClockTracker:
         return self._loop.ppm
 
     def follow(self, samples: F32, first_sample: int, arrival_s: float) -> tuple[F32, int]:
-        """A packet, as the session hears it.
+        """Place a packet on the session's clock.
 
         Args:
             samples: f32 [n], 16 kHz by the source's clock.
@@ -161,14 +161,14 @@ class SourceClockTracker:
     def _keep_margin(self, earliest_s: float) -> None:
         """Once a second: as much as all but the latest few need."""
         if len(self._offsets_s) < _WATCHED_PACKETS:
-            return  # a new source's first packets come in a burst
+            return  # the first packets of a source come in a burst
         latest_s = sorted(self._offsets_s)[-1 - _MAY_BE_LATE] - earliest_s
-        needed_s = latest_s - self._patience_s
-        if needed_s > self._margin_s and self._margin_s < _MOST_MARGIN_S:
-            self._margin_s = min(needed_s + _SPARE_S, _MOST_MARGIN_S)
+        needed_s = latest_s - self._max_wait_s
+        if needed_s > self._margin_s and self._margin_s < _MAX_MARGIN_S:
+            self._margin_s = min(needed_s + _SPARE_S, _MAX_MARGIN_S)
             self._too_early = True
         elif needed_s < self._margin_s - _SPARE_S:
-            self._margin_s = max(self._margin_s - _MARGIN_EASE_S, 0.0)
+            self._margin_s = max(self._margin_s - _MARGIN_DECAY_S, 0.0)
 
     def _must_jump(self, wrong_s: float, arrival_s: float) -> bool:
         if self._began_s is None:

@@ -26,7 +26,7 @@ class TimedFrame:
 
 @dataclass(frozen=True, slots=True)
 class TimedSound:
-    """Sound as it was heard, by the session's clock, and the turn that it belongs to.
+    """Sound as it was fed to the engine, its time, and the turn that it belongs to.
 
     It may leave `SessionRunner.delay_samples` after its own time.
     """
@@ -99,7 +99,7 @@ class Subscription:
         self._ready.set()
         self._runner._unsubscribe(self)
 
-    def _hear(self, item: TimedSound) -> None:
+    def _hand_sound(self, item: TimedSound) -> None:
         """From the worker."""
         if self._sound is not None:
             self._sound(item)

@@ -1,82 +1,73 @@
-"""Conversations computed in processes of their own, one for each core.
+"""Conversations computed in processes of their own, one for each core: the server's side.
 
     runner's thread ──── 20 ms of sound ───► worker process: Session.push
             ▲                                       │
-            └── frames' words; pictures in memory ◄─┘   that both see
+            └── frames; pictures in memory ◄────────┘   that both see
 
 An interpreter runs one thread of Python at a time. A frame holds its lock for half of its compute,
 so in one process five conversations wait for each other while a core stands idle. The server's
 own threads, its encoders among them, stay where they are: their work is done outside the lock.
 
-A worker that dies takes its conversations along, each with a reason; the next one starts it anew.
+A worker that dies takes its conversations along, each with a reason; the next conversation starts
+it anew.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import signal
-import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from typing import Final
 
 from lipstream.engine.cores import usable_cores
-from lipstream.engine.errors import LipstreamError, WorkerLost
-from lipstream.engine.types import U8, AudioChunk, VideoFrame
-from lipstream.streaming.session.gc_policy import few_arenas, give_back
-from lipstream.streaming.session.runner import LiveSession, warm_up
-
-if TYPE_CHECKING:
-    from fractions import Fraction
-
-    from lipstream.engine.pipeline import Engine
-
+from lipstream.engine.errors import LipstreamError, UsageError, WorkerLost
+from lipstream.engine.types import AudioChunk, VideoFrame
+from lipstream.streaming.workers.process import run_worker
+from lipstream.streaming.workers.protocol import (
+    Begin,
+    EngineDetails,
+    Forget,
+    Interrupt,
+    Load,
+    Make,
+    Push,
+    SentFrame,
+    ask,
+    memory_bytes,
+    pictures_in,
+)
 
 logger = logging.getLogger(__name__)
 
-Make = Callable[[], "Engine"]  # can be pickled, as functools.partial of a module's function
-
-_SLOTS: Final = 4  # pictures in shared memory: of one push; what is beyond goes by the pipe
 _READY_S: Final = 60.0
 _LEAVE_S: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Details:
-    """What the server's process must know of an engine in another."""
-
-    delay_ms: float
-    backend: str
-    fps: Fraction
-    shape: tuple[int, int]  # of an I420 picture
 
 
 def processes_for(conversations: int) -> int:
     """How many processes serve so many conversations best; 0: none but the server's own.
 
     On two cores the encoders keep one busy, and what the lock costs is less than what two processes
-    tell each other.
+    cost in messages.
     """
     cores = usable_cores()
     return min(cores, conversations) if cores > 2 and conversations > 2 else 0
 
 
 class Workers:
-    """The processes. Methods may be called from any thread; they block."""
+    """The processes. Methods may be called from any thread; they block.
+
+    The lock guards the lists and is never held while a process is waited for: an engine that is
+    being loaded holds up nobody but who asked for it.
+    """
 
     def __init__(self, count: int) -> None:
         """Start `count` of them; they end with this process, however it ends."""
         self._makes: dict[int, Make] = {}
-        self._number = 0  # of the next engine
+        self._next_number = 0  # of the next engine
         self._lock = threading.Lock()
         self._workers = [_Worker() for _ in range(count)]
 
@@ -86,26 +77,48 @@ class Workers:
         Raises: what `make` raises; WorkerLost.
         """
         with self._lock:
-            number, self._number = self._number, self._number + 1
-            with ThreadPoolExecutor(len(self._workers)) as pool:
-                loading = [pool.submit(worker.load, number, make) for worker in self._workers]
-            details = [done.result() for done in loading][0]
+            number, self._next_number = self._next_number, self._next_number + 1
             self._makes[number] = make
-        return RemoteEngine(self, number, details)
+            workers = list(self._workers)
+        try:
+            with ThreadPoolExecutor(len(workers)) as threads:
+                loads = [threads.submit(worker.load, number, make) for worker in workers]
+            details = [load.result() for load in loads]
+        except BaseException:
+            self.forget(number)
+            raise
+        return RemoteEngine(self, number, details[0])
 
-    def take(self) -> _Worker:
-        """The worker with the fewest conversations, one more from now on."""
+    def forget(self, number: int) -> None:
+        """Let an engine go in every worker; conversations that use it keep it until they end."""
         with self._lock:
+            self._makes.pop(number, None)
+            workers = list(self._workers)
+        for worker in workers:
+            worker.forget(number)
+
+    def take(self, number: int) -> _Worker:
+        """The worker with the fewest conversations, one more from now on; its engine is loaded.
+
+        Raises: UsageError when the engine was let go; WorkerLost; what its making raises.
+        """
+        with self._lock:
+            make = self._makes.get(number)
+            if make is None:
+                raise UsageError("the target of this conversation was let go")
             for at, worker in enumerate(self._workers):
                 if not worker.alive:
                     logger.error("a worker process has ended; another takes its place")
                     worker.close()
-                    self._workers[at] = worker = _Worker()
-                    for number, make in self._makes.items():
-                        worker.load(number, make)
+                    self._workers[at] = _Worker()
             least = min(self._workers, key=lambda worker: worker.conversations)
             least.conversations += 1
-            return least
+        try:
+            least.load(number, make)  # nothing to do unless it is a new one
+        except BaseException:
+            self.give_back(least)
+            raise
+        return least
 
     def give_back(self, worker: _Worker) -> None:
         """One conversation less."""
@@ -122,7 +135,7 @@ class Workers:
 class RemoteEngine:
     """An engine in the workers; see `engine.pipeline.Engine`."""
 
-    def __init__(self, workers: Workers, number: int, details: _Details) -> None:
+    def __init__(self, workers: Workers, number: int, details: EngineDetails) -> None:
         """Use `Workers.engine`."""
         self._workers, self._number, self._details = workers, number, details
 
@@ -133,12 +146,16 @@ class RemoteEngine:
 
     @property
     def backend(self) -> str:
-        """What runs the networks."""
+        """What runs the models."""
         return self._details.backend
 
     def session(self) -> RemoteSession:
-        """A new conversation, in the worker with the fewest; begun with its first sound."""
+        """A new conversation, in the worker with the fewest; it begins with its first sound."""
         return RemoteSession(self._workers, self._number, self._details)
+
+    def close(self) -> None:
+        """Let it go in every worker; conversations that have begun go on. Blocks."""
+        self._workers.forget(self._number)
 
 
 class RemoteSession:
@@ -146,7 +163,7 @@ class RemoteSession:
 
     is_remote = True  # it computes in another process
 
-    def __init__(self, workers: Workers, number: int, details: _Details) -> None:
+    def __init__(self, workers: Workers, number: int, details: EngineDetails) -> None:
         """Use `RemoteEngine.session`."""
         self._workers, self._number, self._details = workers, number, details
         self._line: _Line | None = None
@@ -164,7 +181,7 @@ class RemoteSession:
         return self._line.push(chunk, paint)
 
     def interrupt(self) -> None:
-        """See `engine.pipeline.Session.interrupt`."""
+        """See `engine.pipeline.Session.interrupt`; blocks until the worker has done it."""
         if self._line is not None:
             self._line.interrupt()
 
@@ -179,36 +196,34 @@ class RemoteSession:
 class _Line:
     """A conversation's connection to its worker, and the pictures that both see."""
 
-    def __init__(self, workers: Workers, number: int, details: _Details) -> None:
+    def __init__(self, workers: Workers, number: int, details: EngineDetails) -> None:
         self._fps = details.fps
         with ExitStack() as undo:
-            self._worker = workers.take()
-            undo.callback(workers.give_back, self._worker)
-            self._connection = undo.enter_context(self._worker.connect())
-            height, width = details.shape
-            memory = SharedMemory(create=True, size=_SLOTS * height * width)
+            worker = workers.take(number)
+            undo.callback(workers.give_back, worker)
+            self._connection = undo.enter_context(worker.connect())
+            memory = SharedMemory(create=True, size=memory_bytes(details.picture_shape))
             undo.callback(memory.unlink)
             undo.callback(memory.close)
-            self._pictures = _pictures(memory, details.shape)
+            self._pictures = pictures_in(memory, details.picture_shape)
             undo.callback(delattr, self, "_pictures")  # a view of the memory
-            self._ask("session", number, memory.name)
+            ask(self._connection, Begin(number, memory.name))
             self._undo = undo.pop_all()
 
     def push(self, chunk: AudioChunk, paint: bool) -> list[VideoFrame]:
-        frames = []
-        for slot, (index, own, start, background, speech) in self._ask(
-            "push", chunk.start_sample, chunk.samples, paint
-        ):
-            picture = self._pictures[slot].copy() if isinstance(slot, int) else slot
-            sound = AudioChunk(own, start)
-            frames.append(VideoFrame(picture, index, self._fps, sound, background, speech))
-        return frames
+        sent: list[SentFrame] = ask(
+            self._connection, Push(chunk.start_sample, chunk.samples, paint)
+        )
+        return [self._frame(frame) for frame in sent]
+
+    def _frame(self, sent: SentFrame) -> VideoFrame:
+        place = sent.picture
+        picture = self._pictures[place].copy() if isinstance(place, int) else place
+        audio = AudioChunk(sent.audio, sent.audio_start_sample)
+        return VideoFrame(picture, sent.frame_index, self._fps, audio, sent.background, sent.speech)
 
     def interrupt(self) -> None:
-        self._ask("interrupt")
-
-    def _ask(self, *words: Any) -> Any:
-        return _ask(self._connection, *words)
+        ask(self._connection, Interrupt())
 
     def close(self) -> None:
         self._undo.close()
@@ -219,163 +234,73 @@ class _Worker:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")  # threads do not survive a fork
-        told, tell = context.Pipe(duplex=False)
+        self._ready, ready = context.Pipe(duplex=False)
         self.conversations = 0
         self._process = context.Process(
-            target=_work, args=(tell,), name="lipstream-worker", daemon=True
+            target=run_worker, args=(ready,), name="lipstream-worker", daemon=True
         )
         self._process.start()
-        tell.close()
-        self._told = told
+        ready.close()
+        self._lock = threading.Lock()  # of the next two
         self._address: str | None = None
+        self._loaded: dict[int, Future[EngineDetails]] = {}
 
     @property
     def alive(self) -> bool:
         return self._process.is_alive()
 
     def connect(self) -> Connection:
-        if self._address is None:
-            try:
-                if not self._told.poll(_READY_S):
-                    raise WorkerLost(f"a worker process was not ready within {_READY_S:.0f} s")
-                self._address = self._told.recv()
-            except EOFError as error:
-                raise WorkerLost("a worker process did not start") from error
+        address = self._wait_until_ready()
         try:
             # The key is the one that multiprocessing gives to a process and its children.
-            return Client(self._address, authkey=multiprocessing.current_process().authkey)
+            return Client(address, authkey=multiprocessing.current_process().authkey)
         except (OSError, EOFError) as error:
             raise WorkerLost(f"a worker process cannot be reached ({error})") from error
 
-    def load(self, number: int, make: Make) -> _Details:
-        with self.connect() as connection:
-            details: _Details = _ask(connection, "load", number, make)
-            return details
+    def _wait_until_ready(self) -> str:
+        with self._lock:
+            if self._address is None:
+                try:
+                    if not self._ready.poll(_READY_S):
+                        raise WorkerLost(f"a worker process was not ready within {_READY_S:.0f} s")
+                    self._address = self._ready.recv()
+                except EOFError as error:
+                    raise WorkerLost("a worker process did not start") from error
+            assert self._address is not None
+            return self._address
+
+    def load(self, number: int, make: Make) -> EngineDetails:
+        """Once, whoever asks; the others wait for the first."""
+        with self._lock:
+            loaded = self._loaded.get(number)
+            first = loaded is None
+            if loaded is None:
+                loaded = self._loaded[number] = Future()
+        if first:
+            try:
+                with self.connect() as connection:
+                    loaded.set_result(ask(connection, Load(number, make)))
+            except BaseException as error:
+                with self._lock:
+                    self._loaded.pop(number, None)  # the next who asks may try again
+                loaded.set_exception(error)
+        return loaded.result()
+
+    def forget(self, number: int) -> None:
+        with self._lock:
+            loaded = self._loaded.pop(number, None)
+        if loaded is None or not self.alive:
+            return
+        try:
+            loaded.result()
+            with self.connect() as connection:
+                ask(connection, Forget(number))
+        except LipstreamError as error:
+            logger.info("an engine was let go with its worker: %s", error)
 
     def close(self) -> None:
         self._process.terminate()
         self._process.join(_LEAVE_S)
         if self.alive:
             self._process.kill()
-        self._told.close()
-
-
-def _ask(connection: Connection, *words: Any) -> Any:
-    try:
-        connection.send(words)
-        answer, reason = connection.recv()
-    except (OSError, EOFError) as gone:
-        raise WorkerLost("the process of this conversation has ended") from gone
-    if reason is not None:
-        raise reason
-    return answer
-
-
-def _pictures(memory: SharedMemory, shape: tuple[int, int]) -> U8:
-    return np.ndarray((_SLOTS, *shape), np.uint8, memory.buf)
-
-
-# ------------------------------------------------------------------- in the worker process
-
-
-def _work(tell: Connection) -> None:
-    """A worker: accepts a connection for each conversation, for as long as its parent lives."""
-    few_arenas()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server's own business
-    signal.signal(signal.SIGTERM, _leave)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    engines: dict[int, Engine] = {}
-    turn = threading.Lock()  # one computes at a time: more would only wait for the interpreter
-    key = multiprocessing.current_process().authkey
-    with Listener(backlog=16, authkey=key) as listener:
-        tell.send(listener.address)
-        while True:
-            try:
-                connection = listener.accept()
-            except (OSError, EOFError, multiprocessing.AuthenticationError):
-                continue  # whoever it was has gone
-            arguments = (connection, engines, turn)
-            threading.Thread(target=_serve, args=arguments, daemon=True).start()
-
-
-def _leave(*_: object) -> None:
-    sys.exit(0)  # not at once: the socket's folder is to be removed
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _serve(connection: Connection, engines: dict[int, Engine], turn: threading.Lock) -> None:
-    """Answers one connection until it is closed."""
-    served = _Served(engines)
-    try:
-        while True:
-            words = connection.recv()
-            answer, reason = None, None
-            with turn:
-                try:
-                    answer = getattr(served, words[0])(*words[1:])
-                except LipstreamError as error:
-                    reason = error
-                except Exception as error:
-                    logger.exception("a conversation failed")
-                    reason = LipstreamError(f"{type(error).__name__}: {error}")
-            connection.send((answer, reason))
-    except (OSError, EOFError):
-        pass  # the end of the conversation
-    finally:
-        connection.close()
-        served.close()
-
-
-class _Served:
-    """What a connection may ask for."""
-
-    def __init__(self, engines: dict[int, Engine]) -> None:
-        self._engines = engines
-        self._session: LiveSession | None = None
-        self._memory: SharedMemory | None = None
-        self._pictures: U8 | None = None
-
-    def load(self, number: int, make: Make) -> _Details:
-        engine = make()
-        warm_up(engine)
-        self._engines[number] = engine
-        target = engine.target
-        shape = target.height * 3 // 2, target.width
-        return _Details(engine.delay_ms, engine.backend, target.fps, shape)
-
-    def session(self, number: int, memory: str) -> None:
-        engine = self._engines[number]
-        self._memory = SharedMemory(memory)
-        shape = engine.target.height * 3 // 2, engine.target.width
-        self._pictures = _pictures(self._memory, shape)
-        self._session = engine.session()
-
-    def push(self, start: int, samples: Any, paint: bool) -> list[tuple[Any, tuple[Any, ...]]]:
-        assert self._session is not None and self._pictures is not None
-        told: list[tuple[Any, tuple[Any, ...]]] = []
-        for at, frame in enumerate(self._session.push(AudioChunk(samples, start), paint)):
-            own = frame.audio
-            words = frame.frame_index, own.samples, own.start_sample, frame.background, frame.speech
-            if at < _SLOTS:
-                self._pictures[at] = frame.i420
-                told.append((at, words))
-            else:
-                told.append((frame.i420, words))
-        return told
-
-    def interrupt(self) -> None:
-        assert self._session is not None
-        self._session.interrupt()
-
-    def close(self) -> None:
-        if self._memory is None:
-            return
-        self._session = self._pictures = None
-        self._memory.close()
-        give_back()
+        self._ready.close()

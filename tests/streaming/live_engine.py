@@ -1,9 +1,10 @@
-"""The fake engine, fit for a conversation; and a clock that is told the time."""
+"""The fake engine, fit for a conversation."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,26 +13,22 @@ from lipstream.engine.types import AudioChunk, VideoFrame
 from tests.streaming.fake_engine import FakeEngine, FakeSession
 
 
-class ScriptedClock:
-    def __init__(self, start_s: float = 1000.0) -> None:
-        self.time_s = start_s
-
-    def __call__(self) -> float:
-        return self.time_s
-
-
 @dataclass(frozen=True)
 class LiveFakeEngine(FakeEngine):
     compute_s: float = 0.0
+    sleep: Callable[[float], None] = time.sleep  # how compute passes; a ScriptedClock's own
     fail_after: int = 10**9
+
+    @property
+    def target(self) -> LiveFakeEngine:
+        """Its size and rate, where a real engine has them."""
+        return self
 
     def session(self) -> LiveFakeSession:
         return LiveFakeSession(self)
 
 
 class LiveFakeSession(FakeSession):
-    """Remembers nothing older than it needs, so that it can live for long."""
-
     engine: LiveFakeEngine
 
     def __init__(self, engine: LiveFakeEngine) -> None:
@@ -47,7 +44,7 @@ class LiveFakeSession(FakeSession):
         if self.pushes > self.engine.fail_after:
             raise ValueError("scripted failure")
         if self.engine.compute_s and paint:
-            time.sleep(self.engine.compute_s)
+            self.engine.sleep(self.engine.compute_s)
         assert chunk.start_sample == self.sound.size
         self.sound = np.concatenate([self.sound, chunk.samples])
         # As the real one: a frame is out when the sound up to its beginning + delay is in.

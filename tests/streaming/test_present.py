@@ -1,4 +1,7 @@
-"""A presenter on real PortAudio streams, a real SDL window, and pyvirtualcam."""
+"""A presenter on real PortAudio streams, a real SDL window, and pyvirtualcam.
+
+On the wall clock where a sound server plays and records in real time.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,15 @@ from lipstream.streaming.devices.video_outputs import Camera, Window
 from lipstream.streaming.present import PresentOptions, present
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedSound
-from tests.streaming.live_engine import LiveFakeEngine, ScriptedClock
+from tests.clock import ScriptedClock
+from tests.streaming.live_engine import LiveFakeEngine
 from tests.streaming.sound_server import Recording, SoundServer, onsets, sound_server
 
 BEEP = 0.8 * np.sin(2 * np.pi * 500 * np.arange(16_000) / 16_000) * (np.arange(16_000) < 3200)
 
 
-class Seen:
-    """A screen that remembers when it was white."""
+class RecordingOutput:
+    """A video output that records when its frame was white."""
 
     def __init__(self) -> None:
         self.frames: list[tuple[float, bool]] = []
@@ -66,29 +70,29 @@ def threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("lipstream")]
 
 
-def test_a_voice_in_the_microphone_is_seen_and_heard_together(sound: SoundServer) -> None:
-    screen = Seen()
+def test_picture_and_sound_of_a_voice_leave_together(sound: SoundServer) -> None:
+    output = RecordingOutput()
     microphone, speaker = Recording(sound, "voice.monitor"), Recording(sound, "speaker.monitor")
     voice = sound.say(np.concatenate([np.zeros(24_000), *[BEEP] * 8]).astype(np.float32))
-    told = present(LiveFakeEngine(), [screen], PresentOptions("pulse", "pulse", 10))
+    report = present(LiveFakeEngine(), [output], PresentOptions("pulse", "pulse", 10))
     voice.wait(5)
-    said = onsets(*_loud(microphone))
-    heard, seen = onsets(*_loud(speaker)), screen.onsets()
-    count = min(len(said), len(heard), len(seen))
-    assert count >= 6, (said, heard, seen)
-    apart_ms = 1000 * (heard[:count] - seen[:count])[2:]
-    delay_ms = 1000 * (seen[:count] - said[:count])[2:]
+    spoken = onsets(*_loud(microphone))
+    played, shown = onsets(*_loud(speaker)), output.onsets()
+    count = min(len(spoken), len(played), len(shown))
+    assert count >= 6, (spoken, played, shown)
+    offset_ms = 1000 * (played[:count] - shown[:count])[2:]
+    delay_ms = 1000 * (shown[:count] - spoken[:count])[2:]
     print(
-        f"\npresent: {told['fps']} fps, voice to picture {np.median(delay_ms):.0f} ms (stated "
-        f"{told['delay_ms']}), sound behind picture {np.median(apart_ms):.0f} ms"
+        f"\npresent: {report['fps']} fps, voice to picture {np.median(delay_ms):.0f} ms (stated "
+        f"{report['delay_ms']}), sound behind picture {np.median(offset_ms):.0f} ms"
     )
-    assert told["input"] == told["output"] == "pulse"
-    assert told["sound_lost"] == 0
-    assert told["fps"] == pytest.approx(25, abs=0.3)
+    assert report["input"] == report["output"] == "pulse"
+    assert report["sound_lost"] == report["sound_dropped_ms"] == 0
+    assert report["fps"] == pytest.approx(25, abs=0.3)
     # A frame is white if any of its 40 ms is loud: it is up to so much ahead.
-    assert -25 < np.median(apart_ms) < 65
-    assert np.median(delay_ms) == pytest.approx(told["delay_ms"] - 20, abs=60)
-    assert abs(told["sound_behind_ms"]) < 40, "a frame: a busy machine starves the sound server"
+    assert -25 < np.median(offset_ms) < 65
+    assert np.median(delay_ms) == pytest.approx(report["delay_ms"] - 20, abs=60)
+    assert abs(report["sound_behind_ms"]) < 40, "a frame: a busy machine starves the sound server"
     assert threads() == []
 
 
@@ -98,11 +102,11 @@ def _loud(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_microphone_that_is_unplugged_comes_back(sound: SoundServer) -> None:
-    screen = Seen()
-    told: list[str] = []
+    output = RecordingOutput()
+    notices: list[str] = []
     replugged_s: list[float] = []
 
-    def meddle() -> None:
+    def replug() -> None:
         time.sleep(2.0)
         sound.unplug()
         time.sleep(3.0)
@@ -111,25 +115,25 @@ def test_a_microphone_that_is_unplugged_comes_back(sound: SoundServer) -> None:
         replugged_s.append(time.monotonic())
         sound.say(np.tile(BEEP, 5).astype(np.float32)).wait(10)
 
-    meddling = threading.Thread(target=meddle)
-    meddling.start()
-    options = PresentOptions("pulse", "pulse", 13, told.append)
-    report = present(LiveFakeEngine(), [screen], options)
-    meddling.join()
+    replugging = threading.Thread(target=replug)
+    replugging.start()
+    options = PresentOptions("pulse", "pulse", 13, notices.append)
+    report = present(LiveFakeEngine(), [output], options)
+    replugging.join()
     assert report["sound_lost"] >= 1
-    assert "lost" in told[0] and "back" in told[-1]
-    assert report["frames"] == pytest.approx(25 * 13, abs=15), "the picture lives on meanwhile"
-    after = [at_s for at_s in screen.onsets() if at_s > replugged_s[0]]
+    assert "lost" in notices[0] and "back" in notices[-1]
+    assert report["frames"] == pytest.approx(25 * 13, abs=15), "frames go on meanwhile"
+    after = [at_s for at_s in output.onsets() if at_s > replugged_s[0]]
     assert len(after) >= 3, "the voice is back"
     assert threads() == []
 
 
 def test_no_microphone_is_one_clear_error(sound: SoundServer) -> None:
     with pytest.raises(UsageError, match="input device 'nonesuch': no such; there are: 0 'pulse'"):
-        present(LiveFakeEngine(), [Seen()], PresentOptions("nonesuch"))
+        present(LiveFakeEngine(), [RecordingOutput()], PresentOptions("nonesuch"))
     sound.unplug()
     with pytest.raises(SoundError):
-        present(LiveFakeEngine(), [Seen()], PresentOptions("pulse"))
+        present(LiveFakeEngine(), [RecordingOutput()], PresentOptions("pulse"))
     assert threads() == []
 
 
@@ -143,10 +147,10 @@ def test_the_command_presents_the_demo_in_a_window(sound: SoundServer, target: P
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["profile"] == "live" and told["frames"] > 50
-    in_time = told["late_frames"] + told["dropped_frames"] < 0.05 * told["frames"]
-    assert told["fps"] == pytest.approx(25, abs=1) or not in_time, told
+    report = json.loads(done.stdout)
+    assert report["profile"] == "live" and report["frames"] > 50
+    in_time = report["late_frames"] + report["dropped_frames"] < 0.05 * report["frames"]
+    assert report["fps"] == pytest.approx(25, abs=1) or not in_time, report
     listed = subprocess.run(
         [sys.executable, "-m", "lipstream", "present", "--list-devices"],
         env=sound.environment, capture_output=True, text=True, timeout=60,
@@ -157,7 +161,7 @@ def test_the_command_presents_the_demo_in_a_window(sound: SoundServer, target: P
 def test_a_loudspeaker_of_another_pace_is_followed() -> None:
     """Five minutes of a card that is 150 ppm slow, whose callbacks come late by up to 8 ms."""
     now = ScriptedClock(0.0)
-    runner = SessionRunner(LiveFakeEngine(), now=now)
+    runner = SessionRunner(LiveFakeEngine(), time_source=now)
     playback = Playback(runner, 48_000, hold_s=0.06)
     random = np.random.default_rng(0)
     tone = np.sin(2 * np.pi * 400 * np.arange(640) / SAMPLE_RATE_HZ).astype(np.float32)
@@ -176,16 +180,16 @@ def test_a_loudspeaker_of_another_pace_is_followed() -> None:
     runner.close()
     assert playback.ppm == pytest.approx(150, abs=20)
     assert np.abs(np.array(wrong_ms) - 2.5).max() < 5  # 2.5 ms are the callbacks' lateness
-    heard = np.concatenate(tail).astype(np.float64)
-    spectrum = np.abs(np.fft.rfft(heard * np.blackman(heard.size)))
-    hz = np.fft.rfftfreq(heard.size, 1 / 48_000)
+    played = np.concatenate(tail).astype(np.float64)
+    spectrum = np.abs(np.fft.rfft(played * np.blackman(played.size)))
+    hz = np.fft.rfftfreq(played.size, 1 / 48_000)
     assert hz[spectrum.argmax()] == pytest.approx(400 * (1 + 150e-6), abs=0.05)
     assert 20 * np.log10(spectrum[np.abs(hz - 400) > 20].max() / spectrum.max()) < -60
 
 
 def test_an_interrupted_turn_is_not_played() -> None:
     now = ScriptedClock(0.0)
-    runner = SessionRunner(LiveFakeEngine(), now=now)
+    runner = SessionRunner(LiveFakeEngine(), time_source=now)
     playback = Playback(runner, 16_000, hold_s=0.0)
     due_s = runner.delay_samples / SAMPLE_RATE_HZ
     loud = np.ones(640, np.float32)
@@ -213,7 +217,7 @@ def test_devices_are_found_by_number_and_name(wanted: str, speaks: bool, index: 
     assert choose(DEVICES, wanted, speaks).index == index
 
 
-def test_a_device_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_an_unknown_device_is_an_error_that_lists_the_others() -> None:
     with pytest.raises(UsageError, match="no such; there are: 0 'Built-in Audio', 1 'USB Micro"):
         choose(DEVICES, "2", False)
     with pytest.raises(UsageError, match="several fit"):
@@ -246,16 +250,18 @@ def test_a_window_shows_the_picture_in_its_colours(window: Any) -> None:
     assert (bright_red > 245, green < 10, blue < 10) == (True, True, True), list(pixel)
 
 
-@pytest.mark.parametrize("key, wish", [("ESCAPE", "quit"), ("m", "mute"), ("SPACE", "interrupt")])
-def test_keys_at_the_window_are_wishes(window: Any, key: str, wish: str) -> None:
+@pytest.mark.parametrize(
+    "key, command", [("ESCAPE", "quit"), ("m", "mute"), ("SPACE", "interrupt")]
+)
+def test_keys_at_the_window_are_commands(window: Any, key: str, command: str) -> None:
     sdl2, made = window
-    made.wishes()
+    made.commands()
     event = sdl2.SDL_Event()
     event.type = sdl2.SDL_KEYDOWN
     event.key.keysym.sym = getattr(sdl2, f"SDLK_{key}")
     sdl2.SDL_PushEvent(event)
-    assert made.wishes() == [wish]
-    assert made.wishes() == []
+    assert made.commands() == [command]
+    assert made.commands() == []
 
 
 def test_a_virtual_camera_gets_every_byte() -> None:
@@ -301,13 +307,13 @@ def test_a_virtual_camera_gets_every_byte() -> None:
 @pytest.mark.skipif(
     sys.platform != "linux" or any(Path("/dev").glob("video*")), reason="a machine with cameras"
 )
-def test_no_virtual_camera_is_told_with_what_makes_one() -> None:
+def test_without_a_virtual_camera_the_error_names_what_provides_one() -> None:
     pytest.importorskip("pyvirtualcam", reason="pip install 'lipstream[present]'")
     with pytest.raises(VideoOutputError, match="v4l2loopback"):
         Camera(64, 48, 25.0)
 
 
-def test_no_display_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sdl2", reason="no SDL: pip install 'lipstream[present]'")
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonesuch")
     with pytest.raises(VideoOutputError, match="no display"):

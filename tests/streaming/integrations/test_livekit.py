@@ -1,4 +1,7 @@
-"""The generator inside LiveKit Agents' own avatar runner; only the room is ours."""
+"""The generator inside LiveKit Agents' own avatar runner; only the room is ours.
+
+On the wall clock: LiveKit paces sound and frames by `time.perf_counter`.
+"""
 
 from __future__ import annotations
 

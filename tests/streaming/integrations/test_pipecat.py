@@ -1,4 +1,7 @@
-"""The video service inside Pipecat's own pipeline and output transport."""
+"""The video service inside Pipecat's own pipeline and output transport.
+
+On the wall clock: Pipecat paces its output by it.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from lipstream.engine.types import AudioChunk, VideoFrame
 from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
-from tests.streaming.live_engine import LiveFakeEngine, ScriptedClock
+from tests.clock import ScriptedClock
+from tests.streaming.live_engine import LiveFakeEngine
 
 
 def leaving(voice: Voice, frames: int, first: int = 0) -> list[tuple[int, np.ndarray, bool]]:
@@ -19,15 +20,15 @@ def leaving(voice: Voice, frames: int, first: int = 0) -> list[tuple[int, np.nda
     for k in range(first, first + frames):
         sound = AudioChunk(np.zeros(640, np.float32), 640 * k)
         picture = VideoFrame(np.zeros((6, 4), np.uint8), k, LiveFakeEngine().fps, sound, 0, False)
-        spoken, ended = voice.leaves(TimedFrame(picture, 640 * k, 0.0, voice.runner.turn))
-        joined = np.concatenate([s.samples for s in spoken]) if spoken else np.zeros(0, np.int16)
-        out.append((spoken[0].rate_hz if spoken else 0, joined, ended))
+        speech, ended = voice.leaving(TimedFrame(picture, 640 * k, 0.0, voice.runner.turn))
+        joined = np.concatenate([s.samples for s in speech]) if speech else np.zeros(0, np.int16)
+        out.append((speech[0].rate_hz if speech else 0, joined, ended))
     return out
 
 
 @pytest.fixture
 def voice() -> Voice:
-    return Voice(SessionRunner(LiveFakeEngine(), AGENT_OPTIONS, now=ScriptedClock(0.0)))
+    return Voice(SessionRunner(LiveFakeEngine(), AGENT_OPTIONS, time_source=ScriptedClock(0.0)))
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 24_000, 48_000])
@@ -37,9 +38,9 @@ def test_every_sample_leaves_once_and_the_end_after_the_last(voice: Voice, rate_
     at = 0
     while at < speech.size:
         size = int(random.integers(1, rate_hz // 3))
-        voice.say(speech[at : at + size], rate_hz)
+        voice.push_audio(speech[at : at + size], rate_hz)
         at += size
-    voice.end()
+    voice.end_segment()
     out = leaving(voice, 60)
     assert np.array_equal(np.concatenate([part for _, part, _ in out]), speech)
     assert {rate for rate, _, _ in out} == {0, rate_hz}
@@ -53,41 +54,41 @@ def test_every_sample_leaves_once_and_the_end_after_the_last(voice: Voice, rate_
 
 def test_segments_follow_one_another_at_their_own_rates(voice: Voice) -> None:
     one, two = np.full(24_000, 1, np.int16), np.full(48_000, 2, np.int16)
-    voice.say(one, 24_000)
-    voice.end()
-    voice.say(two, 48_000)
-    voice.end()
+    voice.push_audio(one, 24_000)
+    voice.end_segment()
+    voice.push_audio(two, 48_000)
+    voice.end_segment()
     out = leaving(voice, 60)
     assert sum(np.count_nonzero(part == 1) for _, part, _ in out) == 24_000
     assert sum(np.count_nonzero(part == 2) for _, part, _ in out) == 48_000
     assert sum(ended for _, _, ended in out) == 2
 
 
-def test_what_was_interrupted_does_not_leave(voice: Voice) -> None:
-    voice.say(np.full(32_000, 5, np.int16), 16_000)
-    voice.end()
+def test_interrupted_speech_does_not_leave(voice: Voice) -> None:
+    voice.push_audio(np.full(32_000, 5, np.int16), 16_000)
+    voice.end_segment()
     before = sum(part.size for _, part, _ in leaving(voice, 10))
     assert 6000 < before <= 6400
     voice.interrupt()
-    voice.say(np.full(1600, 7, np.int16), 16_000)
-    voice.end()
+    voice.push_audio(np.full(1600, 7, np.int16), 16_000)
+    voice.end_segment()
     after = leaving(voice, 90, first=10)
     assert sum(part.size for _, part, _ in after) == 1600
     assert sum(ended for _, _, ended in after) == 1
 
 
 def test_two_channels_are_mixed(voice: Voice) -> None:
-    voice.say(np.tile(np.array([100, 300], np.int16), 16_000), 16_000, channels=2)
-    voice.end()
+    voice.push_audio(np.tile(np.array([100, 300], np.int16), 16_000), 16_000, channels=2)
+    voice.end_segment()
     joined = np.concatenate([part for _, part, _ in leaving(voice, 40)])
     assert joined.size == 16_000 and set(joined) == {200}
 
 
-def test_what_is_no_sound_is_refused(voice: Voice) -> None:
+def test_impossible_formats_are_refused(voice: Voice) -> None:
     with pytest.raises(UsageError, match="8000 to 96000"):
-        voice.say(np.zeros(10, np.int16), 4000)
+        voice.push_audio(np.zeros(10, np.int16), 4000)
     with pytest.raises(UsageError, match="whole PCM16"):
-        voice.say(np.zeros(11, np.int16), 16_000, channels=2)
-    voice.say(np.zeros(0, np.int16), 16_000)
-    voice.end()
+        voice.push_audio(np.zeros(11, np.int16), 16_000, channels=2)
+    voice.push_audio(np.zeros(0, np.int16), 16_000)
+    voice.end_segment()
     assert sum(ended for _, _, ended in leaving(voice, 3)) == 1

@@ -26,7 +26,7 @@ from lipstream.streaming.server import rooms as rooms_module  # noqa: E402
 from lipstream.streaming.server.app import ServerOptions, make_app  # noqa: E402
 from lipstream.streaming.server.rooms import Rooms  # noqa: E402
 from lipstream.streaming.server.targets import TargetRegistry  # noqa: E402
-from lipstream.streaming.session.runner import LiveEngine  # noqa: E402
+from lipstream.streaming.session.live_engine import LiveEngine  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
 from tests.streaming.webrtc.test_peer import Client, run, vanish  # noqa: E402
 

@@ -30,7 +30,7 @@ from lipstream.engine.types import AudioChunk, VideoFrame  # noqa: E402
 from lipstream.streaming.server.app import ServerOptions, make_app  # noqa: E402
 from lipstream.streaming.server.openapi import document  # noqa: E402
 from lipstream.streaming.server.targets import EngineSetting, Gallery, TargetRegistry  # noqa: E402
-from lipstream.streaming.session.runner import LiveEngine, warm_up  # noqa: E402
+from lipstream.streaming.session.live_engine import LiveEngine, warm_up  # noqa: E402
 from lipstream.streaming.webrtc.ice_servers import IceServer  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
 from tests.streaming.sound_files import write_wav  # noqa: E402

@@ -1,15 +1,18 @@
-"""Conversations in processes of their own: the same frames, and what a process that dies does."""
+"""Conversations in processes of their own: the same frames, at their pace."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,25 +20,29 @@ import pytest
 from lipstream.engine.errors import LipstreamError, UsageError, WorkerLost
 from lipstream.engine.types import STEP_SAMPLES, AudioChunk, VideoFrame
 from lipstream.streaming.server.targets import EngineSetting
-from lipstream.streaming.session.runner import LiveSession, SessionRunner
+from lipstream.streaming.session.live_engine import LiveSession
+from lipstream.streaming.workers import pool
 from lipstream.streaming.workers.pool import RemoteEngine, Workers, processes_for
+from lipstream.streaming.workers.protocol import PICTURES
+from tests.streaming.live_engine import LiveFakeEngine
+from tests.streaming.workers.gated_engine import Gate, gated_engine
 
 SETTING = EngineSetting(renderer="none")
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Workers]:
-    workers = Workers(2)
-    yield workers
-    workers.close()
+def workers() -> Iterator[Workers]:
+    started = Workers(2)
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="module")
-def engine(pool: Workers, target: Path) -> RemoteEngine:
-    return pool.engine(partial(SETTING.load, target))
+def engine(workers: Workers, target: Path) -> RemoteEngine:
+    return workers.engine(partial(SETTING.load, target))
 
 
-def said(session: LiveSession, steps: int, interrupted_at: int = -1) -> list[VideoFrame]:
+def pushed(session: LiveSession, steps: int, interrupted_at: int = -1) -> list[VideoFrame]:
     sound = 0.1 * np.random.default_rng(0).standard_normal(steps * STEP_SAMPLES).astype(np.float32)
     frames: list[VideoFrame] = []
     for step in range(steps):
@@ -52,7 +59,7 @@ def test_the_frames_are_those_of_an_engine_in_this_process(
     own = SETTING.load(target)
     assert (engine.delay_ms, engine.backend) == (own.delay_ms, own.backend)
     remote = engine.session()
-    got, expected = said(remote, 60, 30), said(own.session(), 60, 30)
+    got, expected = pushed(remote, 60, 30), pushed(own.session(), 60, 30)
     remote.close()
     assert len(got) == len(expected) > 20
     for one, other in zip(got, expected, strict=True):
@@ -63,79 +70,75 @@ def test_the_frames_are_those_of_an_engine_in_this_process(
         )  # fmt: skip
 
 
-def test_more_pictures_than_places_arrive_too(engine: RemoteEngine, target: Path) -> None:
+def test_pictures_beyond_the_shared_memory_arrive_too(engine: RemoteEngine, target: Path) -> None:
     second = np.zeros(16_000, np.float32)
     remote = engine.session()
     got = remote.push(AudioChunk(second, 0))
     expected = SETTING.load(target).session().push(AudioChunk(second, 0))
     remote.close()
-    assert len(got) == len(expected) > pool._SLOTS
+    assert len(got) == len(expected) > PICTURES
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one.i420, other.i420)
 
 
-def test_conversations_are_spread_and_given_back(pool: Workers, engine: RemoteEngine) -> None:
+def test_conversations_are_spread_evenly_and_counted_down(
+    workers: Workers, engine: RemoteEngine
+) -> None:
     sessions = [engine.session() for _ in range(4)]
     for session in sessions:
-        said(session, 2)
-    assert [worker.conversations for worker in pool._workers] == [2, 2]
+        pushed(session, 2)
+    assert [worker.conversations for worker in workers._workers] == [2, 2]
     for session in sessions:
         session.close()
         session.close()  # twice does no harm
-    assert [worker.conversations for worker in pool._workers] == [0, 0]
+    assert [worker.conversations for worker in workers._workers] == [0, 0]
     with pytest.raises(WorkerLost, match="over"):
         sessions[0].push(AudioChunk(np.zeros(STEP_SAMPLES, np.float32), 0))
 
 
-def test_reasons_cross_the_border(pool: Workers, engine: RemoteEngine, tmp_path: Path) -> None:
+def test_errors_cross_the_border(workers: Workers, engine: RemoteEngine, tmp_path: Path) -> None:
     session = engine.session()
     with pytest.raises(UsageError, match="finite"):
         session.push(AudioChunk(np.full(STEP_SAMPLES, np.nan, np.float32), 0))
     session.close()
     with pytest.raises(LipstreamError, match="not a target bundle"):
-        pool.engine(partial(SETTING.load, tmp_path / "nobody.target"))
+        workers.engine(partial(SETTING.load, tmp_path / "nobody.target"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_killed_worker_takes_only_its_own_and_another_takes_its_place(
-    pool: Workers, engine: RemoteEngine
+    workers: Workers, engine: RemoteEngine
 ) -> None:
     lost, kept = engine.session(), engine.session()
-    said(lost, 2)
-    said(kept, 2)
-    victim = pool._workers[0]._process
+    pushed(lost, 2)
+    pushed(kept, 2)
+    victim = workers._workers[0]._process
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
     victim.join(5)
-    runner = SessionRunner(engine)
     with pytest.raises(WorkerLost, match="has ended"):
-        said(lost, 2)
+        pushed(lost, 2)
     lost.close()
-    third = AudioChunk(np.zeros(STEP_SAMPLES, np.float32), 2 * STEP_SAMPLES)
-    kept.push(third)
+    kept.push(AudioChunk(np.zeros(STEP_SAMPLES, np.float32), 2 * STEP_SAMPLES))
     kept.close()
-    runner.start()  # the next conversation starts the process anew
-    deadline_s = time.monotonic() + 30
-    while runner.counters.frames < 5 and time.monotonic() < deadline_s and runner.error is None:
-        time.sleep(0.05)
-    runner.close()
-    assert runner.error is None
-    assert runner.counters.frames >= 5
-    assert all(worker.alive for worker in pool._workers)
-    assert [worker.conversations for worker in pool._workers] == [0, 0]
+    third = engine.session()  # starts the process anew
+    assert len(pushed(third, 30)) > 5
+    third.close()
+    assert all(worker.alive for worker in workers._workers)
+    assert [worker.conversations for worker in workers._workers] == [0, 0]
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open")
 @pytest.mark.parametrize("killed", [True, False])
 def test_workers_end_with_their_server_and_leave_nothing(killed: bool, tmp_path: Path) -> None:
     code = (
         "from lipstream.streaming.workers.pool import Workers\n"
         "if __name__ == '__main__':\n"
-        "    pool = Workers(2)\n"
-        "    [worker.connect().close() for worker in pool._workers]\n"
-        "    print(*(worker._process.pid for worker in pool._workers), flush=True)\n"
+        "    workers = Workers(2)\n"
+        "    [worker.connect().close() for worker in workers._workers]\n"
+        "    print(*(worker._process.pid for worker in workers._workers), flush=True)\n"
         "    input()\n"
-        "    pool.close()\n"
+        "    workers.close()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -144,15 +147,15 @@ def test_workers_end_with_their_server_and_leave_nothing(killed: bool, tmp_path:
         assert server.stdin is not None and server.stdout is not None
         pids = [int(word) for word in server.stdout.readline().split()]
         assert len(pids) == 2
+        ended = [os.pidfd_open(pid) for pid in pids]
         if killed:
             server.kill()
         else:
             server.stdin.write("\n")
             server.stdin.flush()
-    deadline_s = time.monotonic() + 10
-    while time.monotonic() < deadline_s and any(Path(f"/proc/{pid}").exists() for pid in pids):
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    for descriptor in ended:
+        assert select.select([descriptor], [], [], 10)[0], "a worker outlives its server"
+        os.close(descriptor)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,3 +163,96 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, conversations, wanted in ((1, 8, 0), (2, 8, 0), (4, 2, 0), (4, 8, 4), (16, 4, 4)):
         monkeypatch.setattr(pool, "usable_cores", lambda cores=cores: cores)
         assert processes_for(conversations) == wanted
+
+
+@pytest.fixture
+def worker() -> Iterator[Workers]:
+    """One process, so that all that happens in it competes."""
+    started = Workers(1)
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate()
+    yield made
+    made.close()
+
+
+FAKE: Any = LiveFakeEngine
+
+
+def test_conversations_keep_their_pace_while_a_target_is_loaded(
+    worker: Workers, gate: Gate
+) -> None:
+    """Its loading does not end until they have had 50 pushes, and one more has begun."""
+    engine = worker.engine(FAKE)
+    going, begun = engine.session(), engine.session()
+    pushed(going, 2)
+    make: Any = partial(gated_engine, gate.address)
+    loaded: list[RemoteEngine] = []
+    loading = threading.Thread(target=lambda: loaded.append(worker.engine(make)))
+    loading.start()
+    gate.wait_until_loading()
+    took_s: list[float] = []
+
+    def converse() -> None:
+        for step in range(2, 52):
+            began_s = time.perf_counter()
+            going.push(AudioChunk(np.zeros(STEP_SAMPLES, np.float32), step * STEP_SAMPLES))
+            took_s.append(time.perf_counter() - began_s)
+        pushed(begun, 2)
+
+    talking = threading.Thread(target=converse, daemon=True)
+    talking.start()
+    talking.join(30)
+    blocked = talking.is_alive()
+    gate.open()
+    loading.join(30)
+    talking.join(30)
+    assert not blocked, "the load held the conversations up"
+    assert np.median(took_s) < 0.04, "a frame time"
+    second = loaded[0].session()
+    assert len(pushed(second, 20)) > 5
+    for session in (going, begun, second):
+        session.close()
+
+
+def test_an_engine_is_loaded_once_in_each_worker_whoever_asks(worker: Workers, gate: Gate) -> None:
+    """A second load of the same engine would wait for the gate for ever."""
+    make: Any = partial(gated_engine, gate.address)
+    (process,) = worker._workers
+    details: list[Any] = []
+    asking = [
+        threading.Thread(target=lambda: details.append(process.load(7, make)), daemon=True)
+        for _ in range(3)
+    ]
+    for thread in asking:
+        thread.start()
+    gate.wait_until_loading()
+    gate.open()
+    for thread in asking:
+        thread.join(30)
+    assert len(details) == 3 and len(set(details)) == 1
+
+
+def test_an_engine_that_is_closed_is_let_go_and_its_conversations_end_in_peace(
+    worker: Workers,
+) -> None:
+    engine, other = worker.engine(FAKE), worker.engine(FAKE)
+    going, late, kept = engine.session(), engine.session(), other.session()
+    pushed(going, 2)
+    engine.close()
+    engine.close()  # twice does no harm
+    going.push(AudioChunk(np.zeros(STEP_SAMPLES, np.float32), 2 * STEP_SAMPLES))
+    with pytest.raises(UsageError, match="let go"):
+        pushed(late, 1)
+    pushed(kept, 2)
+    (process,) = worker._workers
+    assert process.conversations == 2
+    assert list(process._loaded) == [other._number]
+    assert list(worker._makes) == [other._number]
+    for session in (going, late, kept):
+        session.close()
+    assert process.conversations == 0
