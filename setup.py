@@ -95,7 +95,7 @@ setup(
         "lipstream.kernels": ["*.cpp", "*.h"],
         "lipstream.kernels.cuda": ["*.cu", "*.cuh", "*.fatbin", "*.sha256"],
         "lipstream.calibration": ["*.ogg", "*.safetensors"],
-        "lipstream.streaming.server": ["web/*"],
+        "lipstream.streaming.server": ["*.json", "web/*"],
     },
     ext_modules=[
         Extension(

@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import threading
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lipstream.streaming.files.mp4_writer import PictureFormat
 from lipstream.streaming.files.partial_file import PartialFile
 from tests.streaming.fake_engine import FakeEngine
 from tests.streaming.sound_files import bad_inputs, dub, write_wav
+from tests.streaming.waiting import eventually_in_thread
 
 
 def decoded(path: Path) -> tuple[list[float], list[float], np.ndarray, float]:
@@ -208,10 +208,7 @@ def test_interrupted_engine_leaves_nothing_and_keeps_the_old_file(tmp_path: Path
     assert out.read_bytes() == b"the old one"
     assert {p.name for p in tmp_path.iterdir()} == {"in.wav", "out.mp4"}
     # Threads end with the dub, not with the process.
-    deadline_s = time.monotonic() + 2
-    while time.monotonic() < deadline_s and any(t.name == "encoder" for t in threading.enumerate()):
-        time.sleep(0.01)
-    assert not any(t.name == "encoder" for t in threading.enumerate())
+    eventually_in_thread(lambda: all(t.name != "encoder" for t in threading.enumerate()), 2)
 
 
 def test_sound_shorter_than_a_frame_is_refused(tmp_path: Path) -> None:

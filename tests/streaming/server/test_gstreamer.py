@@ -82,14 +82,14 @@ def opening(speech: F32) -> tuple[np.ndarray, np.ndarray]:
 def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(target: Path, tmp_path: Path) -> None:
     from lipstream.calibration.demo import demo_speech
 
-    catalogue = TargetRegistry(target.parent, EngineSetting(renderer="auto" if SLOW else "none"))
+    registry = TargetRegistry(target.parent, EngineSetting(renderer="auto" if SLOW else "none"))
     with AudioFile(demo_speech(tmp_path)) as sound:
         speech = np.concatenate([block.speech for block in sound.blocks()])[: 16_000 * 9]
     voice = write_wav(tmp_path / "voice.wav", speech)
 
     async def test() -> tuple[dict[str, Any], dict[str, Any]]:
-        await catalogue.engine("demo")  # warm, as `lipstream serve` does
-        async with server(catalogue) as http:
+        await registry.engine("demo")  # warm, as `lipstream serve` does
+        async with server(registry) as http:
             url = f"{http._base_url}".rstrip("/")
             box = ",".join(map(str, MOUTH))
             viewer = client("whep", f"{url}/whep?target=demo", "11.5", "H264", box)
@@ -133,7 +133,7 @@ def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(target: Path, tmp_path:
         f"{1000 * lags_s[best]:.0f} ms, elsewhere {elsewhere:.2f} at most"
     )
     assert follows[best] > 0.7 and follows[best] > 2 * elsewhere
-    assert 0.12 <= lags_s[best] <= 0.45, "engine delay, lead and two jitter buffers"
+    assert 0.12 <= lags_s[best] <= 0.45, "engine delay, playout delay and two jitter buffers"
 
 
 def test_vp8_plays_as_well() -> None:

@@ -35,6 +35,7 @@ from lipstream.calibration.demo import demo_speech  # noqa: E402
 from lipstream.streaming.files.audio_file import read_speech  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from tests.streaming.server.test_endurance import SDP, Holdings, served  # noqa: E402
+from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.test_peer import Client, Voice  # noqa: E402
 
 CALL_S = float(os.environ.get("LIPSTREAM_CALL_S", "12"))
@@ -180,8 +181,7 @@ async def hold_call(targets: Path, name: str, samples: np.ndarray) -> dict[str, 
         answer = await http.post(f"/whip?target={name}", data=await caller.offer(), headers=SDP)
         assert answer.status == 201, await answer.text()
         await caller.accept(await answer.text())
-        while not caller.streams["video"].came_s:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: caller.streams["video"].came_s, 30)
         began_s = time.monotonic() + SETTLE_S
         figures: dict[str, Any] = {}
         while time.monotonic() < began_s + CALL_S:
@@ -218,7 +218,7 @@ def processor_s(pid: int) -> float:
 
 def test_a_long_call_stays_in_time(target: Path, tmp_path: Path) -> None:
     bundle = Path(TARGET) if TARGET else target
-    aiortc_patches.apply(aiortc_patches.Tuning(loopback=True))
+    aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
     samples = read_speech(demo_speech(tmp_path))
     found = asyncio.run(hold_call(bundle.parent, bundle.stem, samples))
     drift, lags = np.array(found["drift_ms"]), np.array(found["lags_ms"])

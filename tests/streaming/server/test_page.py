@@ -27,9 +27,9 @@ from aiohttp import web  # noqa: E402
 
 from lipstream.engine.pipeline import Engine, Session  # noqa: E402
 from lipstream.engine.types import AudioChunk, VideoFrame  # noqa: E402
+from lipstream.streaming.server.api import openapi_document  # noqa: E402
 from lipstream.streaming.server.app import ServerOptions, make_app  # noqa: E402
-from lipstream.streaming.server.openapi import document  # noqa: E402
-from lipstream.streaming.server.targets import EngineSetting, Gallery, TargetRegistry  # noqa: E402
+from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry  # noqa: E402
 from lipstream.streaming.session.runner import LiveEngine, warm_up  # noqa: E402
 from lipstream.streaming.webrtc.ice_servers import IceServer  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
@@ -79,7 +79,7 @@ class MarkedSession:
 def serving(
     names: Callable[[], list[str]],
     engine: Callable[[str], Awaitable[LiveEngine]],
-    gallery: Gallery | None = None,
+    descriptions: TargetDescriptions | None = None,
     options: ServerOptions | None = None,
 ) -> Iterator[str]:
     """A server in a thread; yields its URL."""
@@ -88,7 +88,9 @@ def serving(
 
     async def begin() -> int:
         nonlocal runner
-        runner = web.AppRunner(make_app(options or ServerOptions(port=0), names, engine, gallery))
+        runner = web.AppRunner(
+            make_app(options or ServerOptions(port=0), names, engine, descriptions)
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return runner.addresses[0][1]
@@ -200,16 +202,16 @@ def always(engine: LiveEngine) -> Callable[[str], Awaitable[LiveEngine]]:
 
 def test_a_person_sees_and_hears_the_target(target: Path, tmp_path: Path) -> None:
     """Without the network, so that it fits a busy machine; at 25 fps where there is time for it."""
-    catalogue = TargetRegistry(target.parent)
+    registry = TargetRegistry(target.parent)
     engine = shipped(target, renderer="none")
     voice = bursts(tmp_path / "voice.wav", 30)
-    with serving(catalogue.names, always(engine), catalogue) as url, browser(voice) as page:
+    with serving(registry.names, always(engine), registry) as url, browser(voice) as page:
         wrong: list[str] = []
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(url)
         until(page, "document.getElementById('picture').poster.startsWith('blob:')")
-        assert page.inner_text("#about") == "photo, 512 × 512, 25 pictures a second"
+        assert page.inner_text("#about") == "photo, 512 × 512, 25 fps"
         looked_at(page, tmp_path, "idle")
         begin_call(page, url, "demo")
         wait_for_picture(page)
@@ -295,7 +297,7 @@ def test_the_api_is_described_for_people(tmp_path: Path) -> None:
         page.get_by_role("button", name="Show").click()
         page.get_by_role("heading", name="POST /whip").wait_for()
         titles = set(page.locator("h2").all_inner_texts())
-        made = document("1")
+        made = openapi_document()
         for path, item in made["paths"].items():
             assert {f"{method.upper()} {path}" for method in item} <= titles
         assert set(made["components"]["schemas"]) <= titles

@@ -23,6 +23,7 @@ from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from lipstream.streaming.webrtc.aioice_patches import CONSENT_EXPIRY_S, PortRange  # noqa: E402
 from lipstream.streaming.webrtc.ice_servers import IceServer, all_servers, parse_json, parse_server  # noqa: E402
 from tests.streaming.server.test_app import AUTHORISED, SDP, TOKEN, server  # noqa: E402
+from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.test_peer import Client, vanish  # noqa: E402
 
 STUN = IceServer(("stun:stun.example.org",))
@@ -136,12 +137,11 @@ def test_a_call_goes_through_a_relay(tmp_path: Path) -> None:
             text = await answer.text()
             assert "typ relay" in text, "the server has gathered on the relay as well"
             await client.accept(text)
-            await asyncio.sleep(2.5)
+            await eventually(lambda: len(client.pictures) > 30 and client.sounds)
+            await eventually(lambda: max(peak for _, peak in client.sounds) > 0.2)
             transport: Any = client.pc.getTransceivers()[0].sender.transport.transport
             pair = next(iter(transport._connection._nominated.values()))
             assert pair.local_candidate.type == "relay"
-            assert len(client.pictures) > 30, len(client.pictures)
-            assert max(peak for _, peak in client.sounds) > 0.2, "the voice came back"
             await http.delete(answer.headers["Location"])
             await client.close()
 
@@ -178,13 +178,13 @@ def test_media_stays_within_the_ports_and_too_many_are_told() -> None:
             low = free_port()
         async with server(sessions=8, udp_ports=PortRange(low, low + 1)) as http:
             clients, places, used = [], [], set()
-            aiortc_patches.apply(aiortc_patches.Tuning(loopback=True))
+            aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
             offers = []
             for _ in range(3):  # clients of this process take any port
                 clients.append(Client())
                 offers.append(await clients[-1].offer())
             aiortc_patches.apply(
-                aiortc_patches.Tuning(loopback=True, udp_ports=PortRange(low, low + 1))
+                aiortc_patches.PatchOptions(loopback=True, udp_ports=PortRange(low, low + 1))
             )
             for client, offer in zip(clients[:2], offers, strict=False):
                 answer = await http.post("/whip?target=face", data=offer, headers=SDP)
@@ -200,8 +200,7 @@ def test_media_stays_within_the_ports_and_too_many_are_told() -> None:
             assert f"{low}-{low + 1}" in (await refused.json())["error"]
             listed = (await (await http.get("/api/sessions")).json())["sessions"]
             assert len(listed) == 2, "the one that was refused has left nothing"
-            await asyncio.sleep(1.0)
-            assert all(len(client.pictures) > 10 for client in clients[:2])
+            await eventually(lambda: all(len(client.pictures) > 10 for client in clients[:2]))
             await http.delete(places[0])
             again = await http.post("/whip?target=face", data=offers[2], headers=SDP)
             assert again.status == 201
@@ -225,7 +224,7 @@ def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:
             answer = await http.post("/whip?target=face", data=await client.offer(), headers=SDP)
             place = answer.headers["Location"]
             await client.accept(await answer.text())
-            await asyncio.sleep(0.7)
+            await eventually(lambda: client.pictures)
             protocols = [
                 protocol
                 for transceiver in client.pc.getTransceivers()
@@ -234,18 +233,18 @@ def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:
             received = {id(p): p.datagram_received for p in protocols}
             for protocol in protocols:  # a network that is gone for 2 s
                 protocol.datagram_received = lambda data, addr: None
-            await asyncio.sleep(2.0)
+            paused_s = asyncio.get_running_loop().time()
+            await eventually(lambda: asyncio.get_running_loop().time() > paused_s + 2)
             for protocol in protocols:
                 protocol.datagram_received = received[id(protocol)]
             before = len(client.pictures)
-            await asyncio.sleep(0.6)
-            assert len(client.pictures) - before > 5, "the call goes on after the pause"
+            # Long enough for a consent request after the pause to be answered.
+            await eventually(lambda: len(client.pictures) > before + 20, 3, "the call goes on")
             await vanish(client)
             loop = asyncio.get_running_loop()
             gone_s = loop.time()
             while (answer := await http.get(place)).status == 200:
                 assert loop.time() - gone_s < CONSENT_EXPIRY_S + 1
-                await asyncio.sleep(0.05)
             assert loop.time() - gone_s > CONSENT_EXPIRY_S - 0.5
             assert "ended" in (await answer.json())["error"]
             await client.close()
