@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 
@@ -10,9 +11,14 @@ POLL_S = 0.01
 
 
 async def eventually(holds: Callable[[], object], within_s: float = 10.0, what: str = "") -> None:
-    """Return when `holds()` is true; fail when it is not within `within_s`."""
+    """Return when `holds()`, which may be awaitable, is true; fail when it is not in time."""
+
+    async def is_true() -> bool:
+        result = holds()
+        return bool(await result if inspect.isawaitable(result) else result)
+
     deadline_s = time.monotonic() + within_s
-    while not holds():
+    while not await is_true():
         assert time.monotonic() < deadline_s, f"not within {within_s} s: {what or holds}"
         await asyncio.sleep(POLL_S)
 

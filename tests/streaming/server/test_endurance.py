@@ -54,7 +54,7 @@ class Holdings:
             try:
                 links.append(os.readlink(entry.path))
             except OSError:
-                continue  # closed while we looked
+                continue  # closed in the meantime
         sockets = sum(link.startswith("socket:") for link in links)
         return cls(int(number["Threads"]), len(links), sockets, int(number["VmRSS"]))
 

@@ -1,4 +1,4 @@
-"""Engines are loaded when they are needed, loaded anew when a target changed, and let go."""
+"""Engines are loaded on demand, loaded again when a target changed, and let go when unused."""
 
 from __future__ import annotations
 

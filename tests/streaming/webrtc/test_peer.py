@@ -32,7 +32,7 @@ from lipstream.engine.types import (  # noqa: E402
 from lipstream.streaming.session.runner import SessionRunner  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from lipstream.streaming.webrtc.peer import Peer, PeerOptions  # noqa: E402
-from lipstream.streaming.webrtc.tracks import OutgoingAudio  # noqa: E402
+from lipstream.streaming.webrtc.tracks import IncomingVoice, OutgoingAudio  # noqa: E402
 from lipstream.streaming.webrtc.video_feed import VideoFeed  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
@@ -74,7 +74,7 @@ class Voice(MediaStreamTrack):
 
 
 class Client:
-    """A browser in small: what it saw and heard, with the times."""
+    """A minimal client that records the frames and sounds it receives, with the times."""
 
     def __init__(
         self,
@@ -162,13 +162,13 @@ def test_a_voice_comes_back_as_picture_and_sound_together() -> None:
             await eventually(lambda: len(onsets(client.sounds, 0.2)) >= 5, 20)
             assert runner.counters.late_frames <= 0.1 * runner.counters.frames
         seen = onsets(client.pictures, 128)
-        heard = onsets(client.sounds, 0.2)
-        assert len(seen) >= 3 and len(heard) >= 3
+        audible = onsets(client.sounds, 0.2)
+        assert len(seen) >= 3 and len(audible) >= 3
         spoken = client.voice.loud_at_s
         delays_ms = [1000 * (s - max(t for t in spoken if t < s)) for s in seen]
         # 120 of the engine, 40 playout delay, 40 of Opus and its packets, 40 of a frame.
         assert np.median(delays_ms) < 300, delays_ms
-        offsets_ms = [1000 * min((h - s for h in heard), key=abs) for s in seen]
+        offsets_ms = [1000 * min((h - s for h in audible), key=abs) for s in seen]
         assert abs(np.median(offsets_ms)) < 60, offsets_ms
 
     run(test())
@@ -212,20 +212,20 @@ def test_a_late_picture_makes_no_late_sound() -> None:
         audio = OutgoingAudio(runner)
         subscription = runner.subscribe(sound=audio.push_audio)
         runner.start()
-        heard: list[F32] = []
+        received: list[F32] = []
         late_s: list[float] = []
         try:
             runner.push_audio(np.full(3 * SAMPLE_RATE_HZ, 0.5, np.float32))
             for _ in range(120):
-                heard.append((await audio.recv()).to_ndarray()[0] / 32767)
+                received.append((await audio.recv()).to_ndarray()[0] / 32767)
                 due = audio._next_sample - STEP_SAMPLES + runner.delay_samples
                 late_s.append(runner.clock.now() - runner.clock.wall_s(due))
         finally:
             subscription.close()
             await asyncio.to_thread(runner.close)
         assert runner.counters.late_frames >= 4
-        said = np.concatenate(heard[15:])
-        assert np.abs(said - 0.5).max() < 0.01, "without a gap"
+        spoken = np.concatenate(received[15:])
+        assert np.abs(spoken - 0.5).max() < 0.01, "without a gap"
         assert np.percentile(late_s, 95) < 0.02
 
     run(test())
@@ -345,11 +345,37 @@ def test_a_voice_gets_through_a_network_that_loses_and_reorders(
             # Without repeats: 3 to 21.
             assert len(client.pictures) - before > 120
             lossy = False
-        said = [s for s in client.voice.loud_at_s if s > begin_s]
+        spoken = [s for s in client.voice.loud_at_s if s > begin_s]
         seen = [s for s in onsets(client.pictures, 128) if s > begin_s]
-        assert len(seen) >= 0.6 * len(said), (len(seen), len(said))
+        assert len(seen) >= 0.6 * len(spoken), (len(seen), len(spoken))
 
     run(test())
+
+
+def test_a_task_that_fails_ends_the_connection_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: IncomingVoice, frame: av.AudioFrame) -> None:
+        raise ValueError("scripted failure")
+
+    monkeypatch.setattr(IncomingVoice, "push_audio", fail)
+    reasons: list[str] = []
+
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine())
+        runner.start()
+        client, peer = Client(), Peer(VideoFeed(runner), PeerOptions(), ended=reasons.append)
+        try:
+            await client.accept(await peer.answer(await client.offer()))
+            await eventually(lambda: reasons)
+        finally:
+            await client.close()
+            await peer.close()
+            await asyncio.to_thread(runner.close)
+
+    run(test())
+    assert reasons == ["incoming voice failed: ValueError: scripted failure"]
+    assert "incoming voice" in caplog.text
 
 
 def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,11 @@ class Watcher:
     def __init__(self, takes_packets: bool = True) -> None:
         self.takes_packets = takes_packets
         self.got: list[tuple[float, TimedFrame, Any]] = []
-        self.heard = 0
+        self.audio_samples = 0
         self.reason: str | None = None
 
     def push_audio(self, item: TimedSound) -> None:
-        self.heard += item.samples.size
+        self.audio_samples += item.samples.size
 
     def show(self, item: TimedFrame, packet: Any) -> None:
         self.got.append((time.monotonic(), item, packet))
@@ -91,7 +91,7 @@ def test_many_viewers_share_every_packet_and_each_begins_with_a_key_frame() -> N
             assert all(id(packet) in same for _, _, packet in late.got)
             assert late.keys() == 1
             assert raw.got and all(packet is None for _, _, packet in raw.got)
-            assert raw.heard >= 640 * (len(raw.got) - 3)
+            assert raw.audio_samples >= 640 * (len(raw.got) - 3)
             decoder = av.CodecContext.create("h264", "r")
             pictures = [p for _, _, packet in early.got for p in decoder.decode(packet)]
             assert len(pictures) == len(early.got)
@@ -165,7 +165,7 @@ def test_key_frames_on_demand_are_never_closer_than_400_ms() -> None:
     run(test())
 
 
-def test_a_viewer_is_told_why_the_conversation_ended() -> None:
+def test_a_viewer_gets_the_reason_when_the_conversation_ends() -> None:
     async def test() -> None:
         async with feeding(LiveFakeEngine(fail_after=20)) as feed:
             watcher = Watcher()
@@ -176,7 +176,7 @@ def test_a_viewer_is_told_why_the_conversation_ended() -> None:
     run(test())
 
 
-def test_a_viewer_that_comes_after_the_end_is_told_as_well() -> None:
+def test_a_viewer_that_comes_after_the_end_gets_the_reason_too() -> None:
     async def test() -> None:
         async with feeding(LiveFakeEngine(fail_after=20)) as feed:
             first, later = Watcher(), Watcher()
@@ -201,7 +201,7 @@ def test_a_viewer_that_fails_ends_alone() -> None:
             feed.attach(other)
             await eventually(lambda: len(other.got) > 5)
             assert failing.reason == "no more frames: ValueError: scripted failure"
-            feed.detach(failing)  # as its owner does when it is told
+            feed.detach(failing)  # as its owner does
             seen = len(other.got)
             await eventually(lambda: len(other.got) > seen + 5)
             feed.detach(other)
