@@ -314,7 +314,11 @@ def test_a_connection_that_ends_while_it_is_answered_leaves_nothing(
             assert answer.status == 201
             gone = await http.get(answer.headers["Location"])
             assert gone.status == 404 and "scripted end" in (await gone.json())["error"]
-            assert "lipstream_sessions 0.0" in await (await http.get("/metrics")).text()
+
+            async def nothing_is_left() -> bool:
+                return "lipstream_sessions 0.0" in await (await http.get("/metrics")).text()
+
+            await eventually(nothing_is_left)
             await client.close()
 
     run(test())
