@@ -27,7 +27,7 @@ if not Path("/proc/self/fd").is_dir():
 from aiohttp import ClientSession  # noqa: E402
 
 from tests.streaming.waiting import eventually  # noqa: E402
-from tests.streaming.webrtc.test_peer import Client  # noqa: E402
+from tests.streaming.webrtc.client import Client  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 SDP = {"Content-Type": "application/sdp"}

@@ -10,8 +10,6 @@ import pytest
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
-from aiohttp import web  # noqa: E402
-
 from lipstream.engine.errors import (  # noqa: E402
     HttpError,
     LipstreamError,
@@ -23,10 +21,9 @@ from lipstream.engine.errors import (  # noqa: E402
     UsageError,
     WorkerLost,
 )
-from lipstream.streaming.server.app import ServerOptions, make_app  # noqa: E402
 from lipstream.streaming.server.error_responses import status_of  # noqa: E402
 from lipstream.streaming.session.runner import LiveEngine  # noqa: E402
-from tests.streaming.server.test_app import SDP, TOKEN, server  # noqa: E402
+from tests.streaming.server.fake_server import SDP, TOKEN, server  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -62,24 +59,13 @@ def test_a_target_that_cannot_be_had_is_answered_with_its_reason(
         raise error
 
     async def test() -> None:
-        runner = web.AppRunner(make_app(ServerOptions(), lambda: ["face"], engine))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with web_client(runner) as http:
-            offer = "v=0\r\n"
+        async with server(engine=engine) as http:
             for path in ("/whip", "/whep"):
-                answer = await http.post(f"{path}?target=face", data=offer, headers=SDP)
+                answer = await http.post(f"{path}?target=face", data="v=0\r\n", headers=SDP)
                 assert answer.status == status, path
                 assert (await answer.json())["error"] == str(error)
-        await runner.cleanup()
 
     asyncio.run(test())
-
-
-def web_client(runner: web.AppRunner):  # type: ignore[no-untyped-def]
-    from aiohttp import ClientSession
-
-    return ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}")
 
 
 async def raw_status(port: int, *lines: bytes) -> int:

@@ -25,7 +25,7 @@ from lipstream.engine.types import F32  # noqa: E402
 from lipstream.streaming.files.audio_file import AudioFile  # noqa: E402
 from lipstream.streaming.files.expression_stream import expressions  # noqa: E402
 from lipstream.streaming.server.targets import EngineSetting, TargetRegistry  # noqa: E402
-from tests.streaming.server.test_app import server  # noqa: E402
+from tests.streaming.server.fake_server import server  # noqa: E402
 from tests.streaming.sound_files import write_wav  # noqa: E402
 
 PYTHON = Path("/usr/bin/python3")  # the system's: it is the one that has gi

@@ -36,7 +36,7 @@ from lipstream.streaming.files.audio_file import read_speech  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from tests.streaming.server.test_endurance import SDP, Holdings, served  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
-from tests.streaming.webrtc.test_peer import Client, Voice  # noqa: E402
+from tests.streaming.webrtc.client import Client, Voice  # noqa: E402
 
 CALL_S = float(os.environ.get("LIPSTREAM_CALL_S", "12"))
 TARGET = os.environ.get("LIPSTREAM_CALL_TARGET")

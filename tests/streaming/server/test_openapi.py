@@ -17,7 +17,7 @@ pytest.importorskip("aiortc", reason="aiortc is not installed")
 from lipstream.streaming.server.api import openapi_document  # noqa: E402
 from lipstream.streaming.server.app import PAGE, ServerOptions, make_app  # noqa: E402
 from lipstream.streaming.server.targets import TargetRegistry  # noqa: E402
-from tests.streaming.server.test_app import AUTHORISED, TOKEN, fake_engine, server  # noqa: E402
+from tests.streaming.server.fake_server import AUTHORISED, TOKEN, fake_engine, server  # noqa: E402
 
 OPEN = set(PAGE) | {"/healthz"}
 

@@ -1,10 +1,11 @@
-"""Conversations that fail to end: no thread and no slot may be left."""
+"""Conversations begin, share and end; what fails to end leaves no thread and no slot."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
+import time
 
 import pytest
 
@@ -12,9 +13,11 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
 from lipstream.engine.errors import ServerBusy, SessionConflict  # noqa: E402
+from lipstream.streaming.server import rooms as rooms_module  # noqa: E402
 from lipstream.streaming.server.rooms import Rooms  # noqa: E402
 from lipstream.streaming.session.runner import LiveEngine  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
+from tests.streaming.waiting import eventually  # noqa: E402
 
 
 class FakeMember:
@@ -111,6 +114,54 @@ def test_limits_are_refused_by_type() -> None:
         with pytest.raises(SessionConflict, match="speaks as 'face', not 'other'"):
             await rooms.enter("other", "talk")
         await rooms.leave_unjoined(room)
+        await rooms.close()
+
+    asyncio.run(test())
+
+
+def test_a_target_that_loads_holds_up_nobody_else() -> None:
+    async def test() -> None:
+        asked, loading = asyncio.Event(), asyncio.Event()
+
+        async def engine(name: str) -> LiveEngine:
+            if name == "slow":
+                asked.set()
+                await loading.wait()
+            return LiveFakeEngine()
+
+        rooms = Rooms(engine, 4)
+        slow = asyncio.create_task(rooms.enter("slow"))
+        await asyncio.wait_for(asked.wait(), 2)
+        quick = await asyncio.wait_for(rooms.enter("quick"), 2)
+        assert not slow.done()
+        loading.set()
+        for room in (quick, await slow):
+            await rooms.leave_unjoined(room)
+        assert len(rooms) == 0
+
+    asyncio.run(test())
+
+
+def test_free_memory_is_returned_while_a_conversation_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(rooms_module, "_TRIM_INTERVAL_S", 0.02)
+    monkeypatch.setattr(rooms_module, "trim", lambda: given.append(time.monotonic()))
+
+    async def test() -> None:
+        async def engine(name: str) -> LiveEngine:
+            return LiveFakeEngine()
+
+        rooms = Rooms(engine, 4)
+        for _ in range(2):  # the second conversation begins after the first one's end
+            given.clear()
+            room = await rooms.enter("face")
+            await eventually(lambda: len(given) > 2)
+            await rooms.leave_unjoined(room)
+            trimmer = rooms._trimmer
+            assert trimmer is not None
+            await asyncio.wait_for(trimmer, 5)  # it ends with the last conversation
         await rooms.close()
 
     asyncio.run(test())

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
-from lipstream.engine.errors import TargetError, UnknownTarget  # noqa: E402
+from lipstream.engine.errors import TargetError, UnknownTarget, UsageError  # noqa: E402
 from lipstream.streaming.server.rooms import Rooms  # noqa: E402
 from lipstream.streaming.server.targets import EngineSetting, TargetRegistry  # noqa: E402
 from lipstream.streaming.session.runner import LiveEngine  # noqa: E402
@@ -214,3 +214,15 @@ def test_the_engine_of_a_bundle_can_be_let_go(target: Path) -> None:
         await rooms.close()
 
     asyncio.run(test())
+
+
+def test_the_registry_lists_bundles_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path
+    (folder / "b.target").mkdir()
+    (folder / "a.target").mkdir()
+    (folder / ".c.target").mkdir()
+    (folder / "d.target").write_text("")
+    (folder / "notes").mkdir()
+    assert TargetRegistry(folder).names() == ["a", "b"]
+    with pytest.raises(UsageError, match="not a folder"):
+        TargetRegistry(folder / "nowhere")

@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 
 from lipstream.streaming.webrtc import aiortc_patches
 from tests.streaming.waiting import eventually
-from tests.streaming.webrtc.test_peer import Client
+from tests.streaming.webrtc.client import Client
 
 
 async def call(url: str) -> None:

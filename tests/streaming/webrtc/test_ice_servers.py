@@ -22,9 +22,9 @@ from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from lipstream.streaming.webrtc.aioice_patches import CONSENT_EXPIRY_S, PortRange  # noqa: E402
 from lipstream.streaming.webrtc.ice_servers import IceServer, all_servers, parse_json, parse_server  # noqa: E402
-from tests.streaming.server.test_app import AUTHORISED, SDP, TOKEN, server  # noqa: E402
+from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
-from tests.streaming.webrtc.test_peer import Client, vanish  # noqa: E402
+from tests.streaming.webrtc.client import Client, vanish  # noqa: E402
 
 STUN = IceServer(("stun:stun.example.org",))
 TURN = IceServer(("turn:t.example.org:3478?transport=udp",), "ann", 'a"b\\c')

@@ -1,8 +1,12 @@
-"""A voice that arrives: its place on the clock, and what it may change on the way."""
+"""The tracks of a call: sound that leaves on time, and a voice that arrives."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Coroutine
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -10,8 +14,77 @@ import pytest
 
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
-from lipstream.engine.types import F32  # noqa: E402
-from lipstream.streaming.webrtc.tracks import IncomingVoice  # noqa: E402
+from lipstream.engine.types import (  # noqa: E402
+    F32,
+    SAMPLE_RATE_HZ,
+    STEP_SAMPLES,
+    AudioChunk,
+    VideoFrame,
+)
+from lipstream.streaming.session.runner import SessionRunner  # noqa: E402
+from lipstream.streaming.webrtc.tracks import IncomingVoice, OutgoingAudio  # noqa: E402
+from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession  # noqa: E402
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+def test_sound_is_not_sent_late_after_the_loop_was_held_up() -> None:
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine())
+        runner.start()
+        audio = OutgoingAudio(runner)
+        try:
+            stamps = [(await audio.recv()).pts for _ in range(5)]
+            time.sleep(0.6)  # noqa: ASYNC251 - the loop is what is held up
+            stamps += [(await audio.recv()).pts for _ in range(5)]
+            late_s = runner.clock.now() - runner.clock.wall_s(
+                audio._next_sample - STEP_SAMPLES + runner.delay_samples
+            )
+        finally:
+            await asyncio.to_thread(runner.close)
+        steps = np.diff(stamps)
+        assert (steps[1:4] == STEP_SAMPLES).all() and (steps[5:] == STEP_SAMPLES).all()
+        assert 0.4 * SAMPLE_RATE_HZ < steps[4] < 0.8 * SAMPLE_RATE_HZ
+        assert late_s < 0.1
+
+    run(test())
+
+
+def test_a_late_picture_makes_no_late_sound() -> None:
+    class Stalling(LiveFakeSession):
+        def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
+            if self.pushes % 25 == 24:
+                time.sleep(0.1)
+            return super().push(chunk, paint)
+
+    class Engine(LiveFakeEngine):
+        def session(self) -> LiveFakeSession:
+            return Stalling(self)
+
+    async def test() -> None:
+        runner = SessionRunner(Engine())
+        audio = OutgoingAudio(runner)
+        subscription = runner.subscribe(sound=audio.push_audio)
+        runner.start()
+        received: list[F32] = []
+        late_s: list[float] = []
+        try:
+            runner.push_audio(np.full(3 * SAMPLE_RATE_HZ, 0.5, np.float32))
+            for _ in range(120):
+                received.append((await audio.recv()).to_ndarray()[0] / 32767)
+                due = audio._next_sample - STEP_SAMPLES + runner.delay_samples
+                late_s.append(runner.clock.now() - runner.clock.wall_s(due))
+        finally:
+            subscription.close()
+            await asyncio.to_thread(runner.close)
+        assert runner.counters.late_frames >= 4
+        spoken = np.concatenate(received[15:])
+        assert np.abs(spoken - 0.5).max() < 0.01, "without a gap"
+        assert np.percentile(late_s, 95) < 0.02
+
+    run(test())
 
 
 class FakeRunner:
