@@ -96,7 +96,7 @@ setup(
         "lipstream.kernels.cuda": ["*.cu", "*.cuh", "*.fatbin", "*.sha256"],
         "lipstream.calibration": ["*.ogg", "*.safetensors"],
         "lipstream.calibration.report": ["*.html", "*.css"],
-        "lipstream.streaming.server": ["web/*"],
+        "lipstream.streaming.server": ["*.json", "web/*"],
     },
     ext_modules=[
         Extension(

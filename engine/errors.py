@@ -2,6 +2,8 @@
 
     LipstreamError
     ├── UsageError             an argument or setting that cannot work
+    │   ├── UnknownTarget      no target of this name
+    │   └── SessionConflict    a session of this name speaks as another target
     ├── MediaError             a file or stream that cannot be read or written
     ├── CalibrationError       footage that cannot become a target
     ├── TargetError            a bundle that is damaged, foreign or hostile
@@ -31,12 +33,22 @@ __all__ = [
     "NoFreePort",
     "PublishError",
     "ServerBusy",
+    "SessionConflict",
     "SoundError",
     "TargetError",
+    "UnknownTarget",
     "UsageError",
     "VideoOutputError",
     "WorkerLost",
 ]
+
+
+class UnknownTarget(UsageError):
+    """There is no target of this name."""
+
+
+class SessionConflict(UsageError):
+    """A session of this name is going on, and it speaks as another target."""
 
 
 class MediaError(LipstreamError):

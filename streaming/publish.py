@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 10.0
 _RETRY_S: Final = (1.0, 30.0)  # first and longest wait; doubled in between
-_AHEAD_S: Final = 2.0  # of a file's sound, that waits for its time
+_QUEUED_S: Final = 2.0  # of a file's sound that waits for its time, at most
 _MAX_ANSWER_BYTES: Final = 64 << 10
 
 
-class _Again(Exception):
-    """It may take us later."""
+class _Retry(Exception):
+    """The server may accept us later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class PublishOptions:
     url: str
     token: str | None = None
     microphone: str | None = None  # see sound_card.choose
-    audio: Path | None = None  # said once; afterwards the target idles
+    audio: Path | None = None  # played once; afterwards the target is at rest
     seconds: float | None = None  # None: to the end of the file, or until Ctrl-C
     ice_servers: tuple[IceServer, ...] = ()
     encoding: Encoding = field(default_factory=Encoding)
@@ -66,11 +65,11 @@ class PublishOptions:
 
 
 def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
-    """Be on the air at an SFU; a connection that breaks is made again.
+    """Send the avatar to an SFU; a connection that breaks is made again.
 
     Returns:
-        what happened: seconds, frames (painted), connections (made), key_frames, kbps (of the
-        pictures), late_frames, dropped_frames.
+        seconds, frames (rendered), connections (made), key_frames, kbps (of the video),
+        late_frames, dropped_frames.
 
     Raises:
         PublishError: the server refuses us, or cannot be reached at the first attempt.
@@ -79,7 +78,7 @@ def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
     few_arenas()
     warm_up(engine)
     freeze()
-    aiortc_patches.apply(aiortc_patches.Tuning(loopback=options.local))
+    aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=options.local))
     return asyncio.run(_publish(engine, options))
 
 
@@ -87,7 +86,7 @@ async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any
     runner = SessionRunner(engine)
     feed = VideoFeed(runner, options.encoding)
     card = None
-    began_s = time.monotonic()
+    began_s = runner.clock.now()
     publisher = _Publisher(feed, options)
     work = []
     try:
@@ -96,7 +95,7 @@ async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any
         runner.start()
         work.append(asyncio.create_task(publisher.stay()))
         if options.audio is not None:
-            work.append(asyncio.create_task(_say(runner, options.audio, publisher.connected)))
+            work.append(asyncio.create_task(_play(runner, options.audio, publisher.connected)))
         if options.seconds is not None:
             work.append(asyncio.create_task(asyncio.sleep(options.seconds)))
         with cancelled_by_sigterm():
@@ -112,7 +111,7 @@ async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any
         if card is not None:
             await asyncio.to_thread(card.close)
         await asyncio.to_thread(runner.close)
-    seconds = time.monotonic() - began_s
+    seconds = runner.clock.now() - began_s
     return {
         "seconds": round(seconds, 3),
         "frames": runner.counters.frames,
@@ -124,25 +123,25 @@ async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any
     }
 
 
-async def _say(runner: SessionRunner, path: Path, connected: asyncio.Event) -> None:
-    """The file's sound, at its own pace, once somebody can hear it; returns when it has left."""
+async def _play(runner: SessionRunner, path: Path, connected: asyncio.Event) -> None:
+    """Play a file once the server is connected; returns when all of it was sent."""
     await connected.wait()
     with await asyncio.to_thread(AudioFile, path) as sound:
         blocks = sound.blocks()
         while (block := await asyncio.to_thread(next, blocks, None)) is not None:
             runner.push_audio(block.speech)
-            while runner.counters.queue_depth > _AHEAD_S * SAMPLE_RATE_HZ:
+            while runner.counters.queue_depth > _QUEUED_S * SAMPLE_RATE_HZ:
                 await asyncio.sleep(0.1)
     while runner.speaking:
         await asyncio.sleep(0.1)
-    await asyncio.sleep(0.5)  # for the last packets on their way
+    await asyncio.sleep(0.5)  # for the last packets
 
 
 class _Publisher:
     """Keeps one connection to the endpoint."""
 
     def __init__(self, feed: VideoFeed, options: PublishOptions) -> None:
-        self.connected = asyncio.Event()  # once is for ever
+        self.connected = asyncio.Event()  # set by the first connection, and never cleared
         self.connections = 0
         self._feed = feed
         self._options = options
@@ -162,7 +161,7 @@ class _Publisher:
                 before = self.connections
                 try:
                     why = await self._once(http)
-                except (_Again, aiohttp.ClientError, TimeoutError, OSError) as error:
+                except (_Retry, aiohttp.ClientError, TimeoutError, OSError) as error:
                     why = str(error) or type(error).__name__
                 if not self.connections:
                     raise PublishError(f"{self._options.url}: {why}")
@@ -180,7 +179,7 @@ class _Publisher:
             if not over.done():
                 over.set_result(reason)
 
-        servers = (*self._options.ice_servers, *await self._their_servers(http))
+        servers = (*self._options.ice_servers, *await self._endpoint_ice_servers(http))
         peer = Peer(self._feed, PeerOptions(listens=False, shows=True, ice_servers=servers), ended)
         resource = None
         try:
@@ -191,7 +190,7 @@ class _Publisher:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             connected.cancel()
             if over.done():
-                raise _Again(over.result())
+                raise _Retry(over.result())
             self.connections += 1
             self.connected.set()
             self._options.tell(f"on the air at {self._options.url}")
@@ -208,7 +207,7 @@ class _Publisher:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 logger.info("DELETE %s: %s", resource, error)
 
-    async def _their_servers(self, http: aiohttp.ClientSession) -> Sequence[IceServer]:
+    async def _endpoint_ice_servers(self, http: aiohttp.ClientSession) -> Sequence[IceServer]:
         """ICE servers that the endpoint names before an offer is made (RFC 9725, 4.6)."""
         try:
             async with http.options(self._options.url) as response:
@@ -225,10 +224,10 @@ class _Publisher:
             if response.status == 201:
                 location = response.headers.get("Location")
                 return (urljoin(str(response.url), location) if location else None), body
-            said = " ".join(body.split())[:200]
+            text = " ".join(body.split())[:200]
             why = f"{response.status} {response.reason or ''}".strip()
-            why += f": {said}" if said else ""
+            why += f": {text}" if text else ""
             if response.status >= 500 or response.status == 429:
-                raise _Again(why)
+                raise _Retry(why)
             hint = "; see --token" if response.status in (401, 403) else ""
             raise PublishError(f"{self._options.url} refuses: {why}{hint}")

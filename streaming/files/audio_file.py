@@ -1,4 +1,4 @@
-"""The sound of any media file, as a stream: for the engine and, unspoilt, for the output."""
+"""The sound of any media file, as a stream: for the engine, and in full quality for the output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from av.error import FFmpegError
 
 from lipstream.engine.errors import MediaError
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ
+from lipstream.engine.types import F32
+from lipstream.streaming.speech_resampler import SpeechResampler
 
 OUTPUT_RATE_HZ: Final = 48_000  # every AAC decoder plays it, and nothing audible is lost
 
@@ -21,7 +22,7 @@ _CUT = "it is cut short or damaged; copy or record it again"
 
 @dataclass(frozen=True, slots=True)
 class SoundBlock:
-    """The same stretch of sound twice; the two cover the same time to within a block."""
+    """One stretch of sound in two forms, which cover the same time to within a block."""
 
     speech: F32  # f32 [samples], mono, SAMPLE_RATE_HZ
     output: F32  # f32 [channels, samples], OUTPUT_RATE_HZ
@@ -31,8 +32,8 @@ class AudioFile:
     """Decodes the first sound track of an audio or video file, block by block.
 
     The first sample is time 0 whatever the file's timestamps say; memory does not grow with the
-    length of the file. Three and more channels are brought to stereo for the output; the engine
-    hears the mean of all channels.
+    length of the file. Three and more channels become stereo in the output; the engine gets
+    the mean of all channels.
 
     Raises:
         MediaError: no such file, not media, no sound, cut short.
@@ -76,15 +77,14 @@ class AudioFile:
             MediaError: the file breaks off, or holds no sample at all.
         """
         layout = "mono" if self.channels == 1 else "stereo"
-        # To mono by the mean, ourselves: the resampler's own downmix adds 3 dB to speech.
-        to_speech = av.AudioResampler("fltp", self._track.codec_context.layout, SAMPLE_RATE_HZ)
+        to_speech = SpeechResampler()
         to_output = av.AudioResampler("fltp", layout, OUTPUT_RATE_HZ)
         empty = True
         for frame in self._frames():
             empty = False
             try:
                 block = _block(to_speech, to_output, frame, self.channels)
-            except ValueError as error:  # the format changed on the way
+            except ValueError as error:  # from the output's resampler
                 raise MediaError(
                     f"{self.path}: its sound changes format half-way; convert it to WAV first"
                 ) from error
@@ -102,7 +102,7 @@ class AudioFile:
             raise MediaError(f"{self.path}: its sound cannot be decoded; {_CUT}") from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._container.close()
 
     def __enter__(self) -> AudioFile:
@@ -123,18 +123,15 @@ def read_speech(path: str | Path) -> F32:
 
 
 def _block(
-    to_speech: av.AudioResampler,
+    to_speech: SpeechResampler,
     to_output: av.AudioResampler,
     frame: av.AudioFrame | None,
     channels: int,
 ) -> SoundBlock:
-    if frame is not None:
-        # Timestamps are not used: with them the resampler would fill or drop at every rounding.
-        frame.pts = None
-    speech = [out.to_ndarray().mean(axis=0, dtype=np.float32) for out in to_speech.resample(frame)]
+    speech = to_speech.flush() if frame is None else to_speech.convert(frame)
     output = [out.to_ndarray() for out in to_output.resample(frame)]
     return SoundBlock(
-        np.concatenate(speech) if speech else np.zeros(0, np.float32),
+        speech,
         np.concatenate(output, axis=1) if output else np.zeros((channels, 0), np.float32),
     )
 
@@ -152,7 +149,7 @@ def _read_error(path: Path, error: Exception) -> MediaError:
 
 
 def _refuse_cut_wav(path: Path) -> None:
-    """libav plays a cut WAV as a shorter one; its header knows better."""
+    """libav plays a truncated WAV as a shorter one, but its header states the full length."""
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -168,7 +165,7 @@ def _refuse_cut_wav(path: Path) -> None:
 
 
 def _refuse_cut_index(path: Path, track: av.AudioStream) -> None:
-    """The index of an MP4 names the place of each packet: it must lie within the file."""
+    """The index of an MP4 has the position of each packet, which must lie within the file."""
     entries = track.index_entries
     size = path.stat().st_size
     if len(entries) and entries[len(entries) - 1].pos + entries[len(entries) - 1].size > size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +20,14 @@ from lipstream.streaming.files.audio_file import AudioFile
 from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
 from lipstream.streaming.files.partial_file import PartialFile
 
-# Frames and blocks of sound between engine and encoder: a stretch of both, and some. A full queue
-# blocks the engine and drops nothing; 1080x1920 frames take 3 MB each.
+# Frames and blocks of sound between engine and encoder: more than one engine push makes. A full
+# queue blocks the engine and drops nothing; 1080x1920 frames take 3 MB each.
 _QUEUE_ITEMS: Final = 40
-# The engine draws one frame while it mends another, of those that one push completes. Longer
-# stretches gain next to nothing, and all their frames are in memory at once.
-_STRETCH_SAMPLES: Final = SAMPLE_RATE_HZ // 2
+# Within one push the engine prepares one frame while it refines another. Longer pushes gain next to
+# nothing, and all their frames are in memory at once.
+_PUSH_SAMPLES: Final = SAMPLE_RATE_HZ // 2
 
-Progress = Callable[[str, float], None]  # what is being done, and the share of it that is done
+Progress = Callable[[str, float], None]  # the task, and the fraction of it that is done
 
 
 class SpeakingSession(Protocol):
@@ -39,7 +38,7 @@ class SpeakingSession(Protocol):
         ...
 
     def flush(self) -> list[VideoFrame]:
-        """Frames still owed."""
+        """The remaining frames."""
         ...
 
 
@@ -74,7 +73,7 @@ def dub(
     out_path: str | Path,
     options: DubOptions | None = None,
 ) -> dict[str, Any]:
-    """Write `out_path` (MP4), in which the target says what `audio_path` says.
+    """Write `out_path` (MP4), in which the target speaks what is spoken in `audio_path`.
 
     Returns:
         frames, fps, duration_s, seconds, realtime_factor, backend, profile, background, renderer,
@@ -89,7 +88,7 @@ def dub(
 
     options = options or DubOptions()
     began_s = time.monotonic()
-    # The cheap refusals first: sound and output are known to be good before the target loads.
+    # The cheap checks come first: sound and output are known to be good before the target loads.
     with AudioFile(audio_path) as sound, PartialFile(out_path) as part:
         engine = Engine(
             load_target(target_path),
@@ -101,6 +100,7 @@ def dub(
         )
         written = write_dub(engine, sound, part, options.progress)
     seconds = time.monotonic() - began_s
+    peak_mib = peak_rss_mib()
     return written | {
         "output": str(out_path),
         "seconds": round(seconds, 3),
@@ -113,14 +113,14 @@ def dub(
         if engine.renderer is None
         else engine.renderer.network.precision,
         "delay_ms": engine.delay_ms,
-        "peak_rss_mib": round(peak_rss_mib()),
+        "peak_rss_mib": None if peak_mib is None else round(peak_mib),
     }
 
 
 def write_dub(
     engine: SpeakingEngine, sound: AudioFile, part: PartialFile, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Run one session over `sound` and encode what it shows, beside it in a second thread.
+    """Run one session over `sound`, and encode its frames in a second thread.
 
     Returns:
         frames, fps, duration_s, av_offset_ms.
@@ -132,16 +132,16 @@ def write_dub(
     done_samples = 0
     total_s = sound.duration_s
     with _Encoder(part, sound.channels) as encoder:
-        stretches = _Stretches()
+        buffer = _PushBuffer()
         for block in sound.blocks():
             encoder.put(block.output)
-            for chunk in stretches.add(block.speech):
+            for chunk in buffer.add(block.speech):
                 for frame in session.push(chunk):
                     encoder.put(frame)
                 done_samples += chunk.samples.size
                 if progress is not None and total_s:
                     progress("dubbing", done_samples / SAMPLE_RATE_HZ / total_s)
-        for chunk in stretches.rest():
+        for chunk in buffer.rest():
             for frame in session.push(chunk):
                 encoder.put(frame)
         for frame in session.flush():
@@ -156,21 +156,21 @@ def write_dub(
     }
 
 
-class _Stretches:
-    """Collects blocks of any length into stretches of several frames each."""
+class _PushBuffer:
+    """Collects blocks of any length into chunks of `_PUSH_SAMPLES` or more."""
 
     def __init__(self) -> None:
-        self._kept: list[F32] = []  # f32 [samples] each, together shorter than a stretch
+        self._blocks: list[F32] = []  # f32 [samples] each, together shorter than a chunk
         self._start_sample = 0
 
     def add(self, samples: F32) -> Iterator[AudioChunk]:
-        self._kept.append(samples)
-        if sum(kept.size for kept in self._kept) >= _STRETCH_SAMPLES:
+        self._blocks.append(samples)
+        if sum(block.size for block in self._blocks) >= _PUSH_SAMPLES:
             yield from self.rest()
 
     def rest(self) -> Iterator[AudioChunk]:
-        samples = np.concatenate([*self._kept, np.zeros(0, np.float32)])
-        self._kept = []
+        samples = np.concatenate([*self._blocks, np.zeros(0, np.float32)])
+        self._blocks = []
         if samples.size:
             yield AudioChunk(samples, self._start_sample)
             self._start_sample += samples.size
@@ -197,7 +197,7 @@ class _Encoder:
         return self._picture
 
     def put(self, item: VideoFrame | F32 | None) -> None:
-        """Hand over a frame or a stretch of sound; waits while the encoder is behind."""
+        """Queue a frame or a block of sound; waits while the encoder is behind."""
         while True:
             if self._error is not None:
                 raise self._error
@@ -208,9 +208,9 @@ class _Encoder:
                 continue
 
     def finish(self) -> None:
-        """Wait until all is written and the file has its name."""
+        """Wait until everything is written and the file has its name."""
         self.put(None)
-        while self._thread.is_alive():  # in short waits, so that Ctrl-C is heard
+        while self._thread.is_alive():  # in short waits, so that Ctrl-C gets through
             self._thread.join(0.1)
         if self._error is not None:
             raise self._error
@@ -218,7 +218,7 @@ class _Encoder:
     def _run(self) -> None:
         try:
             self._write()
-        except BaseException as error:  # handed to the thread that waits
+        except BaseException as error:  # raised by `put` or `finish` in the caller's thread
             self._error = error
 
     def _write(self) -> None:
@@ -265,7 +265,7 @@ class _Encoder:
 
 
 def av_offset_ms(path: Path) -> float:
-    """How late the sound of a file begins against its picture, read back from the file."""
+    """Start of a file's sound less the start of its video, read back from the file."""
     with av.open(str(path)) as container:
         picture = next(container.decode(container.streams.video[0]))
         container.seek(0)
@@ -277,12 +277,17 @@ def _start_s(frame: av.VideoFrame | av.AudioFrame) -> float:
     return float((frame.pts or 0) * (frame.time_base or Fraction(0)))
 
 
-def peak_rss_mib() -> float:
-    """Most memory that this process has held so far."""
+def peak_rss_mib() -> float | None:
+    """The largest resident set of this process so far; None where the system does not tell."""
     try:
         status = Path("/proc/self/status").read_text()
         high_water_kib = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(high_water_kib.split()[1]) / 1024
     except (OSError, StopIteration):
-        # getrusage counts what the parent held before exec as well: second choice.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        pass
+    try:
+        import resource  # POSIX only
+    except ImportError:
+        return None
+    # The second choice: it counts what the parent held before exec as well.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

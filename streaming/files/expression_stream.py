@@ -1,4 +1,4 @@
-"""The expression stream as JSON lines: what the lips do, one object for every 20 ms of sound."""
+"""The expression stream as JSON lines: one object for every 20 ms of sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lipstream.engine.errors import MediaError
 
 
 class PartialFile:
-    """A temporary name beside `path` that becomes `path` on `commit`, and else vanishes.
+    """A temporary file beside `path` that `commit` renames to `path`; without it, it is removed.
 
-    Made at once, so that a folder that cannot be written to is known before any work is done.
+    It is created at once, so that a folder that is not writable is known before any work is done.
 
         with PartialFile("out.mp4") as part:
             write(part.temporary)
@@ -41,9 +41,9 @@ class PartialFile:
         self.temporary = Path(name)
 
     def commit(self) -> None:
-        """Give the file its name, replacing what had it."""
+        """Rename the file to `path`, replacing a file that is there."""
         try:
-            # mkstemp makes files private; a result gets the mode of any other new file.
+            # mkstemp makes files private; this is the mode of any other new file.
             mask = os.umask(0)
             os.umask(mask)
             self.temporary.chmod(0o666 & ~mask)
@@ -59,11 +59,11 @@ class PartialFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave nothing half-written behind."""
+        """Remove the temporary file, unless it was committed."""
         self.discard()
 
 
 def write_error(path: Path, error: OSError) -> MediaError:
-    """What the system said about writing `path`, in one line."""
+    """A system error in writing `path`, as one line."""
     why = os.strerror(error.errno) if error.errno else str(error)
     return MediaError(f"cannot write {path}: {why}; free some space or choose another folder")

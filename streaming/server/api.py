@@ -3,71 +3,74 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
-from lipstream.engine.errors import HttpError, LipstreamError, UsageError
-from lipstream.streaming.server.openapi import document
-from lipstream.streaming.server.signalling import Signalling, figures
-from lipstream.streaming.server.targets import Gallery
+from lipstream.engine.errors import LipstreamError, UnknownTarget
+from lipstream.streaming.server.signalling import Signalling, statistics
+from lipstream.streaming.server.targets import TargetDescriptions
 
 logger = logging.getLogger(__name__)
 
 
-def routes(
-    names: Callable[[], list[str]], gallery: Gallery | None, signalling: Signalling
-) -> list[web.RouteDef]:
-    """Everything under /api; without a gallery, targets have only names."""
+def openapi_document() -> dict[str, Any]:
+    """openapi.json with the installed version in it."""
+    text = files("lipstream.streaming.server").joinpath("openapi.json").read_text("utf-8")
+    document: dict[str, Any] = json.loads(text)
+    document["info"]["version"] = version("lipstream")
+    return document
 
-    def about(name: str) -> dict[str, Any]:
-        if name not in names():
-            raise HttpError(404, f"no target {name!r}; /api/targets lists those that are here")
-        if gallery is None:
+
+def routes(
+    names: Callable[[], list[str]],
+    descriptions: TargetDescriptions | None,
+    signalling: Signalling,
+) -> list[web.RouteDef]:
+    """Everything under /api; without descriptions, targets have only names."""
+
+    def describe(name: str) -> dict[str, Any]:
+        if descriptions is None:
+            if name not in names():
+                raise UnknownTarget(f"no target {name!r}; /api/targets lists those that are here")
             return {"name": name}
         poster = f"/api/targets/{quote(name, safe='')}/poster"
-        return {**gallery.about(name).as_json(), "poster": poster}
+        return {**descriptions.describe(name).as_json(), "poster": poster}
 
-    def all_targets() -> list[dict[str, Any]]:
-        listed = []
+    def describe_all() -> list[dict[str, Any]]:
+        described = []
         for name in names():
             try:
-                listed.append(about(name))
+                described.append(describe(name))
             except LipstreamError as error:
-                # One damaged bundle must not hide the others; a call with it says what is wrong.
+                # One damaged bundle must not hide the others; a call to it gets the reason.
                 logger.warning("target %s: %s", name, error)
-        return listed
+        return described
 
     async def targets(request: web.Request) -> web.Response:
-        return web.json_response({"targets": await asyncio.to_thread(all_targets)})
+        return web.json_response({"targets": await asyncio.to_thread(describe_all)})
 
     async def target(request: web.Request) -> web.Response:
-        try:
-            found = await asyncio.to_thread(about, request.match_info["name"])
-        except LipstreamError as error:
-            raise HttpError(500, str(error)) from error
-        return web.json_response(found)
+        name = request.match_info["name"]
+        return web.json_response(await asyncio.to_thread(describe, name))
 
     async def poster(request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        if gallery is None:
-            raise HttpError(404, f"no poster of {name!r}")
-        try:
-            picture = await asyncio.to_thread(gallery.poster, name)
-        except UsageError as error:
-            raise HttpError(404, str(error)) from error
-        except LipstreamError as error:
-            raise HttpError(500, str(error)) from error
+        if descriptions is None:
+            raise UnknownTarget(f"no poster of {name!r}")
+        picture = await asyncio.to_thread(descriptions.poster, name)
         return web.Response(body=picture, content_type="image/jpeg")
 
     async def sessions(request: web.Request) -> web.Response:
-        return web.json_response({"sessions": [figures(room) for room in signalling.rooms]})
+        return web.json_response({"sessions": [statistics(room) for room in signalling.rooms]})
 
-    async def told_version(request: web.Request) -> web.Response:
+    async def show_version(request: web.Request) -> web.Response:
         return web.json_response({"version": version("lipstream")})
 
     async def config(request: web.Request) -> web.Response:
@@ -75,7 +78,7 @@ def routes(
         return web.json_response({"iceServers": servers})
 
     async def openapi(request: web.Request) -> web.Response:
-        return web.json_response(document(version("lipstream")))
+        return web.json_response(openapi_document())
 
     async def index(request: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": "/api.html"})
@@ -83,7 +86,7 @@ def routes(
     return [
         web.get("/api", index),
         web.get("/api/openapi.json", openapi),
-        web.get("/api/version", told_version),
+        web.get("/api/version", show_version),
         web.get("/api/config", config),
         web.get("/api/sessions", sessions),
         web.get("/api/targets", targets),

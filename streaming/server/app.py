@@ -1,31 +1,28 @@
 """`lipstream serve`: the page, WHIP, WHEP, the WebSocket and what an operator watches.
 
-Everything but the page's own files and `/healthz` needs the token, when there is one. Requests
-that a browser makes for another site are refused by their Origin, and without a token also those
-for another host name, so that no web page can reach a server on loopback.
+Everything but the page's own files and `/healthz` needs the token, when there is one; see `access`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 from aiohttp import web
 
-from lipstream.engine.errors import HttpError, UsageError
+from lipstream.engine.errors import UsageError
 from lipstream.streaming.server import api, websocket, whep, whip
+from lipstream.streaming.server.access import guard, is_loopback
+from lipstream.streaming.server.error_responses import answer_errors
 from lipstream.streaming.server.metrics import exposition
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import Signalling
-from lipstream.streaming.server.targets import EngineSetting, Gallery, TargetRegistry
+from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
 from lipstream.streaming.session.live_engine import LiveEngine
 from lipstream.streaming.shutdown import on_sigterm
@@ -65,7 +62,7 @@ class ServerOptions:
     port: int = 8080
     token: str | None = None
     sessions: int = 4
-    processes: int = 0  # that compute; 0: this one
+    processes: int = 0  # worker processes that compute; 0: none but the server itself
     ice_servers: tuple[IceServer, ...] = ()
     udp_ports: PortRange | None = None  # None: as the system chooses
     encoding: Encoding = field(default_factory=Encoding)
@@ -86,23 +83,34 @@ class ServerOptions:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the server."""
-        return _is_loopback(self.host)
+        return is_loopback(self.host)
 
 
 def make_app(
     options: ServerOptions,
     names: Callable[[], list[str]],
     engine: Callable[[str], Awaitable[LiveEngine]],
-    gallery: Gallery | None = None,
+    descriptions: TargetDescriptions | None = None,
 ) -> web.Application:
-    """The application; `names`, `engine` and `gallery` are a `Catalogue`'s, or a test's."""
-    tuning = aiortc_patches.Tuning(loopback=options.local, udp_ports=options.udp_ports)
-    if not aiortc_patches.apply(tuning) and options.udp_ports is not None:
+    """The application.
+
+    Args:
+        options: where and for whom.
+        names: of the targets.
+        engine: of a target by its name; `TargetRegistry.engine`, or a test's own.
+        descriptions: for /api/targets and the page; None shows names alone.
+
+    Raises:
+        UsageError: a range of UDP ports with versions of aiortc that cannot keep to it.
+    """
+    patches = aiortc_patches.PatchOptions(loopback=options.local, udp_ports=options.udp_ports)
+    if not aiortc_patches.apply(patches) and options.udp_ports is not None:
         raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
     rooms = Rooms(engine, options.sessions, encoding=options.encoding)
     signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
     app = web.Application(
-        middlewares=[_answer_errors, _guard(options)], client_max_size=options.max_body_bytes
+        middlewares=[answer_errors, guard(options.token, _OPEN)],
+        client_max_size=options.max_body_bytes,
     )
 
     async def health(request: web.Request) -> web.Response:
@@ -124,7 +132,7 @@ def make_app(
             *(web.get(path, page) for path in PAGE),
             web.get("/healthz", health),
             web.get("/metrics", metrics),
-            *api.routes(names, gallery, signalling),
+            *api.routes(names, descriptions, signalling),
             *signalling.routes(),
             *whip.routes(signalling),
             *whep.routes(signalling),
@@ -155,26 +163,27 @@ def serve(
     few_arenas()
     workers = Workers(options.processes) if options.processes else None
     try:
-        asyncio.run(_serve(TargetRegistry(Path(folder), setting, workers), options, tell))
+        registry = TargetRegistry(Path(folder), setting, workers, keep=options.sessions)
+        asyncio.run(_serve(registry, options, tell))
     finally:
         if workers is not None:
             workers.close()
 
 
 async def _serve(
-    catalogue: TargetRegistry, options: ServerOptions, tell: Callable[[str], None]
+    registry: TargetRegistry, options: ServerOptions, tell: Callable[[str], None]
 ) -> None:
-    found = catalogue.names()
+    found = registry.names()
     if not found:
         raise UsageError(
-            f"{catalogue.folder}: no NAME.target in it; "
+            f"{registry.folder}: no NAME.target in it; "
             "make one with `lipstream calibrate VIDEO -o NAME.target`"
         )
     for name in found[: options.sessions]:  # the others when they are first asked for
-        await catalogue.engine(name)
+        await registry.engine(name)
     freeze()
     runner = web.AppRunner(
-        make_app(options, catalogue.names, catalogue.engine, catalogue), access_log=None
+        make_app(options, registry.names, registry.engine, registry), access_log=None
     )
     await runner.setup()
     try:
@@ -191,51 +200,3 @@ async def _serve(
             await stop.wait()
     finally:
         await runner.cleanup()
-
-
-def _guard(options: ServerOptions) -> Any:
-    @web.middleware
-    async def guard(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            raise HttpError(403, f"origin {origin} is not this server")
-        if options.token is None and not _is_loopback(urlsplit(f"//{request.host}").hostname):
-            raise HttpError(403, f"host {request.host} is not this machine")
-        if options.token is not None and request.path not in _OPEN:
-            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-            right = hmac.compare_digest(given.strip().encode(), options.token.encode())
-            if scheme.lower() != "bearer" or not right:
-                raise HttpError(401, "expected the header Authorization: Bearer TOKEN")
-        return await handler(request)
-
-    return guard
-
-
-@web.middleware
-async def _answer_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Reasons as JSON; a bug answers 500 without its details and is logged with them."""
-    try:
-        return await handler(request)
-    except HttpError as error:
-        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "10"}}
-        return web.json_response(
-            {"error": error.reason}, status=error.status, headers=headers.get(error.status)
-        )
-    except web.HTTPException as error:
-        return web.json_response({"error": error.reason}, status=error.status)
-    except Exception:
-        logger.exception("a request failed")
-        return web.json_response({"error": "internal error"}, status=500)
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False

@@ -1,16 +1,16 @@
-"""The conversations that go on, and who takes part in them."""
+"""The conversations of the server, and who takes part in them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from lipstream.engine.errors import ServerBusy, UsageError
+from lipstream.engine.errors import ServerBusy, SessionConflict
+from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.gc_policy import collect, trim
 from lipstream.streaming.session.live_engine import LiveEngine
 from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
@@ -19,30 +19,38 @@ from lipstream.streaming.webrtc.video_feed import VideoFeed
 
 logger = logging.getLogger(__name__)
 
-_REMEMBERED: Final = 256  # members that left, with the reason
-_TIDY_S: Final = 60.0
+_MAX_REASONS: Final = 256
+_TRIM_INTERVAL_S: Final = 60.0
 
 
-class Closable(Protocol):
-    """What takes part in a conversation: a WebRTC peer, a WebSocket."""
+class Member(Protocol):
+    """A participant of a conversation: a WebRTC peer, a WebSocket."""
 
     async def close(self) -> None:
-        """End it."""
+        """End its connection."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Room:
-    """One conversation and who takes part in it; it ends when the last one leaves."""
+    """One conversation and its members; it ends when the last one leaves."""
 
     name: str
     target: str
-    delay_ms: float
+    engine: LiveEngine  # in use for as long as the conversation lasts
     runner: SessionRunner
     feed: VideoFeed
-    members: dict[str, Closable] = field(default_factory=dict)
-    expected: int = 0  # members on their way in
-    began_s: float = field(default_factory=time.monotonic)
+    members: dict[str, Member] = field(default_factory=dict)
+    joining: int = 0  # members that have entered and not joined yet
+    began_s: float = field(init=False)  # by the runner's clock
+
+    def __post_init__(self) -> None:
+        self.began_s = self.runner.clock.now()
+
+    @property
+    def age_s(self) -> float:
+        """Time since it began."""
+        return self.runner.clock.now() - self.began_s
 
 
 class Rooms:
@@ -52,23 +60,26 @@ class Rooms:
         self,
         engine: Callable[[str], Awaitable[LiveEngine]],
         capacity: int,
-        viewers_capacity: int = 16,
+        members_capacity: int = 16,
         options: RunnerOptions | None = None,
         encoding: Encoding | None = None,
     ) -> None:
+        """`capacity`: conversations at most; `members_capacity`: members of each."""
         self._engine = engine
         self._capacity = capacity
-        self._viewers_capacity = viewers_capacity
+        self._members_capacity = members_capacity
         self._options = options
         self._encoding = encoding
         self._rooms: dict[str, Room] = {}
-        self._ending: set[asyncio.Task[None]] = set()
         self._entry = asyncio.Lock()
         self._reasons: dict[str, str] = {}  # why each of the last members left
-        self._tidying: asyncio.Task[None] | None = None
-        self.opened = 0  # ever
+        self._departures = BackgroundTasks()
+        self._trimming = BackgroundTasks()
+        self._trimmer: asyncio.Task[None] | None = None
+        self._closed = False
+        self.opened = 0  # conversations ever begun
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Room]:
         return iter(tuple(self._rooms.values()))
 
     def __len__(self) -> int:
@@ -84,45 +95,48 @@ class Rooms:
         Whoever enters either joins (`join`) or gives the place back (`leave_unjoined`).
 
         Raises:
-            ServerBusy: too many conversations, or too many in this one.
-            LipstreamError: the target cannot be had.
+            ServerBusy: too many conversations, too many members in this one, or the server stops.
+            SessionConflict: the conversation of this name speaks as another target.
+            LipstreamError: the target cannot be loaded.
         """
-        engine = await self._engine(target)  # may take its time: nobody else's entry waits for it
+        engine = await self._engine(target)  # outside the lock: loading delays nobody else
         async with self._entry:
+            if self._closed:
+                raise ServerBusy("the server stops")
             room = self._rooms.get(name) if name else None
             if room is not None and room.target != target:
-                raise UsageError(f"session {name!r} speaks as {room.target!r}, not {target!r}")
+                raise SessionConflict(f"session {name!r} speaks as {room.target!r}, not {target!r}")
             if room is None:
-                if len(self._rooms) >= self._capacity:
-                    raise ServerBusy(
-                        f"{self._capacity} conversations are going on; try again later"
-                    )
-                runner = SessionRunner(engine, self._options)
-                runner.start()
-                name = name or secrets.token_urlsafe(12)
-                room = self._rooms[name] = Room(
-                    name, target, engine.delay_ms, runner, VideoFeed(runner, self._encoding)
-                )
-                self.opened += 1
-                if self._tidying is None or self._tidying.done():
-                    self._tidying = asyncio.get_running_loop().create_task(self._tidy())
-            if len(room.members) + room.expected >= self._viewers_capacity:
+                room = self._open(target, name or secrets.token_urlsafe(12), engine)
+            if len(room.members) + room.joining >= self._members_capacity:
                 raise ServerBusy(
-                    f"{self._viewers_capacity} take part in {room.name!r}; try again later"
+                    f"session {room.name!r} has {self._members_capacity} members; try again later"
                 )
-            room.expected += 1
+            room.joining += 1
             return room
 
-    def join(self, room: Room, member: Closable) -> str:
-        """Take part; returns the secret name to leave by."""
-        room.expected -= 1
+    def _open(self, target: str, name: str, engine: LiveEngine) -> Room:
+        if len(self._rooms) >= self._capacity:
+            raise ServerBusy(f"{self._capacity} conversations are going on; try again later")
+        runner = SessionRunner(engine, self._options)
+        runner.start()
+        room = Room(name, target, engine, runner, VideoFeed(runner, self._encoding))
+        self._rooms[name] = room
+        self.opened += 1
+        if self._trimmer is None or self._trimmer.done():
+            self._trimmer = self._trimming.start(self._trim(), "return of free memory")
+        return room
+
+    def join(self, room: Room, member: Member) -> str:
+        """Take part; returns the secret key to leave by."""
+        room.joining -= 1
         key = secrets.token_urlsafe(18)
         room.members[key] = member
         return key
 
     async def leave_unjoined(self, room: Room) -> None:
-        """Entered, but could not join."""
-        room.expected -= 1
+        """Give back the place of one that entered and could not join."""
+        room.joining -= 1
         await self._end_if_empty(room)
 
     async def leave(self, key: str, reason: str) -> bool:
@@ -132,10 +146,14 @@ class Rooms:
             return False
         member = room.members.pop(key)
         self._reasons[key] = reason
-        if len(self._reasons) > _REMEMBERED:
+        if len(self._reasons) > _MAX_REASONS:
             del self._reasons[next(iter(self._reasons))]
-        await member.close()
-        await self._end_if_empty(room)
+        try:
+            await member.close()
+        except Exception:
+            logger.exception("a member of %s could not be closed", room.target)
+        finally:
+            await self._end_if_empty(room)
         return True
 
     def why_left(self, key: str) -> str | None:
@@ -144,31 +162,35 @@ class Rooms:
 
     def leave_soon(self, key: str, reason: str) -> None:
         """`leave`, from a callback."""
-
-        async def leave() -> None:
-            await self.leave(key, reason)
-
-        task = asyncio.get_running_loop().create_task(leave())
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+        self._departures.start(self.leave(key, reason), "departure of a member")
 
     async def _end_if_empty(self, room: Room) -> None:
-        if not room.members and not room.expected and self._rooms.get(room.name) is room:
-            del self._rooms[room.name]
-            await asyncio.to_thread(room.runner.close)
-            await asyncio.to_thread(collect)
+        if not room.members and not room.joining:
+            await self._end(room)
 
-    async def _tidy(self) -> None:
-        """While anybody talks: bursts leave free memory scattered, and hours of them add up."""
+    async def _end(self, room: Room) -> None:
+        """Free the slot, and end the conversation's thread."""
+        if self._rooms.get(room.name) is not room:
+            return
+        del self._rooms[room.name]
+        for work in (room.runner.close, collect):
+            try:
+                await asyncio.to_thread(work)
+            except Exception:
+                logger.exception("a conversation of %s did not end cleanly", room.target)
+
+    async def _trim(self) -> None:
+        """While a conversation goes on: bursts leave free memory scattered, and it adds up."""
         while self._rooms:
-            await asyncio.sleep(_TIDY_S)
-            await asyncio.to_thread(trim)  # no collection: nobody's sound may wait for one
+            await asyncio.sleep(_TRIM_INTERVAL_S)
+            await asyncio.to_thread(trim)  # without a collection, which would hold sound up
 
     async def close(self) -> None:
-        """End all."""
-        if self._tidying is not None:
-            self._tidying.cancel()
+        """End every conversation, whatever fails on the way, and let nobody enter."""
+        self._closed = True
+        await self._trimming.cancel()
         for room in self:
             for key in tuple(room.members):
                 await self.leave(key, "the server stops")
-        await asyncio.gather(*self._ending, return_exceptions=True)
+            await self._end(room)  # also one that its first member has not joined yet
+        await self._departures.finish()

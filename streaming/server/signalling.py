@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import time
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
-from lipstream.engine.errors import HttpError, NoFreePort, ServerBusy, TargetError, UsageError
+from lipstream.engine.errors import HttpError
+from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.server.rooms import Room, Rooms
 from lipstream.streaming.webrtc.ice_servers import IceServer
 from lipstream.streaming.webrtc.peer import Peer, PeerOptions
 
 logger = logging.getLogger(__name__)
+
+_SAMPLES_PER_MS: Final = SAMPLE_RATE_HZ // 1000
 
 
 class Signalling:
@@ -30,7 +32,7 @@ class Signalling:
         """The SDP of a request.
 
         Raises:
-            Refused: wrong type, too large, or not text.
+            HttpError: wrong type, too large, or not text.
         """
         if request.content_type != "application/sdp":
             raise HttpError(415, f"got {request.content_type}, expected application/sdp")
@@ -50,35 +52,38 @@ class Signalling:
         """201 with the answer.
 
         Raises:
-            Refused: no such target, no room, an offer that cannot be answered.
+            LipstreamError: no such target, no room, an offer that cannot be answered.
         """
         room = await enter(self.rooms, request, room_name)
-        key: list[str] = []
+        key: str | None = None
+        end_reason: str | None = None
 
         def ended(reason: str) -> None:
+            nonlocal end_reason
+            end_reason = reason
             logger.info("a peer of %s left: %s", room.target, reason)
-            for known in key:
-                self.rooms.leave_soon(known, reason)
+            if key is not None:
+                self.rooms.leave_soon(key, reason)
 
         peer = Peer(room.feed, options, ended)
         try:
             answer = await peer.answer(offer)
-        except BaseException as error:  # a client that goes away cancels us here
-            await peer.close()
-            await self.rooms.leave_unjoined(room)
-            if isinstance(error, UsageError):
-                raise HttpError(400, str(error)) from error
-            if isinstance(error, NoFreePort):
-                raise HttpError(503, str(error)) from error
+        except BaseException:  # a client that goes away cancels us here
+            try:
+                await peer.close()
+            finally:
+                await self.rooms.leave_unjoined(room)
             raise
-        key.append(self.rooms.join(room, peer))
+        key = self.rooms.join(room, peer)
+        if end_reason is not None:  # it ended while it was answered
+            self.rooms.leave_soon(key, end_reason)
         response = web.Response(status=201, text=answer, content_type="application/sdp")
-        response.headers["Location"] = f"/sessions/{key[0]}"
+        response.headers["Location"] = f"/sessions/{key}"
         self._link(response)
         return response
 
     async def describe(self, request: web.Request) -> web.Response:
-        """OPTIONS on an endpoint: what it takes, and the ICE servers before an offer is made."""
+        """OPTIONS on an endpoint: what it accepts, and the ICE servers before an offer is made."""
         response = web.Response(status=204, headers={"Accept-Post": "application/sdp"})
         self._link(response)
         return response
@@ -89,7 +94,7 @@ class Signalling:
                 response.headers.add("Link", link)
 
     def routes(self) -> list[web.RouteDef]:
-        """What can be done with a connection once it is there."""
+        """What can be done with a connection once it exists."""
         path = "/sessions/{key}"
         return [
             web.get(path, self._show),
@@ -109,7 +114,7 @@ class Signalling:
         return room
 
     async def _show(self, request: web.Request) -> web.Response:
-        return web.json_response(figures(self._room(request)))
+        return web.json_response(statistics(self._room(request)))
 
     async def _end(self, request: web.Request) -> web.Response:
         self._room(request)
@@ -127,46 +132,40 @@ async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Room:
     """A place in the conversation that a request asks for.
 
     Raises:
-        Refused: with the status that fits.
+        HttpError: no target in the query, or a name that is too long.
+        LipstreamError: as `Rooms.enter`.
     """
     target = request.query.get("target")
     if not target:
         raise HttpError(400, "which target? expected ?target=NAME; /api/targets lists them")
     if name is not None and not (len(name) <= 64 and name.isprintable()):
         raise HttpError(400, "a session's name has at most 64 printable characters")
-    try:
-        return await rooms.enter(target, name)
-    except ServerBusy as error:
-        raise HttpError(503, str(error)) from error
-    except TargetError as error:
-        raise HttpError(500, str(error)) from error
-    except UsageError as error:
-        raise HttpError(404 if "no target" in str(error) else 409, str(error)) from error
+    return await rooms.enter(target, name)
 
 
-def figures(room: Room) -> dict[str, Any]:
-    """What the page's meter and a curious person want to know about a conversation."""
+def statistics(room: Room) -> dict[str, Any]:
+    """What the page's meter and an operator see of a conversation; openapi.json, `Session`."""
     runner, counters = room.runner, room.runner.counters
     compute = sorted(counters.compute_ms)
     heard_s = runner.last_audio_s
     return {
         "session": room.name,
         "target": room.target,
-        "age_s": round(time.monotonic() - room.began_s, 1),
+        "age_s": round(room.age_s, 1),
         "members": len(room.members),
-        "engine_delay_ms": room.delay_ms,
-        "lead_ms": runner.options.playout_delay_ms,
+        "engine_delay_ms": room.engine.delay_ms,
+        "playout_delay_ms": runner.options.playout_delay_ms,
         "compute_ms_p95": round(compute[int(0.95 * len(compute))], 2) if compute else None,
         "source_ppm": round(counters.source_ppm, 1),
         "frames": counters.frames,
         "key_frames": room.feed.key_frames,
         "late_frames": counters.late_frames,
         "dropped_frames": counters.dropped_frames,
-        "unpainted_frames": counters.repeated_frames,
-        "queued_sound_ms": counters.queue_depth // 16,
-        "dropped_sound_ms": counters.dropped_samples // 16,
-        "skipped_ms": counters.slipped_samples // 16,
-        "unheard_ms": None if heard_s is None else round(1000 * (runner.clock.now() - heard_s)),
+        "repeated_frames": counters.repeated_frames,
+        "queued_sound_ms": counters.queue_depth // _SAMPLES_PER_MS,
+        "dropped_sound_ms": counters.dropped_samples // _SAMPLES_PER_MS,
+        "skipped_ms": counters.slipped_samples // _SAMPLES_PER_MS,
+        "since_audio_ms": None if heard_s is None else round(1000 * (runner.clock.now() - heard_s)),
         "speaking": runner.speaking,
         "played_ms": round(runner.played_ms()),
     }

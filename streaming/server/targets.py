@@ -1,17 +1,19 @@
-"""The targets of a folder: their names, what they look like, and their engines."""
+"""The targets of a folder: their names, their descriptions, and their engines."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import weakref
+from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 
 if TYPE_CHECKING:
@@ -24,10 +26,12 @@ _SUFFIX: Final = ".target"
 _MAX_JSON_BYTES: Final = 1 << 20
 _MAX_POSTER_BYTES: Final = 4 << 20
 
+Fingerprint: TypeAlias = tuple[int, int, int]  # of target.json: inode, time of change (ns), bytes
+
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What a target's own description says; not checked against its footage until it is loaded."""
+class TargetDescription:
+    """What target.json states; the footage is not checked until the target is loaded."""
 
     name: str
     kind: str  # video or photo
@@ -42,21 +46,21 @@ class About:
         return asdict(self)
 
 
-class Gallery(Protocol):
-    """What a page that shows targets asks for."""
+class TargetDescriptions(Protocol):
+    """What a page that shows targets needs."""
 
-    def about(self, name: str) -> About:
-        """Size, rate and length; raises UsageError or TargetError."""
+    def describe(self, name: str) -> TargetDescription:
+        """Size, rate and length; raises UnknownTarget or TargetError."""
         ...
 
     def poster(self, name: str) -> bytes:
-        """A JPEG of the target; raises UsageError or TargetError."""
+        """A JPEG of the target; raises UnknownTarget or TargetError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSetting:
-    """How targets are made to speak; see `engine.pipeline.Engine`."""
+    """How engines are made; see `engine.pipeline.Engine`."""
 
     profile: str = "live"
     backend: str = "auto"
@@ -70,38 +74,60 @@ class EngineSetting:
         return Engine(load_target(folder), self.profile, self.backend, "matched", self.renderer)
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """An engine that was made, for as long as somebody uses it."""
+
+    fingerprint: Fingerprint
+    engine: weakref.ref[LiveEngine]
+
+
 class TargetRegistry:
-    """The bundles of a folder; each engine is made and warmed once, when it is first asked for."""
+    """The bundles of a folder; each engine is made and warmed when it is first asked for.
+
+    A target that was calibrated again is loaded anew for the next call, and calls that go on keep
+    the engine they have. The registry keeps the `keep` engines that were asked for last; any other
+    lives for as long as a conversation uses it. Used on one event loop; `describe` and `poster`
+    may be called from any thread.
+    """
 
     def __init__(
-        self, folder: Path, setting: EngineSetting | None = None, workers: Workers | None = None
+        self,
+        folder: Path,
+        setting: EngineSetting | None = None,
+        workers: Workers | None = None,
+        keep: int = 4,
     ) -> None:
         """`workers`: where conversations are computed; None for this very process."""
         if not folder.is_dir():
             raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
         self.folder, self._setting = folder, setting or EngineSetting()
         self._workers = workers
-        self._engines: dict[str, LiveEngine] = {}
-        self._lock = asyncio.Lock()
+        self._keep = keep
+        self._loaded: dict[str, _Loaded] = {}
+        self._kept: OrderedDict[str, LiveEngine] = (
+            OrderedDict()
+        )  # the last one asked for at the end
+        self._loading: dict[tuple[str, Fingerprint], asyncio.Task[LiveEngine]] = {}
 
     def names(self) -> list[str]:
         """Of every target in the folder."""
         found = (p for p in self.folder.iterdir() if p.suffix == _SUFFIX and p.is_dir())
         return sorted(p.name.removesuffix(_SUFFIX) for p in found if not p.name.startswith("."))
 
-    def about(self, name: str) -> About:
+    def describe(self, name: str) -> TargetDescription:
         """From target.json alone.
 
         Raises:
-            UsageError: no target of this name.
-            LipstreamError: its description cannot be read.
+            UnknownTarget: no target of this name.
+            TargetError: its description cannot be read.
         """
         path = self._bundle(name) / "target.json"
         try:
             if path.stat().st_size > _MAX_JSON_BYTES:
                 raise ValueError("larger than 1 MiB")
             info = json.loads(path.read_text("utf-8"))
-            return About(
+            return TargetDescription(
                 name,
                 str(info["kind"]),
                 int(info["width"]),
@@ -111,46 +137,91 @@ class TargetRegistry:
                 float(info["duration_s"]),
             )
         except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
-            raise LipstreamError(f"{name}: target.json cannot be read ({error})") from error
+            raise TargetError(f"{name}: target.json cannot be read ({error})") from error
 
     def poster(self, name: str) -> bytes:
-        """The first frame of the footage, a JPEG as it lies there.
+        """The first frame of the footage, a JPEG as it lies in the bundle.
 
         Raises:
-            UsageError: no target of this name.
-            LipstreamError: no picture where one should be.
+            UnknownTarget: no target of this name.
+            TargetError: no picture where one should be.
         """
         path = self._bundle(name) / "frames.mjpeg"
         try:
             with path.open("rb") as file:
                 data = file.read(_MAX_POSTER_BYTES)
         except OSError as error:
-            raise LipstreamError(f"{name}: frames.mjpeg: {error.strerror}") from error
+            raise TargetError(f"{name}: frames.mjpeg: {error.strerror}") from error
         # In a JPEG's coded data 0xFF is followed by 0 or a restart marker, never by 0xD9.
         end = data.find(b"\xff\xd9") + 2
         if not data.startswith(b"\xff\xd8") or end < 2:
-            raise LipstreamError(f"{name}: frames.mjpeg does not begin with a picture")
+            raise TargetError(f"{name}: frames.mjpeg does not begin with a picture")
         return data[:end]
 
     async def engine(self, name: str) -> LiveEngine:
-        """Ready to speak.
+        """Ready to speak. A load runs in a thread; other targets' calls do not wait for it.
 
         Raises:
-            UsageError: no target of this name.
+            UnknownTarget: no target of this name.
             TargetError: its bundle is damaged.
         """
-        if name in self._engines:
-            return self._engines[name]
-        async with self._lock:
-            if name not in self._engines:
-                self._bundle(name)
-                self._engines[name] = await asyncio.to_thread(self._load, name)
-            return self._engines[name]
+        try:
+            fingerprint = await asyncio.to_thread(self._fingerprint, name)
+        except UnknownTarget:
+            self._kept.pop(name, None)
+            self._loaded.pop(name, None)
+            raise
+        loaded = self._loaded.get(name)
+        engine = loaded.engine() if loaded is not None else None
+        if loaded is None or engine is None or loaded.fingerprint != fingerprint:
+            engine = await self._load_once(name, fingerprint)
+        self._keep_last(name, engine)
+        return engine
+
+    def _keep_last(self, name: str, engine: LiveEngine) -> None:
+        self._kept[name] = engine
+        self._kept.move_to_end(name)
+        while len(self._kept) > self._keep:
+            self._kept.popitem(last=False)
+
+    async def _load_once(self, name: str, fingerprint: Fingerprint) -> LiveEngine:
+        """Everybody who asks meanwhile gets the same engine; one who leaves does not stop it."""
+        task = self._loading.get((name, fingerprint))
+        if task is None:
+
+            def ended(task: asyncio.Task[LiveEngine]) -> None:
+                del self._loading[name, fingerprint]
+                if not task.cancelled() and task.exception() is None:
+                    engine = task.result()
+                    self._loaded[name] = _Loaded(fingerprint, weakref.ref(engine))
+                    self._keep_last(name, engine)
+
+            work = self._load_in_thread(name)
+            task = asyncio.get_running_loop().create_task(work, name=f"load of {name}")
+            task.add_done_callback(ended)
+            self._loading[name, fingerprint] = task
+        return await asyncio.shield(task)
+
+    async def _load_in_thread(self, name: str) -> LiveEngine:
+        made: list[LiveEngine] = []
+        # Not as the thread's result: its futures refer to each other, and a `gc.freeze` while they
+        # are alive would keep them, and the engine with them, for good.
+        await asyncio.to_thread(lambda: made.append(self._load(name)))
+        return made.pop()
 
     def _bundle(self, name: str) -> Path:
-        if name not in self.names():  # also keeps paths out of it
-            raise UsageError(f"no target {name!r}; /api/targets lists those that are here")
+        if name not in self.names():  # also keeps out names that are paths
+            raise UnknownTarget(f"no target {name!r}; /api/targets lists those that are here")
         return self.folder / (name + _SUFFIX)
+
+    def _fingerprint(self, name: str) -> Fingerprint:
+        """Of target.json, which holds the checksum of every other file of the bundle."""
+        path = self._bundle(name) / "target.json"
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise TargetError(f"{name}: target.json: {error.strerror}") from error
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _load(self, name: str) -> LiveEngine:
         folder = self.folder / (name + _SUFFIX)

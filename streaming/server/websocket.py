@@ -7,7 +7,7 @@
     <- {"type": "started" | "played" | "ended" | "interrupted", "played_ms": …}
     <- {"type": "error", "reason": …}
 
-`ended` comes when the turn has been said to its end. The picture is watched through WHEP, in the
+`ended` comes when the turn has been played to its end. The picture is watched through WHEP, in the
 session of the same name (by default the target's).
 """
 
@@ -15,20 +15,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, Final
+import logging
+from contextlib import suppress
+from typing import Final
 
 import av
 import numpy as np
 from aiohttp import WSMsgType, web
 
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ
+from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import enter
 from lipstream.streaming.session.runner import SessionRunner
+from lipstream.streaming.speech_resampler import SpeechResampler
+
+logger = logging.getLogger(__name__)
 
 RATES_HZ: Final = (16_000, 24_000, 48_000)
 _MAX_MESSAGE_BYTES: Final = 1 << 20  # 10 s at 48 kHz
-_REPORT_S: Final = 0.25
+_REPORT_INTERVAL_S: Final = 0.25
 
 
 def routes(rooms: Rooms) -> list[web.RouteDef]:
@@ -45,7 +50,10 @@ def routes(rooms: Rooms) -> list[web.RouteDef]:
             raise
         key = rooms.join(room, _Member(socket))
         try:
-            await _Turns(room.runner, socket).serve()
+            await _VoiceSocket(room.runner, socket).serve()
+        except Exception:
+            logger.exception("a voice by WebSocket failed")
+            await socket.close(code=1011, message=b"internal error")
         finally:
             await rooms.leave(key, "the socket was closed")
         return socket
@@ -54,6 +62,8 @@ def routes(rooms: Rooms) -> list[web.RouteDef]:
 
 
 class _Member:
+    """The socket as a member of its room."""
+
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
 
@@ -62,103 +72,106 @@ class _Member:
             await self._socket.close(code=1001, message=b"the server ends this session")
 
 
-class _Wrong(Exception):
-    """A message that is not of the protocol; it is answered and ignored."""
+class _ProtocolError(Exception):
+    """A message that is not of the protocol; the sender gets the reason and the socket stays."""
 
 
-class _Turns:
+class _VoiceSocket:
     """The messages of one socket."""
 
     def __init__(self, runner: SessionRunner, socket: web.WebSocketResponse) -> None:
         self._runner = runner
         self._socket = socket
-        self._rate_hz: int | None = None
-        self._resampler: av.AudioResampler | None = None
-        self._ending = False
+        self._rate_hz: int | None = None  # of the turn that is being sent; None between turns
+        self._resampler = SpeechResampler()
+        self._all_sent = False
 
     async def serve(self) -> None:
         """Until the other side closes."""
-        reports = asyncio.create_task(self._report())
-        try:
-            async for message in self._socket:
-                try:
-                    if message.type is WSMsgType.BINARY:
-                        self._hear(message.data)
-                    elif message.type is WSMsgType.TEXT:
-                        await self._control(message.data)
-                except _Wrong as error:
-                    await self._socket.send_json({"type": "error", "reason": str(error)})
-        finally:
+        async with asyncio.TaskGroup() as group:
+            reports = group.create_task(self._report())
+            await self._receive()
             reports.cancel()
-            await asyncio.gather(reports, return_exceptions=True)
 
-    def _hear(self, data: bytes) -> None:
-        if self._rate_hz is None or self._ending:
-            raise _Wrong('sound outside a turn; send {"type": "start", "rate": 16000} first')
+    async def _receive(self) -> None:
+        async for message in self._socket:
+            try:
+                if message.type is WSMsgType.BINARY:
+                    self._push_audio(message.data)
+                elif message.type is WSMsgType.TEXT:
+                    await self._control(message.data)
+            except _ProtocolError as error:
+                await self._send({"type": "error", "reason": str(error)})
+
+    def _push_audio(self, data: bytes) -> None:
+        if self._rate_hz is None or self._all_sent:
+            raise _ProtocolError(
+                'sound outside a turn; send {"type": "start", "rate": 16000} first'
+            )
         if len(data) % 2:
-            raise _Wrong(f"{len(data)} bytes of PCM16: expected an even number")
+            raise _ProtocolError(f"{len(data)} bytes of PCM16: expected an even number")
         if not data:
             return
-        waiting_s, most_s = self._runner.waiting_s, self._runner.options.sound_capacity_s
-        if waiting_s + len(data) / 2 / self._rate_hz > most_s:
-            # What comes too early goes, not what is about to be said; and the sender hears of it.
-            raise _Wrong(
-                f"{waiting_s:.1f} s of sound wait to be said, {most_s} are the most: "
+        queued_s, capacity_s = self._runner.waiting_s, self._runner.options.sound_capacity_s
+        if queued_s + len(data) / 2 / self._rate_hz > capacity_s:
+            # What is queued stays, and what comes too early is refused: the sender can send again.
+            raise _ProtocolError(
+                f"{queued_s:.1f} s of sound are queued, {capacity_s} are the most: "
                 f"these {len(data)} bytes are dropped; send them later"
             )
-        self._runner.push_audio(self._to_16_khz(np.frombuffer(data, "<i2")))
-
-    def _to_16_khz(self, pcm: Any) -> F32:
-        if self._resampler is None:
-            return (pcm / np.float32(32768)).astype(np.float32)
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(pcm, np.int16)[None], format="s16", layout="mono"
-        )
-        frame.sample_rate = self._rate_hz or SAMPLE_RATE_HZ
-        parts = [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        pcm = np.frombuffer(data, "<i2").astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+        frame.sample_rate = self._rate_hz
+        self._runner.push_audio(self._resampler.convert(frame))
 
     async def _control(self, text: str) -> None:
         try:
             message = json.loads(text)
             kind = message["type"]
         except (ValueError, TypeError, KeyError) as error:
-            raise _Wrong('expected a JSON object with "type": start, end or interrupt') from error
+            raise _ProtocolError(
+                'expected a JSON object with "type": start, end or interrupt'
+            ) from error
         if kind == "start":
             rate = message.get("rate", SAMPLE_RATE_HZ)
             if rate not in RATES_HZ:
-                raise _Wrong(f"rate {rate!r}: expected one of {', '.join(map(str, RATES_HZ))}")
-            self._rate_hz, self._ending = rate, False
-            self._resampler = (
-                None
-                if rate == SAMPLE_RATE_HZ
-                else av.AudioResampler("fltp", "mono", SAMPLE_RATE_HZ)
-            )
+                raise _ProtocolError(
+                    f"rate {rate!r}: expected one of {', '.join(map(str, RATES_HZ))}"
+                )
+            self._rate_hz, self._all_sent = int(rate), False
+            self._resampler = SpeechResampler()
             self._runner.begin_turn()
-            await self._tell("started", 0)
+            await self._send_played("started", 0)
         elif kind == "end":
             if self._rate_hz is None:
-                raise _Wrong("end without start")
-            self._ending = True
+                raise _ProtocolError("end without start")
+            self._all_sent = True
         elif kind == "interrupt":
             played_ms = self._runner.interrupt()
-            self._rate_hz, self._ending = None, False
-            await self._tell("interrupted", played_ms)
+            self._rate_hz, self._all_sent = None, False
+            await self._send_played("interrupted", played_ms)
         else:
-            raise _Wrong(f"type {kind!r}: expected start, end or interrupt")
+            raise _ProtocolError(f"type {kind!r}: expected start, end or interrupt")
 
     async def _report(self) -> None:
-        told = -1
-        while True:
-            await asyncio.sleep(_REPORT_S)
+        """Tell how much of the turn has been played, until the conversation ends."""
+        reported_ms = -1
+        while self._runner.error is None:
+            await asyncio.sleep(_REPORT_INTERVAL_S)
             played_ms = round(self._runner.played_ms())
-            if self._ending and not self._runner.speaking:
-                self._rate_hz, self._ending = None, False
-                await self._tell("ended", played_ms)
-            elif played_ms != told and self._rate_hz is not None:
-                await self._tell("played", played_ms)
-            told = played_ms
+            if self._all_sent and not self._runner.speaking:
+                self._rate_hz, self._all_sent = None, False
+                await self._send_played("ended", played_ms)
+            elif played_ms != reported_ms and self._rate_hz is not None:
+                await self._send_played("played", played_ms)
+            reported_ms = played_ms
+        await self._send({"type": "error", "reason": self._runner.error})
+        await self._socket.close(code=1011, message=b"the conversation has failed")
 
-    async def _tell(self, kind: str, played_ms: float) -> None:
+    async def _send_played(self, kind: str, played_ms: float) -> None:
+        await self._send({"type": kind, "played_ms": round(played_ms)})
+
+    async def _send(self, message: dict[str, object]) -> None:
         if not self._socket.closed:
-            await self._socket.send_json({"type": kind, "played_ms": round(played_ms)})
+            with suppress(ConnectionError):  # the other side has gone: `_receive` ends as well
+                await self._socket.send_json(message)

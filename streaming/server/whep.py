@@ -1,7 +1,7 @@
 """WHEP (draft-ietf-wish-whep): any player watches a conversation.
 
 The viewer joins the conversation named by `session`, by default the target's name, and begins it
-if it is the first: without a voice it sees the target's idle life.
+if it is the first: without a voice it shows the target at rest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lipstream.streaming.webrtc.peer import PeerOptions
 
 
 def routes(signalling: Signalling) -> list[web.RouteDef]:
-    """POST /whep?target=NAME, and what it takes."""
+    """POST /whep?target=NAME, and OPTIONS for what it accepts."""
 
     async def whep(request: web.Request) -> web.Response:
         offer = await signalling.read_offer(request)

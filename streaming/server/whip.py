@@ -11,18 +11,19 @@ from __future__ import annotations
 from aiohttp import web
 
 from lipstream.streaming.server.signalling import Signalling
+from lipstream.streaming.webrtc.offer import OfferedMedia
 from lipstream.streaming.webrtc.peer import PeerOptions
 
 
 def routes(signalling: Signalling) -> list[web.RouteDef]:
-    """POST /whip?target=NAME, and what it takes."""
+    """POST /whip?target=NAME, and OPTIONS for what it accepts."""
 
     async def whip(request: web.Request) -> web.Response:
         offer = await signalling.read_offer(request)
-        call = "a=recvonly" in offer or "a=sendrecv" in offer
+        is_call = OfferedMedia.parse(offer).receives
         name = request.query.get("session")
-        room = None if call and name is None else (name or request.query.get("target"))
-        options = PeerOptions(listens=True, shows=call, ice_servers=signalling.ice_servers)
+        room = None if is_call and name is None else (name or request.query.get("target"))
+        options = PeerOptions(listens=True, shows=is_call, ice_servers=signalling.ice_servers)
         return await signalling.connect(request, offer, options, room)
 
     return [web.post("/whip", whip), web.options("/whip", signalling.describe)]

@@ -1,7 +1,7 @@
-"""Every touch on aioice's private parts: which addresses and ports, and when a peer is gone.
+"""Every use of aioice's private parts: which addresses and ports, and when a peer is gone.
 
-Called by `aiortc_tuning.apply`, which knows whether the installed version is the one that this
-was written against.
+Called by `aiortc_patches.apply`, which checks that the installed version is the one that this is
+written against.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lipstream.engine.errors import NoFreePort, UsageError
+from lipstream.streaming.background_tasks import BackgroundTasks
 
-# Consent (RFC 7675): aioice asks every 5 s and gives up after 6 questions, about 30 s, and the
-# session of a client that was killed lives as long. We ask every 0.2 s, without waiting for the
-# answer before the next question, and give up after 3.5 s of silence: then even a network that
-# loses a tenth of the packets each way would have to lose 17 answers in a row.
+# Consent (RFC 7675): aioice asks every 5 s and gives up after 6 requests, about 30 s, and the
+# session of a client that was killed lives as long. Here a request goes out every 0.2 s without
+# waiting for the answer to the last one, and 3.5 s without an answer end the connection: a network
+# that loses a tenth of the packets each way would have to lose 17 answers in a row.
 CONSENT_INTERVAL_S: Final = 0.2
 CONSENT_EXPIRY_S: Final = 3.5
 
@@ -52,7 +53,7 @@ class PortRange:
 
 
 def apply(loopback: bool, ports: PortRange | None) -> None:
-    """Tune the process; call it again to change it.
+    """Patch the process; call it again to change it.
 
     Args:
         loopback: offer 127.0.0.1 as well, which aioice leaves out.
@@ -82,10 +83,12 @@ async def _query_consent(self: Any) -> None:
     loop = asyncio.get_running_loop()
     answered_s = loop.time()
     key = self.remote_password.encode()
-    asked: set[asyncio.Task[None]] = set()
+    requests = BackgroundTasks()
 
     async def ask(pair: Any) -> None:
         nonlocal answered_s
+        if pair.protocol.transport.is_closing():  # asyncio fails to send on one that was aborted
+            return
         request = self.build_request(pair, nominate=False)
         try:
             await pair.protocol.request(
@@ -99,20 +102,16 @@ async def _query_consent(self: Any) -> None:
         while loop.time() - answered_s < CONSENT_EXPIRY_S:
             await asyncio.sleep(CONSENT_INTERVAL_S * random.uniform(0.8, 1.2))
             for pair in tuple(self._nominated.values()):
-                task = loop.create_task(ask(pair))
-                asked.add(task)
-                task.add_done_callback(asked.discard)
+                requests.start(ask(pair), "consent request")
     finally:
-        for task in tuple(asked):
-            task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await requests.cancel()
     self._query_consent_task = None
     await self.close()
 
 
 def _gather_within(ports: PortRange) -> Any:
     """`Connection.get_component_candidates` with host candidates on ports of the range."""
-    # Round and round: a port just freed rests, while late packets still come to it.
+    # Ports are taken in turn: one that was freed stays unused while late packets still come to it.
     turns = itertools.count(random.randrange(ports.high - ports.low + 1))
 
     def take(addresses: list[str]) -> list[socket.socket]:
@@ -153,7 +152,7 @@ def _gather_within(ports: PortRange) -> Any:
             for protocol in hosts
             if self.stun_server and "." in protocol.local_candidate.host
         ]
-        # The original, asked for no address, gathers what a TURN server gives.
+        # The original, called with no address, gathers the candidates of a TURN server.
         relayed, *found = await asyncio.gather(
             ice.Connection._lipstream_gather(self, component, [], timeout),
             *reflexive,
@@ -169,7 +168,7 @@ def _gather_within(ports: PortRange) -> Any:
 
 
 def _bind(addresses: list[str], port: int) -> list[socket.socket] | None:
-    """A socket on every address, or None where somebody else has the port."""
+    """A socket on every address, or None where another socket has the port."""
     import aioice.turn
 
     sockets: list[socket.socket] = []
@@ -186,6 +185,6 @@ def _bind(addresses: list[str], port: int) -> list[socket.socket] | None:
                 for taken in sockets:
                     taken.close()
                 return None
-            continue  # an address that cannot be had, as aioice does
+            continue  # as aioice does with an address that cannot be bound
         sockets.append(sock)
     return sockets

@@ -1,9 +1,9 @@
-"""Every touch on aiortc's private parts; those on aioice's are in `aioice_tuning`.
+"""Every use of aiortc's private parts; those of aioice's are in `aioice_patches`.
 
-`apply` changes how all connections of the process encode and connect; `hand_on_at_once` one
-receiver, `key_frames_from` one sender. They were written against the versions in `TESTED`: with
-others nothing is touched, and the log says so, because a private name that moved must not break a
-call.
+`apply` changes how all connections of the process encode and connect, `remove_jitter_buffer` one
+receiver, and `forward_key_frame_requests` one sender. They are written against the versions in
+`TESTED`: with others nothing is changed, and the log says so, because a private name that moved
+must not break a call.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CIPHERS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
-    """How the process sends pictures."""
+class PatchOptions:
+    """What `apply` sets for the process."""
 
-    # Of VP8, which each viewer has its own encoder for: held, since each change rebuilds it with a
-    # key frame. H.264 is made by `video_feed`.
+    # VP8 has an encoder for each viewer. The rate is constant, since each change rebuilds the
+    # encoder with a key frame. H.264 is encoded by `video_feed`.
     vp8_bps: int = 1_500_000
     loopback: bool = False  # offer 127.0.0.1 as well, which aioice leaves out
     udp_ports: PortRange | None = None  # for media; None: as the system chooses
@@ -45,17 +45,17 @@ def versions_tested() -> bool:
     return all(version(name).startswith(known + ".") for name, known in TESTED.items())
 
 
-def apply(tuning: Tuning) -> bool:
-    """Tune the process; call it again to change it. Returns whether anything was touched."""
+def apply(options: PatchOptions) -> bool:
+    """Patch the process; call it again to change it. Returns whether anything was changed."""
     if not versions_tested():
         found = ", ".join(f"{name} {version(name)}" for name in TESTED)
-        logger.warning("%s: not the tested versions, left untuned (slower, more delay)", found)
+        logger.warning("%s: not the tested versions, left unpatched (slower, more delay)", found)
         return False
     import aiortc.rtcdtlstransport as dtls
     from aiortc.codecs import vpx
 
     for name in ("DEFAULT_BITRATE", "MIN_BITRATE", "MAX_BITRATE"):
-        setattr(vpx, name, tuning.vp8_bps)
+        setattr(vpx, name, options.vp8_bps)
 
     certificate: Any = dtls.RTCCertificate
     original = getattr(certificate, "_lipstream_original", certificate._create_ssl_context)
@@ -68,15 +68,15 @@ def apply(tuning: Tuning) -> bool:
 
     certificate._create_ssl_context = create_ssl_context
 
-    aioice_patches.apply(tuning.loopback, tuning.udp_ports)
+    aioice_patches.apply(options.loopback, options.udp_ports)
     return True
 
 
-def hand_on_at_once(receiver: Any) -> bool:
-    """Let an audio receiver decode each packet as it comes; one that comes out of order is lost.
+def remove_jitter_buffer(receiver: Any) -> bool:
+    """Let an audio receiver decode each packet as it arrives; one out of order is lost.
 
-    Its own buffer holds four packets back, and after one is lost sixteen, for good: 320 ms. The
-    session's clock knows each packet's place and fills gaps. Returns whether it was done.
+    aiortc's buffer holds four packets back, and from the first loss on sixteen: 320 ms. The
+    session's clock has a place for each packet and fills gaps. Returns whether it was done.
     """
     if not versions_tested():
         return False
@@ -84,8 +84,11 @@ def hand_on_at_once(receiver: Any) -> bool:
     return True
 
 
-def key_frames_from(sender: Any, want: Callable[[], None]) -> bool:
-    """Let a sender whose frames come compressed pass on that the other side needs a key frame."""
+def forward_key_frame_requests(sender: Any, want: Callable[[], None]) -> bool:
+    """Let a sender of packets that are already encoded call `want` for each key frame request.
+
+    Returns whether it was done.
+    """
     if not versions_tested():
         return False
     own = sender._send_keyframe
@@ -105,7 +108,7 @@ class _NoBuffer:
         self._last: int | None = None  # sequence number, 16 bits
 
     def add(self, packet: Any) -> tuple[bool, Any]:
-        """Whether a key frame is wanted (never), and the frame to decode now or None."""
+        """(whether a key frame is wanted: never; the frame to decode now, or None)."""
         from aiortc.jitterbuffer import JitterFrame
 
         number = packet.sequence_number

@@ -1,4 +1,4 @@
-"""H.264 as a call needs it: one encode, no delay, key frames on request."""
+"""H.264 for calls: no encoder delay, key frames on request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lipstream.engine.types import VideoFrame
 VIDEO_CLOCK_HZ: Final = 90_000
 _REFERENCE: Final = (512 * 512, 1_500_000)  # pixels, bit/s
 
-# name -> x264's preset, share of the reference's bits at most, and the quality (CRF) beyond which
-# no bits are spent: 22 is 46 dB on a talking head. "sharp" costs three times "light"'s time.
+# name -> x264 preset, maximum bit rate relative to the reference, and the quality (CRF) beyond
+# which no bits are spent: 22 is 46 dB on a talking head. "sharp" takes three times "light"'s time.
 PRESETS: Final = {
     "light": ("ultrafast", 0.6, 25),
     "standard": ("ultrafast", 1.0, 22),
@@ -28,10 +28,10 @@ PRESETS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How pictures are compressed."""
+    """How frames are compressed."""
 
     preset: str = "standard"
-    bitrate_bps: int | None = None  # held; None: what the preset's quality takes, up to its rate
+    bitrate_bps: int | None = None  # constant; None: as the preset's quality needs, up to its rate
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -40,17 +40,17 @@ class Encoding:
             raise UsageError(f"bitrate {self.bitrate_bps} bit/s: expected 100000 to 20000000")
 
     def rate_bps(self, width: int, height: int) -> int:
-        """Bits a second for pictures of this size, px: held if it was asked for, else at most."""
+        """The constant bit rate if one is set, else the maximum; for frames of this size, px."""
         if self.bitrate_bps is not None:
             return self.bitrate_bps
         pixels, bits = _REFERENCE
-        # Larger pictures of the same face have no more detail per pixel: less than in proportion.
-        share = PRESETS[self.preset][1] * (width * height / pixels) ** 0.6
-        return round(bits * share / 1000) * 1000
+        # Larger pictures of the same face have less detail per pixel: less than in proportion.
+        relative = PRESETS[self.preset][1] * (width * height / pixels) ** 0.6
+        return round(bits * relative / 1000) * 1000
 
 
 class H264:
-    """Frames to packets (Annex B), without delay; one picture size and rate for its life."""
+    """Encodes frames to packets (Annex B) without delay; frame size and rate are fixed."""
 
     def __init__(self, encoding: Encoding, width: int, height: int, fps: Fraction) -> None:
         rate_bps = encoding.rate_bps(width, height)
@@ -58,16 +58,16 @@ class H264:
         codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
         codec.framerate = fps
         codec.time_base = Fraction(1, VIDEO_CLOCK_HZ)
-        codec.gop_size = round(10 * fps)  # a viewer that joins or loses packets asks for its own
+        codec.gop_size = round(10 * fps)  # a viewer that joins or loses packets requests one
         codec.thread_count = 1
         kbps = rate_bps // 1000
         preset, _, quality = PRESETS[encoding.preset]
-        aim = f"crf={quality}" if encoding.bitrate_bps is None else f"bitrate={kbps}"
+        rate_control = f"crf={quality}" if encoding.bitrate_bps is None else f"bitrate={kbps}"
         codec.options = {
             "preset": preset,
             "tune": "zerolatency",
             "forced-idr": "1",
-            "x264-params": f"{aim}:vbv-maxrate={kbps}:vbv-bufsize={kbps}:repeat-headers=1:"
+            "x264-params": f"{rate_control}:vbv-maxrate={kbps}:vbv-bufsize={kbps}:repeat-headers=1:"
             "colormatrix=bt709:colorprim=bt709:transfer=bt709:range=tv",
         }
         codec.profile = "Baseline"
@@ -75,7 +75,7 @@ class H264:
 
     @span("encode")
     def encode(self, frame: VideoFrame, pts: int, key: bool) -> av.Packet[Any] | None:
-        """One picture; pts in 1/90000 s."""
+        """The packet of one frame; pts in 1/90000 s."""
         picture: Any = as_picture(frame.i420)
         picture.pts, picture.time_base = pts, Fraction(1, VIDEO_CLOCK_HZ)
         picture.pict_type = PictureType.I if key else PictureType.NONE

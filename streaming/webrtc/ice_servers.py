@@ -1,4 +1,4 @@
-"""STUN and TURN servers as an operator names them, and as aiortc, a browser and WHIP want them."""
+"""STUN and TURN servers: from configuration, and for aiortc, browsers and WHIP."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _URL: Final = re.compile(
 )
 _EXPECTED: Final = "stun:HOST[:PORT] or turn:HOST[:PORT][?transport=udp|tcp],USERNAME,CREDENTIAL"
 
+# aiohttp's `response.links` cuts a quoted credential at ";" and keeps its backslashes, so Link
+# headers are parsed here.
 _VALUE: Final = r'"(?:[^"\\]|\\.)*"|[^;,\s"]+'
 _PARAMETER: Final = re.compile(rf";\s*([\w-]+)\s*=\s*({_VALUE})")
 _LINK: Final = re.compile(rf"<([^>]*)>((?:\s*;\s*[\w-]+\s*=\s*(?:{_VALUE}))*)")
@@ -48,7 +50,7 @@ class IceServer:
             if url.startswith("turn") and not (self.username and self.credential):
                 raise UsageError(f"ICE server {url}: TURN needs a user; expected {_EXPECTED}")
         for text in (self.username, self.credential):
-            # They go into a header between quotes; what is no printable ASCII would break out.
+            # They go into a quoted header value, which only printable ASCII leaves intact.
             if text is not None and not (text.isascii() and text.isprintable()):
                 raise UsageError("an ICE server's user and password are printable ASCII")
 
@@ -72,7 +74,7 @@ class IceServer:
         return [f'<{url}>; rel="ice-server"{secret}' for url in self.urls]
 
     def for_aiortc(self) -> RTCIceServer:
-        """What aiortc takes; of several servers it uses the first STUN and the first TURN."""
+        """For aiortc, which uses the first STUN and the first TURN of several servers."""
         from aiortc import RTCIceServer
 
         return RTCIceServer(
@@ -118,13 +120,15 @@ def all_servers(options: Iterable[str], environment: str | None) -> tuple[IceSer
 
 
 def from_links(headers: Iterable[str]) -> tuple[IceServer, ...]:
-    """The servers that `Link` headers name; what is no ICE server that we know is left out."""
+    """The ICE servers of `Link` headers; other links and unusable servers are left out."""
     found = []
     for address, parameters in (m.groups() for h in headers for m in _LINK.finditer(h)):
-        told = {m[1].lower(): _unquoted(m[2]) for m in _PARAMETER.finditer(parameters)}
-        if told.get("rel") == "ice-server":
+        values = {m[1].lower(): _unquoted(m[2]) for m in _PARAMETER.finditer(parameters)}
+        if values.get("rel") == "ice-server":
             try:
-                found.append(IceServer((address,), told.get("username"), told.get("credential")))
+                found.append(
+                    IceServer((address,), values.get("username"), values.get("credential"))
+                )
             except UsageError as error:
                 logger.info("%s", error)
     return tuple(found)

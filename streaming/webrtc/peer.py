@@ -1,7 +1,7 @@
 """A conversation over WebRTC: the avatar's picture and sound out, a voice in.
 
-Picture and sound of one media time leave at one wall time, both paced by the session's clock;
-that alone keeps them together at the other end, because sender reports carry the time of sending.
+Picture and sound of one media time leave at one wall time, both paced by the session's clock. That
+alone keeps them together at the other end, because sender reports carry the time of sending.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.sdp import SessionDescription
 
 from lipstream.engine.errors import NoFreePort, UsageError
+from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.ice_servers import IceServer
+from lipstream.streaming.webrtc.offer import OfferedMedia, one_line
 from lipstream.streaming.webrtc.tracks import IncomingVoice, OutgoingAudio, OutgoingVideo
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 
@@ -53,7 +55,7 @@ class Peer:
         self.video = OutgoingVideo(feed)
         self.audio = OutgoingAudio(feed.runner)
         self._connected = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(failed=self.end)
         self.pc.on("track", self._on_track)
         self.pc.on("connectionstatechange", self._on_state)
 
@@ -70,9 +72,11 @@ class Peer:
         """For the feed: a frame whose time has come."""
         self.video.offer(item, packet)
 
-    def over(self, reason: str) -> None:
-        """For the feed: the conversation has ended."""
-        self._tell_end(reason)
+    def end(self, reason: str) -> None:
+        """Report, once, that the connection is over; whoever made it closes it."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(reason)
 
     async def answer(self, offer_sdp: str) -> str:
         """The answer to an offer, with all candidates in it.
@@ -84,22 +88,22 @@ class Peer:
         try:
             if self._options.shows:
                 self._send_tracks("sendrecv")
-            self._check_offer(offer_sdp)
+            self._check(OfferedMedia.parse(offer_sdp))
             await self.pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
             answer = await self.pc.createAnswer()
             await self.pc.setLocalDescription(answer)
         except (UsageError, NoFreePort):
             raise
-        except Exception as error:  # the parser raises whatever comes first
+        except Exception as error:  # aiortc raises whatever comes first
             raise UsageError(
-                f"the offer cannot be answered: {_reason(error)}; expected WebRTC SDP"
+                f"the offer cannot be answered: {one_line(error)}; expected WebRTC SDP"
             ) from error
         for transceiver in self.pc.getTransceivers():
             if transceiver.kind == "audio":
-                aiortc_patches.hand_on_at_once(transceiver.receiver)
+                aiortc_patches.remove_jitter_buffer(transceiver.receiver)
         if self._options.shows:
             self._begin_to_show(self.pc.localDescription.sdp)
-        self._spawn(self._give_up())
+        self._tasks.start(self._give_up(), "connection timeout")
         return self.pc.localDescription.sdp
 
     async def offer(self) -> str:
@@ -116,46 +120,44 @@ class Peer:
         """
         try:
             await self.pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
-        except Exception as error:  # the parser raises whatever comes first
-            raise UsageError(f"the answer cannot be used: {_reason(error)}") from error
+        except Exception as error:  # aiortc raises whatever comes first
+            raise UsageError(f"the answer cannot be used: {one_line(error)}") from error
         self._begin_to_show(answer_sdp)
-        self._spawn(self._give_up())
+        self._tasks.start(self._give_up(), "connection timeout")
 
     async def connected(self) -> None:
-        """Return when media can flow; `ended` tells if it never will."""
+        """Return when media can flow; if it never can, `ended` is called instead."""
         await self._connected.wait()
 
-    def _send_tracks(self, sound: str) -> None:
+    def _send_tracks(self, audio_direction: str) -> None:
         # Before the offer is set: a preference that comes later has no effect.
-        self.pc.addTransceiver(self.audio, direction=sound)
+        self.pc.addTransceiver(self.audio, direction=audio_direction)
         video = self.pc.addTransceiver(self.video, direction="sendonly")
         codecs = RTCRtpSender.getCapabilities("video").codecs
         video.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType != "video/H264"))
 
     def _begin_to_show(self, answer_sdp: str) -> None:
-        # Ours is the order of codecs, H.264 first, whoever answers: if it is there, it is used.
+        # The order of codecs is ours whoever answers, H.264 first: where it is listed it is used.
         sections = SessionDescription.parse(answer_sdp).media
         agreed = [c.mimeType for m in sections if m.kind == "video" for c in m.rtp.codecs]
         self.video.takes_packets = "video/H264" in agreed
         for transceiver in self.pc.getTransceivers():
             if transceiver.kind == "video":
-                aiortc_patches.key_frames_from(transceiver.sender, self._feed.want_key_frame)
+                aiortc_patches.forward_key_frame_requests(
+                    transceiver.sender, self._feed.want_key_frame
+                )
         self._feed.attach(self)
 
-    def _check_offer(self, offer_sdp: str) -> None:
-        sections = SessionDescription.parse(offer_sdp).media
-        receives = any(m.direction in ("recvonly", "sendrecv") for m in sections)
-        speaks = any(
-            m.kind == "audio" and m.direction in ("sendonly", "sendrecv") for m in sections
-        )
-        if self._options.shows and not receives:
+    def _check(self, media: OfferedMedia) -> None:
+        if self._options.shows and not media.receives:
             raise UsageError("the offer receives nothing: expected recvonly video or audio")
-        if not self._options.shows and not speaks:
+        if not self._options.shows and not media.sends_audio:
             raise UsageError("the offer sends no sound: expected an audio section that sends")
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._options.listens:
-            self._spawn(IncomingVoice(self._feed.runner).listen(track))
+            voice = IncomingVoice(self._feed.runner)
+            self._tasks.start(voice.listen(track), "incoming voice")
 
     def _on_state(self) -> None:
         state = self.pc.connectionState
@@ -163,34 +165,20 @@ class Peer:
         if state == "connected":
             self._connected.set()
         if state in ("failed", "closed"):
-            self._tell_end(f"connection {state}")
-
-    def _tell_end(self, reason: str) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(reason)
+            self.end(f"connection {state}")
 
     async def _give_up(self) -> None:
         await asyncio.sleep(CONNECT_TIMEOUT_S)
         if self.pc.connectionState != "connected":
-            self._tell_end(f"no connection within {CONNECT_TIMEOUT_S:.0f} s")
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self.end(f"no connection within {CONNECT_TIMEOUT_S:.0f} s")
 
     async def close(self) -> None:
         """End the connection and everything that belongs to it."""
         self._ended = None
-        self._feed.detach(self)
-        self.video.stop()
-        self.audio.stop()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.pc.close()
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        try:
+            self._feed.detach(self)
+            self.video.stop()
+            self.audio.stop()
+            await self._tasks.cancel()
+        finally:
+            await self.pc.close()

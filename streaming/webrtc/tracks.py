@@ -1,8 +1,9 @@
-"""The tracks of a call: the picture and the voice that leave, and the voice that arrives."""
+"""The tracks of a call: picture and sound that are sent, and the voice that is received."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from contextlib import suppress
 from fractions import Fraction
@@ -13,17 +14,18 @@ import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from lipstream.engine.target.frames import as_picture
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
+from lipstream.engine.types import SAMPLE_RATE_HZ, STEP_SAMPLES
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.sound_queue import TurnSound
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
+from lipstream.streaming.speech_resampler import SpeechResampler
 from lipstream.streaming.webrtc.h264 import VIDEO_CLOCK_HZ
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 
-_PACKETS_WAITING: Final = 12  # half a second, for a connection that does not take them
-_OUTGOING_SOUND_S: Final = 2  # more than the engine can be ahead of what has left
-_LATE_SOUND_S: Final = 0.06  # how long it waits for sound that was heard late
-_BEHIND_S: Final = 0.2  # how late sound may leave; what would be later is left out
+_MAX_PACKETS: Final = 12  # half a second, for a connection that does not take them
+_OUTGOING_SOUND_S: Final = 2  # more than the engine can be ahead of what was sent
+_MAX_WAIT_S: Final = 0.06  # for sound that arrives late
+_MAX_LATE_S: Final = 0.2  # of sound that is sent; what would be later is left out
 _RTP_WRAP: Final = 1 << 32
 
 
@@ -39,23 +41,23 @@ class OutgoingVideo(MediaStreamTrack):
         self._feed = feed
         self._queued: deque[TimedFrame | av.Packet[Any]] = deque()
         self._ready = asyncio.Event()
-        self._decodes = False  # the other side has a key frame and everything since
+        self._decodable = False  # the other side has a key frame and every packet since
 
     def offer(self, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
         """A frame whose time has come."""
         if not self.takes_packets:
-            # One that waits while one is encoded; the oldest goes: a viewer wants the newest.
+            # One waits while one is encoded. The oldest is dropped: a viewer wants the newest.
             while len(self._queued) > 1:
                 self._queued.popleft()
             self._queued.append(item)
         elif packet is not None:
-            if len(self._queued) >= _PACKETS_WAITING:
-                self._queued.clear()  # none alone: each needs the one before
-                self._decodes = False
-            if not self._decodes and not packet.is_keyframe:
+            if len(self._queued) >= _MAX_PACKETS:
+                self._queued.clear()  # all of them: each refers to the one before it
+                self._decodable = False
+            if not self._decodable and not packet.is_keyframe:
                 self._feed.want_key_frame()
                 return
-            self._decodes = True
+            self._decodable = True
             self._queued.append(packet)
         self._ready.set()
 
@@ -76,16 +78,16 @@ class OutgoingVideo(MediaStreamTrack):
         return frame
 
     def stop(self) -> None:
-        """End, and wake who waits for a frame."""
+        """End, and wake `recv`."""
         super().stop()
         self._ready.set()
 
 
 class OutgoingAudio(MediaStreamTrack):
-    """20 ms of sound every 20 ms of the session's clock, silence where none was heard.
+    """20 ms of sound every 20 ms of the session's clock, silence where there is none.
 
-    A loop that was held up leaves sound out, and its stamps say so: sent all the same it would only
-    fill the other side's buffer, and stay late there.
+    A loop that was held up skips sound, and the timestamps skip with it: late sound would fill the
+    other side's jitter buffer and stay late there.
     """
 
     kind = "audio"
@@ -98,7 +100,7 @@ class OutgoingAudio(MediaStreamTrack):
         self._pts = 0
 
     def push_audio(self, item: TimedSound) -> None:
-        """Sound before its time, from any thread: the next 20 ms may lie in two of these."""
+        """Sound before its time, from any thread; 20 ms of it may span two calls."""
         self._sound.put(item.samples, item.media_sample, item.turn)
 
     async def recv(self) -> av.AudioFrame:
@@ -110,23 +112,23 @@ class OutgoingAudio(MediaStreamTrack):
         if self._next_sample is None:
             self._next_sample = max(0, clock.sample() - delay)
         behind_s = clock.now() - clock.wall_s(self._next_sample + delay)
-        if behind_s > _BEHIND_S:
-            left_out = int(behind_s * SAMPLE_RATE_HZ) // STEP_SAMPLES * STEP_SAMPLES
-            self._next_sample += left_out
-            self._pts += left_out
+        if behind_s > _MAX_LATE_S:
+            skipped = int(behind_s * SAMPLE_RATE_HZ) // STEP_SAMPLES * STEP_SAMPLES
+            self._next_sample += skipped
+            self._pts += skipped
         start = self._next_sample
         self._next_sample = start + STEP_SAMPLES
         release_s = clock.wall_s(start + delay)
         await asyncio.sleep(max(0.0, release_s - clock.now()))
         while not self._sound.ready(start + STEP_SAMPLES):
-            if clock.now() > release_s + _LATE_SOUND_S:
+            if clock.now() > release_s + _MAX_WAIT_S:
                 break
             await asyncio.sleep(0.005)
         if self.readyState != "live":
             raise MediaStreamError
         samples = self._sound.take(start, STEP_SAMPLES, self._runner.turn)
         if self._pts == 0:
-            # The encoder's resampler holds 1 ms back, and would be a packet late for good.
+            # The encoder's resampler holds 1 ms back; without these it is a packet late throughout.
             samples = np.concatenate([np.zeros(32, np.float32), samples])
         pcm = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
@@ -138,14 +140,19 @@ class OutgoingAudio(MediaStreamTrack):
 
 
 class IncomingVoice:
-    """Reads a remote audio track until it ends and hands it to the runner, mono at 16 kHz."""
+    """Reads a remote audio track until it ends and hands it to the runner, mono at 16 kHz.
+
+    The format of the track may change from frame to frame.
+    """
 
     def __init__(self, runner: SessionRunner) -> None:
         self._runner = runner
-        self._resampler: av.AudioResampler | None = None
-        self._last_pts: int | None = None
-        self._time = 0  # pts without the wrap of 32 bits
-        self._next_sample: int | None = None
+        self._resampler = SpeechResampler()
+        self._time_base: Fraction | None = None  # of pts
+        self._origin_sample = 0  # at 16 kHz, where `_elapsed` began
+        self._elapsed = 0  # in time_base, without the wrap of 32 bits
+        self._last_pts = 0
+        self._next_sample = 0  # at 16 kHz
 
     async def listen(self, track: MediaStreamTrack) -> None:
         """Until the track ends."""
@@ -157,26 +164,21 @@ class IncomingVoice:
 
     def push_audio(self, frame: av.AudioFrame) -> None:
         """One decoded packet."""
-        pts, rate_hz = frame.pts, frame.sample_rate
-        if pts is None:
+        if frame.pts is None:
             return
-        if self._last_pts is not None:
-            step = (pts - self._last_pts) % _RTP_WRAP
-            self._time += step if step < _RTP_WRAP // 2 else step - _RTP_WRAP
-        self._last_pts = pts
-        at_sample = self._time * SAMPLE_RATE_HZ // rate_hz
-        if self._resampler is None or self._next_sample is None:
-            # To mono by the mean, ourselves: the resampler's own downmix adds 3 dB to speech.
-            self._resampler = av.AudioResampler("fltp", frame.layout, SAMPLE_RATE_HZ)
-            self._next_sample = at_sample
-        frame.pts = None
-        samples = _mono(self._resampler.resample(frame))
+        at_sample = self._place(frame.pts, frame.time_base or Fraction(1, frame.sample_rate))
+        samples = self._resampler.convert(frame)
         if abs(at_sample - self._next_sample) > STEP_SAMPLES // 2:  # packets were lost, or paused
             self._next_sample = at_sample
         self._runner.push_audio(samples, self._next_sample)
         self._next_sample += samples.size
 
-
-def _mono(frames: list[av.AudioFrame]) -> F32:
-    parts = [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    def _place(self, pts: int, time_base: Fraction) -> int:
+        """The 16 kHz sample of a timestamp; with a new time base the sound goes on seamlessly."""
+        if time_base != self._time_base:
+            self._time_base, self._last_pts = time_base, pts
+            self._origin_sample, self._elapsed = self._next_sample, 0
+        step = (pts - self._last_pts) % _RTP_WRAP
+        self._elapsed += step if step < _RTP_WRAP // 2 else step - _RTP_WRAP
+        self._last_pts = pts
+        return self._origin_sample + math.floor(self._elapsed * time_base * SAMPLE_RATE_HZ)

@@ -1,31 +1,33 @@
-"""One conversation's pictures, encoded once for all who watch."""
+"""One conversation's frames, encoded once for all its viewers."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections import deque
 from typing import Any, Final, Protocol
 
 import av
 
 from lipstream.engine.types import SAMPLE_RATE_HZ
+from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import Subscription, TimedFrame, TimedSound
 from lipstream.streaming.webrtc.h264 import H264, VIDEO_CLOCK_HZ, Encoding
 
 logger = logging.getLogger(__name__)
 
-_KEY_FRAMES_APART_S: Final = 0.4  # many viewers that lose packets at once need one, not many
+_MIN_KEY_INTERVAL_S: Final = 0.4  # viewers that lose packets at once need one key frame, not many
 
 
 class Viewer(Protocol):
-    """Who watches; called on the event loop, but for `hear`, and must not block it."""
+    """A receiver of frames and sound. Called on the event loop, which it must not block.
+
+    Only `push_audio` is called in the conversation's thread.
+    """
 
     @property
     def takes_packets(self) -> bool:
-        """H.264 packets, or else frames that it compresses itself."""
+        """H.264 packets, or else frames that it encodes itself."""
         ...
 
     def push_audio(self, item: TimedSound) -> None:
@@ -36,92 +38,119 @@ class Viewer(Protocol):
         """A frame whose time has come."""
         ...
 
-    def over(self, reason: str) -> None:
-        """There will be no more."""
+    def end(self, reason: str) -> None:
+        """There are no more frames."""
         ...
 
 
 class VideoFeed:
-    """Hands a conversation's frames to its viewers. Made and used on one event loop.
+    """Delivers a conversation's frames to its viewers. Made and used on one event loop.
 
-    H.264 is compressed once, whoever watches, in the conversation's thread, and before a frame's
-    time: viewers see neither the compressor's delay nor how it varies. A frame that was compressed
-    and is not shown after all (an interruption, a loop that was held up) leaves the ones after it
-    without what they refer to, so a key frame follows. Nobody watching costs nothing.
+    H.264 is encoded once for all viewers, in the conversation's thread and before a frame's release
+    time: viewers see neither the encoder's delay nor its jitter. A frame that was encoded and not
+    shown (an interruption, a loop that was held up) leaves the frames after it without their
+    reference, so a key frame follows. Without viewers nothing is encoded.
+
+    A viewer that fails is ended with the reason, and the others go on. When the delivery itself
+    ends, with the conversation or by an error, every viewer is ended with the reason, and the next
+    viewer begins a new one.
     """
 
     def __init__(self, runner: SessionRunner, encoding: Encoding | None = None) -> None:
         self.runner = runner
-        self.key_frames = 0  # ever made
+        self.key_frames = 0  # ever encoded
         self.encoded_bytes = 0
         self._encoding = encoding or Encoding()
         self._encoder: H264 | None = None
         self._viewers: tuple[Viewer, ...] = ()
         self._subscription: Subscription | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._deliveries = BackgroundTasks()
         self._packets: deque[tuple[TimedFrame, av.Packet[Any] | None]] = deque()
         self._encoded_turn = runner.turn
         self._key_wanted = True
         self._key_s = float("-inf")
 
     def attach(self, viewer: Viewer) -> None:
-        """One more watches, beginning with a key frame."""
+        """Add a viewer; its first frame is a key frame."""
         self._viewers = (*self._viewers, viewer)
         self._key_wanted = True
-        if self._pump is None:
-            self._subscription = self.runner.subscribe(self._compress, self._hear)
-            self._pump = asyncio.get_running_loop().create_task(self._run(self._subscription))
+        if self._subscription is None:
+            self._subscription = self.runner.subscribe(self._encode_ahead, self._push_audio)
+            self._deliveries.start(self._deliver(self._subscription), "delivery of frames")
 
     def detach(self, viewer: Viewer) -> None:
-        """It watches no longer."""
+        """Remove a viewer; nothing happens when it is not there."""
         self._viewers = tuple(one for one in self._viewers if one is not viewer)
-        if not self._viewers and self._subscription is not None:
-            self._subscription.close()
-            self._subscription = self._pump = self._encoder = None
-            self._packets.clear()
+        if not self._viewers:
+            self._stop()
+
+    def _stop(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.close()
+        self._encoder = None
+        self._packets.clear()
 
     def want_key_frame(self) -> None:
-        """A viewer cannot decode what comes; the next frame helps it, at most every 0.4 s."""
+        """Make the next frame a key frame, at most every 0.4 s: a viewer cannot decode."""
         self._key_wanted = True
 
-    def _hear(self, item: TimedSound) -> None:
+    def _push_audio(self, item: TimedSound) -> None:
+        """In the conversation's thread."""
         for viewer in self._viewers:
             viewer.push_audio(item)
 
-    def _compress(self, item: TimedFrame) -> None:
+    def _encode_ahead(self, item: TimedFrame) -> None:
         """In the conversation's thread."""
         if any(viewer.takes_packets for viewer in self._viewers):
             self._packets.append((item, self._encode(item)))
 
     def _packet(self, item: TimedFrame) -> av.Packet[Any] | None:
-        """What was made of a frame whose time has come; None if nothing was."""
+        """The encoded form of a frame whose time has come; None if it was not encoded."""
         while self._packets and self._packets[0][0].release_s <= item.release_s:
-            painted, packet = self._packets.popleft()
-            if painted is item:
+            encoded, packet = self._packets.popleft()
+            if encoded is item:
                 return packet
             self.want_key_frame()
         return None
 
-    async def _run(self, subscription: Subscription) -> None:
-        async for item in subscription:
-            if subscription is not self._subscription:
-                return  # everybody left while it waited for its time; others may have come
-            packet = self._packet(item)
-            for viewer in self._viewers:
-                viewer.show(item, packet if viewer.takes_packets else None)
-        if subscription is self._subscription:
-            for viewer in self._viewers:
-                viewer.over(self.runner.error or "conversation over")
+    async def _deliver(self, subscription: Subscription) -> None:
+        reason = "conversation over"
+        try:
+            async for item in subscription:
+                if subscription is not self._subscription:
+                    return  # every viewer left while it waited; others may have come
+                packet = self._packet(item)
+                for viewer in self._viewers:
+                    self._show(viewer, item, packet if viewer.takes_packets else None)
+            reason = self.runner.error or reason
+        except Exception as error:  # logged by the owner of the task
+            reason = f"no more frames: {type(error).__name__}: {error}"
+            raise
+        finally:
+            if subscription is self._subscription:
+                viewers, self._viewers = self._viewers, ()
+                self._stop()
+                for viewer in viewers:
+                    viewer.end(reason)
+
+    def _show(self, viewer: Viewer, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
+        try:
+            viewer.show(item, packet)
+        except Exception as error:
+            logger.exception("a viewer cannot show a frame")
+            self.detach(viewer)
+            viewer.end(f"no more frames: {type(error).__name__}: {error}")
 
     def _encode(self, item: TimedFrame) -> av.Packet[Any] | None:
-        frame, now_s = item.frame, time.monotonic()
+        frame, now_s = item.frame, self.runner.clock.now()
         encoder = self._encoder
         if encoder is None:
             height, width = frame.i420.shape[0] * 2 // 3, frame.i420.shape[1]
             encoder = self._encoder = H264(self._encoding, width, height, frame.fps)
-        new_turn = item.turn != self._encoded_turn  # what the old one left may not be shown
+        new_turn = item.turn != self._encoded_turn  # its reference frames may never be shown
         self._encoded_turn = item.turn
-        key = new_turn or (self._key_wanted and now_s - self._key_s >= _KEY_FRAMES_APART_S)
+        key = new_turn or (self._key_wanted and now_s - self._key_s >= _MIN_KEY_INTERVAL_S)
         if key:
             self._key_wanted, self._key_s = False, now_s
             self.key_frames += 1

@@ -1,4 +1,4 @@
-"""A Janus of our own, and the few words of its HTTP API that publishing and watching need.
+"""A Janus daemon for a test, and what publishing and watching need of its HTTP API.
 
 `whip` is what stands between a WHIP client and Janus: the body of an offer goes into the
 `videoroom` plugin, its answer comes back.
@@ -19,6 +19,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
+from tests.streaming.waiting import eventually
 
 ROOM = 4711
 
@@ -50,11 +52,11 @@ class Janus:
             await asyncio.gather(self._poll, return_exceptions=True)
 
     async def attach(self) -> int:
-        told = await self._post(
+        reply = await self._post(
             f"{self._url}/{self._session}",
             {"janus": "attach", "plugin": "janus.plugin.videoroom"},
         )
-        return int(told["data"]["id"])
+        return int(reply["data"]["id"])
 
     async def ask(
         self, handle: int, body: dict[str, Any], jsep: dict[str, Any] | None = None
@@ -66,12 +68,12 @@ class Janus:
         event = asyncio.get_running_loop().create_future()
         name = f"t{self._count}"
         self._answers[name] = event
-        told = await self._post(f"{self._url}/{self._session}/{handle}", message, name)
-        if told["janus"] == "ack":
-            told = await asyncio.wait_for(event, 10)
-        data: dict[str, Any] = told["plugindata"]["data"]
+        reply = await self._post(f"{self._url}/{self._session}/{handle}", message, name)
+        if reply["janus"] == "ack":
+            reply = await asyncio.wait_for(event, 10)
+        data: dict[str, Any] = reply["plugindata"]["data"]
         assert "error" not in data, data
-        return {**data, "jsep": told.get("jsep")}
+        return {**data, "jsep": reply.get("jsep")}
 
     async def detach(self, handle: int) -> None:
         await self._post(f"{self._url}/{self._session}/{handle}", {"janus": "detach"})
@@ -82,9 +84,9 @@ class Janus:
         self._count += 1
         message = {**message, "transaction": transaction or f"t{self._count}x"}
         async with self._http.post(url, json=message) as response:
-            told: dict[str, Any] = await response.json()
-        assert told["janus"] != "error", told
-        return told
+            reply: dict[str, Any] = await response.json()
+        assert reply["janus"] != "error", reply
+        return reply
 
     async def _listen(self) -> None:
         while True:
@@ -122,13 +124,17 @@ async def janus(folder: Path) -> AsyncIterator[Janus]:
     try:
         async with aiohttp.ClientSession() as http:
             url = f"http://127.0.0.1:{port}/janus"
-            for _ in range(100):
+
+            async def answers() -> bool:
                 try:
                     async with http.get(f"{url}/info"):
-                        break
+                        return True
                 except aiohttp.ClientError:
-                    await asyncio.sleep(0.1)
-            else:
+                    return False
+
+            try:
+                await eventually(answers)
+            except AssertionError:
                 pytest.skip(
                     f"janus does not start here: {(folder / 'janus.log').read_text()[-400:]}"
                 )
@@ -154,11 +160,11 @@ async def whip(server: Janus, token: str) -> AsyncIterator[str]:
             return web.Response(status=401, text="who are you?")
         handle = await server.attach()
         body = {"request": "joinandconfigure", "ptype": "publisher", "room": ROOM, "display": "ls"}
-        told = await server.ask(handle, body, {"type": "offer", "sdp": await request.text()})
+        reply = await server.ask(handle, body, {"type": "offer", "sdp": await request.text()})
         handles[str(handle)] = handle
         return web.Response(
             status=201,
-            text=told["jsep"]["sdp"],
+            text=reply["jsep"]["sdp"],
             content_type="application/sdp",
             headers={"Location": f"/resource/{handle}"},
         )

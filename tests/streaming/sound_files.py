@@ -37,7 +37,7 @@ def truncated(path: Path, keep: float) -> Path:
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Name -> (file, what the message must say)."""
+    """Name -> (file, what the message must contain)."""
     tone = 0.2 * np.sin(np.arange(48_000) / 20).astype(np.float32)
     whole = folder / "whole.mp4"
     dub(FakeEngine(), write_wav(folder / "tone.wav", tone), whole)

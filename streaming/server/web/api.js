@@ -1,4 +1,4 @@
-// The API for people to read: the server's own OpenAPI document, laid out.
+// The server's OpenAPI document as a readable page.
 
 const $ = (id) => document.getElementById(id);
 
@@ -21,28 +21,35 @@ function table(caption, heads, rows) {
 
 const kind = (schema) => [schema?.type ?? ""].flat().join(" or ");
 
-function operation(path, method, { summary, parameters = [], requestBody, responses }) {
+// What a "$ref" within the document refers to; anything else as it is.
+function resolved(node, root) {
+  if (!node.$ref) return node;
+  return node.$ref.slice(2).split("/").reduce((at, key) => at[key], root);
+}
+
+function operation(path, method, { summary, parameters = [], requestBody, responses }, root) {
   const section = element("section");
   const title = element("h2");
   title.append(element("code", `${method.toUpperCase()} ${path}`));
   section.append(title, element("p", `${summary}.`));
   if (parameters.length) {
-    const rows = parameters.map((p) => [p.name, p.in, p.required ? "yes" : "no", p.description ?? ""]);
-    section.append(table("Parameters", ["name", "in", "needed", "what"], rows));
+    const rows = parameters.map((p) => resolved(p, root)).map((p) => [p.name, p.in, p.required ? "yes" : "no", p.description ?? ""]);
+    section.append(table("Parameters", ["name", "in", "required", "description"], rows));
   }
   if (requestBody) section.append(element("p", `Body: ${Object.keys(requestBody.content).join(", ")}`));
-  const rows = Object.entries(responses).map(([status, { description, headers = {} }]) => [
-    status,
-    [description, ...Object.entries(headers).map(([name, header]) => `${name}: ${header.description}`)].join(" — "),
-  ]);
-  section.append(table("Answers", ["status", "what"], rows));
+  const rows = Object.entries(responses).map(([status, response]) => {
+    const { description, headers = {} } = resolved(response, root);
+    const lines = Object.entries(headers).map(([name, header]) => `${name}: ${header.description}`);
+    return [status, [description, ...lines].join(" — ")];
+  });
+  section.append(table("Responses", ["status", "description"], rows));
   return section;
 }
 
 function schema(name, { properties }) {
   const section = element("section");
   const rows = Object.entries(properties).map(([field, about]) => [field, kind(about), about.description ?? ""]);
-  section.append(element("h2", name), table("Fields", ["name", "type", "what"], rows));
+  section.append(element("h2", name), table("Fields", ["name", "type", "description"], rows));
   return section;
 }
 
@@ -56,11 +63,12 @@ async function show(token) {
     $("status").classList.add("wrong");
     return;
   }
-  const { info, paths, components } = await response.json();
+  const root = await response.json();
+  const { info, paths, components } = root;
   $("status").textContent = `${info.summary} Version ${info.version}.`;
   $("status").classList.remove("wrong");
   const operations = Object.entries(paths).flatMap(([path, item]) =>
-    Object.entries(item).map(([method, one]) => operation(path, method, one)));
+    Object.entries(item).map(([method, one]) => operation(path, method, one, root)));
   $("api").replaceChildren(...operations, ...Object.entries(components.schemas).map(([name, one]) => schema(name, one)));
 }
 

@@ -1,4 +1,4 @@
-// The page: what a person does, and what they are told.
+// The page: its controls and its status line.
 
 import { Call, fileVoice, microphone } from "./call.js";
 import { Meter } from "./meter.js";
@@ -12,7 +12,7 @@ let call = null;
 let meter = null;
 let context = null;
 
-function say(text, wrong = false) {
+function setStatus(text, wrong = false) {
   $("status").textContent = text;
   $("status").classList.toggle("wrong", wrong);
 }
@@ -32,9 +32,9 @@ async function listTargets() {
   const count = await targets.list();
   if (count === null) {
     $("access").open = true;
-    say("This server asks for its access token.", true);
+    setStatus("This server asks for its access token.", true);
   } else {
-    say(count ? "Ready." : "This server has no targets.", !count);
+    setStatus(count ? "Ready." : "This server has no targets.", !count);
   }
 }
 
@@ -44,9 +44,9 @@ function chosenVoice() {
 
 async function start() {
   const file = $("file").files[0];
-  if (chosenVoice() === "file" && !file) return say("Choose an audio file first.", true);
+  if (chosenVoice() === "file" && !file) return setStatus("Choose an audio file first.", true);
   $("start").disabled = true;
-  say("Connecting …");
+  setStatus("Connecting …");
   let now = null;
   let track = null;
   try {
@@ -57,14 +57,14 @@ async function start() {
     } else {
       track = await microphone();
       track.addEventListener("ended", () => {
-        if (call === now) say("The microphone has stopped; the call goes on without a voice.", true);
+        if (call === now) setStatus("The microphone has stopped; the call goes on without a voice.", true);
       });
     }
     call = now = await Call.open(token(), track);
     now.pc.addEventListener("connectionstatechange", () => {
       if (call !== now) return;
       if (now.pc.connectionState === "connected") {
-        say(play ? "Connected: the avatar says the file." : "Connected: talk.");
+        setStatus(play ? "Connected: the avatar speaks the file." : "Connected: talk.");
         play?.();
       }
       if (now.pc.connectionState === "failed") stop("The connection was lost.", true);
@@ -92,7 +92,7 @@ async function stop(text = "Stopped.", wrong = false) {
   picture.srcObject = null;
   show(false);
   $("mute").setAttribute("aria-pressed", "false");
-  say(text, wrong);
+  setStatus(text, wrong);
   await ended?.stop();
   await context?.close();
   context = null;
@@ -106,16 +106,16 @@ $("stop").addEventListener("click", () => stop());
 $("interrupt").addEventListener("click", async () => {
   try {
     await call?.interrupt();
-    say("Interrupted.");
+    setStatus("Interrupted.");
   } catch (error) {
-    say(`Could not interrupt: ${error.message}.`, true);
+    setStatus(`Could not interrupt: ${error.message}.`, true);
   }
 });
 $("mute").addEventListener("click", () => {
   const muted = $("mute").getAttribute("aria-pressed") !== "true";
   if (call?.voice) call.voice.enabled = !muted;
   $("mute").setAttribute("aria-pressed", String(muted));
-  say(muted ? "Your voice is muted." : "Your voice is heard.");
+  setStatus(muted ? "Your voice is muted." : "Your voice is heard.");
 });
 $("token").addEventListener("change", () => listTargets().catch(unreachable));
 for (const choice of document.querySelectorAll("input[name=voice]")) {
@@ -135,12 +135,12 @@ document.addEventListener("drop", (event) => {
   document.querySelector("input[name=voice][value=file]").checked = true;
   $("drop").hidden = false;
   $("file").files = event.dataTransfer.files;
-  say(`${event.dataTransfer.files[0].name}: press Start.`);
+  setStatus(`${event.dataTransfer.files[0].name}: press Start.`);
 });
 addEventListener("pagehide", () => call?.stop());
 
 function unreachable() {
-  say("The server cannot be reached.", true);
+  setStatus("The server cannot be reached.", true);
 }
 
 if (location.hash.startsWith("#token=")) {

@@ -1,9 +1,9 @@
-// One call: a voice goes out, the avatar's picture and sound come back in the same connection.
+// One call: a voice is sent, and the avatar's picture and sound return in the same connection.
 
 const GATHERING_MS = 2000;
-// Held before it is shown, at least. Sound takes 50 ms of its own accord and pictures 20, so they
-// would be out of step by 30 for the first half minute, until Chromium has held pictures as long.
-const HELD_MS = { audio: 0, video: 70 };
+// Minimum jitter buffer delays. By default Chromium delays sound by 50 ms and video by 20 ms, which is
+// an A/V offset of 30 ms for the first half minute, until it has adapted the video delay.
+const BUFFER_MS = { audio: 0, video: 70 };
 
 export class Call {
   #token;
@@ -15,7 +15,7 @@ export class Call {
     this.stream = new MediaStream();
   }
 
-  // For `voice` (an audio track), with the ICE servers that this server names.
+  // For `voice` (an audio track), with the ICE servers that the server lists.
   static async open(token, voice) {
     const made = new Call(token, voice);
     made.pc = new RTCPeerConnection(await (await made.#fetch("/api/config")).json());
@@ -28,7 +28,7 @@ export class Call {
     const picture = this.pc.addTransceiver("video", { direction: "recvonly" });
     for (const transceiver of [sound, picture]) {
       const receiver = transceiver.receiver;
-      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = HELD_MS[receiver.track.kind];
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = BUFFER_MS[receiver.track.kind];
       this.stream.addTrack(receiver.track);
     }
     await this.pc.setLocalDescription();
@@ -47,8 +47,8 @@ export class Call {
     return (await response.json()).played_ms;
   }
 
-  // What the server knows of this conversation.
-  async figures() {
+  // The server's statistics of this conversation.
+  async statistics() {
     if (!this.#location) return null;
     return (await this.#fetch(this.#location)).json();
   }
@@ -58,7 +58,7 @@ export class Call {
     const location = this.#location;
     this.#location = null;
     if (location) {
-      // A server that is gone has ended the call as well.
+      // When the server cannot be reached, the call has ended anyway.
       await fetch(location, { method: "DELETE", headers: this.#headers(), keepalive: true }).catch(() => {});
     }
     this.pc.close();
@@ -81,7 +81,7 @@ export class Call {
   #gathered() {
     if (this.pc.iceGatheringState === "complete") return Promise.resolve();
     return new Promise((resolve) => {
-      // A network that answers no candidate request must not hold the call up.
+      // A STUN or TURN server that does not answer must not hold the call up.
       const timer = setTimeout(resolve, GATHERING_MS);
       this.pc.addEventListener("icegatheringstatechange", () => {
         if (this.pc.iceGatheringState !== "complete") return;
@@ -92,7 +92,7 @@ export class Call {
   }
 }
 
-// The microphone as it is: what cleans it for people only delays it for us.
+// The microphone without processing: the browser's filters add delay and do not help the engine.
 export async function microphone() {
   const stream = await navigator.mediaDevices.getUserMedia({
     audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 },
@@ -100,7 +100,7 @@ export async function microphone() {
   return stream.getAudioTracks()[0];
 }
 
-// A file, played once as if it were spoken.
+// An audio file, played once in place of a microphone.
 export async function fileVoice(file, context) {
   let sound;
   try {

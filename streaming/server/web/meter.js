@@ -25,10 +25,10 @@ export class Meter {
   async #read() {
     let server, report;
     try {
-      [server, report] = await Promise.all([this.#call.figures(), this.#call.pc.getStats()]);
+      [server, report] = await Promise.all([this.#call.statistics(), this.#call.pc.getStats()]);
     } catch (error) {
       if (error.status === 404) this.#ended(error.message);
-      return; // or the call is ending, or the network is away: its state change says so
+      return; // otherwise the call is ending or the connection is lost: its state change tells
     }
     if (!server) return;
     const inbound = {};
@@ -39,20 +39,20 @@ export class Meter {
     }
     const { video, audio } = inbound;
     if (!video || !audio) return;
-    const now = { at: performance.now(), frames: video.framesDecoded, held: video.jitterBufferDelay, out: video.jitterBufferEmittedCount };
+    const now = { at: performance.now(), frames: video.framesDecoded, buffered: video.jitterBufferDelay, emitted: video.jitterBufferEmittedCount };
     const before = this.#last ?? now;
     this.#last = now;
     const seconds = (now.at - before.at) / 1000;
     const rate = seconds ? (now.frames - before.frames) / seconds : NaN;
-    const buffer = (1000 * (now.held - before.held)) / (now.out - before.out);
+    const buffer = (1000 * (now.buffered - before.buffered)) / (now.emitted - before.emitted);
     const offset = playedAt(video) - playedAt(audio);
     this.#write("rate", Number.isFinite(rate) ? `${rate.toFixed(1)} fps` : "–");
     this.#write("offset", Number.isFinite(offset) ? `${offset > 0 ? "+" : ""}${ms(offset)}` : "–");
     this.#write("network", ms(roundTrip));
     this.#write("engine", ms(server.engine_delay_ms));
-    this.#write("lead", ms(server.lead_ms));
+    this.#write("playout-delay", ms(server.playout_delay_ms));
     this.#write("buffer", ms(buffer));
-    this.#write("delay", ms(roundTrip + server.engine_delay_ms + server.lead_ms + buffer));
+    this.#write("delay", ms(roundTrip + server.engine_delay_ms + server.playout_delay_ms + buffer));
     this.#write("compute", server.compute_ms_p95 === null ? "–" : `${server.compute_ms_p95} ms`);
     this.#write("lost", `${server.late_frames + server.dropped_frames + (video.framesDropped ?? 0)} of ${server.frames}`);
   }
@@ -62,5 +62,5 @@ export class Meter {
   }
 }
 
-// The sender's time of what is playing; above 0 in the difference: the sound is late.
+// The sender's time of what is playing. Video minus audio: above 0, the sound is late.
 const playedAt = (stat) => stat.estimatedPlayoutTimestamp ?? NaN;

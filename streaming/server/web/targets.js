@@ -1,4 +1,4 @@
-// Who can speak: the list, and what the chosen one looks like.
+// The list of targets, and the description and picture of the chosen one.
 
 export class Targets {
   #select;
@@ -6,9 +6,9 @@ export class Targets {
   #about;
   #headers;
   #known = new Map();
-  #shown = null; // of the poster that stands there, a blob's address
+  #shown = null; // blob URL of the poster that is shown
 
-  // `headers`: a function that returns those of a request.
+  // `headers`: a function that returns the headers of a request.
   constructor(select, picture, about, headers) {
     this.#select = select;
     this.#picture = picture;
@@ -21,7 +21,7 @@ export class Targets {
     return this.#select.value;
   }
 
-  // Fill the list. Resolves to how many there are, or to null when the server wants its token.
+  // Fill the list. Resolves to the number of targets, or to null when the server asks for its token.
   async list() {
     const response = await fetch("/api/targets", { headers: this.#headers() });
     if (response.status === 401) return null;
@@ -33,11 +33,11 @@ export class Targets {
     return targets.length;
   }
 
-  // The chosen one's picture, before it speaks, and its size, rate and kind.
+  // Show the chosen target's picture, size, frame rate and kind.
   async show() {
     const target = this.#known.get(this.chosen);
     this.#about.textContent = target?.width
-      ? `${target.kind}, ${target.width} × ${target.height}, ${target.fps} pictures a second`
+      ? `${target.kind}, ${target.width} × ${target.height}, ${target.fps} fps`
       : "";
     let poster = "";
     if (target?.poster) {

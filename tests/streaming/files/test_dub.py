@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,10 +17,12 @@ import pytest
 
 from lipstream.engine.errors import MediaError, UsageError
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ, AudioFile, read_speech
+from lipstream.streaming.files.dub import peak_rss_mib
 from lipstream.streaming.files.mp4_writer import PictureFormat
 from lipstream.streaming.files.partial_file import PartialFile
 from tests.streaming.fake_engine import FakeEngine
 from tests.streaming.sound_files import bad_inputs, dub, write_wav
+from tests.streaming.waiting import eventually_in_thread
 
 
 def decoded(path: Path) -> tuple[list[float], list[float], np.ndarray, float]:
@@ -148,12 +151,12 @@ def test_memory_does_not_grow_with_the_sound(tmp_path: Path) -> None:
     ["missing", "folder", "text", "empty", "no sound", "no samples", "cut wav", "cut mp4"],
 )
 def test_bad_sound_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    path, says = bad_inputs(tmp_path)[name]
+    path, reason = bad_inputs(tmp_path)[name]
     left = set(tmp_path.iterdir())
     with pytest.raises(MediaError) as caught:
         dub(FakeEngine(), path, tmp_path / "out.mp4")
     message = str(caught.value)
-    assert says in message
+    assert reason in message
     assert str(path) in message
     assert "\n" not in message
     assert set(tmp_path.iterdir()) == left
@@ -208,10 +211,7 @@ def test_interrupted_engine_leaves_nothing_and_keeps_the_old_file(tmp_path: Path
     assert out.read_bytes() == b"the old one"
     assert {p.name for p in tmp_path.iterdir()} == {"in.wav", "out.mp4"}
     # Threads end with the dub, not with the process.
-    deadline_s = time.monotonic() + 2
-    while time.monotonic() < deadline_s and any(t.name == "encoder" for t in threading.enumerate()):
-        time.sleep(0.01)
-    assert not any(t.name == "encoder" for t in threading.enumerate())
+    eventually_in_thread(lambda: all(t.name != "encoder" for t in threading.enumerate()), 2)
 
 
 def test_sound_shorter_than_a_frame_is_refused(tmp_path: Path) -> None:
@@ -224,6 +224,24 @@ def test_sound_shorter_than_a_frame_is_refused(tmp_path: Path) -> None:
     sound = write_wav(tmp_path / "in.wav", np.zeros(100, np.float32))
     with pytest.raises(MediaError, match="no frame"):
         dub(Nothing(), sound, tmp_path / "out.mp4")
+
+
+def test_a_system_without_the_resource_module_reports_no_peak_memory() -> None:
+    """As on Windows: no POSIX module, no /proc."""
+    program = (
+        "import sys, pathlib; sys.modules['resource'] = None\n"
+        "from lipstream.streaming.files import dub\n"
+        "def missing(self): raise FileNotFoundError\n"
+        "pathlib.Path.read_text = missing\n"
+        "print(dub.peak_rss_mib())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "None", done.stderr
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert peak_rss_mib() == pytest.approx(own_mib, rel=0.5)
 
 
 def test_odd_sizes_are_refused() -> None:

@@ -47,17 +47,17 @@ def test_the_jaw_opens_with_the_lips(tmp_path: Path) -> None:
 
 def test_a_stream_gives_lines_as_it_is_heard() -> None:
     encoder = Encoder(80)
-    heard = 0
+    consumed = 0
 
     def chunks():  # type: ignore[no-untyped-def]
-        nonlocal heard
+        nonlocal consumed
         for start in range(0, 16_000, 320):
-            heard += 320
+            consumed += 320
             yield vowels(1.0)[start : start + 320]
 
     first = next(iter(lines(encoder, chunks())))
     assert json.loads(first)["t"] == 0.0
-    assert heard == 1280  # the look-ahead of 80 ms, and not a packet more
+    assert consumed == 1280  # the look-ahead of 80 ms, and not a packet more
 
 
 def test_nothing_heard_nothing_said() -> None:

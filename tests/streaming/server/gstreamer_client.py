@@ -166,7 +166,7 @@ def send(url, voice):
     over = threading.Event()
 
     def speak():
-        """20 ms every 20 ms: silence until there is somebody to hear, then the voice."""
+        """20 ms every 20 ms: silence until the connection is up, then the voice."""
         connected = GstWebRTC.WebRTCPeerConnectionState.CONNECTED
         origin_s, packets, at = time.monotonic(), 0, 0
         while at < len(pcm) and not over.is_set():

@@ -26,7 +26,8 @@ if not Path("/proc/self/fd").is_dir():
 
 from aiohttp import ClientSession  # noqa: E402
 
-from tests.streaming.webrtc.test_peer import Client  # noqa: E402
+from tests.streaming.waiting import eventually  # noqa: E402
+from tests.streaming.webrtc.client import Client  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 SDP = {"Content-Type": "application/sdp"}
@@ -53,7 +54,7 @@ class Holdings:
             try:
                 links.append(os.readlink(entry.path))
             except OSError:
-                continue  # closed while we looked
+                continue  # closed in the meantime
         sockets = sum(link.startswith("socket:") for link in links)
         return cls(int(number["Threads"]), len(links), sockets, int(number["VmRSS"]))
 
@@ -104,9 +105,7 @@ async def one_call(url: str, http: ClientSession, frames: int) -> float:
     answer = await http.post(url, data=offer, headers=SDP)
     assert answer.status == 201, await answer.text()
     await client.accept(await answer.text())
-    while len(client.pictures) < frames:
-        await asyncio.sleep(0.01)
-        assert time.monotonic() < began_s + 30, "no picture"
+    await eventually(lambda: len(client.pictures) >= frames, 30, "no picture")
     assert (await http.delete(answer.headers["Location"])).status == 200
     await client.close()
     return 1000 * (client.pictures[0][0] - began_s)
@@ -150,9 +149,7 @@ async def open_and_close(
             else:
                 first_ms.append(await one_call(offer_to, http, 10))
             end_s = time.monotonic()
-            while not (now := Holdings.of(pid)).within(before):
-                assert time.monotonic() < end_s + back_within_s, (k, killed, before, now)
-                await asyncio.sleep(0.05)
+            now = await back_to(pid, before, back_within_s, f"call {k}, killed {killed}")
             memory_mib.append(now.memory_kib // 1024)
             (killed_s if killed else ended_s).append(time.monotonic() - end_s)
         after = await settled(pid)
@@ -166,6 +163,19 @@ async def open_and_close(
     )
     assert after.memory_kib < 1.05 * before.memory_kib + 4096
     return first_ms
+
+
+async def back_to(pid: int, before: Holdings, within_s: float, what: str) -> Holdings:
+    now: Holdings | None = None
+
+    def back() -> bool:
+        nonlocal now
+        now = Holdings.of(pid)
+        return now.within(before)
+
+    await eventually(back, within_s, f"{what}: not back to {before}")
+    assert now is not None
+    return now
 
 
 async def settled(pid: int) -> Holdings:

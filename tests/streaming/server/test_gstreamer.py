@@ -25,7 +25,7 @@ from lipstream.engine.types import F32  # noqa: E402
 from lipstream.streaming.files.audio_file import AudioFile  # noqa: E402
 from lipstream.streaming.files.expression_stream import expressions  # noqa: E402
 from lipstream.streaming.server.targets import EngineSetting, TargetRegistry  # noqa: E402
-from tests.streaming.server.test_app import server  # noqa: E402
+from tests.streaming.server.fake_server import server  # noqa: E402
 from tests.streaming.sound_files import write_wav  # noqa: E402
 
 PYTHON = Path("/usr/bin/python3")  # the system's: it is the one that has gi
@@ -57,19 +57,19 @@ def gstreamer() -> None:
 
 
 async def client(*arguments: str) -> dict[str, Any]:
-    """What the client tells when it is done."""
+    """The JSON object that the client prints."""
     process = await asyncio.create_subprocess_exec(
         PYTHON, CLIENT, *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        out, told = await asyncio.wait_for(process.communicate(), 60)
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()
             await process.communicate()
-    assert process.returncode == 0, told.decode()
-    result: dict[str, Any] = json.loads(out)
+    assert process.returncode == 0, stderr.decode()
+    result: dict[str, Any] = json.loads(stdout)
     return result
 
 
@@ -82,23 +82,23 @@ def opening(speech: F32) -> tuple[np.ndarray, np.ndarray]:
 def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(target: Path, tmp_path: Path) -> None:
     from lipstream.calibration.demo import demo_speech
 
-    catalogue = TargetRegistry(target.parent, EngineSetting(renderer="auto" if SLOW else "none"))
+    registry = TargetRegistry(target.parent, EngineSetting(renderer="auto" if SLOW else "none"))
     with AudioFile(demo_speech(tmp_path)) as sound:
         speech = np.concatenate([block.speech for block in sound.blocks()])[: 16_000 * 9]
     voice = write_wav(tmp_path / "voice.wav", speech)
 
     async def test() -> tuple[dict[str, Any], dict[str, Any]]:
-        await catalogue.engine("demo")  # warm, as `lipstream serve` does
-        async with server(catalogue) as http:
+        await registry.engine("demo")  # warm, as `lipstream serve` does
+        async with server(registry) as http:
             url = f"{http._base_url}".rstrip("/")
             box = ",".join(map(str, MOUTH))
             viewer = client("whep", f"{url}/whep?target=demo", "11.5", "H264", box)
             speaker = client("whip", f"{url}/whip?target=demo", str(voice))
-            seen, said = await asyncio.gather(viewer, speaker)
+            seen, sent = await asyncio.gather(viewer, speaker)
             assert (await (await http.get("/api/sessions")).json())["sessions"] == []
-            return seen, said
+            return seen, sent
 
-    seen, said = asyncio.run(test())
+    seen, sent = asyncio.run(test())
     assert seen["size"] == [512, 512]
     arrived_s = np.array([picture[0] for picture in seen["pictures"]])
     pts_s = np.array([picture[1] for picture in seen["pictures"]])[25:]
@@ -110,11 +110,11 @@ def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(target: Path, tmp_path:
         assert np.percentile(np.abs(steps_ms - 40), 95) < 25
     assert len(arrived_s) > 100
     assert np.median(np.abs(steps_ms - 40)) < 2
-    assert max(peak for _, peak in seen["sounds"]) > 3000, "the voice is heard as well"
+    assert max(peak for _, peak in seen["sounds"]) > 3000, "the voice arrives as well"
 
     patches = [base64.b64decode(picture[2]) for picture in seen["pictures"]]
     mouths = np.array([np.frombuffer(p, np.uint8) for p in patches], np.float32)
-    at_s = arrived_s - said["began"]
+    at_s = arrived_s - sent["began"]
     kept = (at_s > 0.5) & (at_s < 8.5)
     mouths, at_s = mouths[kept] - mouths[kept].mean(axis=0), at_s[kept]
     # What changes most about the mouth's pixels, known to nobody but the viewer.
@@ -125,15 +125,15 @@ def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(target: Path, tmp_path:
         [np.corrcoef(shape, np.interp(at_s - lag_s, *asked))[0, 1] for lag_s in lags_s]
     )
     best = int(follows.argmax())
-    elsewhere = follows[np.abs(lags_s - lags_s[best]) > 0.4].max()
+    at_other_lags = follows[np.abs(lags_s - lags_s[best]) > 0.4].max()
     print(
         f"\nWHEP by GStreamer: {fps:.2f} fps, steps of 40 ms within "
         f"{np.percentile(np.abs(steps_ms - 40), 95):.1f} ms (95 of 100), {len(arrived_s)} "
         f"pictures; the mouth follows the voice of WHIP by {follows[best]:.2f} at "
-        f"{1000 * lags_s[best]:.0f} ms, elsewhere {elsewhere:.2f} at most"
+        f"{1000 * lags_s[best]:.0f} ms, at_other_lags {at_other_lags:.2f} at most"
     )
-    assert follows[best] > 0.7 and follows[best] > 2 * elsewhere
-    assert 0.12 <= lags_s[best] <= 0.45, "engine delay, lead and two jitter buffers"
+    assert follows[best] > 0.7 and follows[best] > 2 * at_other_lags
+    assert 0.12 <= lags_s[best] <= 0.45, "engine delay, playout delay and two jitter buffers"
 
 
 def test_vp8_plays_as_well() -> None:

@@ -1,7 +1,7 @@
 """One long call on the real engine: does sound stay with picture, memory where it was, time kept?
 
 `lipstream serve` runs in a process of its own, so that memory and processor time are its own. The
-caller says the demo's speech over and over, with pauses, and looks at what comes back in two ways:
+caller plays the demo's speech in a loop, with pauses, and compares what comes back in two ways:
 by the stamps of both streams against the time of their arrival, exact to a millisecond, and by
 content, the lag between loud sound and moving lips. Twelve seconds in every suite; half an hour:
 
@@ -35,7 +35,8 @@ from lipstream.calibration.demo import demo_speech  # noqa: E402
 from lipstream.streaming.files.audio_file import read_speech  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from tests.streaming.server.test_endurance import SDP, Holdings, served  # noqa: E402
-from tests.streaming.webrtc.test_peer import Client, Voice  # noqa: E402
+from tests.streaming.waiting import eventually  # noqa: E402
+from tests.streaming.webrtc.client import Client, Voice  # noqa: E402
 
 CALL_S = float(os.environ.get("LIPSTREAM_CALL_S", "12"))
 TARGET = os.environ.get("LIPSTREAM_CALL_TARGET")
@@ -86,7 +87,7 @@ class Stream:
 
 
 class Caller(Client):
-    """Sees pictures in blocks of 16 px, hears the loudness of 20 ms."""
+    """Records frames in blocks of 16 px, and the loudness of each 20 ms."""
 
     def __init__(self, samples: np.ndarray) -> None:
         super().__init__(voice=Speech(samples))
@@ -112,7 +113,7 @@ class Caller(Client):
 
 
 def drift_ms(caller: Caller, began_s: float, window_s: float) -> list[float]:
-    """Arrival of sound against arrival of picture, by their stamps: each window less the first."""
+    """A/V offset by the timestamps: of each window, less that of the first."""
     offset = []
     for k in range(int(CALL_S / window_s)):
         medians = []
@@ -180,8 +181,7 @@ async def hold_call(targets: Path, name: str, samples: np.ndarray) -> dict[str, 
         answer = await http.post(f"/whip?target={name}", data=await caller.offer(), headers=SDP)
         assert answer.status == 201, await answer.text()
         await caller.accept(await answer.text())
-        while not caller.streams["video"].came_s:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: caller.streams["video"].came_s, 30)
         began_s = time.monotonic() + SETTLE_S
         figures: dict[str, Any] = {}
         while time.monotonic() < began_s + CALL_S:
@@ -218,22 +218,22 @@ def processor_s(pid: int) -> float:
 
 def test_a_long_call_stays_in_time(target: Path, tmp_path: Path) -> None:
     bundle = Path(TARGET) if TARGET else target
-    aiortc_patches.apply(aiortc_patches.Tuning(loopback=True))
+    aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
     samples = read_speech(demo_speech(tmp_path))
     found = asyncio.run(hold_call(bundle.parent, bundle.stem, samples))
     drift, lags = np.array(found["drift_ms"]), np.array(found["lags_ms"])
-    said = ""
+    by_content = ""
     if lags.size:
-        said = f"lips after sound {lags.min():+.0f} to {lags.max():+.0f} ms, "
-        said += f"first {lags[0]:+.0f}, last {lags[-1]:+.0f}; "
+        by_content = f"lips after sound {lags.min():+.0f} to {lags.max():+.0f} ms, "
+        by_content += f"first {lags[0]:+.0f}, last {lags[-1]:+.0f}; "
     print(
         f"\n{CALL_S:.0f} s: {found['frames']} pictures ({found['fps']} fps), {found['misses']} "
-        f"late or lost, at most {found['burst_ms']:.0f} ms without one on time; sound against "
-        f"picture drifts {drift.min():+.1f} to {drift.max():+.1f} ms by stamps; {said}"
+        f"late or lost, at most {found['burst_ms']:.0f} ms without one on time; A/V offset "
+        f"drifts {drift.min():+.1f} to {drift.max():+.1f} ms by stamps; {by_content}"
         f"memory {100 * found['growth']:+.2f} % {found['memory_mib']} MiB; "
         f"{found['cores']:.2f} cores; {found['server']}"
     )
-    # A machine that has no time for the call is late, and says so; drift is what stays.
+    # A machine that is too slow skips time and counts it; drift would stay.
     in_time = found["server"]["skipped_ms"] == 0 and found["misses"] < 0.1 * found["frames"]
     if CALL_S >= 300 or in_time:
         assert np.abs(drift).max() < 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 
+from lipstream.streaming.server.api import openapi_document  # noqa: E402
 from lipstream.streaming.server.app import PAGE, ServerOptions, make_app  # noqa: E402
-from lipstream.streaming.server.openapi import document  # noqa: E402
 from lipstream.streaming.server.targets import TargetRegistry  # noqa: E402
-from tests.streaming.server.test_app import AUTHORISED, TOKEN, fake_engine, server  # noqa: E402
+from tests.streaming.server.fake_server import AUTHORISED, TOKEN, fake_engine, server  # noqa: E402
 
 OPEN = set(PAGE) | {"/healthz"}
 
@@ -33,7 +34,7 @@ def served() -> set[tuple[str, str]]:
 
 
 def described() -> set[tuple[str, str]]:
-    return {(method, path) for path, item in document("1")["paths"].items() for method in item}
+    return {(method, path) for path, item in openapi_document()["paths"].items() for method in item}
 
 
 def test_every_route_is_described_and_every_description_is_a_route() -> None:
@@ -41,17 +42,33 @@ def test_every_route_is_described_and_every_description_is_a_route() -> None:
     assert described() - served() == set(), "described, but not there"
 
 
+def resolved(node: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """What a "$ref" refers to; anything else as it is."""
+    if "$ref" not in node:
+        return node
+    for key in node["$ref"].removeprefix("#/").split("/"):
+        document = document[key]
+    return document
+
+
 def test_the_document_is_whole() -> None:
-    text = json.dumps(made := document("1.2.3"))
-    assert made["openapi"].startswith("3.1.") and made["info"]["version"] == "1.2.3"
-    for name in re.findall(r"#/components/schemas/(\w+)", text):
-        assert name in made["components"]["schemas"], name
+    text = json.dumps(made := openapi_document())
+    assert made["openapi"].startswith("3.1.") and made["info"]["version"] == version("lipstream")
+    references = set(re.findall(r'"\$ref": "(#/components/(\w+)/(\w+))"', text))
+    for reference, group, name in references:
+        assert name in made["components"][group], reference
+    for group in ("parameters", "responses", "schemas"):
+        used = {name for _, where, name in references if where == group}
+        assert set(made["components"][group]) == used, f"{group} that nothing refers to"
     for path, item in made["paths"].items():
         for method, operation in item.items():
             assert operation["summary"] and operation["responses"], (method, path)
-            named = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
+            listed = [resolved(p, made) for p in operation.get("parameters", [])]
+            named = {p["name"] for p in listed if p["in"] == "path"}
             assert named == set(re.findall(r"{(\w+)}", path)), (method, path)
             assert ("401" in operation["responses"]) == (path not in OPEN), (method, path)
+            for response in operation["responses"].values():
+                assert resolved(response, made)["description"], (method, path)
 
 
 def test_every_route_but_page_and_health_needs_the_token() -> None:
@@ -67,12 +84,12 @@ def test_every_route_but_page_and_health_needs_the_token() -> None:
 
 
 def test_answers_have_what_the_document_promises(target: Path) -> None:
-    schemas: dict[str, Any] = document("1")["components"]["schemas"]
+    schemas: dict[str, Any] = openapi_document()["components"]["schemas"]
     kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
-    catalogue = TargetRegistry(target.parent)
+    registry = TargetRegistry(target.parent)
 
     async def test() -> None:
-        async with server(catalogue, token=TOKEN) as http:
+        async with server(registry, token=TOKEN) as http:
             http.headers.update(AUTHORISED)
             listed = (await (await http.get("/api/targets")).json())["targets"]
             assert [entry["name"] for entry in listed] == ["demo"]
@@ -90,7 +107,7 @@ def test_answers_have_what_the_document_promises(target: Path) -> None:
             for name in ("nobody", "..%2fdemo", "demo.target"):
                 for path in (f"/api/targets/{name}", f"/api/targets/{name}/poster"):
                     assert (await http.get(path)).status == 404, path
-            assert (await (await http.get("/api/openapi.json")).json())["openapi"] == "3.1.0"
+            assert await (await http.get("/api/openapi.json")).json() == openapi_document()
             moved = await http.get("/api", allow_redirects=False)
             assert (moved.status, moved.headers["Location"]) == (302, "/api.html")
             assert set(await (await http.get("/api/version")).json()) == {"version"}
@@ -108,10 +125,10 @@ def test_a_damaged_bundle_hides_no_other(tmp_path: Path) -> None:
         (tmp_path / f"{name}.target").mkdir()
         (tmp_path / f"{name}.target" / "target.json").write_text(text)
         (tmp_path / f"{name}.target" / "frames.mjpeg").write_bytes(b"no picture")
-    catalogue = TargetRegistry(tmp_path)
+    registry = TargetRegistry(tmp_path)
 
     async def test() -> None:
-        async with server(catalogue) as http:
+        async with server(registry) as http:
             listed = (await (await http.get("/api/targets")).json())["targets"]
             assert [entry["name"] for entry in listed] == ["a"]
             assert (await http.get("/api/targets/b")).status == 500

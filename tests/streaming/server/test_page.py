@@ -27,9 +27,9 @@ from aiohttp import web  # noqa: E402
 
 from lipstream.engine.pipeline import Engine, Session  # noqa: E402
 from lipstream.engine.types import AudioChunk, VideoFrame  # noqa: E402
+from lipstream.streaming.server.api import openapi_document  # noqa: E402
 from lipstream.streaming.server.app import ServerOptions, make_app  # noqa: E402
-from lipstream.streaming.server.openapi import document  # noqa: E402
-from lipstream.streaming.server.targets import EngineSetting, Gallery, TargetRegistry  # noqa: E402
+from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry  # noqa: E402
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up  # noqa: E402
 from lipstream.streaming.webrtc.ice_servers import IceServer  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
@@ -79,7 +79,7 @@ class MarkedSession:
 def serving(
     names: Callable[[], list[str]],
     engine: Callable[[str], Awaitable[LiveEngine]],
-    gallery: Gallery | None = None,
+    descriptions: TargetDescriptions | None = None,
     options: ServerOptions | None = None,
 ) -> Iterator[str]:
     """A server in a thread; yields its URL."""
@@ -88,7 +88,9 @@ def serving(
 
     async def begin() -> int:
         nonlocal runner
-        runner = web.AppRunner(make_app(options or ServerOptions(port=0), names, engine, gallery))
+        runner = web.AppRunner(
+            make_app(options or ServerOptions(port=0), names, engine, descriptions)
+        )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return runner.addresses[0][1]
@@ -156,8 +158,8 @@ def server_figures(page: Any, url: str) -> dict[str, Any]:
     return session
 
 
-def looked_at(page: Any, folder: Path, name: str) -> None:
-    """Screenshots as on a desk and on a phone, by day and by night, to be looked at.
+def screenshots(page: Any, folder: Path, name: str) -> None:
+    """Screenshots as on a desk and on a phone, light and dark.
 
     Nothing may stick out to the side, and every button is large enough for a finger.
     """
@@ -199,30 +201,30 @@ def always(engine: LiveEngine) -> Callable[[str], Awaitable[LiveEngine]]:
 
 
 def test_a_person_sees_and_hears_the_target(target: Path, tmp_path: Path) -> None:
-    """Without the network, so that it fits a busy machine; at 25 fps where there is time for it."""
-    catalogue = TargetRegistry(target.parent)
+    """Without the renderer, so that it fits a busy machine; at 25 fps where there is time."""
+    registry = TargetRegistry(target.parent)
     engine = shipped(target, renderer="none")
     voice = bursts(tmp_path / "voice.wav", 30)
-    with serving(catalogue.names, always(engine), catalogue) as url, browser(voice) as page:
+    with serving(registry.names, always(engine), registry) as url, browser(voice) as page:
         wrong: list[str] = []
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(url)
         until(page, "document.getElementById('picture').poster.startsWith('blob:')")
-        assert page.inner_text("#about") == "photo, 512 × 512, 25 pictures a second"
-        looked_at(page, tmp_path, "idle")
+        assert page.inner_text("#about") == "photo, 512 × 512, 25 fps"
+        screenshots(page, tmp_path, "idle")
         begin_call(page, url, "demo")
         wait_for_picture(page)
         page.wait_for_timeout(1500)
         before, server_before = picture(page), server_figures(page, url)
         page.wait_for_timeout(8_000)
         after, server_after = picture(page), server_figures(page, url)
-        painted = server_after["frames"] - server_before["frames"]
+        rendered = server_after["frames"] - server_before["frames"]
         skipped = (server_after["skipped_ms"] - server_before["skipped_ms"]) / 40
         seconds = after["at_s"] - before["at_s"]
-        assert painted + skipped == pytest.approx(25 * seconds, abs=15)
+        assert rendered + skipped == pytest.approx(25 * seconds, abs=15)
         seen = after["frames"] - before["frames"] - (after["dropped"] - before["dropped"])
-        assert seen > 0.8 * painted - 5
+        assert seen > 0.8 * rendered - 5
         assert not after["muted"]
         meter = {
             e.get_attribute("data-value"): e.inner_text() for e in page.query_selector_all("dd")
@@ -230,7 +232,7 @@ def test_a_person_sees_and_hears_the_target(target: Path, tmp_path: Path) -> Non
         assert meter["engine"] == "120 ms" and meter["rate"].endswith("fps")
         assert meter["offset"].endswith("ms") and meter["delay"].endswith("ms")
         assert page.get_by_text("Synthetic picture").is_visible()
-        looked_at(page, tmp_path, "call")
+        screenshots(page, tmp_path, "call")
 
         mute = page.get_by_role("button", name="Mute voice")
         mute.press("Enter")  # by keyboard
@@ -243,7 +245,7 @@ def test_a_person_sees_and_hears_the_target(target: Path, tmp_path: Path) -> Non
         assert not wrong
 
 
-def test_a_person_is_told_why_a_call_ends(target: Path, tmp_path: Path) -> None:
+def test_the_page_shows_why_a_call_ended(target: Path, tmp_path: Path) -> None:
     """By another's DELETE here; a network that breaks and a server that stops end it as well."""
     voice = bursts(tmp_path / "voice.wav", 5)
     with serving(lambda: ["flash"], always(LiveFakeEngine())) as url, browser(voice) as page:
@@ -295,12 +297,12 @@ def test_the_api_is_described_for_people(tmp_path: Path) -> None:
         page.get_by_role("button", name="Show").click()
         page.get_by_role("heading", name="POST /whip").wait_for()
         titles = set(page.locator("h2").all_inner_texts())
-        made = document("1")
+        made = openapi_document()
         for path, item in made["paths"].items():
             assert {f"{method.upper()} {path}" for method in item} <= titles
         assert set(made["components"]["schemas"]) <= titles
         assert "503" in page.inner_text("#api") and "skipped_ms" in page.inner_text("#api")
-        looked_at(page, tmp_path, "api")
+        screenshots(page, tmp_path, "api")
         assert not wrong
 
 
@@ -323,13 +325,13 @@ def test_a_file_speaks_in_place_of_a_microphone(tmp_path: Path) -> None:
         page.get_by_role("button", name="Start").click()
         wait_for_picture(page)
         page.evaluate("window.watch()")
-        both = "window.onsets.seen.length > 2 && window.onsets.heard.length > 2"
+        both = "window.onsets.seen.length > 2 && window.onsets.audible.length > 2"
         until(page, both, 18_000)
 
 
 TAP = """
 const original = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-window.onsets = { said: [], heard: [], seen: [] };
+window.onsets = { spoken: [], audible: [], seen: [] };
 function listen(stream, name) {
   const context = new AudioContext({ latencyHint: "interactive" });
   const analyser = new AnalyserNode(context, { fftSize: 256 });
@@ -346,12 +348,12 @@ function listen(stream, name) {
 }
 navigator.mediaDevices.getUserMedia = async (wanted) => {
   const stream = await original(wanted);
-  listen(stream, "said");
+  listen(stream, "spoken");
   return stream;
 };
 window.watch = () => {
   const video = document.getElementById("picture");
-  listen(video.srcObject, "heard");
+  listen(video.srcObject, "audible");
   const canvas = new OffscreenCanvas(8, 8); // its upper left 2 × 2 is the mark
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   let white = true;
@@ -372,7 +374,7 @@ window.watch = () => {
 def test_a_minute_as_the_browser_sees_it(
     target: Path, tmp_path: Path, profile: str, p50_ms: int, p95_ms: int
 ) -> None:
-    """Time to connect, frame rate, microphone to picture, and sound against picture."""
+    """Time to connect, frame rate, microphone to picture, and A/V offset."""
     engine = MarkedEngine(
         shipped(Path(TARGET) if TARGET else target, profile=profile, renderer=RENDERER)
     )
@@ -387,19 +389,19 @@ def test_a_minute_as_the_browser_sees_it(
         page.wait_for_timeout(60_000)
         after, server = picture(page), server_figures(page, url)
         onsets = page.evaluate("window.onsets")
-        looked_at(page, tmp_path, profile)
-    said, heard, seen = (np.array(onsets[k]) for k in ("said", "heard", "seen"))
+        screenshots(page, tmp_path, profile)
+    spoken, audible, seen = (np.array(onsets[k]) for k in ("spoken", "audible", "seen"))
     seen = seen[seen > settled_ms]
-    assert len(seen) > 40 and len(heard) > 40 and len(said) > 40, (onsets, server)
-    delay_ms = np.array([s - said[said < s].max() for s in seen])
-    offset_ms = np.array([heard[np.abs(heard - s).argmin()] - s for s in seen])
+    assert len(seen) > 40 and len(audible) > 40 and len(spoken) > 40, (onsets, server)
+    delay_ms = np.array([s - spoken[spoken < s].max() for s in seen])
+    offset_ms = np.array([audible[np.abs(audible - s).argmin()] - s for s in seen])
     fps = (after["frames"] - before["frames"]) / (after["at_s"] - before["at_s"])
     shown = after["frames"] - before["frames"] - (after["dropped"] - before["dropped"])
     missed = 1 - shown / (25 * (after["at_s"] - before["at_s"]))
     print(
         f"\n{profile}, renderer {RENDERER}: first picture after {connect_ms} ms; {fps:.2f} fps, "
         f"{100 * missed:.2f} % missed; microphone to picture p50 {np.median(delay_ms):.0f} ms, "
-        f"p95 {np.percentile(delay_ms, 95):.0f} ms; sound against picture "
+        f"p95 {np.percentile(delay_ms, 95):.0f} ms; A/V offset "
         f"p50 {np.median(offset_ms):+.0f} ms, {offset_ms.min():+.0f} to {offset_ms.max():+.0f} ms, "
         f"{np.mean(np.abs(offset_ms) <= 45):.1%} within 45; {len(seen)} bursts; {server}"
     )

@@ -13,19 +13,19 @@ import sys
 from aiohttp import ClientSession
 
 from lipstream.streaming.webrtc import aiortc_patches
-from tests.streaming.webrtc.test_peer import Client
+from tests.streaming.waiting import eventually
+from tests.streaming.webrtc.client import Client
 
 
 async def call(url: str) -> None:
-    aiortc_patches.apply(aiortc_patches.Tuning(loopback=True))
+    aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
     client = Client()
     headers = {"Content-Type": "application/sdp"}
     async with ClientSession() as http:
         answer = await http.post(url, data=await client.offer(), headers=headers)
         answer.raise_for_status()
         await client.accept(await answer.text())
-        while len(client.pictures) < 10:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: len(client.pictures) >= 10, 60)
         print("playing", flush=True)
         await asyncio.Event().wait()
 

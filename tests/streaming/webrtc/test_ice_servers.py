@@ -22,8 +22,9 @@ from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from lipstream.streaming.webrtc.aioice_patches import CONSENT_EXPIRY_S, PortRange  # noqa: E402
 from lipstream.streaming.webrtc.ice_servers import IceServer, all_servers, parse_json, parse_server  # noqa: E402
-from tests.streaming.server.test_app import AUTHORISED, SDP, TOKEN, server  # noqa: E402
-from tests.streaming.webrtc.test_peer import Client, vanish  # noqa: E402
+from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
+from tests.streaming.waiting import eventually  # noqa: E402
+from tests.streaming.webrtc.client import Client, vanish  # noqa: E402
 
 STUN = IceServer(("stun:stun.example.org",))
 TURN = IceServer(("turn:t.example.org:3478?transport=udp",), "ann", 'a"b\\c')
@@ -68,13 +69,13 @@ def test_links_are_as_rfc_9725_writes_them() -> None:
     ]
 
 
-def test_clients_are_told_the_servers_and_others_are_not() -> None:
+def test_only_clients_with_the_token_get_the_ice_servers() -> None:
     async def test() -> None:
         async with server(token=TOKEN, ice_servers=(TURN,)) as http:
             assert (await http.get("/api/config")).status == 401
             http.headers.update(AUTHORISED)
-            told = await (await http.get("/api/config")).json()
-            assert told == {"iceServers": [TURN.as_json()]}
+            config = await (await http.get("/api/config")).json()
+            assert config == {"iceServers": [TURN.as_json()]}
             for path in ("/whip", "/whep"):
                 options = await http.options(path)
                 assert options.status == 204 and options.headers["Accept-Post"] == "application/sdp"
@@ -106,17 +107,16 @@ async def relay(folder: Path) -> AsyncIterator[IceServer]:
     )  # fmt: skip
     try:
         # Its TCP listener opens with its UDP one.
-        for _ in range(100):
+        async def listens() -> bool:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                await writer.wait_closed()
-                break
-        else:
-            raise AssertionError("turnserver does not listen")
+                return False
+            writer.close()
+            await writer.wait_closed()
+            return True
+
+        await eventually(listens, what="turnserver listens")
         yield IceServer((f"turn:127.0.0.1:{port}?transport=udp",), "ann", "secret")
     finally:
         process.kill()
@@ -126,8 +126,8 @@ async def relay(folder: Path) -> AsyncIterator[IceServer]:
 def test_a_call_goes_through_a_relay(tmp_path: Path) -> None:
     async def test() -> None:
         async with relay(tmp_path) as turn, server(ice_servers=(turn,)) as http:
-            told = (await (await http.get("/api/config")).json())["iceServers"][0]
-            client = RelayedClient(IceServer(tuple(told["urls"]), told["username"], "secret"))
+            config = (await (await http.get("/api/config")).json())["iceServers"][0]
+            client = RelayedClient(IceServer(tuple(config["urls"]), config["username"], "secret"))
             offer = await client.offer()
             assert "typ relay" in offer and "typ host" not in offer
             answer = await http.post("/whip?target=face", data=offer, headers=SDP)
@@ -136,12 +136,11 @@ def test_a_call_goes_through_a_relay(tmp_path: Path) -> None:
             text = await answer.text()
             assert "typ relay" in text, "the server has gathered on the relay as well"
             await client.accept(text)
-            await asyncio.sleep(2.5)
+            await eventually(lambda: len(client.pictures) > 30 and client.sounds)
+            await eventually(lambda: max(peak for _, peak in client.sounds) > 0.2)
             transport: Any = client.pc.getTransceivers()[0].sender.transport.transport
             pair = next(iter(transport._connection._nominated.values()))
             assert pair.local_candidate.type == "relay"
-            assert len(client.pictures) > 30, len(client.pictures)
-            assert max(peak for _, peak in client.sounds) > 0.2, "the voice came back"
             await http.delete(answer.headers["Location"])
             await client.close()
 
@@ -171,20 +170,20 @@ def ports_of(sdp: str) -> set[int]:
     return {int(line.split()[5]) for line in sdp.splitlines() if line.startswith("a=candidate")}
 
 
-def test_media_stays_within_the_ports_and_too_many_are_told() -> None:
+def test_media_stays_within_the_ports_and_one_call_too_many_is_refused() -> None:
     async def test() -> None:
         low = free_port()
         while not is_free(low + 1):
             low = free_port()
         async with server(sessions=8, udp_ports=PortRange(low, low + 1)) as http:
             clients, places, used = [], [], set()
-            aiortc_patches.apply(aiortc_patches.Tuning(loopback=True))
+            aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
             offers = []
             for _ in range(3):  # clients of this process take any port
                 clients.append(Client())
                 offers.append(await clients[-1].offer())
             aiortc_patches.apply(
-                aiortc_patches.Tuning(loopback=True, udp_ports=PortRange(low, low + 1))
+                aiortc_patches.PatchOptions(loopback=True, udp_ports=PortRange(low, low + 1))
             )
             for client, offer in zip(clients[:2], offers, strict=False):
                 answer = await http.post("/whip?target=face", data=offer, headers=SDP)
@@ -200,8 +199,7 @@ def test_media_stays_within_the_ports_and_too_many_are_told() -> None:
             assert f"{low}-{low + 1}" in (await refused.json())["error"]
             listed = (await (await http.get("/api/sessions")).json())["sessions"]
             assert len(listed) == 2, "the one that was refused has left nothing"
-            await asyncio.sleep(1.0)
-            assert all(len(client.pictures) > 10 for client in clients[:2])
+            await eventually(lambda: all(len(client.pictures) > 10 for client in clients[:2]))
             await http.delete(places[0])
             again = await http.post("/whip?target=face", data=offers[2], headers=SDP)
             assert again.status == 201
@@ -225,7 +223,7 @@ def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:
             answer = await http.post("/whip?target=face", data=await client.offer(), headers=SDP)
             place = answer.headers["Location"]
             await client.accept(await answer.text())
-            await asyncio.sleep(0.7)
+            await eventually(lambda: client.pictures)
             protocols = [
                 protocol
                 for transceiver in client.pc.getTransceivers()
@@ -234,18 +232,24 @@ def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:
             received = {id(p): p.datagram_received for p in protocols}
             for protocol in protocols:  # a network that is gone for 2 s
                 protocol.datagram_received = lambda data, addr: None
-            await asyncio.sleep(2.0)
+            loop = asyncio.get_running_loop()
+            paused_s = loop.time()
+            await eventually(lambda: loop.time() > paused_s + 2)
             for protocol in protocols:
                 protocol.datagram_received = received[id(protocol)]
             before = len(client.pictures)
-            await asyncio.sleep(0.6)
-            assert len(client.pictures) - before > 5, "the call goes on after the pause"
+            await eventually(lambda: len(client.pictures) > before + 5, 2, "the call goes on")
+            # Consent is asked for five times a second: one answer after the pause.
+            await eventually(lambda: loop.time() > paused_s + 2.6)
             await vanish(client)
-            loop = asyncio.get_running_loop()
             gone_s = loop.time()
-            while (answer := await http.get(place)).status == 200:
-                assert loop.time() - gone_s < CONSENT_EXPIRY_S + 1
-                await asyncio.sleep(0.05)
+
+            async def has_ended() -> bool:
+                nonlocal answer
+                answer = await http.get(place)
+                return answer.status != 200
+
+            await eventually(has_ended, CONSENT_EXPIRY_S + 1)
             assert loop.time() - gone_s > CONSENT_EXPIRY_S - 0.5
             assert "ended" in (await answer.json())["error"]
             await client.close()

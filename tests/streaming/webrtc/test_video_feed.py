@@ -24,6 +24,7 @@ from lipstream.streaming.webrtc.h264 import H264, PRESETS, Encoding  # noqa: E40
 from lipstream.streaming.webrtc.tracks import OutgoingVideo  # noqa: E402
 from lipstream.streaming.webrtc.video_feed import VideoFeed  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
+from tests.streaming.waiting import eventually  # noqa: E402
 
 
 def frame(i420: U8, index: int = 0) -> VideoFrame:
@@ -45,16 +46,16 @@ class Watcher:
     def __init__(self, takes_packets: bool = True) -> None:
         self.takes_packets = takes_packets
         self.got: list[tuple[float, TimedFrame, Any]] = []
-        self.heard = 0
+        self.audio_samples = 0
         self.reason: str | None = None
 
     def push_audio(self, item: TimedSound) -> None:
-        self.heard += item.samples.size
+        self.audio_samples += item.samples.size
 
     def show(self, item: TimedFrame, packet: Any) -> None:
         self.got.append((time.monotonic(), item, packet))
 
-    def over(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         self.reason = reason
 
     def keys(self) -> int:
@@ -80,24 +81,24 @@ def test_many_viewers_share_every_packet_and_each_begins_with_a_key_frame() -> N
         async with feeding() as feed:
             early, late, raw = Watcher(), Watcher(), Watcher(takes_packets=False)
             feed.attach(early)
-            await asyncio.sleep(1.0)
+            await eventually(lambda: len(early.got) >= 25)
             feed.attach(raw)
             feed.attach(late)
-            await asyncio.sleep(1.0)
+            await eventually(lambda: len(late.got) >= 25 and len(raw.got) >= 25)
             assert feed.key_frames == 2, "one for each time that somebody came"
             assert early.got[0][2].is_keyframe and early.keys() == 2
             same = {id(packet) for _, _, packet in early.got}
             assert all(id(packet) in same for _, _, packet in late.got)
             assert late.keys() == 1
             assert raw.got and all(packet is None for _, _, packet in raw.got)
-            assert raw.heard >= 640 * (len(raw.got) - 3)
+            assert raw.audio_samples >= 640 * (len(raw.got) - 3)
             decoder = av.CodecContext.create("h264", "r")
             pictures = [p for _, _, packet in early.got for p in decoder.decode(packet)]
             assert len(pictures) == len(early.got)
             assert (pictures[0].width, pictures[0].height) == (64, 48)
             feed.detach(early)
-            before = len(early.got)
-            await asyncio.sleep(0.2)
+            before, others = len(early.got), len(late.got)
+            await eventually(lambda: len(late.got) >= others + 5)
             assert len(early.got) == before
             feed.detach(late)
             feed.detach(raw)
@@ -121,10 +122,10 @@ def test_after_an_interruption_every_packet_shown_can_be_decoded() -> None:
         async with feeding() as feed:
             watcher = Watcher()
             feed.attach(watcher)
-            for _ in range(3):
-                await asyncio.sleep(0.31)
+            for turn in range(3):
+                await eventually(lambda n=turn: sum(i.turn == n for _, i, _ in watcher.got) >= 7)  # type: ignore[misc]
                 feed.runner.interrupt()
-            await asyncio.sleep(0.3)
+            await eventually(lambda: sum(item.turn == 3 for _, item, _ in watcher.got) >= 3)
             turns = [item.turn for _, item, _ in watcher.got]
             assert sorted(set(turns)) == [0, 1, 2, 3]
             for turn in (1, 2, 3):
@@ -140,7 +141,7 @@ def test_packets_are_ready_when_their_time_comes() -> None:
         async with feeding() as feed:
             watcher = Watcher()
             feed.attach(watcher)
-            await asyncio.sleep(1.5)
+            await eventually(lambda: len(watcher.got) >= 33)
             late_ms = [1000 * (at_s - item.release_s) for at_s, item, _ in watcher.got[3:]]
             assert np.median(late_ms) < 5, late_ms
             feed.detach(watcher)
@@ -153,29 +154,81 @@ def test_key_frames_on_demand_are_never_closer_than_400_ms() -> None:
         async with feeding() as feed:
             watcher = Watcher()
             feed.attach(watcher)
-            await asyncio.sleep(0.6)
+            await eventually(lambda: len(watcher.got) >= 12)
             asked_s = time.monotonic()
-            end_s = asked_s + 2.0
-            while time.monotonic() < end_s:
-                feed.want_key_frame()
-                await asyncio.sleep(0.01)
+            await eventually(lambda: feed.want_key_frame() or watcher.keys() >= 6)
             keys_s = [at_s for at_s, _, packet in watcher.got if packet.is_keyframe]
             assert keys_s[1] - asked_s < 0.12
             assert np.diff(keys_s[1:]).min() > 0.35
-            assert 4 <= len(keys_s) - 1 <= 6
+            assert keys_s[-1] - keys_s[1] < 2.2, "four intervals of 0.4 s"
 
     run(test())
 
 
-def test_a_viewer_hears_that_it_is_over() -> None:
+def test_a_viewer_gets_the_reason_when_the_conversation_ends() -> None:
     async def test() -> None:
         async with feeding(LiveFakeEngine(fail_after=20)) as feed:
             watcher = Watcher()
             feed.attach(watcher)
-            await asyncio.sleep(1.0)
+            await eventually(lambda: watcher.reason)
             assert watcher.reason == "ValueError: scripted failure"
 
     run(test())
+
+
+def test_a_viewer_that_comes_after_the_end_gets_the_reason_too() -> None:
+    async def test() -> None:
+        async with feeding(LiveFakeEngine(fail_after=20)) as feed:
+            first, later = Watcher(), Watcher()
+            feed.attach(first)
+            await eventually(lambda: first.reason)
+            feed.attach(later)
+            await eventually(lambda: later.reason)
+            assert later.reason == "ValueError: scripted failure"
+
+    run(test())
+
+
+def test_a_viewer_that_fails_ends_alone() -> None:
+    class Failing(Watcher):
+        def show(self, item: TimedFrame, packet: Any) -> None:
+            raise ValueError("scripted failure")
+
+    async def test() -> None:
+        async with feeding() as feed:
+            failing, other = Failing(), Watcher()
+            feed.attach(failing)
+            feed.attach(other)
+            await eventually(lambda: len(other.got) > 5)
+            assert failing.reason == "no more frames: ValueError: scripted failure"
+            feed.detach(failing)  # as its owner does
+            seen = len(other.got)
+            await eventually(lambda: len(other.got) > seen + 5)
+            feed.detach(other)
+            assert not feed.runner._subscriptions
+
+    run(test())
+
+
+def test_a_delivery_that_fails_ends_its_viewers_and_the_next_one_gets_frames(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            first, later = Watcher(), Watcher()
+            feed.attach(first)
+            await eventually(lambda: first.got)
+            with monkeypatch.context() as patch:
+                patch.setattr(feed, "_packet", lambda item: 1 / 0)
+                await eventually(lambda: first.reason)
+            assert first.reason == "no more frames: ZeroDivisionError: division by zero"
+            feed.attach(later)
+            await eventually(lambda: len(later.got) > 5)
+            assert later.got[0][2].is_keyframe
+            feed.detach(later)
+
+    run(test())
+    assert "delivery of frames" in caplog.text
 
 
 def test_a_connection_that_does_not_take_packets_begins_anew_with_a_key_frame() -> None:
