@@ -1,39 +1,51 @@
-"""Look at a video at a glance: python contact_sheet.py VIDEO OUT.png [FIRST EVERY X0 Y0 SIDE]
+"""Frames of videos side by side, one row a video: python contact_sheet.py OUT.png VIDEO [VIDEO ...]
 
-Sixteen frames, `EVERY` apart, cut to a square of `SIDE` px at (X0, Y0). docs/demo.png is the demo
-seen this way: contact_sheet.py demo.mp4 docs/demo.png 12 7 150 110 220
+A video may be cut to a square: VIDEO@X,Y,SIDE, in px. The same frames are taken of every video, so
+a recording and what was made of it can be compared:
+
+    python contact_sheet.py docs/footage.png --first 13 --every 4 \
+        recorded.mp4@116,146,96 dubbed.mp4@106,152,96
 """
 
-import sys
+import argparse
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
-video, out = sys.argv[1:3]
-first, every, x0, y0, side = (int(v) for v in sys.argv[3:] or ("0", "1", "0", "0", "0"))
-columns, rows, tile_px = 8, 2, 160
 
-tiles = []
-with av.open(video) as container:
-    for index, frame in enumerate(container.decode(video=0)):
-        if index < first or (index - first) % every:
-            continue
-        picture = frame.to_ndarray(format="rgb24")
-        cut = side or min(picture.shape[:2])
-        square = np.ascontiguousarray(picture[y0 : y0 + cut, x0 : x0 + cut])
-        small = av.VideoFrame.from_ndarray(square, format="rgb24")
-        tiles.append(small.reformat(tile_px, tile_px).to_ndarray(format="rgb24"))
-        if len(tiles) == columns * rows:
-            break
-blank = np.zeros((tile_px, tile_px, 3), np.uint8)
-tiles += [blank] * (columns * rows - len(tiles))
-sheet = np.concatenate(
-    [np.concatenate(tiles[r * columns : (r + 1) * columns], axis=1) for r in range(rows)]
-)
+def row(video: str, frames: range, tile_px: int) -> NDArray[np.uint8]:
+    """The chosen frames of one video from left to right, u8 [tile_px, columns * tile_px, 3]."""
+    path, _, square = video.partition("@")
+    tiles = []
+    with av.open(path) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            if index not in frames:
+                continue
+            picture = frame.to_ndarray(format="rgb24")
+            x, y, side = map(int, square.split(",")) if square else (0, 0, min(picture.shape[:2]))
+            cut = np.ascontiguousarray(picture[y : y + side, x : x + side])
+            tile = av.VideoFrame.from_ndarray(cut, format="rgb24")
+            small = tile.reformat(tile_px, tile_px, interpolation="LANCZOS")
+            tiles.append(small.to_ndarray(format="rgb24"))
+    blank = np.zeros((tile_px, tile_px, 3), np.uint8)
+    return np.concatenate(tiles + [blank] * (len(frames) - len(tiles)), axis=1)
 
-with av.open(out, "w", format="image2") as container:
+
+parser = argparse.ArgumentParser(description="Frames of videos side by side, one row a video.")
+parser.add_argument("out", help="PNG to write")
+parser.add_argument("videos", nargs="+", help="VIDEO or VIDEO@X,Y,SIDE")
+parser.add_argument("--first", type=int, default=0, help="first frame")
+parser.add_argument("--every", type=int, default=1, help="frames from one to the next")
+parser.add_argument("--columns", type=int, default=9)
+parser.add_argument("--tile", type=int, default=144, help="px")
+args = parser.parse_args()
+
+frames = range(args.first, args.first + args.columns * args.every, args.every)
+sheet = np.concatenate([row(video, frames, args.tile) for video in args.videos])
+with av.open(args.out, "w", format="image2") as container:
     stream = container.add_stream("png", rate=1)
     stream.width, stream.height, stream.pix_fmt = sheet.shape[1], sheet.shape[0], "rgb24"
     picture = av.VideoFrame.from_ndarray(sheet, format="rgb24")
     container.mux(stream.encode(picture) + stream.encode(None))
-print(f"{sheet.shape[1]}x{sheet.shape[0]} px of {video}")
+print(f"{sheet.shape[1]}x{sheet.shape[0]} px, {len(args.videos)} rows")

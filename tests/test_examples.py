@@ -21,7 +21,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
         ("dub_a_file.py", ("target", "speech", "out"), "25 frames at "),
         ("live_loop.py", ("target", "speech"), "25 frames, each 40 ms behind its sound"),
         ("lips_to_avatar.py", ("speech",), "  0.50 s"),
-        ("contact_sheet.py", ("video", "sheet"), "1280x320 px of "),
+        ("contact_sheet.py", ("sheet", "video"), "1296x144 px, 1 rows"),
     ],
 )
 def test_example(
