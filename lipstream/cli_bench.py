@@ -116,7 +116,8 @@ def bench_quality(
 ) -> None:
     """Accuracy of lips and realism of mouths, on unseen people.
 
-    People of the training data are not measured. With --report, mouths.html shows real and synthesised mouths side by side.
+    People of the training data are not measured. With --report, mouths.html shows real and
+    synthesised mouths side by side.
     """
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.mouths import MouthsOptions, measure_mouths, mouths_summary
@@ -147,7 +148,7 @@ def bench_quality(
 def bench_matcher(
     report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False
 ) -> None:
-    """Frame matcher: time per frame, and path cost above the optimum."""
+    """Frame matcher: time per frame, and cost above the optimum."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.matcher import matcher_bench, matcher_text
 

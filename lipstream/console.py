@@ -65,8 +65,8 @@ def own_console(verbose: bool) -> Iterator[Console]:
     with (
         os.fdopen(kept_out, "w", encoding="utf-8", closefd=False) as out,
         os.fdopen(kept_err, "w", encoding="utf-8", closefd=False) as err,
+        _logging_to(err, verbose),
     ):
-        handler = _log_to(err, verbose)
         try:
             os.dup2(noise, 1)
             os.dup2(noise, 2)
@@ -76,16 +76,17 @@ def own_console(verbose: bool) -> Iterator[Console]:
             sys.stderr.flush()
             os.dup2(kept_out, 1)
             os.dup2(kept_err, 2)
-            logging.getLogger().removeHandler(handler)
             os.close(noise)
     os.close(kept_out)
     os.close(kept_err)
 
 
-def _log_to(stream: TextIO, verbose: bool) -> logging.Handler:
+@contextmanager
+def _logging_to(stream: TextIO, verbose: bool) -> Iterator[None]:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Lines())
     root = logging.getLogger()
+    level = root.level
     root.addHandler(handler)
     logging.captureWarnings(True)
     if verbose:
@@ -94,7 +95,12 @@ def _log_to(stream: TextIO, verbose: bool) -> logging.Handler:
         # Warnings of lipstream; those of libraries need -v.
         handler.addFilter(lambda record: record.name.startswith("lipstream"))
         root.setLevel(logging.WARNING)
-    return handler
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        logging.captureWarnings(False)
 
 
 class _Lines(logging.Formatter):
