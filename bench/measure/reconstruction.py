@@ -39,7 +39,7 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, Expression, Lips, Ma
 from lipstream.kernels.color import i420_region_to_rgb, i420_to_rgb
 from lipstream.kernels.mesh import remap, warp_mesh
 
-STRIP_FRAMES: Final = 8
+CLOSE_UPS: Final = 8  # of a clip
 _CLOSE_UP: Final = 0.62  # half the side of a close-up, inter-ocular distances
 _CLOSE_UP_PX: Final = 200
 _MOUTH_MARGIN: Final = 0.15  # around the lips in voice mode, inter-ocular distances
@@ -102,48 +102,50 @@ def reconstruct_tracked(
     predictors |= {
         name: LeaveOneOutPredictor(other, mesh) for name, other in (others or {}).items()
     }
-    shown = set(good[:: max(1, len(good) // STRIP_FRAMES)][:STRIP_FRAMES])
-    previous = -2
+    shown = set(good[:: max(1, len(good) // CLOSE_UPS)][:CLOSE_UPS])
+    previous: _RealFrame | None = None
     for index in good:
         picture, placement = decoder.read(index), track.placement(index)
-        real = i420_to_rgb(picture)
-        composed: dict[str, ComposedFrame] = {}
+        real = _RealFrame(index, i420_to_rgb(picture), track.landmarks[index], placement.scale)
+        real_face = _face(landmarker, real.rgb)
         expression = track.expression[index]
         for name, compositor in compositors.items():
-            prior = None
+            method, prior = methods[name], None
             if name in predictors:
                 one = predictors[name]
                 own = predictions[index] if one is predictor else one.predict(index, expression)
                 prior = one.picture(own, expression)
             frame = compositor.paint(
-                picture, placement, expression, weights[index], prior, methods[name].previous_output
+                picture, placement, expression, weights[index], prior, method.previous_output
             )
-            methods[name].previous_output = frame.previous_output
-            composed[name] = frame
-        real_faces = landmarker.faces(real) if landmarker is not None else []
-        last_real = methods["real"].last_frame
-        for name, frame in composed.items():
-            method, rgb = methods[name], i420_to_rgb(frame.frame)
-            row = compare_with(rgb, real, _whole_mask(frame, rgb.shape[:2]))
-            if method.last_frame is not None and last_real is not None and previous == index - 1:
-                landmarks = track.landmarks[previous], track.landmarks[index]
-                ours = _residual_change(method.last_frame, rgb, *landmarks, mesh)
-                theirs = _residual_change(last_real, real, *landmarks, mesh)
-                row["flicker"] = ours / max(theirs, 1e-3)
-            if landmarker is not None and len(real_faces) == 1:
-                faces = landmarker.faces(rgb)
-                if len(faces) == 1:
-                    row["lips"] = _lip_distance(
-                        faces[0].landmarks, real_faces[0].landmarks, placement.scale
-                    )
+            rgb = i420_to_rgb(frame.frame)
+            row = compare_with(rgb, real.rgb, _whole_mask(frame, rgb.shape[:2]))
+            if previous is not None and method.last_frame is not None and previous.precedes(real):
+                row["flicker"] = _flicker((method.last_frame, rgb), (previous, real), mesh)
+            face = _face(landmarker, rgb) if real_face is not None else None
+            if face is not None and real_face is not None:
+                row["lips"] = _lip_distance(face, real_face, real.scale)
             method.rows.append(row)
-            method.last_frame = rgb
-        methods["real"].last_frame, previous = real, index
+            method.previous_output, method.last_frame = frame.previous_output, rgb
+            if index in shown:
+                method.close_ups.append(_close_up(rgb, real))
         if index in shown:
-            for name, method in methods.items():
-                rgb = real if name == "real" else i420_to_rgb(composed[name].frame)
-                method.close_ups.append(_close_up(rgb, track.landmarks[index], placement.scale))
+            methods["real"].close_ups.append(_close_up(real.rgb, real))
+        previous = real
     return methods
+
+
+@dataclass(frozen=True, slots=True)
+class _RealFrame:
+    """A frame of the footage."""
+
+    index: int
+    rgb: U8
+    landmarks: F32  # f32 [vertices, 3], px
+    scale: float  # px per inter-ocular distance
+
+    def precedes(self, other: _RealFrame) -> bool:
+        return self.index == other.index - 1
 
 
 def reconstruct_by_voice(
@@ -243,8 +245,16 @@ def _whole_mask(frame: ComposedFrame, shape: tuple[int, int]) -> NDArray[np.bool
     return mask
 
 
-def _residual_change(last: U8, rgb: U8, before: F32, after: F32, mesh: FaceMesh) -> float:
+def _flicker(ours: tuple[U8, U8], real: tuple[_RealFrame, _RealFrame], mesh: FaceMesh) -> float:
+    """Unexplained change from frame to frame, over that of the footage."""
+    landmarks = real[0].landmarks, real[1].landmarks
+    footage = _residual_change((real[0].rgb, real[1].rgb), landmarks, mesh)
+    return _residual_change(ours, landmarks, mesh) / max(footage, 1e-3)
+
+
+def _residual_change(frames: tuple[U8, U8], landmarks: tuple[F32, F32], mesh: FaceMesh) -> float:
     """Mean change of the lips that the motion of the mesh does not explain, 8-bit levels."""
+    (last, rgb), (before, after) = frames, landmarks
     low = np.floor(after[list(LIP_OUTLINE), :2].min(0)).astype(int) - 2
     high = np.ceil(after[list(LIP_OUTLINE), :2].max(0)).astype(int) + 2
     low = np.maximum(low, 0)
@@ -258,6 +268,12 @@ def _residual_change(last: U8, rgb: U8, before: F32, after: F32, mesh: FaceMesh)
     h, w = now.shape[:2]
     change = np.abs(now.astype(np.float32) - moved[:h, :w]).mean(2)
     return float(change[covered[:h, :w] > 0].mean())
+
+
+def _face(landmarker: Landmarker | None, rgb: U8) -> F32 | None:
+    """Landmarks of the face; None without a landmarker, or where there is not exactly one face."""
+    faces = landmarker.faces(rgb) if landmarker is not None else []
+    return faces[0].landmarks if len(faces) == 1 else None
 
 
 def _lip_distance(ours: F32, real: F32, scale: float) -> float:
@@ -276,10 +292,10 @@ def _mouth_box(target: Target, index: int) -> tuple[int, int, int, int]:
     return int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])
 
 
-def _close_up(rgb: U8, landmarks: F32, scale: float) -> U8:
+def _close_up(rgb: U8, real: _RealFrame) -> U8:
     """The mouth, u8 [_CLOSE_UP_PX, _CLOSE_UP_PX, 3]."""
-    x, y = landmarks[list(LIP_OUTLINE), :2].mean(0)
+    x, y = real.landmarks[list(LIP_OUTLINE), :2].mean(0)
     side = np.arange(_CLOSE_UP_PX, dtype=np.float32)
-    steps = ((side + 0.5) / (_CLOSE_UP_PX / 2) - 1) * np.float32(_CLOSE_UP * scale)
+    steps = ((side + 0.5) / (_CLOSE_UP_PX / 2) - 1) * np.float32(_CLOSE_UP * real.scale)
     grid = np.stack(np.meshgrid(steps + x, steps + y), -1).astype(np.float32)
     return remap(np.ascontiguousarray(rgb), grid)

@@ -77,7 +77,7 @@ def test_photo_and_video_become_targets(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("noise.png", "face"),
         ("noise.mp4", "face"),
@@ -88,7 +88,9 @@ def test_photo_and_video_become_targets(cli: Cli, tmp_path: Path) -> None:
         ("sound.wav", "no picture"),
     ],
 )
-def test_footage_that_cannot_be_used(cli_here: Cli, tmp_path: Path, name: str, says: str) -> None:
+def test_footage_that_cannot_be_used(
+    cli_here: Cli, tmp_path: Path, name: str, message: str
+) -> None:
     footage, out = tmp_path / "in", tmp_path / "out"
     footage.mkdir()
     out.mkdir()
@@ -107,7 +109,7 @@ def test_footage_that_cannot_be_used(cli_here: Cli, tmp_path: Path, name: str, s
 
         write_wav(path, np.zeros(16_000, np.float32))
     done = cli_here("calibrate", path, "-o", out / "a.target")
-    assert_one_line(done, says)
+    assert_one_line(done, message)
     assert list(out.iterdir()) == []
 
 

@@ -30,14 +30,14 @@ def speech_like(seconds: float) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * 140 * t) * (np.sin(2 * np.pi * 3 * t) > 0)).astype(np.float32)
 
 
-def assert_one_line(done: subprocess.CompletedProcess[str], says: str) -> None:
+def assert_one_line(done: subprocess.CompletedProcess[str], message: str) -> None:
     """Exit code 2, nothing on standard output, one line of lipstream on standard error."""
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("lipstream: ")
-    assert says in lines[0]
+    assert message in lines[0]
 
 
 def test_help_answers_at_once() -> None:
@@ -70,7 +70,7 @@ def test_without_arguments_the_help_is_shown(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["nosuch"], "No such command 'nosuch'"),
         (["dub"], "Missing argument 'TARGET'"),
@@ -82,8 +82,8 @@ def test_without_arguments_the_help_is_shown(cli: Cli) -> None:
         (["bench", "quality", "--data", "/none"], "/none"),
     ],
 )
-def test_wrong_usage(cli_here: Cli, arguments: list[str], says: str) -> None:
-    assert_one_line(cli_here(*arguments), says)
+def test_wrong_usage(cli_here: Cli, arguments: list[str], message: str) -> None:
+    assert_one_line(cli_here(*arguments), message)
 
 
 def test_wrong_usage_of_the_process(cli: Cli) -> None:
@@ -148,15 +148,15 @@ def test_dub_prints_a_sentence(cli: Cli, target: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("option", "message"),
     [("--profile", "fastest"), ("--backend", "abacus"), ("--background", "beach")],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(
-    cli_here: Cli, target: Path, tmp_path: Path, option: str, says: str
+    cli_here: Cli, target: Path, tmp_path: Path, option: str, message: str
 ) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(0.5))
-    done = cli_here("dub", target, sound, "-o", tmp_path / "out.mp4", option, says)
-    assert_one_line(done, says)
+    done = cli_here("dub", target, sound, "-o", tmp_path / "out.mp4", option, message)
+    assert_one_line(done, message)
     known = {"--profile": "live", "--backend": "openvino", "--background": "sequential"}
     assert known[option] in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"speech.wav"}
@@ -167,10 +167,10 @@ def test_an_unknown_name_is_refused_with_the_known_ones(
 def test_bad_sound(cli_here: Cli, target: Path, tmp_path: Path, command: str, name: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    path, says = bad_inputs(tmp_path / "in")[name]
+    path, message = bad_inputs(tmp_path / "in")[name]
     before = [target] if command == "dub" else []
     done = cli_here(command, *before, path, "-o", tmp_path / "out" / "result")
-    assert_one_line(done, says)
+    assert_one_line(done, message)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -213,10 +213,11 @@ def test_full_disk(target: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "says"), [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminat")]
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminat")],
 )
 def test_stopped_in_the_middle(
-    target: Path, tmp_path: Path, number: int, code: int, says: str
+    target: Path, tmp_path: Path, number: int, code: int, message: str
 ) -> None:
     sound = write_wav(tmp_path / "long.wav", speech_like(600))
     out = tmp_path / "out"
@@ -244,7 +245,7 @@ def test_stopped_in_the_middle(
     assert process.returncode == code, stderr
     assert stdout == ""
     assert stderr.count("\n") == 1
-    assert says in stderr
+    assert message in stderr
     assert list(out.iterdir()) == []
 
 
@@ -275,10 +276,10 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    message = process.stderr.read()
+    stderr = process.stderr.read()
     process.stderr.close()
     process.wait(timeout=60)
-    assert message == b""
+    assert stderr == b""
 
 
 def test_output_of_c_libraries_does_not_reach_the_result() -> None:

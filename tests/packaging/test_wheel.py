@@ -1,4 +1,4 @@
-"""The wheel: built, installed where nothing of ours is, and run from another folder."""
+"""The wheel: built, installed into a clean environment, and run from another folder."""
 
 from __future__ import annotations
 
