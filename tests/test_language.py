@@ -33,6 +33,9 @@ REPLACED = {
     # sources and warps
     r"lend(s|ing)?|lent": "source mouth, map_to_source",
     r"stirred": "moving_triangles",
+    r"(?-i:Driven)(?=[(\]:])": "RetargetedFace",
+    r"(?-i:Walk)(?=[(\]:])": "JumpBlend",
+    r"(?-i:Drawing|Painting)(?=[(\]:])": "WarpedFrame, ComposedFrame",
     r"left_behind": "SourceCrossfade.previous",
     r"anywhere_cost": "default_cost",
     r"(?-i:_Draft)": "PreparedFrame",
@@ -58,7 +61,13 @@ REPLACED = {
     r"mouth_pairs": "self_reenactment",
     r"(?-i:Judge)": "Evaluator",
     # bench
-    r"(?-i:Ways)|(?-i:Way)(?=[(\]])": "Configurations, Method",
+    r"(?-i:Ways?)(?=[(\],])": "Configurations, Method",
+    # modules
+    r"(vad|ahead|painter|timing|footage|stopping|screens|likeness|seam|hearing|subject)\.py": (
+        "(docs/architecture.md has the modules)"
+    ),
+    r"latency_live": "live",
+    r"pretrain": "calibration/training",
     # prose
     r"laid to the pixel": "sub-pixel registration",
     r"pictures (a|per) second": "fps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -280,6 +281,14 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     process.stderr.close()
     process.wait(timeout=60)
     assert stderr == b""
+
+
+def test_a_command_restores_the_logging(cli_here: Cli, tmp_path: Path) -> None:
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    done = cli_here("express", tmp_path / "none.wav", "--verbose")
+    assert done.returncode == 2
+    assert (root.level, root.handlers) == (level, handlers)
 
 
 def test_output_of_c_libraries_does_not_reach_the_result() -> None:

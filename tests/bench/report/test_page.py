@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lipstream.bench.machine import Load, describe
 from lipstream.bench.report.charts import figure, histogram, line_chart, table
-from lipstream.bench.report.page import page, section
+from lipstream.bench.report.page import page, section, write_report
+from lipstream.engine.errors import MediaError
 
 RUN = {"profile": "live", "backend": "x", "renderer": True, "size": [512, 512]}
 HELD = {"sessions": 2, "p50": 9.0, "p95": 12.0, "p99": 21.0, "held": True}
@@ -33,6 +35,13 @@ def test_steal_time_makes_a_machine_not_quiet(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     stolen = load.stolen()
     assert stolen is None or 0 <= stolen <= 64
+
+
+def test_a_report_that_cannot_be_written_leaves_no_incomplete_file(tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(MediaError, match="cannot write"):
+        write_report(tmp_path, {"kernels": section(describe(Load()), {"kernels": {}})})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
 def test_capacity_shows_limit_roofline_and_growth() -> None:
