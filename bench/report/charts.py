@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -21,22 +21,27 @@ _LINE: Final = 15  # px from one line of text to the next
 _NAME: Final = 120  # px for the name of a line
 
 Points = Sequence[tuple[float, float]]
-Level = tuple[float, str]  # a line across the chart: its value and its name
+
+
+class Level(NamedTuple):
+    """A line across a chart."""
+
+    value: float
+    name: str
+    kind: str = "roof"  # "roof": bound of the machine; "limit": to stay below
 
 
 def line_chart(
     title: str,
     axes: tuple[str, str],
     series: Mapping[str, Points],
-    limit: Level | None = None,
-    roofline: Level | None = None,
+    levels: Sequence[Level] = (),
     log_x: bool = False,
     half: bool = False,
 ) -> Markup:
     """Lines with dots.
 
-    axes: x and y, with units; limit: a level to stay below; roofline: the bound of the machine;
-    half: half as wide as the page.
+    axes: x and y, with units; levels: at most one of them a limit; half: half as wide as the page.
     """
     width = _HALF if half else _W
     series = {name: points for name, points in series.items() if points}
@@ -44,10 +49,10 @@ def line_chart(
         return _nothing()
     xs = sorted({x for points in series.values() for x, _ in points})
     ys = [y for points in series.values() for _, y in points]
-    levels = [(level, kind) for level, kind in ((limit, "limit"), (roofline, "roof")) if level]
-    top = 1.05 * max(*ys, 1e-9, *(value for (value, _), _ in levels))
-    if limit and top > 3 * limit[0]:  # a high peak must not flatten the lines below the limit
-        top = 3 * limit[0]
+    limit = next((level for level in levels if level.kind == "limit"), None)
+    top = 1.05 * max(*ys, 1e-9, *(level.value for level in levels))
+    if limit and top > 3 * limit.value:  # a high peak must not flatten the lines below the limit
+        top = 3 * limit.value
         axes = (f"{axes[0]} (values above {top:.0f} are drawn there)", axes[1])
     bottom = min(0.0, *ys)
     low_x, high_x = xs[0], xs[-1]
@@ -67,7 +72,7 @@ def line_chart(
     ):
         if low_x <= x <= high_x:
             out.append(_text(place(x, bottom)[0], height - 34, f"{x:g}"))
-    for (value, name), kind in levels:
+    for value, name, kind in levels:
         y = place(low_x, value)[1]
         out.append(
             f'<line class="{kind}" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -94,13 +99,13 @@ def histogram(
         return _nothing()
     values = np.asarray(samples, np.float64)
     lines = [
-        (float(np.percentile(values, percent)), f"p{percent}", "limit") for percent in (50, 95, 99)
+        Level(float(np.percentile(values, percent)), f"p{percent}", "limit")
+        for percent in (50, 95, 99)
     ]
-    lines += [(value, name, "roof") for value, name in marks]
-    lines.sort()
+    lines = sorted([*lines, *marks])
     # A name is to the right of its line; the rightmost one needs space.
     plot_w, plot_h = _W - _LEFT - _RIGHT, 150
-    last = max(lines)[0] * plot_w / (plot_w - _NAME)
+    last = lines[-1].value * plot_w / (plot_w - _NAME)
     high = max(float(np.percentile(values, 99.9)), last, 1e-6)
     counts, edges = np.histogram(values, bins=60, range=(0.0, high))
     top = 10 + _LINE * len(lines)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from lipstream.bench.measure.live import PARTS as LATENCY_PARTS
-from lipstream.bench.report.charts import figure, histogram, line_chart, table, waterfall
+from lipstream.bench.report.charts import Level, figure, histogram, line_chart, table, waterfall
 from lipstream.bench.report.compare import run_name
 from lipstream.bench.report.template import fragment, template
 from lipstream.engine.profiling import SPANS
@@ -155,7 +155,7 @@ def _one_latency(run: Data) -> Markup:
     return (
         waterfall("One frame, mean", [(s, stages[s]["mean"]) for s in named], least)
         + histogram("Compute and encoding", ("compute and encoding, ms", "frames"),
-                    run["samples_ms"]["total"], [(sum(least.values()), "roofline")])
+                    run["samples_ms"]["total"], [Level(sum(least.values()), "roofline")])
         + _folded("stage by stage", table(heads, rows))
     )  # fmt: skip
 
@@ -204,8 +204,8 @@ def _capacity(data: Data) -> Markup:
                 _CAPACITY_RUN, name=run_name(run), sessions=run["sessions"],
                 curve=line_chart(
                     "Capacity", ("conversations", "complete sound to encoded picture, ms"), series,
-                    (interval, f"frame interval, {interval:.0f} ms"),
-                    (run["roofline_ms"], "roofline of one frame"),
+                    (Level(interval, f"frame interval, {interval:.0f} ms", "limit"),
+                     Level(run["roofline_ms"], "roofline of one frame")),
                 ),
             )
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lipstream.bench.machine import Load, describe
-from lipstream.bench.report.charts import figure, histogram, line_chart, table
+from lipstream.bench.report.charts import Level, figure, histogram, line_chart, table
 from lipstream.bench.report.page import page, section, write_report
 from lipstream.engine.errors import MediaError
 
@@ -120,14 +120,16 @@ def test_sections_of_live_webrtc_and_kernels() -> None:
 
 
 def test_labels_of_a_histogram_do_not_overlap() -> None:
-    svg = histogram("x", ("ms", "frames"), [1.0, 1.01, 1.02, 1.03] * 9, [(0.9, "roofline")])
+    svg = histogram("x", ("ms", "frames"), [1.0, 1.01, 1.02, 1.03] * 9, [Level(0.9, "roofline")])
     labels = re.findall(r'y="([\d.]+)" text-anchor="(?:start|end)">(p\d+|roofline)', svg)
     assert len({y for y, _ in labels}) == len(labels) == 4
     assert max(float(x) for x in re.findall(r'x[12]?="([\d.]+)"', svg)) <= 760
 
 
 def test_a_high_peak_does_not_flatten_the_lines_below_the_limit() -> None:
-    svg = line_chart("x", ("n", "ms"), {"p99": [(1, 10), (2, 4000)]}, (40.0, "limit"))
+    svg = line_chart(
+        "x", ("n", "ms"), {"p99": [(1, 10), (2, 4000)]}, [Level(40.0, "limit", "limit")]
+    )
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
     assert heights[0] - heights[1] < 226
     assert heights[0] < 238 - 10
