@@ -1,7 +1,7 @@
-"""A video as one picture: python contact_sheet.py VIDEO OUT.png [FIRST EVERY X0 Y0 SIDE]
+"""Look at a video at a glance: python contact_sheet.py VIDEO OUT.png [FIRST EVERY X0 Y0 SIDE]
 
-Sixteen frames from FIRST on, EVERY frames apart, cropped to a square of SIDE px at (X0, Y0).
-docs/demo.png is made by: contact_sheet.py demo.mp4 docs/demo.png 12 7 150 110 220
+Sixteen frames, `EVERY` apart, cut to a square of `SIDE` px at (X0, Y0). docs/demo.png is the demo
+seen this way: contact_sheet.py demo.mp4 docs/demo.png 12 7 150 110 220
 """
 
 import sys

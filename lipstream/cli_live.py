@@ -140,7 +140,7 @@ def present(
             shown = Window(f"{target.stem} — synthetic picture", *size, fullscreen)
             stack.callback(shown.close)
             outputs.append(shown)
-            console.note("keys: Esc closes, F full screen, M mutes, space drops the current speech")
+            console.note("Esc closes, F fills the screen, M mutes, space interrupts the speech")
         engine = Engine(loaded, profile, backend, "matched", renderer)
         options = PresentOptions(microphone, loudspeaker, seconds, console.note)
         report = {
