@@ -65,7 +65,7 @@ def test_throughput_by_every_parameter(monkeypatch: pytest.MonkeyPatch, target: 
     monkeypatch.setattr(throughput, "TRACKS", (700,))
     monkeypatch.setattr(throughput, "WARM_UP_S", 0.2)
     monkeypatch.setattr(throughput, "_doubling", lambda cores: [2 * cores])
-    found = throughput.measure_throughput(target, Setting(renderer="none"), 1, seconds=0.2)
+    found = throughput.measure_throughput(target, Setting(renderer="none"), 1, seconds=0.5)
     rows = {(row["by"], row["value"]): row for row in found["rows"]}
     assert set(rows) == {
         ("sessions", 2), ("processes", 2), ("cores", 1), ("size", 256), ("track", 700)
