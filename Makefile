@@ -1,15 +1,15 @@
 # make demo    virtual environment, install, demo.mp4
-# make test    what the tests need as well, then the tests
+# make test    the same with the packages of the tests, then the tests
 # make lint    ruff (format and rules) and mypy
 #
-# The environment lies in .venv; stamps in it say what is installed, so a second run starts at once.
+# The environment is .venv. Stamp files in it record what is installed, so a second run is fast.
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 
-# What decides whether an install is out of date.
+# An install is out of date when one of these is newer than its stamp.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h kernels/build.py kernels/cuda/*.cuh)
 
 .PHONY: demo test lint clean
@@ -46,5 +46,5 @@ $(VENV)/.base: $(VENV)/bin/python $(INPUTS)
 $(VENV)/.dev: $(VENV)/.base
 	@.ci/system-packages test $(PYTHON)
 	$(PIP) -e '.[dev]'
-	@$(BIN)/lipstream assets fetch || echo "the tests of calibration will be skipped" >&2
+	@$(BIN)/lipstream assets fetch || echo "the face landmarker is missing: tests of calibration are skipped" >&2
 	@touch $@

@@ -1,1 +1,1 @@
-"""Measurements that can be repeated."""
+"""Benchmarks: measurements of this version on this machine, and their report."""

@@ -1,4 +1,4 @@
-"""What the benchmarks run: a target (the demo, if none is named), its variants, and a voice."""
+"""The inputs of the benchmarks: a target, its resized and lengthened variants, and speech."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from lipstream.streaming.files.audio_file import read_speech
 from lipstream.streaming.webrtc.h264 import H264, VIDEO_CLOCK_HZ
 from lipstream.streaming.webrtc.h264 import Encoding as EncoderOptions
 
-_CLOCK_HZ: Final = 90_000
-_JUMPS: Final = 16  # made up in a lengthened track, as many as calibration keeps
+_JUMPS: Final = 16  # of each frame of a lengthened track, as many as calibration keeps
 
 
 @contextmanager
 def bench_target(path: Path | None) -> Iterator[Target]:
-    """The bundle at `path`, or the demo built for the occasion."""
+    """The bundle at `path`; without a path, the demo target in a temporary folder."""
     if path is not None:
         yield load_target(path)
         return
@@ -41,14 +40,14 @@ def bench_target(path: Path | None) -> Iterator[Target]:
 
 
 def voice(seconds: float) -> F32:
-    """The demo's speech over and over, f32 [seconds * 16000]."""
+    """The speech of the demo, repeated to the length asked for: f32 [seconds * 16000]."""
     with tempfile.TemporaryDirectory() as folder:
         speech = read_speech(demo_speech(Path(folder)))
     return np.resize(speech, round(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
 
 
 def burst(samples: int) -> F32:
-    """A loud open vowel that begins at once, f32 [samples]: 120 Hz through formants of [a]."""
+    """A loud [a] at 120 Hz with an abrupt onset, f32 [samples]."""
     t = np.arange(samples) / SAMPLE_RATE_HZ
     wave = np.zeros(samples)
     for harmonic in range(1, 30):
@@ -60,12 +59,12 @@ def burst(samples: int) -> F32:
 
 @dataclass
 class Encoding:
-    """H.264 as the server sends it."""
+    """H.264 with the settings of the server."""
 
     fps: Fraction
 
     def __post_init__(self) -> None:
-        """Begin with a key frame."""
+        """The encoder opens with the first frame, which is a key frame."""
         self._encoder: H264 | None = None
 
     def encode(self, frame: VideoFrame) -> int:
@@ -79,7 +78,7 @@ class Encoding:
 
 
 def resized(target: Target, side_px: int, folder: Path) -> Target:
-    """The target with its longer side `side_px`, its footage sampled anew into `folder`."""
+    """The target with its longer side at `side_px`; the new frames are written to `folder`."""
     zoom = side_px / max(target.width, target.height)
     width, height = (round(n * zoom / 2) * 2 for n in (target.width, target.height))
     x = (np.arange(width, dtype=np.float32) + 0.5) / np.float32(zoom)
@@ -117,7 +116,7 @@ def _zoomed(place: Placement, factor: np.float32) -> Placement:
 
 
 class _Repeated(FrameReader):
-    """A footage that begins anew where it ends."""
+    """Footage that repeats: frame i is frame i modulo the length of the original."""
 
     def __init__(self, reader: FrameReader, offsets: NDArray[np.int64]) -> None:
         height, width = reader.shape
@@ -132,12 +131,12 @@ class _Repeated(FrameReader):
 
 
 def lengthened(target: Target, frames: int, seed: int = 0) -> Target:
-    """The target with a track of `frames`, its own repeated, and jumps made up between them."""
+    """The target with a track of `frames`: its own repeated, with random jumps."""
     track, pose = target.track, target.track.pose
     order = np.arange(frames) % len(track)
     random = np.random.default_rng(seed)
     jumps = random.integers(0, frames, (frames, _JUMPS)).astype(np.int32)
-    # Sizes of the pictures stand in the reader's offsets, which the tiles share.
+    # The offsets hold the sizes of the JPEGs, and every repetition shares them.
     offsets = target.frames._offsets
     return replace(
         target,

@@ -1,7 +1,7 @@
-"""The machine that a figure belongs to: what it is, how busy it is, and what it can do at best.
+"""The machine that a figure belongs to: its hardware, its load and its ceilings.
 
-The ceilings are measured in the same run as the figures: a copy as in STREAM (McCalpin, 1995) and
-convolutions in each precision that the networks use, on one thread, as the stages run.
+The ceilings are measured in the same run as the figures, on one thread, as the stages run. They are
+a copy as in STREAM (McCalpin, 1995) and convolutions in each precision that the models use.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from lipstream.kernels import implementation
 from lipstream.kernels.convolution import RendererPass, fits
 
 _COPY_BYTES: Final = 64 << 20  # far beyond any last-level cache share
-_PICTURE: Final = (1, 64, 96, 96)  # of a middle layer of a renderer
+_ACTIVATION_SHAPE: Final = (1, 64, 96, 96)  # as in a middle layer of the renderer
 _LAYERS: Final = 4
-_SIDE: Final = 768  # of the matrix that is multiplied without OpenVINO
+_SIDE: Final = 768  # of the matrices that are multiplied where OpenVINO is missing
 _LIBRARIES: Final = ("lipstream", "numpy", "av", "aiortc", "openvino", "torch", "onnxruntime")
-_QUIET_CORES: Final = 0.15  # kept busy by others, up to which a machine counts as quiet
-# What the figures hang on: processors of one name differ in these.
+_QUIET_CORES: Final = 0.15  # used by other processes, at most, on a machine that counts as quiet
+# The speed of the models depends on these, and processors of one model name differ in them.
 _INSTRUCTIONS: Final = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
 def describe(load: Load) -> dict[str, Any]:
-    """Hardware, versions, commit, and what others did to the machine since `load` began."""
+    """Hardware, versions, commit, and the load by other processes since `load` was made."""
     others, stolen = load.others(), load.stolen()
     return {
         "processor": _processor(),
@@ -50,7 +50,7 @@ def describe(load: Load) -> dict[str, Any]:
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "load_average": load.average,  # when it began
+        "load_average": load.average,  # when `load` was made
         "others_cores": others,
         "stolen_cores": stolen,
         "quiet": others is not None and others + (stolen or 0.0) <= _QUIET_CORES,
@@ -58,16 +58,16 @@ def describe(load: Load) -> dict[str, Any]:
 
 
 class Load:
-    """How busy others kept the cores while a measurement ran."""
+    """CPU time that other processes use while a measurement runs."""
 
     def __init__(self) -> None:
-        """Begin."""
+        """The interval begins here."""
         self.average = [round(x, 2) for x in os.getloadavg()]
         self._machine, self._own, self._wall = _busy_s(), own_s(), time.perf_counter()
         self._stolen = _stolen_s()
 
     def others(self) -> float | None:
-        """Cores that other processes kept busy since, on average; None where it cannot be told."""
+        """Cores that other processes use, on average; None where the system does not report it."""
         machine = _busy_s()
         if machine is None or self._machine is None:
             return None
@@ -75,7 +75,7 @@ class Load:
         return round(max(0.0, (machine - self._machine - own_s() + self._own) / wall), 3)
 
     def stolen(self) -> float | None:
-        """Cores that the host of a virtual machine gave to others meanwhile; None if unknown."""
+        """Cores that the host of a virtual machine takes away (steal time); None if unknown."""
         now = _stolen_s()
         if now is None or self._stolen is None:
             return None
@@ -83,8 +83,11 @@ class Load:
 
 
 def ceilings() -> dict[str, float]:
-    """What one thread reaches: copy_gb_s (bytes read + written), gmac_s_f32, and gmac_s_bf16 and
-    gmac_s_int8 where OpenVINO and the processor have them, and gmac_s_int16 of our kernels."""
+    """The highest rates of one thread.
+
+    Returns: copy_gb_s (bytes read + written); gmac_s_f32; gmac_s_bf16 and gmac_s_int8 where
+    OpenVINO and the processor support them; gmac_s_int16 of our own kernels.
+    """
     one = np.ones(_COPY_BYTES // 8)
     other = np.empty_like(one)
     copy_s = _best_s(lambda: np.copyto(other, one), 12)
@@ -99,7 +102,7 @@ def ceilings() -> dict[str, float]:
 
 
 def _mac_rate(precision: str) -> float | None:
-    """Billions of multiply-adds a second: convolutions of 3×3, whose weights stay in the cache."""
+    """10⁹ multiply-adds per second of 3×3 convolutions, whose weights fit in the cache."""
     try:
         core = library().Core()
     except BackendUnavailable:
@@ -114,15 +117,18 @@ def _mac_rate(precision: str) -> float | None:
         _convolutions(precision == "int8"), "CPU",
         {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1},
     )  # fmt: skip
-    request, picture = compiled.create_infer_request(), np.ones(_PICTURE, np.float32)
-    macs = _LAYERS * 9 * _PICTURE[1] * np.prod(_PICTURE)
-    return float(macs / _best_s(lambda: request.infer([picture], share_inputs=True), 12) / 1e9)
+    request, activation = compiled.create_infer_request(), np.ones(_ACTIVATION_SHAPE, np.float32)
+    macs = _LAYERS * 9 * _ACTIVATION_SHAPE[1] * np.prod(_ACTIVATION_SHAPE)
+    return float(macs / _best_s(lambda: request.infer([activation], share_inputs=True), 12) / 1e9)
 
 
 def _int16_rate() -> float:
-    """The same of our kernels, whose only entry is a whole renderer: one of little else but
-    convolutions of 3×3. Counted as they stand in the graph; Winograd's way multiplies less."""
-    wide, narrow, blocks = _PICTURE[1], 16, 16
+    """The same of our own int16 convolutions, by a renderer that is mostly 3×3 convolutions.
+
+    The kernels have no smaller entry point. Multiply-adds are those of the graph; the Winograd
+    algorithm needs fewer.
+    """
+    wide, narrow, blocks = _ACTIVATION_SHAPE[1], 16, 16
     rows, columns = 160, 192
     shapes = {  # outputs, inputs, side; and at which part of the crop's sides
         "enter": (narrow, 36, 3, 2), "down1": (narrow, narrow, 3, 4), "down2": (wide, narrow, 3, 8),
@@ -139,8 +145,8 @@ def _int16_rate() -> float:
         ranges[f"{name}.weight"] = (0.0, 4.0)
         macs += outputs * inputs * side * side * (rows // part) * (columns // part)
     renderer = RendererPass(weights, ranges)
-    picture = np.full((9, rows, columns), 0.5, np.float32)
-    return float(macs / _best_s(lambda: renderer(picture), 12) / 1e9)
+    crop = np.full((9, rows, columns), 0.5, np.float32)
+    return float(macs / _best_s(lambda: renderer(crop), 12) / 1e9)
 
 
 def _convolutions(int8: bool) -> Any:
@@ -148,8 +154,10 @@ def _convolutions(int8: bool) -> Any:
     openvino = library()
     from openvino import opset13 as ops
 
-    values = np.random.default_rng(0).normal(size=(*_PICTURE[1:2] * 2, 3, 3)).astype(np.float32)
-    first = ops.parameter(openvino.Shape(_PICTURE), np.float32)
+    values = (
+        np.random.default_rng(0).normal(size=(*_ACTIVATION_SHAPE[1:2] * 2, 3, 3)).astype(np.float32)
+    )
+    first = ops.parameter(openvino.Shape(_ACTIVATION_SHAPE), np.float32)
     last, ranges = first, {}
     for layer in range(_LAYERS):
         weights = ops.constant(values / 24)
@@ -163,7 +171,7 @@ def _convolutions(int8: bool) -> Any:
 
 
 def _best_s(run: Callable[[], object], times: int) -> float:
-    """The shortest of some runs: a ceiling is what is reached when nobody disturbs."""
+    """The shortest of `times` runs: others can only make a run longer, and a ceiling is wanted."""
     run()
     found = []
     for _ in range(times):
@@ -175,7 +183,7 @@ def _best_s(run: Callable[[], object], times: int) -> float:
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """Only the first `count` cores, for this thread and all that it starts meanwhile."""
+    """Restrict this thread, and threads and processes it starts, to the first `count` cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:count])
     try:
@@ -194,7 +202,7 @@ def _instructions() -> list[str]:
 
 
 def _cpuinfo(key: str) -> str:
-    """Of the first processor; "" where it cannot be told."""
+    """One field of the first processor in /proc/cpuinfo; "" where there is none."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             name, _, value = line.partition(":")
@@ -226,7 +234,7 @@ def _commit() -> str | None:
 
 
 def _busy_s() -> float | None:
-    """CPU seconds that all processes have used since the machine began."""
+    """CPU seconds of all processes since boot; None where the system does not report them."""
     spent = _cpu_s()
     if spent is None:
         return None
@@ -249,7 +257,7 @@ def _cpu_s() -> list[float] | None:
 
 
 def own_s() -> float:
-    """CPU time of this process and its children, living ones included (on Linux)."""
+    """CPU seconds of this process and of its children, on Linux including those that still run."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system + _living_s()
 

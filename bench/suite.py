@@ -1,4 +1,4 @@
-"""Runs of `lipstream bench` over profiles, backends and renderers, and all of them in a row."""
+"""`lipstream bench` over profiles, backends and renderers, and all measurements in one run."""
 
 from __future__ import annotations
 
@@ -26,56 +26,58 @@ from lipstream.engine.target.bundle import Target
 
 logger = logging.getLogger(__name__)
 
-
 _BACKENDS: Final = ("native", "openvino", "torch", "numpy", "tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
 class Configurations:
-    """What to measure: every combination. The backend "all": each profile with the default one,
-    and every other one with the `live` profile, since backends and profiles do not interact."""
+    """What to measure: every combination of profile, backend and renderer.
+
+    The backend "all" stands for each profile with the default backend, and for every other backend
+    with the `live` profile, since backends and profiles do not interact.
+    """
 
     profiles: tuple[str, ...]
     backends: tuple[str, ...]
     renderers: tuple[str, ...]
 
     def settings(self, target: Target) -> list[Setting]:
-        """Those that this machine can run, each once: "auto" may be the same as another.
+        """Those that this machine can run, each once: "auto" may equal another backend.
 
-        Raises: BackendUnavailable when none can.
+        Raises: BackendUnavailable when this machine can run none.
         """
         found: dict[tuple[str, str, bool], Setting] = {}
-        refused: list[str] = []
-        asked = list(itertools.product(self.profiles, self.backends, self.renderers))
+        unavailable: list[str] = []
+        wanted = list(itertools.product(self.profiles, self.backends, self.renderers))
         if self.backends == ("all",):
-            one = "live" if "live" in self.profiles else self.profiles[0]
-            asked = list(itertools.product(self.profiles, ("auto",), self.renderers))
-            asked += itertools.product((one,), _BACKENDS, self.renderers)
-        for profile, backend, renderer in asked:
+            profile = "live" if "live" in self.profiles else self.profiles[0]
+            wanted = list(itertools.product(self.profiles, ("auto",), self.renderers))
+            wanted += itertools.product((profile,), _BACKENDS, self.renderers)
+        for profile, backend, renderer in wanted:
             setting = Setting(profile, backend, renderer)
             try:
                 engine: Engine = setting.engine(target)
             except BackendUnavailable as error:
-                if str(error) not in refused:
+                if str(error) not in unavailable:
                     logger.warning("left out: %s", error)
-                    refused.append(str(error))
+                    unavailable.append(str(error))
                 continue
-            mends = engine.renderer is not None
+            refines = engine.renderer is not None
             found.setdefault(
-                (profile, engine.backend, mends),
-                Setting(profile, backend, "network" if mends else "none"),
+                (profile, engine.backend, refines),
+                Setting(profile, backend, "network" if refines else "none"),
             )
         if not found:
-            raise BackendUnavailable("; ".join(refused) or "nothing to measure")
+            raise BackendUnavailable("; ".join(unavailable) or "nothing to measure")
         return list(found.values())
 
 
 def latency_sections(
-    path: Path | None, ways: Configurations, seconds: float, report: Report | None
+    path: Path | None, configurations: Configurations, seconds: float, report: Report | None
 ) -> dict[str, Any]:
     """{"latency": …, "live": …}, ready for a report."""
     with bench_target(path) as target:
-        settings, best, load = ways.settings(target), ceilings(), Load()
+        settings, best, load = configurations.settings(target), ceilings(), Load()
         unpaced, paced = [], []
         for number, setting in enumerate(settings):
             if report is not None:
@@ -91,13 +93,13 @@ def latency_sections(
 
 
 def latency_text(sections: Mapping[str, Any]) -> str:
-    """For people."""
+    """The figures as lines for people."""
     latency, lines = sections["latency"], []
     for run, live in zip(latency["runs"], sections["live"]["runs"], strict=True):
         total, click = run["compute_ms"], run["click"]
         lines += [
             "",
-            f"{run_name(run)}, others kept {run['others_cores']} cores busy",
+            f"{run_name(run)}, other processes used {run['others_cores']} cores",
             f"  algorithmic delay {run['algorithmic_ms']:.1f} ms, by click "
             f"{click['measured_ms']:.1f} ± {click['resolution_ms']:.0f} ms",
             f"  compute     p50 {total['p50']:.2f}  p95 {total['p95']:.2f}  "
@@ -116,27 +118,27 @@ def latency_text(sections: Mapping[str, Any]) -> str:
             "the time in no stage"
         )
         parts = live["parts"]
-        told = ", ".join(f"{name} {parts[name]['p50']:.1f}" for name in parts)
+        medians = ", ".join(f"{name} {parts[name]['p50']:.1f}" for name in parts)
         lines += [
-            f"  on the clock, p50 ms: {told}",
-            f"    compute p95 {parts['compute']['p95']:.2f} ms; parts add up to "
-            f"{live['click']['parts_sum_ms']:.1f} ms, {live['click']['clicks']} clicks took "
-            f"{live['click']['measured_ms']:.1f} ms; {live['late_frames']} late",
+            f"  in real time, p50 ms: {medians}",
+            f"    compute p95 {parts['compute']['p95']:.2f} ms; sum of parts "
+            f"{live['click']['parts_sum_ms']:.1f} ms, mean of {live['click']['clicks']} clicks "
+            f"{live['click']['measured_ms']:.1f} ms; {live['late_frames']} frames late",
         ]
     cost = latency["instrumentation"]
     low, high = cost["interval_percent"]
-    lines.append(f"recording costs {cost['percent']} % ({low} to {high})")
+    lines.append(f"recording the stages costs {cost['percent']} % ({low} to {high})")
     return "\n".join(lines)
 
 
 def capacity_sections(
-    path: Path | None, ways: Configurations, seconds: float, report: Report | None,
+    path: Path | None, configurations: Configurations, seconds: float, report: Report | None,
     growth: bool = False, processes: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """{"capacity": …}, ready for a report; `growth`: by cores, size and track too."""
+    """{"capacity": …}, ready for a report; `growth`: also by cores, picture size and track."""
     runs, cores = [], usable_cores()
     with bench_target(path) as target:
-        for setting in ways.settings(target):
+        for setting in configurations.settings(target):
             run = measure_capacity(target, setting, seconds, report=report, processes=processes)
             if growth:
                 run["growth"] = capacity_growth(
@@ -147,14 +149,14 @@ def capacity_sections(
 
 
 def capacity_text(sections: Mapping[str, Any]) -> str:
-    """For people."""
+    """The figures as lines for people."""
     lines = []
     for run in sections["capacity"]["runs"]:
-        lines += ["", f"{run_name(run)}: {run['sessions']} conversations held"]
+        lines += ["", f"{run_name(run)}: {run['sessions']} conversations sustained"]
         lines += [
             f"  {row['sessions']:3d}  p50 {row['p50']:6.1f}  p99 {row['p99']:6.1f} ms  "
-            f"{row['cores']:.2f} cores of ours, {row['others_cores']} of others"
-            f"{'' if row['held'] else '  not held'}"
+            f"{row['cores']:.2f} cores used, {row['others_cores']} by other processes"
+            f"{'' if row['held'] else '  not sustained'}"
             for row in run["curve"]
         ]
         lines += [
@@ -168,19 +170,19 @@ Part = Callable[[Report | None], tuple[dict[str, Any], str]]
 
 
 def everything(path: Path | None, data: Path | None, seconds: float) -> dict[str, Part]:
-    """What `bench all` measures, in order: {name: what gives sections and a text for people}.
+    """The measurements of `bench all`, in order: {name: function that gives sections and a text}.
 
-    path: a target; data: clips and labelled speech, without which there is no quality.
+    path: a target; data: clips and labelled speech, which "quality" needs.
     """
 
     def latency(report: Report | None) -> tuple[dict[str, Any], str]:
-        ways = Configurations(tuple(PROFILE_LOOK_AHEAD_MS), ("all",), ("auto", "none"))
-        sections = latency_sections(path, ways, seconds, report)
+        configurations = Configurations(tuple(PROFILE_LOOK_AHEAD_MS), ("all",), ("auto", "none"))
+        sections = latency_sections(path, configurations, seconds, report)
         return sections, latency_text(sections)
 
     def capacity(report: Report | None) -> tuple[dict[str, Any], str]:
-        ways = Configurations(("live",), ("auto",), ("auto", "none"))
-        sections = capacity_sections(path, ways, seconds, report, growth=True)
+        configurations = Configurations(("live",), ("auto",), ("auto", "none"))
+        sections = capacity_sections(path, configurations, seconds, report, growth=True)
         return sections, capacity_text(sections)
 
     def throughput(report: Report | None) -> tuple[dict[str, Any], str]:
@@ -204,7 +206,7 @@ def everything(path: Path | None, data: Path | None, seconds: float) -> dict[str
 
     def quality(report: Report | None) -> tuple[dict[str, Any], str]:
         if data is None:
-            raise UsageError("name clips and labelled speech with --data (docs/models.md)")
+            raise UsageError("quality needs clips and labelled speech: name them with --data")
         from lipstream.bench.measure.speech import measure_quality, summary
 
         found = measure_quality(data, report=report)

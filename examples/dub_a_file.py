@@ -1,4 +1,4 @@
-"""A target and a sound file make a video: python dub_a_file.py ME.target SPEECH.wav OUT.mp4"""
+"""Make a video of a target from a sound file: python dub_a_file.py ME.target SPEECH.wav OUT.mp4"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What an application does: push sound as it comes, show frames as they are ready.
+"""The loop of an application: push sound as it arrives, show frames as they come out.
 
 python live_loop.py ME.target SPEECH.wav
 """
@@ -17,7 +17,7 @@ sound = read_speech(speech)
 
 
 def show(frame: lipstream.VideoFrame) -> None:
-    """frame.i420 or frame.image is the picture, frame.audio the sound that belongs to it."""
+    """frame.i420 or frame.image is the picture, frame.audio the sound of the same time."""
 
 
 shown = 0

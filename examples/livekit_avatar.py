@@ -1,4 +1,4 @@
-"""An avatar worker for LiveKit Agents: joins a room and speaks what an agent sends it.
+"""An avatar worker for LiveKit Agents: joins a room and shows the speech of an agent.
 
     LIVEKIT_URL=wss://… LIVEKIT_TOKEN=… python examples/livekit_avatar.py me.target
 
@@ -25,8 +25,8 @@ async def main(target: str) -> None:
         sys.exit("set LIVEKIT_URL and LIVEKIT_TOKEN to the room and to the avatar's token")
     generator = LipstreamGenerator(lipstream.Engine(lipstream.load_target(target)))
     room = rtc.Room()
-    gone = asyncio.Event()
-    room.on("disconnected", lambda *why: gone.set())
+    disconnected = asyncio.Event()
+    room.on("disconnected", lambda *reason: disconnected.set())
     await room.connect(url, token)
     runner = AvatarRunner(
         room,
@@ -36,7 +36,7 @@ async def main(target: str) -> None:
     )
     await runner.start()
     try:
-        await gone.wait()
+        await disconnected.wait()
     finally:
         await runner.aclose()
         await generator.aclose()

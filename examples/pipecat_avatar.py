@@ -1,8 +1,8 @@
-"""A Pipecat pipeline with a face: a sound file stands for the text-to-speech.
+"""A Pipecat pipeline with an avatar: a sound file stands in for the text-to-speech service.
 
     python examples/pipecat_avatar.py me.target speech.wav
 
-In an agent, LipstreamVideoService stands between your TTS service and transport.output().
+In an agent, put LipstreamVideoService between the TTS service and transport.output().
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lipstream.streaming.integrations.pipecat import LipstreamVideoService
 
 
 class Counter(FrameProcessor):
-    """Where a transport's output would be."""
+    """Counts frames in place of the output of a transport."""
 
     pictures = 0
     spoken_s = 0.0
@@ -60,7 +60,7 @@ async def main(target: str, path: str) -> None:
     worker = PipelineWorker(Pipeline([LipstreamVideoService(engine), counter]))
 
     @worker.event_handler("on_pipeline_started")
-    async def say(worker: Any, frame: Any) -> None:
+    async def speak(worker: Any, frame: Any) -> None:
         await worker.queue_frames([*speech(path), EndFrame()])
 
     runner = WorkerRunner()

@@ -1,4 +1,4 @@
-"""The command line: each command calls one function of the packages and tells what came of it.
+"""The command line. Each command calls one function of the packages and prints its result.
 
 Libraries are imported inside the commands, so that `lipstream --help` needs none of them.
 """
@@ -40,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-assets_app = typer.Typer(help="Model files that are fetched, not shipped.", no_args_is_help=True)
+assets_app = typer.Typer(help="Model files that are downloaded, not shipped.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
 app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
@@ -50,7 +50,7 @@ for command in (serve, present, publish):
 
 @app.callback()
 def lipstream(
-    version: Annotated[bool, typer.Option("--version", help="Tell the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Calibrate a person's footage once, then any live voice drives their lips."""
     if version:
@@ -70,14 +70,14 @@ def demo(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make the built-in target say the built-in speech."""
+    """Make demo.mp4: the built-in target speaks the built-in speech."""
     import tempfile
 
     with own_console(verbose) as console:
         from lipstream.calibration.demo import build_demo_target, demo_speech
         from lipstream.streaming.files.partial_file import PartialFile
 
-        PartialFile(output).discard()  # an output that cannot be written is told before the work
+        PartialFile(output).discard()  # fails at once when the output cannot be written
         with tempfile.TemporaryDirectory(prefix="lipstream-demo-") as folder:
             target = build_demo_target(Path(folder))
             speech = demo_speech(Path(folder))
@@ -89,19 +89,22 @@ def calibrate(
     footage: Annotated[
         Path, typer.Argument(metavar="FOOTAGE", help="A video or a photo of one person.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.target to make.")],
-    start: Annotated[float | None, typer.Option(help="Use the video from here, s.")] = None,
-    end: Annotated[float | None, typer.Option(help="Use the video to here, s.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder NAME.target to write.")],
+    start: Annotated[float | None, typer.Option(help="Use the video from this time on, s.")] = None,
+    end: Annotated[float | None, typer.Option(help="Use the video up to this time, s.")] = None,
     consent: Annotated[
-        str | None, typer.Option(help="Who agreed to this use, when, how; kept in the target.")
+        str | None, typer.Option(help="Who agreed to this use, when and how; stored in the target.")
     ] = None,
     adapt: Annotated[
-        bool, typer.Option("--adapt", help="Learn what tells this mouth; needs torch, 3 min.")
+        bool,
+        typer.Option(
+            "--adapt", help="Adapt the appearance prior to this person; needs torch, 3 min."
+        ),
     ] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Turn footage of a person into a target that can speak."""
+    """Turn footage of a person into a target."""
     with own_console(verbose) as console:
         from lipstream.calibration.build import calibrate as build
         from lipstream.calibration.options import CalibrationOptions
@@ -112,10 +115,10 @@ def calibrate(
         sentence = (
             f"{output}: {report['frames']} frames at {report['fps']:g} fps, "
             f"{report['tracked_ratio']:.1%} usable, {len(report['rejected'])} rejected; "
-            f"look at {output / 'report.html'}"
+            f"report: {output / 'report.html'}"
         )
-        told = [*report["notes"], *([report["adapted"]["summary"]] if adapt else [])]
-        for note in () if json else told:
+        notes = [*report["notes"], *([report["adapted"]["summary"]] if adapt else [])]
+        for note in () if json else notes:
             console.note(note)
         console.result(report, json, sentence)
 
@@ -131,7 +134,9 @@ def dub(
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")],
     background: Annotated[
         str,
-        typer.Option(help="matched: footage chosen to fit; sequential: the footage's own order."),
+        typer.Option(
+            help="matched: frames chosen to fit the speech; sequential: the order of the footage."
+        ),
     ] = "matched",
     profile: Profile = "live",
     backend: Backend = "auto",
@@ -140,7 +145,7 @@ def dub(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make a target say what a sound file says."""
+    """Make a video in which a target speaks a sound file."""
     with own_console(verbose) as console:
         names = profile, backend, background, renderer
         _dub(console, (target, audio, output), names, json, crop_resolution)
@@ -173,13 +178,13 @@ def express(
         Path, typer.Argument(metavar="AUDIO", help="Speech: any audio or video file.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="JSON lines go here, not to the screen.")
+        Path | None, typer.Option("--output", "-o", help="Write the JSON lines to this file.")
     ] = None,
     profile: Profile = "live",
     backend: Backend = "auto",
     verbose: Verbose = False,
 ) -> None:
-    """Print what the lips do, a JSON object for every 20 ms."""
+    """Print the motion of the lips, one JSON object for every 20 ms."""
     with own_console(verbose) as console:
         from lipstream.streaming.files.expression_stream import express_lines
         from lipstream.streaming.files.partial_file import PartialFile, write_error
@@ -201,7 +206,7 @@ def express(
 
 @app.command()
 def doctor(json: Json = False, verbose: Verbose = False) -> None:
-    """Tell what this machine has, what is missing, and what brings it."""
+    """Show what this machine has, and how to install what is missing."""
     with own_console(verbose) as console:
         from lipstream.doctor import as_json, as_text, examine
 
@@ -211,7 +216,7 @@ def doctor(json: Json = False, verbose: Verbose = False) -> None:
 
 @assets_app.command("fetch")
 def assets_fetch(json: Json = False, verbose: Verbose = False) -> None:
-    """Download the face landmarker, unless it is here; calibrate does so by itself."""
+    """Download the face landmarker; calibrate does so when it is missing."""
     with own_console(verbose) as console:
         from lipstream.calibration.assets import FACE_LANDMARKER, fetch
 
@@ -220,65 +225,65 @@ def assets_fetch(json: Json = False, verbose: Verbose = False) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its code."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; errors become one line on standard error and an exit code."""
+    """Run one command. An error becomes one line on standard error and an exit code."""
     verbose = "-v" in arguments or "--verbose" in arguments
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(list(arguments), prog_name="lipstream", standalone_mode=False)
-        if code == EXIT_INTERRUPTED:  # typer turns the exception of Ctrl-C into this
+        if code == EXIT_INTERRUPTED:  # typer turns KeyboardInterrupt into this code
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except LipstreamError as error:
-        return _told(str(error), EXIT_BAD_INPUT, verbose)
+        return _fail(str(error), EXIT_BAD_INPUT, verbose)
     except KeyboardInterrupt:
-        return _told("stopped; nothing half-written was left", EXIT_INTERRUPTED, False)
+        return _fail("stopped; no incomplete file is left", EXIT_INTERRUPTED, False)
     except _Terminated:
-        return _told("terminated; nothing half-written was left", EXIT_TERMINATED, False)
+        return _fail("terminated; no incomplete file is left", EXIT_TERMINATED, False)
     except BrokenPipeError:
-        # The reader had enough (`lipstream express … | head`); nothing more can be said.
+        # The reader has closed the pipe (`lipstream express … | head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_BROKEN_PIPE
     except MemoryError:
-        return _told("out of memory; use shorter or smaller footage", EXIT_BAD_INPUT, verbose)
+        return _fail("out of memory; use shorter or smaller footage", EXIT_BAD_INPUT, verbose)
     except OSError as error:
-        return _told(_of_system(error), EXIT_BAD_INPUT, verbose)
+        return _fail(_system_message(error), EXIT_BAD_INPUT, verbose)
     except ImportError as error:
-        line = f"{error}; this command needs it: lipstream doctor tells what brings it"
-        return _told(line, EXIT_BAD_INPUT, verbose)
+        line = f"{error}; this command needs it: lipstream doctor shows how to install it"
+        return _fail(line, EXIT_BAD_INPUT, verbose)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer: a wrong option or argument
             return _wrong_usage(error)
         kind = type(error).__name__
         line = f"internal error, please report it: {kind}: {_one_line(str(error))}"
-        return _told(line + ("" if verbose else " (-v shows where)"), EXIT_BUG, verbose)
+        return _fail(line + ("" if verbose else " (-v shows where)"), EXIT_BUG, verbose)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
 def _wrong_usage(error: Any) -> int:
     message: str = error.format_message()
-    if message.startswith("Usage:"):  # nothing was asked for, so typer answers with its help
+    if message.startswith("Usage:"):  # no arguments: typer raises its help as an error
         sys.stdout.write(message + "\n")
         return 0
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "lipstream"
-    return _told(f"{message} (see: {command} --help)", EXIT_BAD_INPUT, False)
+    return _fail(f"{message} (see: {command} --help)", EXIT_BAD_INPUT, False)
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as an exception: files in the making are removed on the way out."""
+    """SIGTERM as an exception, so that context managers remove incomplete files."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _told(line: str, code: int, traceback: bool) -> int:
+def _fail(line: str, code: int, traceback: bool) -> int:
     if traceback:
         import traceback as tracebacks
 
@@ -293,7 +298,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _of_system(error: OSError) -> str:
+def _system_message(error: OSError) -> str:
     why = os.strerror(error.errno) if error.errno else str(error)
     where = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOSPC:

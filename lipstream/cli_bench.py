@@ -1,4 +1,4 @@
-"""`lipstream bench …`: figures of this version on this machine."""
+"""`lipstream bench …`: measurements of this version on this machine."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from lipstream.engine.errors import LipstreamError, UsageError
 if TYPE_CHECKING:
     from lipstream.bench.machine import Load
 
-bench_app = typer.Typer(help="Measurements that can be repeated.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure this version on this machine.", no_args_is_help=True)
 
 ReportFolder = Annotated[
     Path | None,
     typer.Option(
-        "--report", help="Folder for report.html and report.json; other commands' parts stay."
+        "--report",
+        help="Folder for report.html and report.json; sections of other commands are kept.",
     ),
 ]
 TargetBundle = Annotated[
-    Path | None, typer.Option("--target", help="Bundle to measure; the demo if none is named.")
+    Path | None, typer.Option("--target", help="Bundle to measure; default: the demo.")
 ]
-Seconds = Annotated[float, typer.Option(help="Measured time of each run, after the warm-up.")]
+Seconds = Annotated[float, typer.Option(help="Time measured in each run, after the warm-up, s.")]
 Profiles = Annotated[str, typer.Option(help="Comma-separated: low, live, studio.")]
 Backends = Annotated[
     str,
-    typer.Option(
-        help="Comma-separated: auto, native, openvino, torch, numpy, tensorrt; or all there are."
-    ),
+    typer.Option(help="Comma-separated: auto, native, openvino, torch, numpy, tensorrt; or all."),
 ]
 Renderers = Annotated[
-    str, typer.Option(help="Comma-separated: none, network, auto (network if it can run).")
+    str,
+    typer.Option(
+        help="Comma-separated: none, network (the renderer), auto (network where it can run)."
+    ),
 ]
 Data = Annotated[
     Path,
@@ -44,7 +46,7 @@ Data = Annotated[
         envvar="LIPSTREAM_TEST_DATA",
         exists=True,
         file_okay=False,
-        help="Folder of clips of people talking, and of labelled speech (docs/models.md).",
+        help="Folder of clips of people talking and labelled speech.",
     ),
 ]
 
@@ -59,16 +61,17 @@ def bench_all(
         Path | None,
         typer.Option(
             envvar="LIPSTREAM_TEST_DATA", exists=True, file_okay=False,
-            help="Clips of people talking, and labelled speech; without them, no quality.",
+            help="Folder of clips of people talking and labelled speech; quality needs it.",
         ),
     ] = None,
     seconds: Seconds = 10.0,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Everything that this machine can measure, into one report: about a quarter of an hour.
+    """Run all measurements into one report: about 15 minutes.
 
-    The report grows part by part; what cannot be measured here is said and left out.
+    The report is written after each measurement. A measurement that this machine cannot run is
+    left out, with a note.
     """
     with own_console(verbose) as console:
         from lipstream.bench.machine import Load, describe
@@ -93,31 +96,34 @@ def bench_all(
                 measured[name] = text
         page = report_folder / "report.html"
         values = {"report": str(page), "measured": list(measured), "left_out": left_out}
-        told = [f"{name}\n{text}\n" for name, text in measured.items()]
-        console.result(values, json, "\n".join([*told, f"report: {page}"]))
+        texts = [f"{name}\n{text}\n" for name, text in measured.items()]
+        console.result(values, json, "\n".join([*texts, f"report: {page}"]))
 
 
 @bench_app.command("quality")
 def bench_quality(
     data: Data,
-    backend: Annotated[str, typer.Option(help="What runs the networks.")] = "auto",
+    backend: Annotated[str, typer.Option(help="What runs the models.")] = "auto",
     part: Annotated[
         str, typer.Option(help="lips (the encoder), mouths (the renderer) or both.")
     ] = "both",
     adapt: Annotated[
-        bool, typer.Option("--adapt", help="Adapt to each clip too: a minute a clip.")
+        bool, typer.Option("--adapt", help="Also adapt to each clip: a minute a clip, needs torch.")
     ] = False,
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """How well lips follow the voice, and how real mouths look, on people never seen.
+    """Accuracy of lips and realism of mouths, on unseen people.
 
-    With --report, mouths.html shows real and painted mouths side by side.
+    People of the training data are not measured. With --report, mouths.html shows real and
+    synthesised mouths side by side.
     """
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.mouths import MouthsOptions, measure_mouths, mouths_summary
         from lipstream.bench.measure.speech import measure_quality, summary
+        from lipstream.bench.report.mouths_page import mouths_page
+        from lipstream.bench.report.page import write_text
 
         if part not in ("lips", "mouths", "both"):
             raise UsageError(f"--part {part!r}: expected lips, mouths or both")
@@ -129,36 +135,37 @@ def bench_quality(
                 lines.append(summary(found["quality"]))
             if part != "lips":
                 options = MouthsOptions(backend, adapt)
-                found["mouths"], page = measure_mouths(data, options, progress)
+                found["mouths"], clips = measure_mouths(data, options, progress)
                 lines.append(mouths_summary(found["mouths"]))
-        _tell(console, load, found, report_folder, json, "\n".join(lines))
+        _finish(console, load, found, report_folder, json, "\n".join(lines))
         if report_folder is not None and part != "lips":
-            (report_folder / "mouths.html").write_text(page, "utf8")
-            console.note(f"mouths: {report_folder / 'mouths.html'}")
+            page = report_folder / "mouths.html"
+            write_text(page, mouths_page(clips, found["mouths"]["summary"]))
+            console.note(f"mouths: {page}")
 
 
 @bench_app.command("matcher")
 def bench_matcher(
     report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False
 ) -> None:
-    """What the frame matcher costs, and how far a short lag is from the best path."""
+    """Frame matcher: time per frame, and cost above the optimum."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.matcher import matcher_bench, matcher_text
 
         report = matcher_bench()
-        _tell(console, load, {"matcher": report}, report_folder, json, matcher_text(report))
+        _finish(console, load, {"matcher": report}, report_folder, json, matcher_text(report))
 
 
 @bench_app.command("kernels")
 def bench_kernels(
     report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False
 ) -> None:
-    """The compiled kernels against their NumPy twins."""
+    """Compiled kernels against their NumPy twins."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.kernels import kernel_timings, kernels_text
 
         report = {"kernels": kernel_timings()}
-        _tell(console, load, {"kernels": report}, report_folder, json, kernels_text(report))
+        _finish(console, load, {"kernels": report}, report_folder, json, kernels_text(report))
 
 
 @bench_app.command("latency")
@@ -172,14 +179,14 @@ def bench_latency(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Sound in to frame out, stage by stage: as fast as it goes, and on the clock."""
+    """Latency by stage, without a clock and in real time."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.suite import Configurations, latency_sections, latency_text
 
-        ways = Configurations(_words(profiles), _words(backends), _words(renderers))
+        configurations = Configurations(_words(profiles), _words(backends), _words(renderers))
         with console.progress() as progress:
-            sections = latency_sections(target, ways, seconds, progress)
-        _tell(console, load, sections, report_folder, json, latency_text(sections))
+            sections = latency_sections(target, configurations, seconds, progress)
+        _finish(console, load, sections, report_folder, json, latency_text(sections))
 
 
 @bench_app.command("capacity")
@@ -189,34 +196,36 @@ def bench_capacity(
     renderers: Renderers = "auto,none",
     seconds: Seconds = 10.0,
     growth: Annotated[
-        bool, typer.Option("--growth", help="By cores, frame size and length of track, too.")
+        bool, typer.Option("--growth", help="Also by cores, picture size and track length.")
     ] = False,
-    processes: Annotated[int, typer.Option(help="Processes that compute; 0: this one.", min=0)] = 0,
+    processes: Annotated[int, typer.Option(help="Worker processes; 0: this process.", min=0)] = 0,
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """How many conversations at once keep every frame inside its interval."""
+    """How many conversations at once this machine sustains."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.suite import Configurations, capacity_sections, capacity_text
 
-        ways = Configurations(("live",), _words(backends), _words(renderers))
+        configurations = Configurations(("live",), _words(backends), _words(renderers))
         with console.progress() as progress:
-            sections = capacity_sections(target, ways, seconds, progress, growth, processes)
-        _tell(console, load, sections, report_folder, json, capacity_text(sections))
+            sections = capacity_sections(
+                target, configurations, seconds, progress, growth, processes
+            )
+        _finish(console, load, sections, report_folder, json, capacity_text(sections))
 
 
 @bench_app.command("throughput")
 def bench_throughput(
     target: TargetBundle = None,
-    backend: Annotated[str, typer.Option(help="What runs the networks.")] = "auto",
+    backend: Annotated[str, typer.Option(help="What runs the models.")] = "auto",
     renderer: Annotated[str, typer.Option(help="auto, network or none.")] = "auto",
     seconds: Seconds = 5.0,
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Frames a second, by sessions, processes, cores, frame size and length of track."""
+    """Frames per second by sessions, cores, picture and track."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.latency import Setting
         from lipstream.bench.measure.throughput import measure_throughput, throughput_text
@@ -226,7 +235,7 @@ def bench_throughput(
         with console.progress() as progress:
             report = measure_throughput(target, setting, cores, seconds, progress)
         text = throughput_text(report)
-        _tell(console, load, {"throughput": report}, report_folder, json, text)
+        _finish(console, load, {"throughput": report}, report_folder, json, text)
 
 
 @bench_app.command("webrtc")
@@ -237,27 +246,27 @@ def bench_webrtc(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Microphone to picture through Chromium, and sound against picture over time."""
+    """Delay from microphone to picture in Chromium, and A/V offset."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.webrtc import measure_webrtc, webrtc_text
 
         wanted = tuple(float(word) for word in _words(delays))
         with console.progress() as progress:
             report = measure_webrtc(wanted, seconds, progress)
-        _tell(console, load, {"webrtc": report}, report_folder, json, webrtc_text(report))
+        _finish(console, load, {"webrtc": report}, report_folder, json, webrtc_text(report))
 
 
 @bench_app.command("compare")
 def bench_compare(
-    before: Annotated[Path, typer.Argument(help="A report.json, or its folder.")],
-    after: Annotated[Path, typer.Argument(help="Another, of the same measurements.")],
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A report.json, or its folder.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one.")],
     least_percent: Annotated[
         float, typer.Option(help="Smaller changes of a p50 count as noise.")
     ] = 5.0,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """What got better or worse from one report to another; exits 1 on a regression."""
+    """Compare two reports; exits 1 on a regression."""
     with own_console(verbose) as console:
         from dataclasses import asdict
 
@@ -279,13 +288,13 @@ def _words(text: str) -> tuple[str, ...]:
 
 @contextmanager
 def _load() -> Iterator[Load]:
-    """What others do to the machine from here on."""
+    """The load by other processes from here on."""
     from lipstream.bench.machine import Load
 
     yield Load()
 
 
-def _tell(  # noqa: PLR0913 - the ends of every command, in one place
+def _finish(
     console: Console,
     load: Load,
     data: dict[str, Any],
@@ -293,7 +302,7 @@ def _tell(  # noqa: PLR0913 - the ends of every command, in one place
     json: bool,
     text: str,
 ) -> None:
-    """Figures with the machine beside them: to the reader, and into the report."""
+    """Print the figures with their machine, and add them to the report in `folder`."""
     from lipstream.bench.machine import describe
     from lipstream.bench.report.page import section, write_report
 
@@ -302,7 +311,7 @@ def _tell(  # noqa: PLR0913 - the ends of every command, in one place
         page = write_report(folder, {kind: section(machine, part) for kind, part in data.items()})
         console.note(f"report: {page}")
     (values,) = data.values() if len(data) == 1 else (data,)
-    noise = "" if machine["quiet"] else ": not quiet, figures may be worse than they are"
+    noise = "" if machine["quiet"] else ": not a quiet machine, figures may be too high"
     head = f"{machine['processor']}, {machine['cores']} cores, commit {machine['commit']}, "
-    head += f"others kept {machine['others_cores']} cores busy{noise}"
+    head += f"other processes used {machine['others_cores']} cores{noise}"
     console.result({**values, "machine": machine}, json, f"{head}\n{text}")

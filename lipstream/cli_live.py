@@ -1,4 +1,4 @@
-"""Voices that are alive: `lipstream serve`, `present` and `publish`."""
+"""The commands for live speech: `lipstream serve`, `present` and `publish`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _DEVICE = "number, name, part of a name, or default."
 
 VideoPreset = Annotated[
-    str, typer.Option(help="light, standard or sharp: bits and time for each picture.")
+    str, typer.Option(help="light, standard or sharp: bits and encoding time for each picture.")
 ]
 Bitrate = Annotated[
-    int | None, typer.Option(metavar="KBPS", help="Of the pictures, in place of the preset's.")
+    int | None, typer.Option(metavar="KBPS", help="Video bitrate, in place of that of the preset.")
 ]
 IceServers = Annotated[
     list[str] | None,
@@ -36,27 +36,29 @@ IceServers = Annotated[
 
 
 def serve(
-    targets: Annotated[Path, typer.Option(help="A folder with NAME.target bundles.")] = Path("."),
+    targets: Annotated[Path, typer.Option(help="Folder with NAME.target bundles.")] = Path("."),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="LIPSTREAM_TOKEN", help="Secret that clients must send; needed beyond loopback."
+            envvar="LIPSTREAM_TOKEN",
+            help="Secret that clients must send; required unless the host is loopback.",
         ),
     ] = None,
     sessions: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 4,
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Processes that compute, 0 for the server's own; unless told, one for each core "
-            "(at most one for each conversation) where there are more than two.",
+            help="Worker processes; 0 computes in the server. Default: one for each core, at most "
+            "--sessions; 0 with two cores or two sessions.",
             min=0,
         ),
     ] = None,
     ice_server: IceServers = None,
     udp_ports: Annotated[
-        str | None, typer.Option(metavar="LOW-HIGH", help="UDP ports for media, one a connection.")
+        str | None,
+        typer.Option(metavar="LOW-HIGH", help="UDP ports for media, one for each connection."),
     ] = None,
     video_preset: VideoPreset = "standard",
     bitrate: Bitrate = None,
@@ -91,22 +93,22 @@ def present(
     microphone: Annotated[str, typer.Option("--input", help=f"Microphone: {_DEVICE}")] = "default",
     loudspeaker: Annotated[
         str | None,
-        typer.Option("--output", help=f"Play the voice in time with the picture: {_DEVICE}"),
+        typer.Option("--output", help=f"Play the voice in sync with the picture: {_DEVICE}"),
     ] = None,
     camera: Annotated[
-        bool, typer.Option("--camera", help="Show on a virtual camera; with --window on both.")
+        bool, typer.Option("--camera", help="Show on a virtual camera; with --window, on both.")
     ] = False,
     camera_device: Annotated[
-        str | None, typer.Option(help="Which virtual camera, as /dev/video2.")
+        str | None, typer.Option(help="Device of the virtual camera, such as /dev/video2.")
     ] = None,
     window: Annotated[
-        bool, typer.Option("--window", help="Show in a window, as without --camera.")
+        bool, typer.Option("--window", help="Show in a window, the default without --camera.")
     ] = False,
     fullscreen: Annotated[bool, typer.Option("--fullscreen", help="Fill the screen.")] = False,
     list_devices: Annotated[
-        bool, typer.Option("--list-devices", help="Tell which devices there are, and leave.")
+        bool, typer.Option("--list-devices", help="List the sound devices and exit.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(help="Leave after so long.", min=0.1)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time, s.", min=0.1)] = None,
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
@@ -163,12 +165,12 @@ def publish(
         str | None, typer.Option(envvar="LIPSTREAM_WHIP_TOKEN", help="Its bearer token.")
     ] = None,
     microphone: Annotated[
-        str | None, typer.Option("--input", help=f"Whose voice, a microphone: {_DEVICE}")
+        str | None, typer.Option("--input", help=f"Speech from a microphone: {_DEVICE}")
     ] = None,
     audio: Annotated[
-        Path | None, typer.Option("--audio", help="Whose voice, a sound file, said once.")
+        Path | None, typer.Option("--audio", help="Speech from a sound file, played once.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Leave after so long.", min=0.1)] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time, s.", min=0.1)] = None,
     ice_server: IceServers = None,
     video_preset: VideoPreset = "standard",
     bitrate: Bitrate = None,
@@ -178,7 +180,7 @@ def publish(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Push a target into an SFU (Janus, LiveKit, MediaMTX, ...) by WHIP."""
+    """Publish a target to an SFU (LiveKit, Janus, MediaMTX) by WHIP."""
     with own_console(verbose) as console:
         from lipstream.streaming.publish import PublishOptions
         from lipstream.streaming.publish import publish as go
@@ -216,6 +218,6 @@ def _list(console: Console, json: bool) -> None:
         + (", default output" if d.default_output else "")
         for d in listed
     ]
-    told = "\n".join(lines) or "no sound device at all"
-    console.result({"devices": [asdict(device) for device in listed]}, json, told)
+    text = "\n".join(lines) or "no sound device found"
+    console.result({"devices": [asdict(device) for device in listed]}, json, text)
     return None

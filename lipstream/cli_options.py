@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands have in common."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show what libraries say, and where errors arise.")
+    bool,
+    typer.Option("--verbose", "-v", help="Show messages of libraries, and tracebacks of errors."),
 ]
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
 Renderer = Annotated[
-    str, typer.Option(help="Mend mouths by the network: auto (where it can run), network, none.")
+    str,
+    typer.Option(help="Refine mouths by a model: auto (where it can run), network (always), none."),
 ]
 CropResolution = Annotated[
-    int, typer.Option(help="Of the renderer's crop, px: 256; 384 or 512 for large, sharp faces.")
+    int,
+    typer.Option(
+        help="Size of the crop that is refined, px: 256, or 384 or 512 for large, sharp faces."
+    ),
 ]
 Backend = Annotated[
     str,
-    typer.Option(help="What runs the networks: auto, openvino, native, numpy, torch, tensorrt."),
+    typer.Option(help="What runs the models: auto, openvino, native, numpy, torch, tensorrt."),
 ]

@@ -1,4 +1,4 @@
-"""What the command line writes, apart from what libraries write behind our back."""
+"""The output of the command line, kept apart from what libraries write to the same streams."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _LEVEL_WORDS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
 
 
 class Console:
-    """Our own two streams: results on `out`, everything else on `err`."""
+    """The two streams of a command: results on `out`, everything else on `err`."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self.out = out
         self.err = err
 
     def result(self, values: dict[str, Any], as_json: bool, sentence: str) -> None:
-        """The one answer of a command: an object for programs, or a sentence for people."""
+        """The result of a command: a JSON object, or a sentence for people."""
         text = json.dumps(values, default=_plain, allow_nan=False) if as_json else sentence
         self.out.write(text + "\n")
         self.out.flush()
 
     def note(self, line: str) -> None:
-        """One line beside the result."""
+        """One line on standard error."""
         self.err.write(f"lipstream: {line}\n")
         self.err.flush()
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, float], None] | None]:
-        """A bar over (what is done, share of it), on a terminal only; otherwise None."""
+        """A function of (current step, share done) that draws a bar; None without a terminal."""
         if not self.err.isatty():
             yield None
             return
@@ -53,10 +53,10 @@ class Console:
 
 @contextmanager
 def own_console(verbose: bool) -> Iterator[Console]:
-    """Keep both streams for ourselves while the block runs.
+    """Reserve standard output and standard error for the command while the block runs.
 
-    libav, MediaPipe and OpenVINO write to the process's own file descriptors, from C. They are
-    pointed elsewhere: to nothing, or with `verbose` to standard error.
+    libav, MediaPipe and OpenVINO write to the file descriptors 1 and 2 from C. These point to
+    /dev/null meanwhile, or with `verbose` to standard error.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -65,8 +65,8 @@ def own_console(verbose: bool) -> Iterator[Console]:
     with (
         os.fdopen(kept_out, "w", encoding="utf-8", closefd=False) as out,
         os.fdopen(kept_err, "w", encoding="utf-8", closefd=False) as err,
+        _logging_to(err, verbose),
     ):
-        handler = _log_to(err, verbose)
         try:
             os.dup2(noise, 1)
             os.dup2(noise, 2)
@@ -76,25 +76,31 @@ def own_console(verbose: bool) -> Iterator[Console]:
             sys.stderr.flush()
             os.dup2(kept_out, 1)
             os.dup2(kept_err, 2)
-            logging.getLogger().removeHandler(handler)
             os.close(noise)
     os.close(kept_out)
     os.close(kept_err)
 
 
-def _log_to(stream: TextIO, verbose: bool) -> logging.Handler:
+@contextmanager
+def _logging_to(stream: TextIO, verbose: bool) -> Iterator[None]:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Lines())
     root = logging.getLogger()
+    level = root.level
     root.addHandler(handler)
     logging.captureWarnings(True)
     if verbose:
         root.setLevel(logging.INFO)
     else:
-        # Ours from WARNING on; what libraries warn of is for -v.
+        # Warnings of lipstream; those of libraries need -v.
         handler.addFilter(lambda record: record.name.startswith("lipstream"))
         root.setLevel(logging.WARNING)
-    return handler
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        logging.captureWarnings(False)
 
 
 class _Lines(logging.Formatter):
@@ -104,13 +110,13 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {k: v for k, v in vars(record).items() if k not in self._STANDARD}
-        told = ", ".join(f"{k}={v}" for k, v in fields.items() if k not in ("message", "asctime"))
+        values = ", ".join(f"{k}={v}" for k, v in fields.items() if k not in ("message", "asctime"))
         line = f"lipstream: {_LEVEL_WORDS.get(record.levelno, '')}{record.getMessage()}"
-        return f"{line} ({told})" if told else line
+        return f"{line} ({values})" if values else line
 
 
 def _plain(value: object) -> object:
-    """JSON for what is no JSON type: numpy scalars and arrays, paths, fractions."""
+    """NumPy scalars and arrays, paths and fractions as JSON types."""
     for method in ("tolist", "item"):
         if hasattr(value, method):
             return getattr(value, method)()

@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and what brings it."""
+"""Checks of this machine: what lipstream finds, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Status = Literal["ok", "slow", "missing"]
 
-# Library -> Debian package that brings it. OpenCV's and MediaPipe's wheels load these.
+# Library -> Debian package. The wheels of OpenCV and MediaPipe load these and do not contain them.
 _CALIBRATION_LIBRARIES = {
     "libgthread-2.0.so.0": "libglib2.0-0",
     "libGL.so.1": "libgl1",
@@ -25,7 +25,7 @@ _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "n
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that a machine has or has not."""
+    """The result of one check."""
 
     name: str
     status: Status
@@ -35,7 +35,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """All checks, in the order of the way from sound to picture."""
+    """All checks, those that every command needs first."""
     checks: list[Callable[[], Check]] = [
         _python,
         _processor,
@@ -57,14 +57,14 @@ def examine() -> list[Check]:
 
 
 def as_json(checks: list[Check]) -> dict[str, Any]:
-    """For programs: `ok` says whether `demo` and `dub` can run."""
+    """For programs: `ok` is whether `demo` and `dub` can run."""
     running = ("python", "openvino", "weights", "encoders")
     ok = all(c.status != "missing" for c in checks if c.name in running)
     return {"ok": ok, "checks": [asdict(check) for check in checks]}
 
 
 def as_text(checks: list[Check]) -> str:
-    """For people: a line each, and under it what to do."""
+    """For people: a line for each check, and below it what to do."""
     words = {"ok": "ok     ", "slow": "slow   ", "missing": "missing"}
     lines = []
     for check in checks:
@@ -107,7 +107,7 @@ def _processor() -> Check:
             if key in ("flags", "Features"):
                 flags |= set(value.split())
     except OSError:
-        pass  # not Linux: the model alone is told
+        pass  # not Linux: only the model is shown
     from lipstream.engine.cores import usable_cores
 
     features = " ".join(f for f in _CPU_FEATURES if f in flags) or "no vector units known"
@@ -185,7 +185,7 @@ def _landmarker() -> Check:
     except AssetError as error:
         return Check("landmarker", "missing", str(error), "calibrate", "lipstream assets fetch")
     if path is None:
-        found = f"{FACE_LANDMARKER.name} is not here yet"
+        found = f"{FACE_LANDMARKER.name} is not downloaded"
         return Check("landmarker", "missing", found, "calibrate", "lipstream assets fetch")
     return Check("landmarker", "ok", str(path), "calibrate")
 
@@ -244,8 +244,10 @@ def _tensorrt() -> Check:
     version = _version("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx")
     if version is None:
         remedy = "pip install 'lipstream[gpu]', or 'lipstream[rtx]'"
-        return Check("tensorrt", "missing", "not installed", "the fastest GPU path", remedy)
-    return Check("tensorrt", "ok", version, "the fastest GPU path")
+        return Check(
+            "tensorrt", "missing", "not installed", "the fastest inference on GPUs", remedy
+        )
+    return Check("tensorrt", "ok", version, "the fastest inference on GPUs")
 
 
 def _pycuda() -> Check:

@@ -1,4 +1,4 @@
-"""The whole way round: a voice goes in, and an independent tracker reads the lips that come out."""
+"""Speech in, frames out: an independent face tracker measures the lips of the output."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def spoken(target: Path) -> tuple[F32, list[VideoFrame]]:
 
 
 @pytest.fixture(scope="module")
-def seen(spoken: tuple[F32, list[VideoFrame]]) -> F32:
-    """Lip opening of each painted frame, as MediaPipe sees it, over the inter-ocular distance."""
+def tracked(spoken: tuple[F32, list[VideoFrame]]) -> F32:
+    """Lip opening of each output frame by MediaPipe, over the inter-ocular distance."""
     asset = assets.find()
     if asset is None:
         pytest.skip("no face_landmarker.task (lipstream assets fetch)")
@@ -51,22 +51,22 @@ def seen(spoken: tuple[F32, list[VideoFrame]]) -> F32:
     return np.array(openings, np.float32)
 
 
-def heard(voice: F32) -> list[Expression]:
+def encoded(voice: F32) -> list[Expression]:
     encoder = Encoder(80)
     outputs, state = encoder.step(encoder.init(), AudioChunk(voice, 0))
     return outputs + encoder.flush(state)
 
 
-def test_the_painted_lips_follow_the_voice_without_delay(
-    spoken: tuple[F32, list[VideoFrame]], seen: F32
+def test_lips_follow_the_voice_without_delay(
+    spoken: tuple[F32, list[VideoFrame]], tracked: F32
 ) -> None:
-    wanted = heard(spoken[0])
-    time_s = np.array([e.sample for e in wanted]) / SAMPLE_RATE_HZ
-    opening = np.array([e.lips.opening for e in wanted])
-    shown_s = np.arange(len(seen)) / FPS
+    expected = encoded(spoken[0])
+    time_s = np.array([e.sample for e in expected]) / SAMPLE_RATE_HZ
+    opening = np.array([e.lips.opening for e in expected])
+    shown_s = np.arange(len(tracked)) / FPS
 
     def follows(delay_s: float) -> float:
-        return float(np.corrcoef(seen, np.interp(shown_s - delay_s, time_s, opening))[0, 1])
+        return float(np.corrcoef(tracked, np.interp(shown_s - delay_s, time_s, opening))[0, 1])
 
     delays_ms = range(-120, 121, 10)
     best_ms = max(delays_ms, key=lambda ms: follows(ms / 1000))
@@ -74,8 +74,8 @@ def test_the_painted_lips_follow_the_voice_without_delay(
     assert follows(0.0) > 0.9
 
 
-def test_the_lips_rest_closed_and_still_in_pauses(
-    spoken: tuple[F32, list[VideoFrame]], seen: F32
+def test_lips_are_closed_and_still_in_pauses(
+    spoken: tuple[F32, list[VideoFrame]], tracked: F32
 ) -> None:
     speech = np.array([f.speech for f in spoken[1]])
     # Frames well inside a pause: silence 200 ms before and 80 ms after.
@@ -83,7 +83,7 @@ def test_the_lips_rest_closed_and_still_in_pauses(
     for shift in (1, 2, 3, 4, 5, -1, -2):
         quiet &= ~np.roll(speech, shift)
     assert quiet.sum() >= 6, "the demo speech has a pause"
-    widest = np.percentile(seen, 95)
-    assert seen[quiet].max() < 0.15 * widest  # as people's closed lips measure
+    widest = np.percentile(tracked, 95)
+    assert tracked[quiet].max() < 0.15 * widest  # the closed lips of real people measure below this
     both = quiet[1:] & quiet[:-1]
-    assert np.abs(np.diff(seen))[both].mean() < 0.002  # no tremble
+    assert np.abs(np.diff(tracked))[both].mean() < 0.002  # no jitter

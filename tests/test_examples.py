@@ -1,4 +1,4 @@
-"""The examples run, as a reader would run them."""
+"""The examples run, with the arguments of their docstrings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.mark.parametrize(
-    ("name", "takes", "says"),
+    ("name", "arguments", "prints"),
     [
         ("dub_a_file.py", ("target", "speech", "out"), "25 frames at "),
         ("live_loop.py", ("target", "speech"), "25 frames, each 40 ms behind its sound"),
@@ -25,7 +25,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
     ],
 )
 def test_example(
-    tmp_path: Path, target: Path, name: str, takes: tuple[str, ...], says: str
+    tmp_path: Path, target: Path, name: str, arguments: tuple[str, ...], prints: str
 ) -> None:
     paths = {
         "target": target,
@@ -36,16 +36,16 @@ def test_example(
     }
     dub(FakeEngine(), paths["speech"], paths["video"])
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *(str(paths[take]) for take in takes)],
+        [sys.executable, str(EXAMPLES / name), *(str(paths[key]) for key in arguments)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert says in done.stdout
+    assert prints in done.stdout
 
 
-def test_the_pipecat_example_speaks_a_file(tmp_path: Path, target: Path) -> None:
+def test_the_pipecat_example_shows_a_sound_file(tmp_path: Path, target: Path) -> None:
     pytest.importorskip("pipecat", reason="no Pipecat: pip install 'lipstream[pipecat]'")
     path = write_wav(tmp_path / "speech.wav", np.zeros(16_000, np.float32))
     done = subprocess.run(
@@ -56,7 +56,7 @@ def test_the_pipecat_example_speaks_a_file(tmp_path: Path, target: Path) -> None
     assert "pictures with 1.00 s of speech" in done.stdout
 
 
-def test_the_livekit_example_says_what_it_needs(target: Path) -> None:
+def test_the_livekit_example_names_the_variables_it_needs(target: Path) -> None:
     pytest.importorskip("livekit.agents", reason="no LiveKit: pip install 'lipstream[livekit]'")
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "livekit_avatar.py"), str(target)],

@@ -1,1 +1,1 @@
-"""The measurements."""
+"""One module for each measurement."""

@@ -1,17 +1,16 @@
-"""What a page has to do to be measured: call the server, and time voice, sound and picture.
+"""JavaScript for the page under test: it calls the server and times sound and picture.
 
-Everything is timed by the page's own clock, in one place, so no clocks have to agree. A sound
-begins when an analyser's 256 samples (5.3 ms at 48 kHz) first exceed a level; it is asked every
-4 ms. A picture is timed by when the compositor shows it (`expectedDisplayTime` of
-`requestVideoFrameCallback`), and by when the page could see it.
+All times come from one clock, `performance.now` of the page. An onset of sound is the first time
+that a window of 256 samples (5.3 ms at 48 kHz) of an analyser exceeds a level; it is polled every
+4 ms. A picture is timed when `requestVideoFrameCallback` reports it.
 """
 
 from typing import Final
 
-# window.onsets: ms of `performance.now` at which the voice was said, heard back, and seen.
-# window.shown: [ms, counter] of every picture.
+# window.onsets: ms of `performance.now` of each burst at the microphone, in the sound that comes
+# back and in the picture. window.shown: [ms, frame counter] of every picture.
 TAP: Final = """
-window.onsets = { said: [], heard: [], seen: [] };
+window.onsets = { microphone: [], sound: [], picture: [] };
 window.shown = [];
 window.listen = (stream, name) => {
   const context = new AudioContext({ latencyHint: "interactive" });
@@ -27,32 +26,32 @@ window.listen = (stream, name) => {
     else if (now - quietSince > 100) loud = false;
   }, 4);
 };
-window.look = (video, bits) => {
+window.watch = (video, bits) => {
   const canvas = new OffscreenCanvas(bits, 4);
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   let white = true;
-  const see = () => {
+  const onFrame = () => {
     const at = performance.now();
     pen.drawImage(video, 0, 0, bits, 4);
     const pixels = pen.getImageData(0, 0, bits, 4).data;
     const now = pixels[4 * Math.floor(bits / 2)] > 128;
-    if (now && !white) window.onsets.seen.push(at);
+    if (now && !white) window.onsets.picture.push(at);
     white = now;
     let counter = 0;
     for (let k = 0; k < bits; k++) counter = 2 * counter + (pixels[4 * (3 * bits + k)] > 128);
     window.shown.push([at, counter]);
-    video.requestVideoFrameCallback(see);
+    video.requestVideoFrameCallback(onFrame);
   };
-  video.requestVideoFrameCallback(see);
+  video.requestVideoFrameCallback(onFrame);
 };
 """
 
-# Resolves when the server has answered; the voice is the browser's microphone.
+# Resolves when the call is established and the video plays.
 CALL: Final = """
 async (bits) => {
   const stream = await navigator.mediaDevices.getUserMedia({ audio: {
     echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 } });
-  window.listen(stream, "said");
+  window.listen(stream, "microphone");
   const pc = window.pc = new RTCPeerConnection();
   const back = new MediaStream();
   const sound = pc.addTransceiver(stream.getAudioTracks()[0], { direction: "sendrecv" });
@@ -73,7 +72,7 @@ async (bits) => {
   video.srcObject = back; video.autoplay = true;
   document.body.replaceChildren(video);
   await video.play();
-  window.listen(back, "heard");
-  window.look(video, bits);
+  window.listen(back, "sound");
+  window.watch(video, bits);
 }
 """

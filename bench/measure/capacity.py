@@ -1,9 +1,9 @@
-"""How many conversations a machine holds at once, and what that number grows with.
+"""Capacity: how many conversations at once a machine sustains, and how that number scales.
 
-Measured as the server works: conversations on the clock (`latency_live.converse`), computed in
-threads of this process, or in processes of their own (`streaming.workers.pool`). A number of
-conversations is held if p99 of the time from complete sound to encoded picture is inside the frame
-interval, no time was skipped and no picture left out.
+Conversations run in real time (`live.converse`), in threads of this process or in worker processes
+(`streaming.workers.pool`), as in the server. A number of conversations is sustained if p99 of the
+time from complete sound to encoded picture is within the frame interval, no time is skipped and no
+frame is repeated.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.workers.pool import Workers
 
 _MOST: Final = 64
-_PATIENCE: Final = 2  # sizes that fail in a row end the search: one may have been disturbed
+_MAX_FAILURES: Final = 2  # in a row; a single one may be due to other load on the machine
 
 
 def measure_capacity(
     target: Target, setting: Setting, seconds: float = 10.0, most: int = _MOST,
     report: Report | None = None, processes: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Held conversations of one setting, computed here or in so many processes.
+    """Capacity of one setting, in `processes` workers, or in this process with 0.
 
-    Returns: sessions (the most that were held), interval_ms, roofline_ms (a frame at best, on one
-    core), curve: list of sessions, p50, p95, p99, max (ms), held, late_frames, unpainted_frames,
-    slipped_ms, cores (busy with us), others_cores, samples_ms.
+    Returns: sessions (the most that were sustained), interval_ms, roofline_ms (the least time of a
+    frame on one core), curve: list of sessions, p50, p95, p99, max (ms), held, late_frames,
+    repeated_frames, slipped_ms, cores (used by lipstream), others_cores, samples_ms.
     """
     engine = setting.engine(target)
     curve: list[dict[str, Any]] = []
     failed = 0
-    with _computed(target, setting, processes) as live:
+    with _warm_engine(target, setting, processes) as live:
         for count in range(1, most + 1):
             if report is not None:
                 report(f"{count} conversations", count / (count + 4))
             row = _hold(live, target.fps, count, seconds)
             curve.append(row)
             failed = 0 if row["held"] else failed + 1
-            if failed == _PATIENCE:
+            if failed == _MAX_FAILURES:
                 break
     return {
         "backend": engine.backend,
@@ -73,9 +73,9 @@ def capacity_growth(
     target: Target, setting: Setting, cores: int, seconds: float = 3.0,
     report: Report | None = None, processes: int = 0,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Held conversations by cores, size of the picture and length of the track.
+    """Capacity by cores, size of the picture and length of the track.
 
-    Returns: list of by ("cores", "size", "track"), value, sessions, tried (rows as of a curve).
+    Returns: list of by ("cores", "size", "track"), value, sessions, tried (rows as in `curve`).
     """
     rows: list[dict[str, Any]] = []
     steps, guess = cores + len(SIZES_PX) + len(TRACKS), 1
@@ -84,7 +84,7 @@ def capacity_growth(
         nonlocal guess
         if report is not None:
             report(f"{by} {value}", len(rows) / steps)
-        with _computed(target, setting, min(processes, usable_cores())) as live:
+        with _warm_engine(target, setting, min(processes, usable_cores())) as live:
             tried = _search(live, target.fps, max(guess, 1), seconds)
         guess = max((row["sessions"] for row in tried if row["held"]), default=0)
         rows.append({"by": by, "value": value, "sessions": guess, "tried": tried})
@@ -101,8 +101,8 @@ def capacity_growth(
 
 
 @contextmanager
-def _computed(target: Target, setting: Setting, processes: int) -> Iterator[LiveEngine]:
-    """A warm engine in this process, or in others."""
+def _warm_engine(target: Target, setting: Setting, processes: int) -> Iterator[LiveEngine]:
+    """An engine in this process, or in `processes` workers."""
     if processes == 0:
         engine = setting.engine(target)
         warm_up(engine)
@@ -117,7 +117,7 @@ def _computed(target: Target, setting: Setting, processes: int) -> Iterator[Live
 
 
 def _search(engine: LiveEngine, fps: Fraction, guess: int, seconds: float) -> list[dict[str, Any]]:
-    """Up from the guess while they are held; else down until they are."""
+    """Count up from the guess while the conversations are sustained, else down until they are."""
     tried = [_hold(engine, fps, guess, seconds)]
     step = 1 if tried[0]["held"] else -1
     while (step == 1) == tried[-1]["held"] and 0 < tried[-1]["sessions"] + step <= _MOST:
@@ -126,7 +126,7 @@ def _search(engine: LiveEngine, fps: Fraction, guess: int, seconds: float) -> li
 
 
 def _hold(engine: LiveEngine, fps: Fraction, count: int, seconds: float) -> dict[str, Any]:
-    """One point of a capacity curve."""
+    """One row of a capacity curve."""
     load, cpu, wall = Load(), own_s(), time.perf_counter()
     done = converse(engine, fps, count, seconds)
     spent = in_time(done)
@@ -140,7 +140,7 @@ def _hold(engine: LiveEngine, fps: Fraction, count: int, seconds: float) -> dict
         **figures,
         "held": in_interval and slipped == 0 and repeated_frames == 0 and not errors,
         "late_frames": sum(one.late_frames for one in done),
-        "unpainted_frames": repeated_frames,
+        "repeated_frames": repeated_frames,
         "slipped_ms": slipped,
         "cores": round((own_s() - cpu) / (time.perf_counter() - wall), 3),
         "others_cores": load.others(),

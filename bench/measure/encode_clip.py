@@ -1,4 +1,4 @@
-"""What the streaming encoder makes of a whole sound: the lips over time, gate included."""
+"""The streaming encoder over a whole clip: lips over time, speech gate included."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
-    """What the stage made of one sound."""
+    """The output of the encoder for one clip."""
 
     time_s: NDArray[np.float64]  # f64 [outputs]
     lips: F32  # f32 [outputs, 3]: opening, width, protrusion
 
     def at(self, time_s: NDArray[np.float64]) -> F32:
-        """Lips at any times, f32 [n, 3]."""
+        """Lips interpolated at `time_s` f64 [n]: f32 [n, 3]."""
         columns = [np.interp(time_s, self.time_s, column) for column in self.lips.T]
         return np.stack(columns, 1).astype(np.float32)
 
 
 def encode_clip(encoder: Encoder, samples: F32) -> EncodedClip:
-    """Run the streaming stage over a whole sound, in WebRTC's 20 ms packets."""
+    """Push `samples` f32 [n], 16 kHz, through the encoder in packets of 20 ms, as WebRTC does."""
     state = encoder.init()
     outputs: list[Expression] = []
     for start in range(0, len(samples), 320):

@@ -1,8 +1,8 @@
-"""A stand-in for the engine whose picture shows the sound: white while it is loud, and counted.
+"""A stand-in for the engine: its picture is white while the sound is loud, and numbered.
 
-It has the engine's delay and its cost of a push, so that what is measured with it is the way
-between microphone and screen. The counter stands in the lower half as 16 black or white squares,
-most significant first: a browser reads which frame it shows.
+It has the delay of an engine and the time of its push, so a measurement with it is of the path
+between microphone and screen. The frame counter is in the lower half: 16 black or white squares,
+most significant bit first, so that a browser can read which frame it shows.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _BLACK, _WHITE, _GREY = 16, 235, 128
 
 @dataclass(frozen=True, slots=True)
 class FlashEngine:
-    """White frames where the sound is loud in the middle of the frame: right on average."""
+    """Frames are white where the sound is loud at the middle of the frame: no bias in time."""
 
     delay_ms: float = 120.0
     side_px: int = 512
-    compute_s: float = 0.004  # a push, as measured with a target of 512 px
+    compute_s: float = 0.004  # of a push, as measured with a target of 512 px
     fps: Fraction = Fraction(25)
     backend: str = "stand-in"
 
     def session(self) -> FlashSession:
-        """A fresh one."""
+        """A new session."""
         return FlashSession(self)
 
 
 class FlashSession:
-    """Holds the sound that has not left."""
+    """Buffers the sound whose frames are not out."""
 
     def __init__(self, engine: FlashEngine) -> None:
         """Use `FlashEngine.session`."""
@@ -48,7 +48,7 @@ class FlashSession:
         self._next = 0
 
     def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
-        """Frames whose first sample + delay has been heard."""
+        """Frames whose first sample + delay has been pushed."""
         engine = self._engine
         time.sleep(engine.compute_s)
         self._sound = np.concatenate([self._sound, chunk.samples])
@@ -64,11 +64,11 @@ class FlashSession:
         return frames
 
     def interrupt(self) -> None:
-        """What was heard and not shown becomes silence."""
+        """Replace the buffered sound by silence."""
         self._sound = np.zeros_like(self._sound)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to release."""
 
     def _frame(self, audio: AudioChunk) -> VideoFrame:
         engine, side = self._engine, self._engine.side_px

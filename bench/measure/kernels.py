@@ -1,13 +1,7 @@
-"""Compiled kernels against their NumPy twins, in one run.
-
-python -m lipstream.bench.measure.kernels prints one JSON object: median CPU milliseconds of each
-kernel at the sizes the engine uses, one thread.
-"""
+"""Compiled kernels against their NumPy twins, in one run, at the sizes that the engine uses."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +18,7 @@ MOUTH_PX = (160, 200)
 
 
 def kernel_timings(rounds: int = 15) -> dict[str, dict[str, float]]:
-    """{kernel: {compiled_ms, numpy_ms, ratio}}: median CPU time over alternating rounds."""
+    """{kernel: {compiled_ms, numpy_ms, ratio}}: median CPU time, one thread, rounds alternating."""
     random = np.random.default_rng(0)
     rgb = random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
     other = random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
@@ -70,13 +64,13 @@ def _grid_mesh(random: np.random.Generator) -> tuple[Any, Any, Any]:
 def _alternate(
     first: Callable[[], object], second: Callable[[], object], rounds: int
 ) -> dict[str, float]:
-    """Rounds of 8 and 2 runs; the first of each warms up, as the twins give memory back."""
+    """Rounds of 8 and 2 runs, each after one to warm up, since the twins release their memory."""
     spent: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for times, run, runs in zip(spent, (first, second), (8, 2), strict=True):
             run()
             for _ in range(runs):
-                begin = time.thread_time()  # what other work on the machine cannot disturb
+                begin = time.thread_time()  # not affected by other load on the machine
                 run()
                 times.append((time.thread_time() - begin) * 1000)
     fast, slow = (float(np.median(times)) for times in spent)
@@ -84,13 +78,8 @@ def _alternate(
 
 
 def kernels_text(report: dict[str, Any]) -> str:
-    """For people."""
+    """The figures as lines for people."""
     return "\n".join(
         f"{name:<32} {row['compiled_ms']:8.3f} ms  {row['ratio']:6.1f}x NumPy"
         for name, row in report["kernels"].items()
     )
-
-
-if __name__ == "__main__":
-    json.dump(kernel_timings(), sys.stdout, indent=1)
-    sys.stdout.write("\n")

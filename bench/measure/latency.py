@@ -1,9 +1,9 @@
-"""From sound in to frame out, stage by stage, as fast as it goes.
+"""Latency of one session without a clock: compute by stage, and the algorithmic delay.
 
-A frame's compute is one `Session.push` (of the 20 ms of sound that complete it) and its encoding.
-Its algorithmic delay is how much sound after its own moment had to be heard. Neither is estimated:
-the first is timed, the second is counted in samples, and a burst that goes in as sound is looked
-for in the pictures. The conversation on the clock, with its queues, is `latency_live`.
+The compute of a frame is one `Session.push`, of the 20 ms of sound that complete the frame, and its
+encoding. It is timed. The algorithmic delay of a frame is the sound after its own time that has to
+be pushed. It is counted in samples, and confirmed by a burst of sound that becomes visible.
+`live` measures a conversation in real time, with its queues.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lipstream.engine.timebase import frame_sample
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
 
 WARM_UP_S: Final = 2.0
-_PACE_FRAMES: Final = 5  # between two looks at the machine's pace
+_PACE_FRAMES: Final = 5  # between two measurements of the pace of the machine
 PROFILES: Final = tuple(PROFILE_LOOK_AHEAD_MS)
 Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to run the engine."""
+    """One configuration of the engine."""
 
     profile: str = "live"
     backend: str = "auto"
@@ -42,7 +42,7 @@ class Setting:
     background: str = "matched"
 
     def engine(self, target: Target) -> Engine:
-        """The engine so set."""
+        """An engine of this configuration for `target`."""
         return Engine(target, self.profile, self.backend, self.background, self.renderer)
 
 
@@ -53,9 +53,9 @@ def measure_unpaced(
     seconds: float = 20.0,
     slowed: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """One setting, chunks pushed one after another without a clock.
+    """Latency of one setting, with chunks pushed one after another.
 
-    slowed: ms to add to stages, by name, to see whether the report finds them.
+    slowed: ms to add to stages, by name, to check that the report attributes them.
 
     Returns: see docs/benchmarks.md; `samples_ms` holds every raw sample by stage.
     """
@@ -66,8 +66,8 @@ def measure_unpaced(
     rows, first = _run(engine, voice(WARM_UP_S + seconds), slowed)
     samples = _columns(rows)
     compute, total = percentiles(samples["compute"]), percentiles(samples["total"])
-    named = sum(float(np.mean(samples[name])) for name in SPANS if name in samples)
-    named -= float(np.mean(samples["session"]))
+    attributed = sum(float(np.mean(samples[name])) for name in SPANS if name in samples)
+    attributed -= float(np.mean(samples["session"]))
     stages = {name: percentiles(samples[name]) for name in SPANS if name in samples}
     precision = precisions(engine)
     click = click_delay(engine)
@@ -91,9 +91,9 @@ def measure_unpaced(
         "encode_ms": percentiles(samples["encode"]),
         "total_ms": total,
         "sum": {
-            "stages_ms": round(named, 4),
+            "stages_ms": round(attributed, 4),
             "total_ms": total["mean"],
-            "unattributed_percent": round(100 * (1 - named / total["mean"]), 2),
+            "unattributed_percent": round(100 * (1 - attributed / total["mean"]), 2),
         },
         "click": click,
         "slowest_stage": max(stages, key=lambda name: stages[name]["p50"]),
@@ -105,44 +105,45 @@ def measure_unpaced(
 
 
 def click_delay(engine: Engine, at_s: float = 1.5) -> dict[str, float]:
-    """A burst goes in as sound; when does it come out as a picture?
+    """The algorithmic delay, measured with a burst of sound.
 
-    Two sessions hear the same silence, one of them with the burst, in steps of 5 ms. A picture may
-    differ from the twin's only because of the burst, so one that does is the burst made visible.
+    Two sessions get the same silence in steps of 5 ms, one of them with the burst. A picture that
+    differs between the two shows the burst.
 
-    Returns: expected_ms (as stated), measured_ms (sound heard after a frame's first sample when it
-    left, the most of all frames: at rates off the 20 ms grid some need less), mean_ms (of them),
-    resolution_ms (of the steps), picture_ms (the burst's first sample to the time of the first
-    picture that differs; below 0 because lips part early).
+    Returns: expected_ms (as the engine states), measured_ms (sound pushed beyond the first sample
+    of a frame when the frame comes out, the most of all frames; at frame rates off the 20 ms grid
+    some need less), mean_ms (over frames), resolution_ms (of the steps), picture_ms (from the first
+    sample of the burst to the first picture that differs; below 0 because lips part early).
     """
     step = SAMPLE_RATE_HZ // 200
-    begin = round(at_s * SAMPLE_RATE_HZ) + 77  # nowhere near a step's or frame's edge
+    begin = round(at_s * SAMPLE_RATE_HZ) + 77  # on no boundary of a step or of a frame
     quiet = np.zeros(begin + SAMPLE_RATE_HZ, np.float32)
     loud = quiet.copy()
     loud[begin:] = burst(len(loud) - begin)
-    told: dict[str, float] = {}
+    first: dict[str, float] = {}
     delays: list[float] = []
     session, twin = engine.session(), engine.session()
-    for heard in range(step, len(loud) + 1, step):
-        ours, others = (
-            one.push(sound[heard - step : heard]) for one, sound in ((session, loud), (twin, quiet))
+    for pushed in range(step, len(loud) + 1, step):
+        frames, quiet_frames = (
+            one.push(sound[pushed - step : pushed])
+            for one, sound in ((session, loud), (twin, quiet))
         )
-        for frame, other in zip(ours, others, strict=True):
+        for frame, other in zip(frames, quiet_frames, strict=True):
             start = frame_sample(frame.frame_index, frame.fps)
-            if "picture_ms" not in told and not np.array_equal(frame.i420, other.i420):
-                told["picture_ms"] = round((start - begin) * 1000 / SAMPLE_RATE_HZ, 3)
-            delays.append((heard - start) * 1000 / SAMPLE_RATE_HZ)
+            if "picture_ms" not in first and not np.array_equal(frame.i420, other.i420):
+                first["picture_ms"] = round((start - begin) * 1000 / SAMPLE_RATE_HZ, 3)
+            delays.append((pushed - start) * 1000 / SAMPLE_RATE_HZ)
     return {
         "expected_ms": engine.delay_ms,
         "resolution_ms": step * 1000 / SAMPLE_RATE_HZ,
         "measured_ms": max(delays),
         "mean_ms": round(float(np.mean(delays)), 3),
-        **told,
+        **first,
     }
 
 
 def instrumentation_cost(target: Target, setting: Setting, seconds: float = 30.0) -> dict[str, Any]:
-    """What recording costs: two sessions hear the same sound, one recorded and one not, in turn.
+    """The cost of recording: two sessions get the same sound, one is recorded, in alternation.
 
     Returns: percent (median over frames of recorded against plain CPU time, - 1), its 95 %
     interval, and marks_percent: marks of a frame times what a mark costs, over a frame's time.
@@ -201,7 +202,7 @@ def _mark_ms(batch: int = 40, batches: int = 50) -> float:
 def _run(
     engine: Engine, sound: F32, slowed: Mapping[str, float] | None
 ) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """A row of milliseconds per frame after the warm-up; and the first push and frame."""
+    """ms by stage, a row for each frame after the warm-up; and ms of the first push and frame."""
     session, encoding = engine.session(), Encoding(engine.target.fps)
     rows: list[dict[str, float]] = []
     first: dict[str, float] = {}
@@ -231,10 +232,10 @@ def _run(
 
 
 def pace_ms() -> float:
-    """The time of a piece of work that never changes, part Python and part NumPy.
+    """The time of a fixed piece of work, part Python and part NumPy, ms.
 
-    Cores differ from minute to minute (their clock, the host of a virtual machine) by more than
-    what is worth finding; `compare` divides by this.
+    The speed of a core varies within minutes (its clock, the host of a virtual machine) by more
+    than the changes to be found. `compare` divides by this.
     """
     values = np.arange(4096, dtype=np.float32)
     began_s, total = time.perf_counter(), 0
@@ -246,17 +247,17 @@ def pace_ms() -> float:
 
 
 def own_ms(spans: Sequence[Span]) -> dict[str, float]:
-    """{stage: ms of its own}."""
-    told: dict[str, float] = {}
+    """{stage: ms, without the stages inside it}."""
+    sums: dict[str, float] = {}
     for span in spans:
-        told[span.name] = told.get(span.name, 0.0) + span.own_ns / 1e6
-    return told
+        sums[span.name] = sums.get(span.name, 0.0) + span.own_ns / 1e6
+    return sums
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     names = [*SPANS, "compute", "total", "pace"]
-    seen = {name for row in rows for name in row}
-    return {name: [row.get(name, 0.0) for row in rows] for name in names if name in seen}
+    present = {name for row in rows for name in row}
+    return {name: [row.get(name, 0.0) for row in rows] for name in names if name in present}
 
 
 def _chunks(sound: F32) -> list[F32]:

@@ -1,8 +1,8 @@
-"""From sound in to frame out on the clock: conversations as the server holds them.
+"""Latency of conversations in real time, as the server runs them.
 
-Each conversation has its `SessionRunner`; a source hands it 20 ms of sound every 20 ms; frames are
-encoded in its thread when they are painted, and leave at their release times. What a frame waited
-for is kept apart from what was computed for it.
+Each conversation has a `SessionRunner`. A source pushes 20 ms of sound every 20 ms. A frame is
+encoded in the thread of the runner and released at its presentation time. Waiting is recorded apart
+from compute.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from lipstream.streaming.session.live_engine import LiveEngine, LiveSession, war
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 
-# What a frame's way consists of, in order; their sum is the whole.
+# The parts of the latency of a frame, in order. They add up to `total`.
 PARTS: Final = (
     "algorithmic", "chunking", "queue", "compute", "hand_over", "encode", "hold",
 )  # fmt: skip
-_CLICK_S: Final = 1.013  # so that clicks fall everywhere between two frames
-_SPREAD_S: Final = 2.0  # in which several conversations begin
-_APART_S: Final = 1.7  # of the voice, from one conversation to the next
-_STEADY_FRAMES: Final = 25  # after time was skipped, until a frame's sound is where it says again
+_CLICK_S: Final = 1.013  # no multiple of a frame interval: clicks fall at every phase of it
+_SPREAD_S: Final = 2.0  # over which the starts of several conversations are spread
+_VOICE_SHIFT_S: Final = 1.7  # of the speech, from one conversation to the next
+_STEADY_FRAMES: Final = 25  # after skipped time, until sound and frames are aligned again
 
 
 @dataclass
-class _Watched:
-    """The engine, with a note of when each frame was begun, done and by which sound."""
+class _TimedEngine:
+    """An engine that records when each frame is computed, and with which sound."""
 
     engine: LiveEngine
     recorder: Recorder | None = None
-    notes: dict[int, dict[str, float]] = field(default_factory=dict)  # by frame index
+    times: dict[int, dict[str, float]] = field(default_factory=dict)  # by frame index
     stages: dict[int, dict[str, float]] = field(default_factory=dict)
     _session: LiveSession | None = None
 
@@ -53,7 +53,7 @@ class _Watched:
     def delay_ms(self) -> float:
         return self.engine.delay_ms
 
-    def session(self) -> _Watched:
+    def session(self) -> _TimedEngine:
         self._session = self.engine.session()
         return self
 
@@ -64,10 +64,10 @@ class _Watched:
         done_s = time.monotonic()
         own = own_ms(self.recorder.take()) if self.recorder is not None else {}
         for frame in frames:
-            self.notes[frame.frame_index] = {
+            self.times[frame.frame_index] = {
                 "began_s": began_s,
                 "done_s": done_s,
-                "heard_sample": chunk.start_sample + chunk.samples.size,
+                "pushed_sample": chunk.start_sample + chunk.samples.size,
             }
             self.stages[frame.frame_index] = own
         return frames
@@ -83,13 +83,13 @@ class _Watched:
 
 @dataclass
 class Conversation:
-    """What one conversation left behind."""
+    """The measurements of one conversation."""
 
     rows: list[dict[str, float]] = field(default_factory=list)  # ms, by PARTS and "total"
     stages: list[dict[str, float]] = field(default_factory=list)
-    # A click's way, ms from said to sent; and its frame's total.
+    # Of each click: ms from the microphone to the release of its frame; and `total` of that frame.
     clicks: list[tuple[float, float]] = field(default_factory=list)
-    first_frame_ms: float = 0.0  # from start to the first frame sent
+    first_frame_ms: float = 0.0  # from the start to the release of the first frame
     late_frames: int = 0
     dropped_frames: int = 0
     repeated_frames: int = 0
@@ -103,7 +103,7 @@ def measure_paced(
     seconds: float = 20.0,
     slowed: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """One conversation in real time; figures after the warm-up."""
+    """Latency of one conversation in real time; `slowed` as in `latency.measure_unpaced`."""
     engine = setting.engine(target)
     warm_ms = warm_up(engine) * 1000
     freeze()
@@ -112,7 +112,7 @@ def measure_paced(
     with recording(recorder):
         done = converse(engine, target.fps, 1, seconds, recorder)[0]
     if done.error is not None:
-        raise RuntimeError(f"the conversation ended by {done.error}")
+        raise RuntimeError(f"the conversation ended with an error: {done.error}")
     parts = {name: [row[name] for row in done.rows] for name in (*PARTS, "total")}
     stages = {
         name: percentiles([row.get(name, 0.0) for row in done.stages])
@@ -132,14 +132,14 @@ def measure_paced(
         "parts": {name: percentiles(values) for name, values in parts.items()},
         "stages": stages,
         "click": {
-            "parts_sum_ms": round(whole, 3),  # of the frames that carried a click
+            "parts_sum_ms": round(whole, 3),  # of the frames with a click
             "measured_ms": round(took, 3),
             "difference_ms": round(difference, 3),  # median over clicks
             "clicks": len(done.clicks),
         },
         "late_frames": done.late_frames,
         "dropped_frames": done.dropped_frames,
-        "unpainted_frames": done.repeated_frames,
+        "repeated_frames": done.repeated_frames,
         "slipped_ms": done.slipped_ms,
         "samples_ms": {
             **{name: [round(x, 4) for x in values] for name, values in parts.items()},
@@ -151,41 +151,43 @@ def measure_paced(
 def converse(
     engine: LiveEngine, fps: Fraction, count: int, seconds: float, recorder: Recorder | None = None
 ) -> list[Conversation]:
-    """`count` conversations at once over one engine, in real time, for warm-up + `seconds`.
+    """`count` conversations at once on one engine, in real time, for warm-up + `seconds`.
 
-    Callers do not speak in step: they begin one after another, and each says something else, or all
-    would come to the end of the footage, and to its dear frames, in the same moment.
+    They start one after another, each at another place of the speech. In step, all of them would
+    need the slowest frames of the footage at the same time.
     """
     waits_s = [k * (_SPREAD_S + 1 / float(fps)) / count for k in range(count)]
     warm_s = [WARM_UP_S + waits_s[-1] - wait_s for wait_s in waits_s]
-    said = voice(WARM_UP_S + waits_s[-1] + seconds)  # read before the clock starts
+    speech = voice(WARM_UP_S + waits_s[-1] + seconds)  # decoded before the clock starts
 
     async def all_at_once() -> list[Conversation]:
-        told = [
-            _converse(engine, fps, warm_s[k], _from(said, k, warm_s[k] + seconds), recorder, wait_s)
+        conversations = [
+            _converse(
+                engine, fps, warm_s[k], _shifted(speech, k, warm_s[k] + seconds), recorder, wait_s
+            )
             for k, wait_s in enumerate(waits_s)
         ]
-        return list(await asyncio.gather(*told))
+        return list(await asyncio.gather(*conversations))
 
     return asyncio.run(all_at_once())
 
 
 async def _converse(
-    engine: LiveEngine, fps: Fraction, warm_up_s: float, said: F32, recorder: Recorder | None,
+    engine: LiveEngine, fps: Fraction, warm_up_s: float, speech: F32, recorder: Recorder | None,
     wait_s: float,
 ) -> Conversation:  # fmt: skip
-    sound, clicks = _clicked(said)
+    sound, clicks = _clicked(speech)
     await asyncio.sleep(wait_s)
-    watched, done = _Watched(engine, recorder), Conversation()
-    runner = SessionRunner(watched)
+    timed, done = _TimedEngine(engine, recorder), Conversation()
+    runner = SessionRunner(timed)
     encoding, encoded = Encoding(fps), dict[int, tuple[float, float]]()
 
-    def painted(item: TimedFrame) -> None:
+    def encode(item: TimedFrame) -> None:
         begun_s = time.monotonic()
         encoding.encode(item.frame)
         encoded[item.frame.frame_index] = begun_s, time.monotonic()
 
-    subscription = runner.subscribe(painted)
+    subscription = runner.subscribe(encode)
     runner.start()
     source = asyncio.create_task(_speak(runner, sound))
     warm_s = runner.clock.origin_s + warm_up_s
@@ -194,23 +196,23 @@ async def _converse(
         frame = item.frame
         index = frame.frame_index
         begun_s, encoded_s = encoded.pop(index)
-        left_s = time.monotonic()
+        released_s = time.monotonic()
         if not done.first_frame_ms:
-            done.first_frame_ms = (left_s - runner.clock.origin_s) * 1000
-        note = watched.notes.pop(index)
-        own = watched.stages.pop(index)
+            done.first_frame_ms = (released_s - runner.clock.origin_s) * 1000
+        computed = timed.times.pop(index)
+        own = timed.stages.pop(index)
         slip = item.media_sample - frame_sample(index, frame.fps)
         spoken_s = runner.clock.wall_s(item.media_sample)
-        ready_s = runner.clock.wall_s(int(note["heard_sample"]) + slip)
+        ready_s = runner.clock.wall_s(int(computed["pushed_sample"]) + slip)
         row = {
             "algorithmic": engine.delay_ms,
             "chunking": (ready_s - spoken_s) * 1000 - engine.delay_ms,
-            "queue": (note["began_s"] - ready_s) * 1000,
-            "compute": (note["done_s"] - note["began_s"]) * 1000,
-            "hand_over": (begun_s - note["done_s"]) * 1000,
+            "queue": (computed["began_s"] - ready_s) * 1000,
+            "compute": (computed["done_s"] - computed["began_s"]) * 1000,
+            "hand_over": (begun_s - computed["done_s"]) * 1000,
             "encode": (encoded_s - begun_s) * 1000,
-            "hold": (left_s - encoded_s) * 1000,
-            "total": (left_s - spoken_s) * 1000,
+            "hold": (released_s - encoded_s) * 1000,
+            "total": (released_s - spoken_s) * 1000,
         }
         if spoken_s >= warm_s:
             done.rows.append(row)
@@ -219,12 +221,12 @@ async def _converse(
             slipped = runner.counters.slipped_samples
             for at in np.flatnonzero(frame.audio.samples == 1.0):
                 if steady >= _STEADY_FRAMES:
-                    said_s = min(
+                    click_s = min(
                         (runner.clock.wall_s(c) for c in clicks),
                         key=lambda s: abs(s - spoken_s - at / SAMPLE_RATE_HZ),
                     )
-                    # Within its frame a click is heard later than the picture begins.
-                    lag_s = left_s + at / SAMPLE_RATE_HZ - said_s
+                    # A click comes `at` samples after the first sample of its frame.
+                    lag_s = released_s + at / SAMPLE_RATE_HZ - click_s
                     done.clicks.append((lag_s * 1000, row["total"]))
         if source.done():
             break
@@ -238,14 +240,14 @@ async def _converse(
     return done
 
 
-def _from(voice: F32, number: int, seconds: float) -> F32:
-    """What caller `number` says."""
-    said: F32 = np.roll(voice, -round(number * _APART_S * SAMPLE_RATE_HZ))
-    return said[: round(seconds * SAMPLE_RATE_HZ)]
+def _shifted(speech: F32, number: int, seconds: float) -> F32:
+    """The speech of conversation `number`."""
+    shifted: F32 = np.roll(speech, -round(number * _VOICE_SHIFT_S * SAMPLE_RATE_HZ))
+    return shifted[: round(seconds * SAMPLE_RATE_HZ)]
 
 
 async def _speak(runner: SessionRunner, sound: F32) -> None:
-    """Each 20 ms at the moment when they have been said, by the conversation's own clock."""
+    """Push each 20 ms when their last sample is due by the clock of the conversation."""
     for start in range(0, len(sound) - STEP_SAMPLES + 1, STEP_SAMPLES):
         end_s = runner.clock.wall_s(start + STEP_SAMPLES)
         await asyncio.sleep(max(0.0, end_s - time.monotonic()))
@@ -253,7 +255,7 @@ async def _speak(runner: SessionRunner, sound: F32) -> None:
 
 
 def _clicked(sound: F32) -> tuple[F32, list[int]]:
-    """The sound with single samples of exactly 1.0, and where they are."""
+    """The sound, limited to ±0.8, with single samples of 1.0; and the samples of these clicks."""
     sound = np.clip(sound, -0.8, 0.8)
     at = list(range(7, len(sound), round(_CLICK_S * SAMPLE_RATE_HZ)))
     sound[at] = 1.0
@@ -261,6 +263,6 @@ def _clicked(sound: F32) -> tuple[F32, list[int]]:
 
 
 def in_time(conversations: Sequence[Conversation]) -> list[float]:
-    """ms from complete sound to encoded picture, without the hold, of all frames."""
-    timely = ("queue", "compute", "hand_over", "encode")
-    return [sum(row[name] for name in timely) for done in conversations for row in done.rows]
+    """ms from complete sound to encoded picture, without the hold, of every frame."""
+    names = ("queue", "compute", "hand_over", "encode")
+    return [sum(row[name] for name in names) for done in conversations for row in done.rows]

@@ -1,7 +1,7 @@
-"""The frame matcher: what a short lag costs, and what a frame costs.
+"""The frame matcher: path cost against the lag, and time per frame.
 
-Beside it in the same run stands a textbook Viterbi over the same graph, written here in NumPy
-with a dictionary of edges turned to arrays, which shares no code with the engine.
+The comparison in the same run is a textbook Viterbi over the same graph: dense, in NumPy and f64,
+without code of the engine.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _JUMPS = 16
 LAGS_MS = (0, 40, 80, 120, 200, 400, 600, 1000)
 
 
-def made_up_footage(frames: int, seed: int = 0) -> BackgroundFootage:
-    """Footage with syllable-rate mouths, a head that moves and rests, and random jumps."""
+def synthetic_footage(frames: int, seed: int = 0) -> BackgroundFootage:
+    """Footage whose mouth moves at the rate of syllables, with random head motion and jumps."""
     random = np.random.default_rng(seed)
     mouth = random.normal(size=(frames + 4, _COEFFICIENTS))
     expression = sum(mouth[k : k + frames] for k in range(5)) / np.sqrt(5)
@@ -44,9 +44,9 @@ def made_up_footage(frames: int, seed: int = 0) -> BackgroundFootage:
     )
 
 
-def made_up_speech(frames: int, seed: int = 1) -> list[Expression]:
-    """Wanted expressions, 3 s of speech and 1 s of silence in turn."""
-    track = made_up_footage(frames, seed).expression
+def synthetic_speech(frames: int, seed: int = 1) -> list[Expression]:
+    """Expressions of 3 s of speech and 1 s of silence in alternation."""
+    track = synthetic_footage(frames, seed).expression
     return [
         Expression(
             track[t] * np.float32((t // 25) % 4 != 3), Lips(0, 0, 0), (t // 25) % 4 != 3, 640 * t
@@ -58,36 +58,36 @@ def made_up_speech(frames: int, seed: int = 1) -> list[Expression]:
 def matcher_bench(
     frames: int = 500, clip_frames: int = 250, clips: int = 8, repeats: int = 100
 ) -> dict[str, Any]:
-    """Cost above the offline optimum per lag, and milliseconds per output frame per N.
+    """Path cost above the offline optimum by lag, and time per output frame by track length.
 
     Args:
-        frames: N of the footage for the gap.
-        clip_frames: length of each of the speeches for the gap.
-        clips: how many speeches, each over its own footage.
-        repeats: frames timed per N.
+        frames: length of the footage for the gap.
+        clip_frames: length of each speech for the gap.
+        clips: number of speeches, each with footage of its own.
+        repeats: frames timed for each track length.
 
     Returns:
         kernels; seeds; ceilings; gap: list of lag_ms, lag_frames, gap_percent and worst_percent
-        (mean and worst over clips), blind_percent (mean without the guide to what follows the
-        lag), each_percent (by clip); optimum and textbook_optimum: sums over clips; time: list of
+        (mean and worst over clips), blind_percent (mean without the cost-to-go guide),
+        each_percent (by clip); optimum and textbook_optimum: sums over clips; time: list of
         frames, cpu_ms, p50_ms, p95_ms, p99_ms, roofline_ms, samples_ms; textbook_ms_per_frame.
     """
     optima, whole, textbook_ms = [], 0.0, []
     costs: dict[int, list[float]] = {lag_ms: [] for lag_ms in LAGS_MS}
     blind: dict[int, list[float]] = {lag_ms: [] for lag_ms in LAGS_MS}
     for clip in range(clips):
-        matcher = BackgroundMatcher(made_up_footage(frames, 2 * clip), 0, FPS)
-        rows, guides = _rows(matcher, made_up_speech(clip_frames, 2 * clip + 1))
+        matcher = BackgroundMatcher(synthetic_footage(frames, 2 * clip), 0, FPS)
+        rows, guides = _rows(matcher, synthetic_speech(clip_frames, 2 * clip + 1))
         optimum, spent_ms = _textbook(matcher.transitions, rows)
         optima.append(optimum)
         textbook_ms.append(spent_ms)
         for lag_ms in LAGS_MS:
-            walk = _walk(matcher.transitions, rows, guides, _lag_frames(lag_ms))
-            costs[lag_ms].append(_path_cost(matcher.transitions, rows, walk))
-            walk = _walk(matcher.transitions, rows, None, _lag_frames(lag_ms))
-            blind[lag_ms].append(_path_cost(matcher.transitions, rows, walk))
-        walk = _walk(matcher.transitions, rows, guides, len(rows))
-        whole += _path_cost(matcher.transitions, rows, walk)
+            path = _run(matcher.transitions, rows, guides, _lag_frames(lag_ms))
+            costs[lag_ms].append(_path_cost(matcher.transitions, rows, path))
+            path = _run(matcher.transitions, rows, None, _lag_frames(lag_ms))
+            blind[lag_ms].append(_path_cost(matcher.transitions, rows, path))
+        path = _run(matcher.transitions, rows, guides, len(rows))
+        whole += _path_cost(matcher.transitions, rows, path)
     gaps = []
     for lag_ms, found in costs.items():
         percent = [100 * (cost / best - 1) for cost, best in zip(found, optima, strict=True)]
@@ -120,7 +120,7 @@ def _lag_frames(lag_ms: int) -> int:
 
 
 def _rows(matcher: BackgroundMatcher, speech: list[Expression]) -> tuple[list[F32], list[F32]]:
-    """Emission and guide f32 [2 N] of each frame."""
+    """Emission and cost-to-go guide of each frame, both f32 [states]."""
     rows, guides, silent = [], [], 0
     for item in speech:
         silent = 0 if item.speech else silent + 1
@@ -130,7 +130,7 @@ def _rows(matcher: BackgroundMatcher, speech: list[Expression]) -> tuple[list[F3
     return rows, guides
 
 
-def _walk(
+def _run(
     transitions: Transitions, rows: list[F32], guides: list[F32] | None, lag: int
 ) -> list[int]:
     stage = FixedLagViterbi(transitions, lag, FPS)
@@ -150,7 +150,7 @@ def _path_cost(transitions: Transitions, rows: list[F32], path: list[int]) -> fl
 
 
 def _textbook(transitions: Transitions, rows: list[F32]) -> tuple[float, float]:
-    """Cost of the best path, and ms per frame: dense min-plus over all pairs, in f64."""
+    """Cost of the best path, and ms per frame, by a dense min-plus over all pairs of states."""
     states = transitions.states
     dense = np.full((states, states), np.inf)  # [to, from]
     to = np.repeat(np.arange(states), transitions.predecessors.shape[1])
@@ -164,9 +164,9 @@ def _textbook(transitions: Transitions, rows: list[F32]) -> tuple[float, float]:
 
 
 def _timing(frames: int, repeats: int, best: dict[str, float], lag: int = 1) -> dict[str, Any]:
-    """One `BackgroundMatcher.step`, all in, with the lag of the live profile."""
-    matcher = BackgroundMatcher(made_up_footage(frames), lag, FPS)
-    speech = made_up_speech(repeats + 5)
+    """Time of one `BackgroundMatcher.step`, with the lag of the live profile."""
+    matcher = BackgroundMatcher(synthetic_footage(frames), lag, FPS)
+    speech = synthetic_speech(repeats + 5)
     state = matcher.init()
     wall_ms, cpu_ms = [], []
     for item in speech:
@@ -179,7 +179,7 @@ def _timing(frames: int, repeats: int, best: dict[str, float], lag: int = 1) -> 
     macs, moved = matcher_work(states, slots, _COEFFICIENTS)
     return {
         "frames": frames,
-        "cpu_ms": float(np.median(cpu_ms[5:])),  # what others on the machine cannot disturb
+        "cpu_ms": float(np.median(cpu_ms[5:])),  # not affected by other load on the machine
         **{f"{name}_ms": found[name] for name in ("p50", "p95", "p99")},
         "roofline_ms": max(macs / best["gmac_s_f32"], moved / best["copy_gb_s"]) / 1e6,
         "samples_ms": [round(x, 4) for x in wall_ms[5:]],
@@ -187,14 +187,15 @@ def _timing(frames: int, repeats: int, best: dict[str, float], lag: int = 1) -> 
 
 
 def matcher_text(report: dict[str, Any]) -> str:
-    """For people."""
-    lines = [f"kernels: {report['kernels']}", "", "above the best path:"]
+    """The figures as lines for people."""
+    lines = [f"kernels: {report['kernels']}", "", "path cost above the optimum:"]
     for row in report["gap"]:
-        lines.append(f"  lag {row['lag_ms']:4d} ms  {row['gap_percent']:6.2f} % in cost")
-    lines += ["", "time per output frame:"]
+        lines.append(f"  lag {row['lag_ms']:4d} ms  {row['gap_percent']:6.2f} %")
+    lines += ["", "time per output frame, by track length:"]
     for row in report["time"]:
         lines.append(
-            f"  {row['frames']:6d} track frames  p50 {row['p50_ms']:.3f}  "
-            f"p95 {row['p95_ms']:.3f}  p99 {row['p99_ms']:.3f}  at best {row['roofline_ms']:.3f} ms"
+            f"  {row['frames']:6d} frames  p50 {row['p50_ms']:.3f}  "
+            f"p95 {row['p95_ms']:.3f}  p99 {row['p99_ms']:.3f} ms  "
+            f"roofline {row['roofline_ms']:.3f} ms"
         )
     return "\n".join(lines)

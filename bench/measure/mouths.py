@@ -1,4 +1,4 @@
-"""How real the painted mouths are, over a folder of clips; `reconstruction` has the measures."""
+"""Quality of synthesised mouths over a folder of clips, by the measures of `reconstruction`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lipstream.bench.measure.reconstruction import (
     Method,
     reconstruct_by_voice,
     reconstruct_tracked,
-    strips_page,
     summary_of,
 )
 from lipstream.calibration.training.clips import VIDEO_SUFFIXES, find_paintable
@@ -25,9 +24,9 @@ from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.types import SAMPLE_RATE_HZ
 
 Report = Callable[[str, float], None]
-LEARNED_SHARE: Final = 0.75  # of a clip, when adapting is measured; the rest judges
+LEARNED_SHARE: Final = 0.75  # of a clip, that adaptation uses; the rest is measured
 FRAMES: Final = 100
-VOICE_S: Final = 20  # of each clip's sound, at most
+VOICE_S: Final = 20  # of the sound of each clip, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,18 @@ class MouthsOptions:
     """What to measure."""
 
     backend: str = "auto"
-    adapt: bool = False  # to each clip as well: a minute a clip, needs torch
-    frames: int = FRAMES  # of each clip, at most, in the tracked reading
+    adapt: bool = False  # the renderer to each clip as well: a minute a clip, needs torch
+    frames: int = FRAMES  # of each clip, at most, in tracked mode
     cache: Path | None = None
 
 
 def measure_mouths(
     data: Path, options: MouthsOptions | None = None, report: Report | None = None
-) -> tuple[dict[str, Any], str]:
-    """Figures, and a page with strips, for the clips below `data` that no renderer learned from.
+) -> tuple[dict[str, Any], dict[str, Mapping[str, Method]]]:
+    """Measure the mouths of the clips below `data` that are not training data of the renderer.
+
+    Returns: the figures, with "summary" by mode, method and measure; and the methods by clip, in
+    tracked mode, with their close-ups.
 
     Raises:
         UsageError: `data` holds no such clip, or adapting lacks torch.
@@ -62,14 +64,14 @@ def measure_mouths(
     adapted: dict[str, Any] = {}
     with Landmarker(fetch()) as landmarker:
         for index, path in enumerate(clips):
-            report(f"repainting {path.name}", index / len(clips))
+            report(f"reconstructing {path.name}", index / len(clips))
             try:
                 target = kept_target(path, cache)
             except CalibrationError:
                 continue
             renderers: dict[str, Renderer | None] = {
                 "warp": None,
-                "network": load_renderer("network", options.backend, sharpen=target.sharpen),
+                "renderer": load_renderer("network", options.backend, sharpen=target.sharpen),
             }
             frames, others = range(len(target.track)), dict[str, Target]()
             if options.adapt:
@@ -90,39 +92,40 @@ def measure_mouths(
                     target, sound[: VOICE_S * SAMPLE_RATE_HZ], late_s, options.backend
                 )
     if not tracked:
-        raise UsageError(f"{data}: no clip whose mouth can be painted")
+        raise UsageError(f"{data}: no clip with a mouth that can be tracked and synthesised")
     figures = {"tracked": summary_of(list(tracked.values()))}
     if voiced:
         figures["voice"] = summary_of(list(voiced.values()))
     result = {
         "clips": {
-            name: {way: one.figures() for way, one in ways.items() if way != "real"}
-            for name, ways in tracked.items()
+            name: {key: one.figures() for key, one in methods.items() if key != "real"}
+            for name, methods in tracked.items()
         },
         "summary": figures,
         "adapted": adapted,
-        "precision": renderers["network"].network.precision if renderers["network"] else "",
+        "precision": renderers["renderer"].network.precision if renderers["renderer"] else "",
     }
-    return result, strips_page(tracked, figures)
+    return result, tracked
 
 
 def unseen_clips(data: Path) -> list[Path]:
-    """Videos below `data` that `lipstream train renderer` would not learn from; without a
-    manifest.json, all of them.
+    """Videos below `data` that are not training data of the renderer, by its manifest.json.
+
+    Without a manifest.json, all videos.
 
     Raises: UsageError when there is none.
     """
     found = sorted(p for p in data.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     if (data / "manifest.json").is_file():
-        learned = {path for path, _ in find_paintable(data)}
-        found = [path for path in found if path not in learned]
+        training = {path for path, _ in find_paintable(data)}
+        found = [path for path in found if path not in training]
     if not found:
-        raise UsageError(f"{data} holds no video of a person that the renderer has not seen")
+        raise UsageError(f"{data}: no video of a person outside the training data of the renderer")
     return found
 
 
 def _adapted(target: Target, cache: Path) -> tuple[Path, dict[str, Any]]:
-    """A copy of the target that was adapted to the first part of it, and what came of it."""
+    """A copy of the target, adapted to its first part; and the report of the adaptation."""
     from lipstream.calibration.person.relevance import AdaptOptions, adapt
 
     folder = cache / f"{target.folder.stem}_adapted.target"
@@ -139,7 +142,7 @@ def _sound(path: Path) -> Any:
 
 
 def _spread(frames: Sequence[int], count: int) -> Sequence[int]:
-    """At most `count` frames in runs of neighbours, so that change from frame to frame is seen."""
+    """At most `count` frames, in runs of neighbours: flicker needs consecutive frames."""
     if len(frames) <= count:
         return frames
     runs = 4
@@ -150,13 +153,13 @@ def _spread(frames: Sequence[int], count: int) -> Sequence[int]:
 def mouths_summary(result: Mapping[str, Any]) -> str:
     """The figures as lines for people."""
     lines = []
-    for reading, ways in result["summary"].items():
-        for way, measures in ways.items():
-            told = ", ".join(_told(name, one) for name, one in measures.items())
-            lines.append(f"mouths, {reading}, {way}: {told}")
+    for mode, methods in result["summary"].items():
+        for method, measures in methods.items():
+            values = ", ".join(_value(name, one) for name, one in measures.items())
+            lines.append(f"mouths, {mode}, {method}: {values}")
     return "\n".join(lines)
 
 
-def _told(name: str, one: Mapping[str, float]) -> str:
+def _value(name: str, one: Mapping[str, float]) -> str:
     wins = f" (better in {one['wins']:.0%} of frames)" if "wins" in one else ""
     return f"{name} {one['mean']:.3f} ± {one['spread']:.3f}{wins}"

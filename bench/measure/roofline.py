@@ -1,9 +1,9 @@
-"""What each stage has to do, in multiply-adds and bytes, against what the machine can.
+"""Roofline of each stage: its multiply-adds and bytes against the ceilings of the machine.
 
-A stage can take no less than its multiply-adds at the machine's rate of them, and no less than
-its bytes at the speed of a copy (Williams, Waterman, Patterson, "Roofline", 2009). Networks are
-counted layer by layer from their graphs; pixel stages by the pixels of the patch that they work
-on. Bytes are the least that has to move: inputs, outputs and weights once each.
+A stage takes no less than its multiply-adds at the peak rate, and no less than its bytes at the
+speed of a copy. Source: Williams, Waterman, Patterson, "Roofline", 2009. Models are counted layer
+by layer from their graphs, pixel stages by the pixels of the patch that they work on. Bytes are a
+lower bound: inputs, outputs and weights once each.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lipstream.engine.networks.signatures import BANDS, CHANNELS, FRAMES_PER_STE
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.speech.features import FFT_SAMPLES, WINDOW_SAMPLES
 
-# Bytes of one element, of weights and of what flows between layers.
+# Of one element, of weights and of activations.
 _BYTES: Final = {"f32": 4.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0}
 
 
 def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
-    """{stage: {macs, bytes}} of one frame, and of the one step of sound that completes it."""
+    """{stage: {macs, bytes}} of one frame and of the step of sound that completes it."""
     target = engine.target
     pixels = target.width * target.height
     jaw, lips = _patches(engine)
@@ -41,17 +41,17 @@ def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
     jpeg = float(np.diff(target.frames._offsets).mean())
     mel = FFT_SAMPLES // 2 * BANDS
     work = {
-        # A transform of n takes about n log2 n; the mel filters, a dense product.
+        # An FFT of n samples takes about n log2 n; the mel filters are a dense product.
         "features": (
             FRAMES_PER_STEP * (FFT_SAMPLES * np.log2(FFT_SAMPLES) + mel),
             4.0 * (FRAMES_PER_STEP * WINDOW_SAMPLES + mel),
         ),
-        "encoder": _network("encoder.onnx", engine.encoder.network.precision),
+        "encoder": _model("encoder.onnx", engine.encoder.network.precision),
         "matcher": matcher_work(states, slots, coefficients),
         "sources": (sources * (32 + coefficients), sources * (8.0 * 32 + 4 * coefficients)),
         "decode": (pixels * 1.5 * 8, jpeg + pixels * 1.5),
         "background": (0.0, 0.0),
-        # Bilinear: four neighbours in three channels; drive: basis times coefficients.
+        # Bilinear: four neighbours in three channels. Retargeting: basis times coefficients.
         "warp": (12.0 * (jaw + lips) + basis, 7.0 * (jaw + lips) + 4 * basis),
         "composite": (6.0 * jaw + 15.0 * lips, 10.0 * jaw + 13.0 * lips + 3.0 * pixels),
         "color": (2 * 9.0 * jaw, 2 * 4.5 * jaw),
@@ -59,13 +59,13 @@ def stage_work(engine: Engine) -> dict[str, dict[str, float]]:
     }
     if engine.renderer is not None:
         shape = (1, CHANNELS, *crop_shape(engine.renderer.crop_resolution))
-        work["renderer"] = _network("renderer.onnx", engine.renderer.network.precision, shape)
+        work["renderer"] = _model("renderer.onnx", engine.renderer.network.precision, shape)
     return {name: {"macs": float(m), "bytes": float(b)} for name, (m, b) in work.items()}
 
 
 def matcher_work(states: int, slots: int, coefficients: int) -> tuple[float, float]:
-    """Multiply-adds and bytes of one frame of the search; states are track frames, both ways."""
-    # One addition and comparison a transition, twice over with the guide; and the emission.
+    """Multiply-adds and bytes of one frame; states are track frames in both directions."""
+    # An addition and a comparison for each transition, again for the guide; and the emission.
     return (
         states * (slots + coefficients / 2),
         states * (8.0 * slots + 2 * coefficients + 16),
@@ -80,9 +80,9 @@ def against(
 ) -> dict[str, dict[str, Any]]:
     """{stage: {macs, bytes, least_ms, bound, reached}}; `reached` is least / measured.
 
-    precision: of the stages that are networks ("f32", "bf16").
+    precision: of the stages that run a model ("f32", "bf16", ...).
     """
-    told: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, spent_ms in measured_ms.items():
         if name not in work:
             continue
@@ -91,25 +91,25 @@ def against(
         compute_ms = macs / rate / 1e6
         memory_ms = moved / machine["copy_gb_s"] / 1e6
         least_ms = max(compute_ms, memory_ms)
-        told[name] = {
+        rows[name] = {
             "macs": macs,
             "bytes": moved,
             "least_ms": round(least_ms, 5),
             "bound": "multiply-adds" if compute_ms >= memory_ms else "bytes",
             "reached": round(least_ms / spent_ms, 4) if spent_ms > 0 else None,
         }
-    return told
+    return rows
 
 
 def whole_ms(engine: Engine, machine: Mapping[str, float]) -> float:
-    """The least that a frame could take on one core, encoding and all."""
+    """Lower bound of the time of a frame on one core, encoding included, ms."""
     work = stage_work(engine)
     rows = against(work, dict.fromkeys(work, 0.0), machine, precisions(engine))
     return float(sum(row["least_ms"] for row in rows.values()))
 
 
 def precisions(engine: Engine) -> dict[str, str]:
-    """What each stage that is a network computes in."""
+    """The precision of each stage that runs a model."""
     found = {"encoder": engine.encoder.network.precision}
     if engine.renderer is not None:
         found["renderer"] = engine.renderer.network.precision
@@ -117,7 +117,7 @@ def precisions(engine: Engine) -> dict[str, str]:
 
 
 def _patches(engine: Engine) -> tuple[float, float]:
-    """Pixels of the patch round the jaw and of the one round the lips, in a middle frame."""
+    """Pixels of the jaw patch and of the lip patch in the middle frame of the track."""
     track = engine.target.track
     index = len(track) // 2
     scale = track.placement(index).scale
@@ -128,8 +128,8 @@ def _patches(engine: Engine) -> tuple[float, float]:
     return float(jaw), float(lips)
 
 
-def _network(file: str, precision: str, shape: Sequence[int] = ()) -> tuple[float, float]:
-    """Multiply-adds and bytes of one run of a shipped network; `shape` of its input, if free."""
+def _model(file: str, precision: str, shape: Sequence[int] = ()) -> tuple[float, float]:
+    """Multiply-adds and bytes of one run of a shipped model; `shape`: of an input of free size."""
     path = Path(str(files("lipstream.engine.weights"))) / file
     if not path.is_file():
         return 0.0, 0.0
@@ -138,7 +138,7 @@ def _network(file: str, precision: str, shape: Sequence[int] = ()) -> tuple[floa
         model = library().Core().read_model(str(path))
     except BackendUnavailable:
         weights = path.stat().st_size / 4
-        return weights, size * weights  # each weight once: true of a recurrent step
+        return weights, size * weights  # a recurrent step uses each weight once
     model.reshape({port.any_name: list(shape) or _one(port.partial_shape) for port in model.inputs})
     macs = elements = 0.0
     for layer in model.get_ordered_ops():

@@ -1,12 +1,12 @@
-"""How well the lips follow the voice: the shipped encoder against real people and phone labels.
+"""Accuracy of the shipped encoder: against tracked lips of real people, and against phone labels.
 
-Every figure goes through the streaming stage, gate included. Real clips are tracked by the same
-tracker that calibrates targets (and kept, since that takes minutes); the offset between a clip's
-sound and picture is taken out per clip, because it belongs to the footage.
+Every figure is of the streaming stage, speech gate included. Clips are tracked as calibration
+tracks them; tracks are cached, since that takes minutes. The A/V offset of each clip is removed,
+because it is a property of the footage.
 
-On clips: correlation with the measured lip opening, and the ratio of standard deviations after
-bringing each person to one amplitude (1 is as lively as people are). On labelled speech: whether
-lips meet on p b m and stay open on open vowels (`closures`).
+On clips: correlation with the tracked lip opening, and the ratio of standard deviations with each
+person scaled to one amplitude (1 is as lively as the person). On labelled speech: closure on p b m
+and opening on open vowels (`closures`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _BABBLERS: Final = 6
 def measure_quality(
     data: Path, cache: Path | None = None, backend: str = "auto", report: Report | None = None
 ) -> dict[str, Any]:
-    """All figures for the clips and labelled speech below `data`.
+    """All figures for the clips and the labelled speech below `data`.
 
     Raises: UsageError when `data` holds no clips; AssetError without the face landmarker.
     """
@@ -62,12 +62,12 @@ def measure_quality(
     profiles = {ms: name for name, ms in PROFILE_LOOK_AHEAD_MS.items()}
     result: dict[str, Any] = {"profiles": {}, "look_aheads": [], "clips": len(unseen)}
 
-    def judged(encoder: Encoder, some: Sequence[TalkingClip]) -> list[dict[str, Any]]:
+    def evaluate(encoder: Encoder, some: Sequence[TalkingClip]) -> list[dict[str, Any]]:
         return [_clip_figures(encoder, clip, scale[clip.speaker]) for clip in some]
 
     for index, (look_ahead_ms, encoder) in enumerate(encoders.items()):
         report(f"measuring {look_ahead_ms} ms of look-ahead", index / len(encoders))
-        rows = judged(encoder, unseen)
+        rows = evaluate(encoder, unseen)
         figures: dict[str, Any] = _by_speaker(rows)
         figures["closures"] = labelled_closures(encoder, data)
         figures["grid_closures"] = grid_closures(encoder, unseen, data)
@@ -81,7 +81,7 @@ def measure_quality(
     if crowd is not None:
         noisy = [replace(clip, audio=with_babble(clip.audio, crowd)) for clip in unseen]
         result["babble"] = {
-            **_by_speaker(judged(live, noisy)),
+            **_by_speaker(evaluate(live, noisy)),
             "closures": labelled_closures(live, data, lambda s: with_babble(s, crowd)),
         }
     result["rest"] = rest_figures(live)
@@ -91,12 +91,12 @@ def measure_quality(
 
 
 def _clip_figures(encoder: Encoder, clip: TalkingClip, scale: float) -> dict[str, Any]:
-    heard = encode_clip(encoder, clip.audio)
-    # Held-out sentences of a person with one set-up have one offset; theirs is 0 in GRID.
+    encoded = encode_clip(encoder, clip.audio)
+    # The clips of GRID share one recording set-up, whose A/V offset is 0.
     lags = np.array([0.0]) if clip.speaker.startswith("grid") else LAGS_S
-    scores = [correlation(heard.at(clip.time_s + lag)[:, 0], clip.opening) for lag in lags]
+    scores = [correlation(encoded.at(clip.time_s + lag)[:, 0], clip.opening) for lag in lags]
     best = int(np.argmax(scores))
-    lips = heard.at(clip.time_s + float(lags[best]))
+    lips = encoded.at(clip.time_s + float(lags[best]))
     real = clip.lips
     return {
         "clip": clip.name,
@@ -131,15 +131,15 @@ def babble(data: Path) -> F32 | None:
 
 
 def with_babble(samples: F32, crowd: F32) -> F32:
-    """Speech with the crowd behind it, at BABBLE_SNR_DB over the whole clip."""
-    behind = np.resize(crowd, len(samples))
-    level = samples.std() / (behind.std() + 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
-    mixed: F32 = np.clip(samples + level * behind, -1, 1).astype(np.float32)
+    """Speech with babble at BABBLE_SNR_DB over the whole clip, both f32 at 16 kHz."""
+    noise = np.resize(crowd, len(samples))
+    level = samples.std() / (noise.std() + 1e-9) * 10 ** (-BABBLE_SNR_DB / 20)
+    mixed: F32 = np.clip(samples + level * noise, -1, 1).astype(np.float32)
     return mixed
 
 
 def rest_figures(encoder: Encoder) -> dict[str, float]:
-    """Widest opening on sounds that are not speech, over the inter-ocular distance; 3 s each."""
+    """Widest opening in 3 s of sounds that are not speech, over the inter-ocular distance."""
     rng = np.random.default_rng(0)
     time_s = np.arange(3 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     white = rng.standard_normal(len(time_s))
@@ -157,7 +157,7 @@ def rest_figures(encoder: Encoder) -> dict[str, float]:
 
 
 def step_ms(encoder: Encoder) -> float:
-    """CPU time of one 20 ms step, ms, the best of five runs of 4 s."""
+    """CPU time of one 20 ms step, ms: the shortest of five runs of 4 s."""
     rng = np.random.default_rng(0)
     samples = (0.05 * rng.standard_normal(4 * SAMPLE_RATE_HZ)).astype(np.float32)
     best = float("inf")
@@ -173,11 +173,11 @@ def summary(result: dict[str, Any]) -> str:
     lines = []
     for row in result["look_aheads"]:
         for group, figures in list(row.items())[1:]:
-            told = ", ".join(f"{key} {value}" for key, value in figures.items())
-            lines.append(f"{row['look_ahead_ms']:3d} ms ahead, {group}: {told}")
+            values = ", ".join(f"{key} {value}" for key, value in figures.items())
+            lines.append(f"{row['look_ahead_ms']:3d} ms ahead, {group}: {values}")
     for group, figures in result.get("babble", {}).items():
-        told = ", ".join(f"{key} {value}" for key, value in figures.items())
-        lines.append(f"live, babble at {BABBLE_SNR_DB:g} dB, {group}: {told}")
+        values = ", ".join(f"{key} {value}" for key, value in figures.items())
+        lines.append(f"live, babble at {BABBLE_SNR_DB:g} dB, {group}: {values}")
     rest = ", ".join(f"{key} {value}" for key, value in result["rest"].items())
     lines.append(f"opening without speech: {rest}")
     lines.append(f"CPU per 20 ms step: {result['step_ms']} ms ({result['backend']})")

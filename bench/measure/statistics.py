@@ -1,4 +1,4 @@
-"""Samples to figures: percentiles, intervals, and whether two sets of samples differ."""
+"""Percentiles of samples, and the confidence interval of a change between two sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
 _DRAWS: Final = 400
-_BLOCK: Final = 25  # a second of frames: neighbours share their weather
+_BLOCK: Final = 25  # a second of frames: the load of a machine correlates neighbours
 
 
 def percentiles(samples: Sequence[float]) -> dict[str, float]:
@@ -24,10 +24,10 @@ def percentiles(samples: Sequence[float]) -> dict[str, float]:
 
 
 def draw_percentile(samples: Sequence[float], percent: float, seed: int = 0) -> F64:
-    """Bootstrap draws of a percentile, f64 [draws]: whole seconds are drawn, not single frames.
+    """Bootstrap draws of a percentile, f64 [draws], from blocks of a second of frames.
 
-    Source: Künsch, "The jackknife and the bootstrap for general stationary observations" (1989),
-    the moving blocks.
+    Source: Künsch, "The jackknife and the bootstrap for general stationary observations" (1989);
+    moving blocks.
     """
     values = np.asarray(samples, np.float64)
     random = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ def draw_percentile(samples: Sequence[float], percent: float, seed: int = 0) -> 
 def change(
     before: Sequence[float], after: Sequence[float], percent: float = 50.0
 ) -> tuple[float, float, float]:
-    """after / before - 1 of a percentile: the figure, and its 95 % interval, in percent."""
+    """after / before - 1 of a percentile, and both ends of its 95 % interval, in percent."""
     old, new = (float(np.percentile(np.asarray(x), percent)) for x in (before, after))
     draws = draw_percentile(after, percent, 1) / np.maximum(draw_percentile(before, percent), 1e-9)
     low, high = np.percentile(draws, [2.5, 97.5])

@@ -1,7 +1,7 @@
-"""How many frames a second a machine makes, encoding and all, when nothing waits for a clock.
+"""Throughput: frames per second, encoding included, without a clock.
 
-One engine, sessions that are pushed chunk after chunk: sessions in threads of one process, on all
-cores or on some, and processes; one session over sizes of the picture and lengths of the track.
+Chunk after chunk is pushed into sessions of one engine. The rate is measured over the number of
+threads, processes and cores, and for one session over picture size and track length.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ def measure_throughput(
     path: Path | None, setting: Setting, cores: int, seconds: float = 5.0,
     report: Report | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Frames a second by sessions, processes, cores, size of the picture and length of the track.
+    """Frames per second by sessions, processes, cores, picture size and track length.
 
     Returns: backend, renderer, profile, size, ceilings; rows: list of by ("sessions", "processes",
-    "cores", "size", "track"), value, fps (of all workers together), per_worker (list),
-    roofline_fps (what the cores in use could do at best), others_cores, samples_ms (per frame, of
-    all workers).
+    "cores", "size", "track"), value, fps (sum over workers), per_worker (list), roofline_fps (upper
+    bound for the cores in use), others_cores, samples_ms (per frame, of all workers).
     """
     rows: list[dict[str, Any]] = []
     best = ceilings()
@@ -103,7 +102,7 @@ def measure_throughput(
 
 
 def _doubling(cores: int) -> list[int]:
-    """1, 2, 4 … cores, and twice as many: does more of them than cores hurt?"""
+    """1, 2, 4 … and up to twice the cores, to show the cost of oversubscription."""
     counts = [1]
     while counts[-1] * 2 <= 2 * cores:
         counts.append(counts[-1] * 2)
@@ -123,12 +122,12 @@ def _threads(engine: Engine, count: int, seconds: float) -> list[list[float]]:
     for worker in workers:
         worker.join()
     if len(found) != count:
-        raise RuntimeError(f"{count - len(found)} of {count} threads ended by an error")
+        raise RuntimeError(f"{count - len(found)} of {count} threads ended with an error")
     return found
 
 
 def _processes(folder: Path, setting: Setting, count: int, seconds: float) -> list[list[float]]:
-    """Spawned, since libraries with threads of their own do not survive a fork."""
+    """Processes are spawned: libraries with threads of their own do not survive a fork."""
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, context.Pool(count) as pool:
         barrier = manager.Barrier(count)
@@ -140,8 +139,8 @@ def _process(folder: Path, setting: Setting, seconds: float, barrier: Any) -> li
         return _frames(setting.engine(target), seconds, barrier.wait)
 
 
-def _frames(engine: Engine, seconds: float, together: Callable[[], object]) -> list[float]:
-    """ms from each frame to the next, of one session over `seconds` after warming up."""
+def _frames(engine: Engine, seconds: float, wait_for_others: Callable[[], object]) -> list[float]:
+    """ms from each frame to the next, of one session over `seconds` after the warm-up."""
     session, encoding = engine.session(), Encoding(engine.target.fps)
     sound = voice(10.0)
     chunks = [sound[k : k + STEP_SAMPLES] for k in range(0, len(sound), STEP_SAMPLES)]
@@ -151,7 +150,7 @@ def _frames(engine: Engine, seconds: float, together: Callable[[], object]) -> l
     number = 0
     while number <= warm or last_s - began_s < seconds:
         if number == warm:
-            together()
+            wait_for_others()
             began_s = last_s = time.perf_counter()
             spent = []
         for frame in session.push(chunks[number % len(chunks)]):
@@ -164,9 +163,9 @@ def _frames(engine: Engine, seconds: float, together: Callable[[], object]) -> l
 
 
 def throughput_text(report: dict[str, Any]) -> str:
-    """For people."""
+    """The figures as lines for people."""
     return "\n".join(
-        f"{row['by']:<10} {row['value']:>6}  {row['fps']:8.1f} frames/s, at best "
+        f"{row['by']:<10} {row['value']:>6}  {row['fps']:8.1f} fps, roofline "
         f"{row['roofline_fps']:.0f}"
         for row in report["rows"]
     )

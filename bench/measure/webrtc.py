@@ -1,8 +1,9 @@
-"""Microphone to picture through a real browser on loopback, and sound against picture over time.
+"""Delay from microphone to picture, and A/V offset over time, in a browser on loopback.
 
-Chromium's microphone is a file of bursts; the server's engine is `flash`, whose picture turns
-white with the sound and counts its frames; the page times all three (`browser_tap`).
-docs/benchmarks.md has the method and its error. Needs Playwright and Chromium.
+A file of bursts stands in for Chromium's microphone. The engine of the server is `flash`, whose
+picture turns white with the sound and carries a frame counter. The page times the microphone, the
+sound that comes back and the picture (`browser_tap`). docs/benchmarks.md has the method and its
+error. Needs Playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ FLAGS: Final = (
     "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
     "--autoplay-policy=no-user-gesture-required", "--allow-loopback-in-peer-connection",
 )  # fmt: skip
-SETTLE_S: Final = 10.0  # a browser's buffers need as long after the first picture
-PERIOD_S: Final = 1.013  # so that bursts fall everywhere between two frames
+SETTLE_S: Final = 10.0  # until the jitter buffers of a browser are stable after the first picture
+PERIOD_S: Final = 1.013  # no multiple of a frame interval: bursts fall at every phase of it
 _RATE_HZ: Final = 16_000
-# A burst shows with its frame: up to half a frame early or late, evenly, so 40 / sqrt(12) ms as a
-# standard deviation of one; and an onset of sound is known to 4 ms of polling and 5.3 of window.
+# A burst becomes visible with its frame, up to half a frame early or late: uniform over 40 ms,
+# whose standard deviation is 40 / sqrt(12). Polling (4 ms) and window (5.3 ms) add little to it.
 ERROR_MS: Final = 12.0
 
 
 def measure_webrtc(
     delays_ms: Sequence[float], seconds: float, report: Report | None = None
 ) -> dict[str, Any]:
-    """A call of `seconds` after settling, for each engine delay.
+    """One call for each engine delay, measured over `seconds` after SETTLE_S.
 
     Returns: runs: list of engine_delay_ms, bursts, delay_ms and offset_ms (percentiles; of the
     offset also min; above 0 the sound is late), own_ms (delay without the engine's),
-    offset_over_time (s, ms), frames, skipped and repeated (by the counter), error_ms (of one
-    burst, standard deviation), others_cores, samples_ms.
+    offset_over_time (s, ms), frames, skipped and repeated (by the frame counter), error_ms
+    (standard deviation of one burst), others_cores, samples_ms.
 
     Raises: UsageError without Playwright, Chromium or aiortc, or when no picture came.
     """
@@ -68,31 +69,36 @@ def measure_webrtc(
 
 
 def figures(found: dict[str, Any], engine_delay_ms: float) -> dict[str, Any]:
-    """Of what the page saw: {settled_ms, onsets: {said, heard, seen}, shown}; all in ms.
+    """The figures of one call from the times that the page recorded, all in ms.
+
+    found: {settled_ms, onsets: {microphone, sound, picture}, shown}, as in `browser_tap`.
 
     Raises: UsageError when fewer than three bursts came through.
     """
     onsets = found["onsets"]
-    said, heard, seen = (np.asarray(onsets[k], np.float64) for k in ("said", "heard", "seen"))
-    seen = seen[seen > found["settled_ms"]]
-    if min(len(seen), len(heard), len(said)) < 3:
+    microphone, sound, picture = (
+        np.asarray(onsets[k], np.float64) for k in ("microphone", "sound", "picture")
+    )
+    picture = picture[picture > found["settled_ms"]]
+    if min(len(picture), len(sound), len(microphone)) < 3:
         raise UsageError(
-            f"{len(said)} bursts were said, {len(heard)} heard and {len(seen)} seen; "
-            "measure for longer, or look why the call does not work"
+            f"got {len(microphone)} bursts at the microphone, {len(sound)} in the sound and "
+            f"{len(picture)} in the picture, expected at least 3 of each; measure for longer "
+            "(--seconds), or check that a call works in this browser"
         )
-    delay = np.array([s - said[said < s].max() for s in seen])
-    offset = np.array([heard[np.abs(heard - s).argmin()] - s for s in seen])
+    delay = np.array([at - microphone[microphone < at].max() for at in picture])
+    offset = np.array([sound[np.abs(sound - at).argmin()] - at for at in picture])
     counters = np.array([n for at, n in found["shown"] if at > found["settled_ms"]], np.int64)
     steps = np.diff(counters)
-    over = [[(s - seen[0]) / 1000, o] for s, o in zip(seen, offset, strict=True)]
+    over_time = [[(at - picture[0]) / 1000, ms] for at, ms in zip(picture, offset, strict=True)]
     return {
         "engine_delay_ms": engine_delay_ms,
-        "bursts": len(seen),
+        "bursts": len(picture),
         "delay_ms": percentiles(delay.tolist()),
         "own_ms": round(float(np.median(delay)) - engine_delay_ms, 2),
         "offset_ms": {**percentiles(offset.tolist()), "min": round(float(offset.min()), 2)},
-        "offset_over_time": over,
-        "offset_drift_ms_per_min": _slope(over),
+        "offset_over_time": over_time,
+        "offset_drift_ms_per_min": _slope(over_time),
         "frames": len(counters),
         "skipped": int((steps[steps > 1] - 1).sum()),
         "repeated": int((steps == 0).sum()),
@@ -102,23 +108,23 @@ def figures(found: dict[str, Any], engine_delay_ms: float) -> dict[str, Any]:
 
 
 def webrtc_text(result: dict[str, Any]) -> str:
-    """For people."""
+    """The figures as lines for people."""
     lines = []
     for run in result["runs"]:
         p, o = run["delay_ms"], run["offset_ms"]
         lines.append(
             f"engine delay {run['engine_delay_ms']:.0f} ms: microphone to picture p50 "
             f"{p['p50']:.0f}, p95 {p['p95']:.0f}, p99 {p['p99']:.0f} ms ({run['own_ms']:.0f} of it "
-            f"not the engine's delay); sound against picture p50 {o['p50']:+.0f}, {o['min']:+.0f} "
+            f"not the engine's delay); A/V offset p50 {o['p50']:+.0f}, {o['min']:+.0f} "
             f"to {o['max']:+.0f} ms, drift {run['offset_drift_ms_per_min']:+.1f} ms/min; "
             f"{run['bursts']} bursts, ± {run['error_ms']:.0f} ms each; {run['frames']} frames, "
-            f"{run['skipped']} skipped; others kept {run['others_cores']} cores busy"
+            f"{run['skipped']} skipped; other processes used {run['others_cores']} cores"
         )
     return "\n".join(lines)
 
 
 def write_bursts(path: Path, seconds: int) -> Path:
-    """400 Hz, loud for 200 ms of every period; a 16-bit mono WAV."""
+    """Bursts of 400 Hz, 200 ms in every PERIOD_S, as a 16-bit mono WAV."""
     t = np.arange(_RATE_HZ * seconds) / _RATE_HZ
     tone: NDArray[np.float64] = 0.9 * np.sin(2 * np.pi * 400 * t)
     tone *= t % PERIOD_S > PERIOD_S - 0.2
@@ -141,7 +147,7 @@ def _call(engine: LiveEngine, voice: Path, seconds: float) -> dict[str, Any]:
                 break
             page.wait_for_timeout(50)
         else:
-            raise UsageError("no picture came within 10 s; is UDP on 127.0.0.1 open?")
+            raise UsageError("no picture came within 10 s; check that UDP on 127.0.0.1 is open")
         page.wait_for_timeout(SETTLE_S * 1000)
         settled_ms = page.evaluate("performance.now()")
         page.wait_for_timeout(seconds * 1000)
@@ -151,13 +157,13 @@ def _call(engine: LiveEngine, voice: Path, seconds: float) -> dict[str, Any]:
 
 @contextmanager
 def _serving(engine: LiveEngine) -> Iterator[str]:
-    """A server in a thread; yields its URL."""
+    """A server in a thread of its own; yields its URL."""
     try:
         from aiohttp import web
 
         from lipstream.streaming.server.app import ServerOptions, make_app
     except ImportError as error:
-        raise UsageError(f"{error}: pip install 'lipstream[live]'") from error
+        raise UsageError(f"{error}; reinstall lipstream, or: pip install aiohttp aiortc") from error
 
     async def ready(name: str) -> LiveEngine:
         return engine
@@ -186,11 +192,13 @@ def _serving(engine: LiveEngine) -> Iterator[str]:
 
 @contextmanager
 def _browser(voice: Path) -> Iterator[Any]:
-    """A page in Chromium whose microphone is a file."""
+    """A page in Chromium whose microphone plays the file `voice`."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
-        raise UsageError(f"{error}: pip install playwright") from error
+        raise UsageError(
+            f"{error}; the browser measurement needs: pip install playwright"
+        ) from error
     if not CHROMIUM.exists():
         raise UsageError(f"no Chromium at {CHROMIUM}: install it, or set LIPSTREAM_CHROMIUM")
     with sync_playwright() as start:

@@ -1,1 +1,1 @@
-"""The report of the measurements."""
+"""The report of the benchmarks: charts, sections, pages and the comparison of two reports."""

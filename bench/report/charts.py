@@ -1,16 +1,19 @@
-"""Charts of the benchmark report: inline SVG, without scripts, in the page's own colours."""
+"""Charts and tables of the benchmark report: inline SVG without scripts, styled by the page."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from markupsafe import Markup
+
+from lipstream.bench.report.template import fragment, template
 
 _W: Final = 760
-_HALF: Final = 440  # of a chart that shares its row with another
+_HALF: Final = 440  # width of a chart that shares its row with another
 _LEFT: Final = 64
 _RIGHT: Final = 20
 _COLOURS: Final = 6  # s0 to s5 of the style sheet
@@ -18,31 +21,39 @@ _LINE: Final = 15  # px from one line of text to the next
 _NAME: Final = 120  # px for the name of a line
 
 Points = Sequence[tuple[float, float]]
-Level = tuple[float, str]  # a value worth a line across the chart, and what it is
+
+
+class Level(NamedTuple):
+    """A line across a chart."""
+
+    value: float
+    name: str
+    kind: str = "roof"  # "roof": bound of the machine; "limit": to stay below
 
 
 def line_chart(
     title: str,
     axes: tuple[str, str],
     series: Mapping[str, Points],
-    limit: Level | None = None,
-    roofline: Level | None = None,
+    levels: Sequence[Level] = (),
     log_x: bool = False,
     half: bool = False,
-) -> str:
-    """Lines with dots. axes: x and y, with units; limit: a level to stay below; roofline: what the
-    machine could reach at best; half: as wide as half the page."""
+) -> Markup:
+    """Lines with dots.
+
+    axes: x and y, with units; levels: at most one of them a limit; half: half as wide as the page.
+    """
     width = _HALF if half else _W
     series = {name: points for name, points in series.items() if points}
     if not series:
         return _nothing()
     xs = sorted({x for points in series.values() for x, _ in points})
     ys = [y for points in series.values() for _, y in points]
-    levels = [(level, kind) for level, kind in ((limit, "limit"), (roofline, "roof")) if level]
-    top = 1.05 * max(*ys, 1e-9, *(value for (value, _), _ in levels))
-    if limit and top > 3 * limit[0]:  # it must not flatten what lies below the limit
-        top = 3 * limit[0]
-        axes = (f"{axes[0]} (what lies above {top:.0f} is drawn there)", axes[1])
+    limit = next((level for level in levels if level.kind == "limit"), None)
+    top = 1.05 * max(*ys, 1e-9, *(level.value for level in levels))
+    if limit and top > 3 * limit.value:  # a high peak must not flatten the lines below the limit
+        top = 3 * limit.value
+        axes = (f"{axes[0]} (values above {top:.0f} are drawn there)", axes[1])
     bottom = min(0.0, *ys)
     low_x, high_x = xs[0], xs[-1]
     height, plot_w, plot_h = 290, width - _LEFT - _RIGHT, 226
@@ -61,7 +72,7 @@ def line_chart(
     ):
         if low_x <= x <= high_x:
             out.append(_text(place(x, bottom)[0], height - 34, f"{x:g}"))
-    for (value, name), kind in levels:
+    for value, name, kind in levels:
         y = place(low_x, value)[1]
         out.append(
             f'<line class="{kind}" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -82,20 +93,19 @@ def line_chart(
 
 def histogram(
     title: str, axes: tuple[str, str], samples: Sequence[float], marks: Sequence[Level] = ()
-) -> str:
-    """Counts of samples, up to the 99.9th percentile; p50, p95, p99 and `marks` have a line each,
-    named above the bars."""
+) -> Markup:
+    """Counts of samples up to the 99.9th percentile, with lines for p50, p95, p99 and `marks`."""
     if not len(samples):
         return _nothing()
     values = np.asarray(samples, np.float64)
     lines = [
-        (float(np.percentile(values, percent)), f"p{percent}", "limit") for percent in (50, 95, 99)
+        Level(float(np.percentile(values, percent)), f"p{percent}", "limit")
+        for percent in (50, 95, 99)
     ]
-    lines += [(value, name, "roof") for value, name in marks]
-    lines.sort()
-    # Names stand right of their lines, where no later line passes; the last needs room.
+    lines = sorted([*lines, *marks])
+    # A name is to the right of its line; the rightmost one needs space.
     plot_w, plot_h = _W - _LEFT - _RIGHT, 150
-    last = max(lines)[0] * plot_w / (plot_w - _NAME)
+    last = lines[-1].value * plot_w / (plot_w - _NAME)
     high = max(float(np.percentile(values, 99.9)), last, 1e-6)
     counts, edges = np.histogram(values, bins=60, range=(0.0, high))
     top = 10 + _LINE * len(lines)
@@ -125,10 +135,10 @@ def histogram(
 
 def waterfall(
     title: str, bars: Sequence[tuple[str, float]], least: Mapping[str, float] | None = None
-) -> str:
-    """Stages one under another, in ms, each beginning where the one before ended.
+) -> Markup:
+    """Stages one below another, in ms, each from the end of the previous one.
 
-    least: what a stage could take at best; a darker bar within its own.
+    least: the lower bound of a stage, drawn as a darker bar inside its own.
     """
     whole = sum(max(value, 0.0) for _, value in bars)
     if whole <= 0:
@@ -149,36 +159,46 @@ def waterfall(
         if best >= 0.5:
             out.append(
                 f'<rect class="best" x="{x:.1f}" y="{y + 4}" width="{best:.1f}" '
-                f'height="{row - 8}"><title>at best {least[name]:.3g} ms</title></rect>'
+                f'height="{row - 8}"><title>roofline {least[name]:.3g} ms</title></rect>'
             )
         so_far += max(value, 0.0)
     out.append("</svg>")
-    names = ("measured", "least by the roofline") if least else ()
+    names = ("measured", "roofline") if least else ()
     return _chart("".join(out), names, ("bar", "best"))
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Words on the left, figures on the right; None is a dash."""
+_TABLE: Final = template("""\
+{% macro cells(tag, row) %}
+{% for text, right in row %}
+<{{ tag }}{{ " class=n" if right }}>{{ text }}</{{ tag }}>
+{%- endfor %}
+{% endmacro %}
+<div class="chart"><div class="wide"><table>
+<tr>{{ cells("th", heads) }}</tr>
+{% for row in rows %}
+<tr>{{ cells("td", row) }}</tr>
+{% endfor %}
+</table></div></div>""")
 
-    def cell(value: object) -> str:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        words = "–" if value is None else figure(value) if number else str(value)  # type: ignore[arg-type]
-        return f"<td{' class=n' if number or value is None else ''}>{html.escape(words)}</td>"
 
-    numeric = [
-        all(row[k] is None or isinstance(row[k], (int, float)) for row in rows)
-        for k in range(len(heads))
-    ]
-    head = "".join(
-        f"<th{' class=n' if right else ''}>{html.escape(one)}</th>"
-        for one, right in zip(heads, numeric, strict=True)
-    )
-    body = "".join(f"<tr>{''.join(cell(v) for v in row)}</tr>" for row in rows)
-    return f'<div class="chart"><div class="wide"><table><tr>{head}</tr>{body}</table></div></div>'
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
+    """Text to the left, numbers to the right; None is a dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    right = [all(row[k][1] for row in cells) for k in range(len(heads))]
+    return fragment(_TABLE, heads=list(zip(heads, right, strict=True)), rows=cells)
+
+
+def _cell(value: object) -> tuple[str, bool]:
+    """The text of a cell, and whether it is aligned to the right."""
+    if value is None:
+        return "–", True
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return figure(value), True
+    return str(value), False
 
 
 def figure(value: float) -> str:
-    """Three digits that count, never an exponent that a reader has to work out."""
+    """A number with three significant digits and without an exponent."""
     if value == 0 or isinstance(value, int):
         return f"{value:,}" if value else "0"
     size = abs(value)
@@ -215,18 +235,18 @@ def _axes(axes: tuple[str, str], width: int, height: int) -> str:
     )
 
 
-def _chart(svg: str, names: Sequence[str] = (), kinds: Sequence[str] = ()) -> str:
+def _chart(svg: str, names: Sequence[str] = (), kinds: Sequence[str] = ()) -> Markup:
     kinds = kinds or [f"s{k % _COLOURS}" for k in range(len(names))]
     legend = "".join(
         f'<span><i class="{kind}"></i>{html.escape(name)}</span>'
         for name, kind in zip(names, kinds, strict=False)
     )
     legend = f'<p class="legend">{legend}</p>' if len(names) > 1 else ""
-    return f'<div class="chart">{legend}<div class="wide">{svg}</div></div>'
+    return Markup(f'<div class="chart">{legend}<div class="wide">{svg}</div></div>')
 
 
-def _nothing() -> str:
-    return '<p class="lead">Nothing was measured.</p>'
+def _nothing() -> Markup:
+    return Markup('<p class="lead">Nothing was measured.</p>')
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -1,9 +1,9 @@
-"""Two reports of the same measurements: what got better, what got worse, and what is noise.
+"""Comparison of two reports of the same measurements: better, worse, or within the noise.
 
-A figure has changed if the 95 % bootstrap interval of its ratio leaves 1 aside, and by more than
-`least_percent`: runs minutes apart on one machine differ by some percent that no interval of one
-run can know (docs/benchmarks.md has how much). On the clock they differ by more, since cores that
-sleep between two chunks wake at the scheduler's and the hypervisor's pleasure.
+A figure counts as changed if the 95 % bootstrap interval of its ratio excludes 1 and the change is
+more than `least_percent`. Runs minutes apart on one machine differ by some percent, which the
+interval of one run does not show; docs/benchmarks.md has the figure. In real time they differ by
+more, since cores sleep between two chunks and take a varying time to wake.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.profiling import SPANS
 
 LEAST_PERCENT = 5.0
-_LEAST_MS = 0.02  # a stage that changed by less changed nothing that anybody can see
+_LEAST_MS = 0.02  # a smaller change of a stage is of no consequence
 _LEAST_SAMPLES = 20
-_NEAR_FRAMES = 12  # either side of one, over which the machine's pace is told
-_ON_THE_CLOCK = 4  # times as much for what waits between chunks
-_OFF_THE_CLOCK = ("latency ", "throughput ", "matcher ")
+_NEAR_FRAMES = 12  # to either side, over which the pace of the machine is smoothed
+_REAL_TIME_FACTOR = 4  # on `least_percent`, for measurements in real time
+_WITHOUT_CLOCK = ("latency ", "throughput ", "matcher ")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure of two reports."""
+    """A figure in two reports."""
 
     name: str
     before_ms: float
     after_ms: float
     percent: float  # of the p50
-    interval: tuple[float, float]  # 95 %, percent
+    interval: tuple[float, float]  # 95 %, in percent
     verdict: str  # "better", "worse" or "same"
 
 
 def compare(
     before: Mapping[str, Any], after: Mapping[str, Any], least_percent: float = LEAST_PERCENT
 ) -> list[Change]:
-    """Every set of samples that both reports hold, the greatest change first.
+    """Every set of samples that is in both reports, the greatest change first.
 
     Raises: UsageError when they have nothing in common.
     """
@@ -51,14 +51,14 @@ def compare(
     for name in old:
         if name not in new or min(len(old[name][0]), len(new[name][0])) < _LEAST_SAMPLES:
             continue
-        first, second = _at_one_pace(old[name], new[name])
+        first, second = _normalised(old[name], new[name])
         percent, low, high = change(first, second)
         a, b = (float(np.median(x)) for x in (first, second))
         verdict = "same"
-        on_the_clock = not name.startswith(_OFF_THE_CLOCK)
-        least = least_percent * (_ON_THE_CLOCK if on_the_clock else 1)
-        # Waiting that changed by less than a millisecond is the scheduler's, not ours.
-        least_ms = 1.0 if on_the_clock else _LEAST_MS
+        real_time = not name.startswith(_WITHOUT_CLOCK)
+        least = least_percent * (_REAL_TIME_FACTOR if real_time else 1)
+        # The scheduler accounts for changes below a millisecond in real time.
+        least_ms = 1.0 if real_time else _LEAST_MS
         if abs(b - a) >= least_ms and abs(percent) >= least:
             if low > 0:
                 verdict = "worse"
@@ -68,25 +68,25 @@ def compare(
     found += _capacities(before, after)
     if not found:
         raise UsageError(
-            "the two reports have no measurement in common (same profile, backend, renderer and "
+            "the two reports have no measurement in common (of one profile, backend, renderer and "
             "size); make both with the same command"
         )
     return sorted(found, key=lambda one: -abs(one.after_ms - one.before_ms))
 
 
 def text(changes: list[Change], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """For people: what changed, and whether the two were taken alike."""
+    """The changes as lines for people, with machine and load of both reports."""
     lines = []
     for kind in sorted(set(before["sections"]) & set(after["sections"])):
         a, b = (one["sections"][kind]["machine"] for one in (before, after))
         lines.append(
-            f"{kind}: {a['commit']} (others kept {a['others_cores']} cores busy) to "
-            f"{b['commit']} ({b['others_cores']})"
+            f"{kind}: {a['commit']} (other processes used {a['others_cores']} cores) to "
+            f"{b['commit']} ({b['others_cores']} cores)"
         )
         if (a["processor"], a["cores"]) != (b["processor"], b["cores"]):
             lines.append(
                 f"  different machines: {a['processor']}, {a['cores']} cores and "
-                f"{b['processor']}, {b['cores']} cores; the changes below are theirs as well"
+                f"{b['processor']}, {b['cores']} cores; the changes below include that"
             )
     for verdict in ("worse", "better"):
         some = [one for one in changes if one.verdict == verdict]
@@ -97,16 +97,16 @@ def text(changes: list[Change], before: Mapping[str, Any], after: Mapping[str, A
         ]
     slower = [one for one in changes if one.verdict == "worse" and _is_stage(one.name)]
     if slower:
-        lines.append(f"slowed most: {slower[0].name}")
+        lines.append(f"largest slowdown: {slower[0].name}")
     lines.append(f"within the noise: {sum(one.verdict == 'same' for one in changes)}")
     return "\n".join(lines)
 
 
-Samples = tuple[list[float], list[float] | None]  # ms, and the machine's pace beside each
+Samples = tuple[list[float], list[float] | None]  # ms, and the pace of the machine at each
 
 
 def _samples(report: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
-    """Every raw set in a report, by name."""
+    """Every set of raw samples in a report, by name."""
     for kind, section in report["sections"].items():
         data = section["data"]
         for run in data.get("runs", ()):
@@ -127,14 +127,14 @@ def _samples(report: Mapping[str, Any]) -> Iterator[tuple[str, Samples]]:
                 yield f"matcher {row['frames']} frames of footage", (row["samples_ms"], None)
 
 
-def _at_one_pace(before: Samples, after: Samples) -> tuple[list[float], list[float]]:
-    """Both as if the machine had kept the first one's pace; as they are where it is not known."""
+def _normalised(before: Samples, after: Samples) -> tuple[list[float], list[float]]:
+    """Both scaled to the median pace of the first; unchanged where a pace is not recorded."""
     paces = [None if pace is None else _smooth(pace) for _, pace in (before, after)]
     if paces[0] is None or paces[1] is None:
         return before[0], after[0]
-    usual = float(np.median(paces[0]))
+    reference = float(np.median(paces[0]))
     first, second = (
-        (np.asarray(values) * usual / pace).tolist()
+        (np.asarray(values) * reference / pace).tolist()
         for (values, _), pace in zip((before, after), paces, strict=True)
         if pace is not None
     )
@@ -142,7 +142,7 @@ def _at_one_pace(before: Samples, after: Samples) -> tuple[list[float], list[flo
 
 
 def _smooth(pace: list[float]) -> NDArray[np.float64]:
-    """The median of a second round each: one look may have been disturbed."""
+    """A running median over a second, since a single measurement may be disturbed."""
     padded = np.pad(np.asarray(pace, np.float64), _NEAR_FRAMES, mode="edge")
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEAR_FRAMES + 1), axis=1)
 
@@ -152,14 +152,14 @@ def _is_stage(name: str) -> bool:
 
 
 def run_name(run: Mapping[str, Any]) -> str:
-    """What tells one run of a report from another."""
+    """The configuration of a run: profile, backend, renderer and size of the picture."""
     size = "x".join(str(n) for n in run.get("size", ())) or "no size"
-    network = "network" if run.get("renderer") else "no network"
-    return f"{run.get('profile')} {run.get('backend')} {network} {size}"
+    renderer = "renderer" if run.get("renderer") else "no renderer"
+    return f"{run.get('profile')} {run.get('backend')} {renderer} {size}"
 
 
 def _capacities(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Sessions that are held: one more or less may be chance, two are not."""
+    """Changes of the capacity. A difference of one session counts as noise."""
     old, new = (
         {
             run_name(run): run["sessions"]
@@ -174,7 +174,7 @@ def _capacities(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cha
         percent = 100.0 * more / max(old[name], 1)
         found.append(
             Change(
-                f"capacity {name} held sessions", old[name], new[name], percent,
+                f"capacity {name} sustained sessions", old[name], new[name], percent,
                 (percent, percent), verdict,
             )
         )  # fmt: skip

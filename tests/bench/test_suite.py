@@ -1,4 +1,4 @@
-"""Which settings are measured, how a capacity is looked for, and throughput on the demo."""
+"""Choice of settings, search for the capacity, throughput on the demo, and `bench all`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def loaded(target: Path) -> Target:
 
 
 def test_all_backends_are_measured_once_and_missing_ones_left_out(loaded: Target) -> None:
-    ways = Configurations(("low", "live"), ("all",), ("none",))
-    found = [(one.profile, one.backend) for one in ways.settings(loaded)]
+    configurations = Configurations(("low", "live"), ("all",), ("none",))
+    found = [(one.profile, one.backend) for one in configurations.settings(loaded)]
     assert len(found) == len(set(found))
     assert [profile for profile, _ in found[:2]] == ["low", "live"]
     assert ("live", "numpy") in found
@@ -53,19 +53,19 @@ def test_a_capacity_is_found_from_any_guess(
     assert len(tried) <= abs(most - guess) + 2
 
 
-def test_cores_are_given_back() -> None:
+def test_cores_are_restored() -> None:
     before = os.sched_getaffinity(0)
     with on_cores(1):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
 
 
-def test_throughput_by_everything(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
+def test_throughput_by_every_parameter(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
     monkeypatch.setattr(throughput, "SIZES_PX", (256,))
     monkeypatch.setattr(throughput, "TRACKS", (700,))
     monkeypatch.setattr(throughput, "WARM_UP_S", 0.2)
     monkeypatch.setattr(throughput, "_doubling", lambda cores: [2 * cores])
-    found = throughput.measure_throughput(target, Setting(renderer="none"), 1, seconds=0.2)
+    found = throughput.measure_throughput(target, Setting(renderer="none"), 1, seconds=0.5)
     rows = {(row["by"], row["value"]): row for row in found["rows"]}
     assert set(rows) == {
         ("sessions", 2), ("processes", 2), ("cores", 1), ("size", 256), ("track", 700)
@@ -85,7 +85,7 @@ def test_everything_without_clips_has_no_quality() -> None:
         parts["quality"](None)
 
 
-def test_bench_all_gathers_what_can_be_measured(
+def test_bench_all_leaves_out_what_cannot_be_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     row = {"compiled_ms": 0.1, "numpy_ms": 10.0, "ratio": 100.0}
@@ -102,9 +102,9 @@ def test_bench_all_gathers_what_can_be_measured(
         cli.app(["bench", "all", "--report", str(tmp_path), "--json"])
     assert not ended.value.code
     out, err = capfd.readouterr()
-    told = json.loads(out)
-    assert told["measured"] == ["kernels"]
-    assert told["left_out"] == {"webrtc": "no Chromium"}
+    values = json.loads(out)
+    assert values["measured"] == ["kernels"]
+    assert values["left_out"] == {"webrtc": "no Chromium"}
     assert "webrtc left out: no Chromium" in err
     assert list(read_report(tmp_path)["sections"]) == ["kernels"]
     assert "blend" in (tmp_path / "report.html").read_text()

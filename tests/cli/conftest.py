@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from lipstream.cli import run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 # A shell's background job is started with Ctrl-C ignored, and so are its children: undo that.
@@ -30,5 +33,27 @@ def cli() -> Cli:
             text=True,
             timeout=120,
         )
+
+    return call
+
+
+@pytest.fixture
+def cli_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """As `cli`, in this process: for many wrong inputs, since libraries take seconds to import."""
+
+    def call(
+        *arguments: str | Path, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        command = [*map(str, arguments)]
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("default")
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            if cwd is not None:
+                patch.chdir(cwd)
+            capfd.readouterr()
+            code = run(command)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(command, code, out, err)
 
     return call

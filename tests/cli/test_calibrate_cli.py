@@ -32,14 +32,14 @@ FPS = Fraction(25)
 
 
 def portrait() -> np.ndarray:
-    """The head of the public-domain portrait that scikit-image carries: u8 [256, 256, 3]."""
+    """The head of the public-domain portrait in scikit-image: u8 [256, 256, 3]."""
     from skimage.data import astronaut
 
     return np.ascontiguousarray(astronaut()[0:SIZE_PX, 96 : 96 + SIZE_PX])
 
 
 def video(path: Path, picture: Callable[[int], np.ndarray], frames: int) -> Path:
-    """A silent-sounding video of `picture(k)`, u8 [h, w, 3]."""
+    """A video of `picture(k)`, u8 [h, w, 3], with a silent sound track."""
     height, width = picture(0).shape[:2]
     size = PictureFormat(width, height, FPS)
     with PartialFile(path) as part, Mp4Writer(part, size, channels=1) as writer:
@@ -53,7 +53,7 @@ def video(path: Path, picture: Callable[[int], np.ndarray], frames: int) -> Path
 
 
 def swaying(k: int) -> np.ndarray:
-    """The portrait, moved a little from frame to frame."""
+    """The portrait, moved by up to 4 px from frame to frame."""
     return np.roll(portrait(), round(4 * np.sin(k / 5)), axis=1)
 
 
@@ -77,7 +77,7 @@ def test_photo_and_video_become_targets(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("noise.png", "face"),
         ("noise.mp4", "face"),
@@ -88,7 +88,9 @@ def test_photo_and_video_become_targets(cli: Cli, tmp_path: Path) -> None:
         ("sound.wav", "no picture"),
     ],
 )
-def test_footage_that_cannot_be_used(cli: Cli, tmp_path: Path, name: str, says: str) -> None:
+def test_footage_that_cannot_be_used(
+    cli_here: Cli, tmp_path: Path, name: str, message: str
+) -> None:
     footage, out = tmp_path / "in", tmp_path / "out"
     footage.mkdir()
     out.mkdir()
@@ -106,36 +108,37 @@ def test_footage_that_cannot_be_used(cli: Cli, tmp_path: Path, name: str, says: 
         from tests.streaming.sound_files import write_wav
 
         write_wav(path, np.zeros(16_000, np.float32))
-    done = cli("calibrate", path, "-o", out / "a.target")
-    assert_one_line(done, says)
+    done = cli_here("calibrate", path, "-o", out / "a.target")
+    assert_one_line(done, message)
     assert list(out.iterdir()) == []
 
 
-def test_several_faces_of_one_size_are_refused(cli: Cli, tmp_path: Path) -> None:
-    """Nobody can know who is meant."""
+def test_several_faces_of_one_size_are_refused(cli_here: Cli, tmp_path: Path) -> None:
+    """It is ambiguous whose target is wanted."""
     picture = np.concatenate([portrait(), portrait()[:, ::-1]], axis=1)
     video(tmp_path / "two.mp4", lambda k: picture, 30)
-    done = cli("calibrate", "two.mp4", "-o", "two.target", cwd=tmp_path)
+    done = cli_here("calibrate", "two.mp4", "-o", "two.target", cwd=tmp_path)
     assert_one_line(done, "2 faces of nearly one size")
     Image.fromarray(picture).save(tmp_path / "two.png")
-    done = cli("calibrate", "two.png", "-o", "two.target", cwd=tmp_path)
+    done = cli_here("calibrate", "two.png", "-o", "two.target", cwd=tmp_path)
     assert_one_line(done, "2 faces of nearly one size")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["two.mp4", "two.png"]
 
 
-def test_unwritable_output(cli: Cli, tmp_path: Path) -> None:
+def test_unwritable_output(cli_here: Cli, tmp_path: Path) -> None:
     Image.fromarray(portrait()).save(tmp_path / "face.png")
-    assert_one_line(cli("calibrate", "face.png", "-o", "/proc/a.target", cwd=tmp_path), "/proc")
+    done = cli_here("calibrate", "face.png", "-o", "/proc/a.target", cwd=tmp_path)
+    assert_one_line(done, "/proc")
     (tmp_path / "mine").mkdir()
-    done = cli("calibrate", "face.png", "-o", "mine", cwd=tmp_path)
+    done = cli_here("calibrate", "face.png", "-o", "mine", cwd=tmp_path)
     assert_one_line(done, "not a target bundle")
 
 
-def test_wrong_span(cli: Cli, tmp_path: Path) -> None:
+def test_wrong_span(cli_here: Cli, tmp_path: Path) -> None:
     video(tmp_path / "face.mp4", swaying, 25)
     arguments = ["calibrate", tmp_path / "face.mp4", "-o", tmp_path / "a.target"]
-    assert_one_line(cli(*arguments, "--start", "3", "--end", "1"), "--end")
-    assert_one_line(cli(*arguments, "--start", "90"), "--start")
+    assert_one_line(cli_here(*arguments, "--start", "3", "--end", "1"), "--end")
+    assert_one_line(cli_here(*arguments, "--start", "90"), "--start")
 
 
 def test_stopped_in_the_middle(tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
         text=True,
     )
     deadline_s = time.monotonic() + 60
-    # Under way once the bundle in the making holds footage.
+    # It is under way once the temporary bundle holds footage.
     while time.monotonic() < deadline_s and process.poll() is None:
         if any(p.stat().st_size > 0 for p in out.rglob("frames.mjpeg")):
             break

@@ -1,8 +1,9 @@
-"""What people type: results, exit codes, one line for each mistake, nothing left behind."""
+"""The commands as typed: results, exit codes, one line for each error, no incomplete files."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -25,25 +26,25 @@ DUB_KEYS = {
 
 
 def speech_like(seconds: float) -> np.ndarray:
-    """A hum in syllables: enough for everything that does not care for words."""
+    """A hum with pauses, for tests in which the words do not matter."""
     t = np.arange(int(seconds * 16_000)) / 16_000
     return (0.3 * np.sin(2 * np.pi * 140 * t) * (np.sin(2 * np.pi * 3 * t) > 0)).astype(np.float32)
 
 
-def assert_one_line(done: subprocess.CompletedProcess[str], says: str) -> None:
-    """Exit code 2, nothing on standard output, one line of ours on standard error."""
+def assert_one_line(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """Exit code 2, nothing on standard output, one line of lipstream on standard error."""
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("lipstream: ")
-    assert says in lines[0]
+    assert message in lines[0]
 
 
 def test_help_answers_at_once() -> None:
-    """Best of five: what is measured is the program, not what else this machine does."""
+    """The shortest of up to twenty runs: other load only makes a run longer."""
     times_s = []
-    for _ in range(5):
+    for _ in range(20):
         began_s = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "lipstream", "--help"],
@@ -52,6 +53,8 @@ def test_help_answers_at_once() -> None:
         )
         times_s.append(time.monotonic() - began_s)
         assert done.returncode == 0
+        if times_s[-1] < 0.5:
+            break
     assert min(times_s) < 0.5
     for command in ("demo", "calibrate", "dub", "express", "doctor", "assets", "bench", "train"):
         assert f"  {command}  " in done.stdout
@@ -61,14 +64,14 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").stdout == f"lipstream {lipstream.__version__}\n"
 
 
-def test_nothing_asked_shows_the_help(cli: Cli) -> None:
+def test_without_arguments_the_help_is_shown(cli: Cli) -> None:
     done = cli()
     assert done.returncode == 0
     assert "Commands:" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["nosuch"], "No such command 'nosuch'"),
         (["dub"], "Missing argument 'TARGET'"),
@@ -80,11 +83,23 @@ def test_nothing_asked_shows_the_help(cli: Cli) -> None:
         (["bench", "quality", "--data", "/none"], "/none"),
     ],
 )
-def test_wrong_usage(cli: Cli, arguments: list[str], says: str) -> None:
-    assert_one_line(cli(*arguments), says)
+def test_wrong_usage(cli_here: Cli, arguments: list[str], message: str) -> None:
+    assert_one_line(cli_here(*arguments), message)
 
 
-def test_doctor_names_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path) -> None:
+def test_wrong_usage_of_the_process(cli: Cli) -> None:
+    assert_one_line(cli("nosuch"), "No such command 'nosuch'")
+
+
+@pytest.mark.parametrize("group", [(), ("bench",), ("train",), ("assets",)])
+def test_the_summary_of_a_command_fits_its_line(cli_here: Cli, group: tuple[str, ...]) -> None:
+    done = cli_here(*group, "--help")
+    _, _, commands = done.stdout.partition("Commands:")
+    assert done.returncode == 0 and commands
+    assert "..." not in commands
+
+
+def test_doctor_shows_what_is_missing_and_how_to_install_it(cli: Cli, tmp_path: Path) -> None:
     environment = {"XDG_CACHE_HOME": str(tmp_path), "LIPSTREAM_ASSETS": ""}
     done = cli("doctor", "--json", **environment)
     assert done.returncode == 0, done.stderr
@@ -100,9 +115,11 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(cli: Cli, tmp_path: Path
     assert "lipstream assets fetch" in text
 
 
-def test_assets_fetch_refuses_a_changed_file(cli: Cli, tmp_path: Path) -> None:
+def test_assets_fetch_refuses_a_changed_file(cli_here: Cli, tmp_path: Path) -> None:
     (tmp_path / "face_landmarker.task").write_bytes(b"something else")
-    assert_one_line(cli("assets", "fetch", LIPSTREAM_ASSETS=str(tmp_path)), "expected 64184e229b26")
+    assert_one_line(
+        cli_here("assets", "fetch", LIPSTREAM_ASSETS=str(tmp_path)), "expected 64184e229b26"
+    )
 
 
 def test_dub_json_is_one_object_and_nothing_else(cli: Cli, target: Path, tmp_path: Path) -> None:
@@ -122,7 +139,7 @@ def test_dub_json_is_one_object_and_nothing_else(cli: Cli, target: Path, tmp_pat
     assert (tmp_path / "out.mp4").stat().st_size > 10_000
 
 
-def test_dub_tells_people_a_sentence(cli: Cli, target: Path, tmp_path: Path) -> None:
+def test_dub_prints_a_sentence(cli: Cli, target: Path, tmp_path: Path) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(1.0))
     out = tmp_path / "out.mp4"
     done = cli("dub", target, sound, "-o", out, "--background", "sequential", "--profile", "low")
@@ -132,15 +149,15 @@ def test_dub_tells_people_a_sentence(cli: Cli, target: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("option", "message"),
     [("--profile", "fastest"), ("--backend", "abacus"), ("--background", "beach")],
 )
-def test_unknown_names_are_told_with_the_known_ones(
-    cli: Cli, target: Path, tmp_path: Path, option: str, says: str
+def test_an_unknown_name_is_refused_with_the_known_ones(
+    cli_here: Cli, target: Path, tmp_path: Path, option: str, message: str
 ) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(0.5))
-    done = cli("dub", target, sound, "-o", tmp_path / "out.mp4", option, says)
-    assert_one_line(done, says)
+    done = cli_here("dub", target, sound, "-o", tmp_path / "out.mp4", option, message)
+    assert_one_line(done, message)
     known = {"--profile": "live", "--backend": "openvino", "--background": "sequential"}
     assert known[option] in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"speech.wav"}
@@ -148,32 +165,32 @@ def test_unknown_names_are_told_with_the_known_ones(
 
 @pytest.mark.parametrize("command", ["dub", "express"])
 @pytest.mark.parametrize("name", ["missing", "folder", "text", "no sound", "cut wav", "cut mp4"])
-def test_bad_sound(cli: Cli, target: Path, tmp_path: Path, command: str, name: str) -> None:
+def test_bad_sound(cli_here: Cli, target: Path, tmp_path: Path, command: str, name: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
-    path, says = bad_inputs(tmp_path / "in")[name]
+    path, message = bad_inputs(tmp_path / "in")[name]
     before = [target] if command == "dub" else []
-    done = cli(command, *before, path, "-o", tmp_path / "out" / "result")
-    assert_one_line(done, says)
+    done = cli_here(command, *before, path, "-o", tmp_path / "out" / "result")
+    assert_one_line(done, message)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["dub", "express", "demo"])
 @pytest.mark.parametrize("where", ["/proc/out", "nowhere/out", "."])
 def test_unwritable_output(
-    cli: Cli, target: Path, tmp_path: Path, command: str, where: str
+    cli_here: Cli, target: Path, tmp_path: Path, command: str, where: str
 ) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(0.5))
     arguments = {"dub": [target, sound], "express": [sound], "demo": []}[command]
-    done = cli(command, *arguments, "-o", where, cwd=tmp_path)
+    done = cli_here(command, *arguments, "-o", where, cwd=tmp_path)
     assert_one_line(done, "cannot write")
 
 
-def test_no_target(cli: Cli, tmp_path: Path) -> None:
+def test_no_target(cli_here: Cli, tmp_path: Path) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(0.5))
-    done = cli("dub", tmp_path / "none.target", sound, "-o", tmp_path / "out.mp4")
+    done = cli_here("dub", tmp_path / "none.target", sound, "-o", tmp_path / "out.mp4")
     assert_one_line(done, "none.target")
-    done = cli("dub", sound, sound, "-o", tmp_path / "out.mp4")
+    done = cli_here("dub", sound, sound, "-o", tmp_path / "out.mp4")
     assert_one_line(done, "not a target bundle")
 
 
@@ -197,10 +214,11 @@ def test_full_disk(target: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "says"), [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminat")]
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminat")],
 )
 def test_stopped_in_the_middle(
-    target: Path, tmp_path: Path, number: int, code: int, says: str
+    target: Path, tmp_path: Path, number: int, code: int, message: str
 ) -> None:
     sound = write_wav(tmp_path / "long.wav", speech_like(600))
     out = tmp_path / "out"
@@ -213,7 +231,7 @@ def test_stopped_in_the_middle(
         text=True,
     )
     deadline_s = time.monotonic() + 60
-    # Under way once the file in the making has bytes in it.
+    # It is under way once the temporary file has bytes in it.
     while time.monotonic() < deadline_s and process.poll() is None:
         if any(p.stat().st_size > 0 for p in out.iterdir()):
             break
@@ -223,12 +241,12 @@ def test_stopped_in_the_middle(
         try:
             stdout, stderr = process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
-            process.kill()  # or it would go on beside the tests that follow
+            process.kill()  # or it would go on during the next tests
             raise
     assert process.returncode == code, stderr
     assert stdout == ""
     assert stderr.count("\n") == 1
-    assert says in stderr
+    assert message in stderr
     assert list(out.iterdir()) == []
 
 
@@ -249,7 +267,7 @@ def test_express_writes_a_line_for_every_step(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "lips.jsonl").read_text() == done.stdout
 
 
-def test_a_reader_that_had_enough_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(20))
     process = subprocess.Popen(
         [sys.executable, "-m", "lipstream", "express", str(sound)],
@@ -259,13 +277,21 @@ def test_a_reader_that_had_enough_is_no_error(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
     process.stdout.close()
-    told = process.stderr.read()
+    stderr = process.stderr.read()
     process.stderr.close()
     process.wait(timeout=60)
-    assert told == b""
+    assert stderr == b""
 
 
-def test_what_c_libraries_write_does_not_reach_the_result() -> None:
+def test_a_command_restores_the_logging(cli_here: Cli, tmp_path: Path) -> None:
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    done = cli_here("express", tmp_path / "none.wav", "--verbose")
+    assert done.returncode == 2
+    assert (root.level, root.handlers) == (level, handlers)
+
+
+def test_output_of_c_libraries_does_not_reach_the_result() -> None:
     program = (
         "import ctypes, os, sys\n"
         "from lipstream.console import own_console\n"
@@ -302,7 +328,7 @@ def test_progress_is_shown_on_a_terminal_only(target: Path, tmp_path: Path) -> N
         while piece := os.read(terminal, 65536):
             shown += piece
     except OSError:
-        pass  # Linux says so when the other end is closed
+        pass  # on Linux, when the other end is closed
     os.close(terminal)
     assert process.returncode == 0
     assert json.loads(stdout)["frames"] == 50

@@ -1,4 +1,4 @@
-"""setup.py names every package, and every pin is where the README's commands look for it."""
+"""setup.py lists every package, versions agree, and every dependency is pinned."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_setup_names_every_subpackage() -> None:
-    there = {"lipstream"}
+def test_setup_lists_every_subpackage() -> None:
+    found = {"lipstream"}
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
-            there.add(".".join(("lipstream", *path.parent.relative_to(ROOT).parts)))
-    assert set(setup_constant("PACKAGES")) == there
+            found.add(".".join(("lipstream", *path.parent.relative_to(ROOT).parts)))
+    assert set(setup_constant("PACKAGES")) == found
 
 
 def test_every_package_has_an_init() -> None:
@@ -41,7 +41,7 @@ def test_every_package_has_an_init() -> None:
             assert (folder / "__init__.py").is_file(), folder
 
 
-def test_links_and_mapping_say_the_same() -> None:
+def test_links_and_mapping_agree() -> None:
     mapped = setup_constant("FOLDERS")
     assert set(mapped) == {"lipstream", *(f"lipstream.{f}" for f in FOLDERS)}
     for folder in FOLDERS:
@@ -65,7 +65,7 @@ def test_every_dependency_is_pinned() -> None:
     assert f"setuptools=={pins['setuptools']}" in project()["build-system"]["requires"]
 
 
-def test_base_install_brings_no_torch() -> None:
+def test_base_install_needs_no_torch() -> None:
     base = " ".join(project()["project"]["dependencies"])
     assert "torch" not in base
     assert "onnx" not in base

@@ -1,4 +1,4 @@
-"""The wheel: built, installed where nothing of ours is, and run from another folder."""
+"""The wheel: built, installed into a clean environment, and run from another folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -19,7 +18,7 @@ MAX_WHEEL_BYTES = 20_000_000
 
 
 def copy_of_the_project(folder: Path) -> Path:
-    """What git knows, links as links: a build must need nothing else."""
+    """The files that git tracks or would track, links as links: a build needs nothing else."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -52,20 +51,21 @@ def build_wheel(folder: Path, **environment: str) -> Path:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """A new environment with the wheel; its dependencies are looked up where the tests' lie.
+    """A new environment with the wheel, and with the dependencies of the environment of the tests.
 
-    The tests' site-packages stand on its path, but no .pth file in them is read: the editable
-    install that the tests themselves use is not seen.
+    The site-packages of the tests are on its path, but their .pth files are not read. So the
+    editable install that the tests use is not visible there.
     """
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
-        + ["--no-warn-script-location", str(wheel)],
+        + ["--no-compile", "--no-warn-script-location", str(wheel)],
         check=True,
     )
     (site,) = (folder / "lib").glob("python*/site-packages")
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    dependencies = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
     return folder / "bin" / "lipstream"
 
 

@@ -1,4 +1,4 @@
-"""The quality bench on sounds and labels made for the purpose; the real clips are its own work."""
+"""The quality benchmark on synthetic sounds and labels, and on labelled speech where it is."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from lipstream.bench.measure.closures import (
     labelled_closures,
+    loud_part,
     read_phones,
-    where_it_sounds,
     word_starts,
 )
 from lipstream.bench.measure.encode_clip import encode_clip
@@ -49,19 +49,19 @@ def test_words_of_a_grid_label_file(tmp_path: Path) -> None:
     assert word_starts(path, ("s",)) == [0.0]
 
 
-def test_a_vowel_is_counted_where_it_sounds() -> None:
+def test_the_loud_part_of_a_vowel() -> None:
     samples = np.full(16_000, 1e-4, np.float32)
     samples[8000:11_200] = 0.1
-    start_s, end_s = where_it_sounds(samples, 0.4, 0.65)
+    start_s, end_s = loud_part(samples, 0.4, 0.65)
     assert (start_s, end_s) == pytest.approx((0.5, 0.65))
-    assert where_it_sounds(samples, 0.503, 0.507) == pytest.approx((0.503, 0.507))
+    assert loud_part(samples, 0.503, 0.507) == pytest.approx((0.503, 0.507))
 
 
-def test_hearing_covers_the_sound_in_steps_of_20_ms() -> None:
-    heard = encode_clip(Encoder(80), vowels(1.0))
-    np.testing.assert_allclose(heard.time_s, 0.02 * np.arange(50))
-    assert heard.lips.shape == (50, 3)
-    np.testing.assert_allclose(heard.at(heard.time_s), heard.lips, atol=1e-6)
+def test_an_encoded_clip_has_steps_of_20_ms() -> None:
+    encoded = encode_clip(Encoder(80), vowels(1.0))
+    np.testing.assert_allclose(encoded.time_s, 0.02 * np.arange(50))
+    assert encoded.lips.shape == (50, 3)
+    np.testing.assert_allclose(encoded.at(encoded.time_s), encoded.lips, atol=1e-6)
 
 
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
@@ -69,14 +69,14 @@ def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
         measure_quality(tmp_path, tmp_path / "cache")
 
 
-def test_a_step_has_a_cost() -> None:
+def test_cpu_time_of_a_step_is_plausible() -> None:
     assert 0.01 < step_ms(Encoder(80)) < 3.0
 
 
 def test_lips_meet_on_real_bilabials() -> None:
-    """The promise of the model card, with the shipped weights, through the streaming stage."""
+    """The figures of the model card, with the shipped weights, through the streaming stage."""
     figures = labelled_closures(Encoder(80), data_folder())
     assert figures["bilabials"] == 46
     assert figures["bilabials_closed"] >= 0.8
     assert figures["open_vowels_closed"] <= 0.25
-    assert figures["open_vowels_closed_where_they_sound"] <= 0.05
+    assert figures["open_vowels_closed_where_loud"] <= 0.05

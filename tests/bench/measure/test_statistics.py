@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise, and charts that show what they are given."""
+"""Confidence intervals, comparison of reports, charts, and the figures of a call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_percentiles() -> None:
     assert percentiles([])["p99"] == 0
 
 
-def test_the_interval_covers_a_true_ratio_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_ratio_as_often_as_it_states() -> None:
     random = np.random.default_rng(0)
     covered = 0
     for _ in range(60):
@@ -48,13 +48,13 @@ def verdict(before: list[float], after: list[float]) -> str:
     return next(one.verdict for one in found if one.name.endswith("warp"))
 
 
-def test_noise_is_no_regression_and_a_regression_is() -> None:
+def test_noise_is_told_apart_from_a_regression() -> None:
     random = np.random.default_rng(1)
     one, other = (random.gamma(50, 0.04, 400).tolist() for _ in range(2))
     assert verdict(one, other) == "same"
     assert verdict(one, [1.15 * x for x in other]) == "worse"
     assert verdict([1.15 * x for x in one], other) == "better"
-    # 20 % of next to nothing is nothing.
+    # 20 % of 2 µs is below the least change in ms.
     assert verdict([x / 1000 for x in one], [1.2 * x / 1000 for x in other]) == "same"
 
 
@@ -64,10 +64,10 @@ def paced(samples: list[float], pace: list[float]) -> dict[str, object]:
     return made
 
 
-def test_a_machine_that_changed_its_pace_is_no_regression() -> None:
+def test_a_slower_machine_is_not_a_regression() -> None:
     random = np.random.default_rng(2)
     one, other = (random.gamma(50, 0.04, 400) for _ in range(2))
-    slow = np.where(np.arange(400) < 250, 1.4, 1.0)  # for a while
+    slow = np.where(np.arange(400) < 250, 1.4, 1.0)  # for 250 frames
     quiet, busy = np.ones(400).tolist(), slow.tolist()
     (same, *_) = [
         x for x in compare(paced(one.tolist(), quiet), paced((slow * other).tolist(), busy))
@@ -80,24 +80,24 @@ def test_a_machine_that_changed_its_pace_is_no_regression() -> None:
         if x.name.endswith("warp")
     ]  # fmt: skip
     assert worse.verdict == "worse"
-    assert verdict(one.tolist(), (slow * other).tolist()) == "worse"  # its pace was not told
+    assert verdict(one.tolist(), (slow * other).tolist()) == "worse"  # without a recorded pace
     assert not any("pace" in x.name for x in compare(paced(quiet, quiet), paced(quiet, quiet)))
 
 
-def test_capacity_changes_by_two_or_not_at_all() -> None:
+def test_capacity_counts_as_changed_from_two_sessions_on() -> None:
     flat = [1.0] * 30
     for sessions, expected in ((4, "same"), (3, "worse"), (7, "better")):
         found = compare(report(flat), report(flat, sessions))
-        assert next(x.verdict for x in found if "held" in x.name) == expected
+        assert next(x.verdict for x in found if "sustained" in x.name) == expected
 
 
-def test_reports_of_different_things_are_refused() -> None:
+def test_reports_without_a_common_measurement_are_refused() -> None:
     empty: dict[str, object] = {"sections": {}}
     with pytest.raises(UsageError, match="no measurement in common"):
         compare(empty, report([1.0] * 30))
 
 
-def test_a_waterfall_begins_where_the_stage_before_ended() -> None:
+def test_a_bar_of_a_waterfall_begins_at_the_end_of_the_previous_one() -> None:
     drawn = waterfall("x", [("a", 1.0), ("b", 3.0)])
     bars = re.findall(r'class="bar" x="([\d.]+)" y="\d+" width="([\d.]+)"', drawn)
     (x0, w0), (x1, w1) = ((float(x), float(w)) for x, w in bars)
@@ -112,13 +112,13 @@ def test_charts_escape_and_survive_nothing() -> None:
     assert line_chart("x", ("x", "y"), {"a": [(2, 5)]}).count("<circle") == 1
 
 
-def test_delay_and_offset_of_a_made_up_call() -> None:
-    said = [1000.0 * k for k in range(1, 40)]
+def test_delay_and_offset_of_a_synthetic_call() -> None:
+    microphone = [1000.0 * k for k in range(1, 40)]
     found = {
         "onsets": {
-            "said": said,
-            "seen": [s + 200 for s in said],
-            "heard": [s + 210 + k for k, s in enumerate(said)],
+            "microphone": microphone,
+            "picture": [s + 200 for s in microphone],
+            "sound": [s + 210 + k for k, s in enumerate(microphone)],
         },
         "settled_ms": 10_000,
         "shown": [[40.0 * k, k + (k > 500)] for k in range(1000)],
@@ -130,5 +130,5 @@ def test_delay_and_offset_of_a_made_up_call() -> None:
     assert (run["offset_ms"]["min"], run["offset_ms"]["max"]) == (19, 48)
     assert run["offset_drift_ms_per_min"] == pytest.approx(60, abs=0.1)
     assert (run["skipped"], run["repeated"]) == (1, 0)
-    with pytest.raises(UsageError, match="bursts were said"):
+    with pytest.raises(UsageError, match="bursts at the microphone"):
         figures({**found, "settled_ms": 1e9}, 120.0)

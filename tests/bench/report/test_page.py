@@ -1,15 +1,17 @@
-"""The report draws what it is given: every section, the frontier, the roofline, the figures."""
+"""The report: every section, its charts, and the format of figures."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lipstream.bench.machine import Load, describe
-from lipstream.bench.report.charts import figure, histogram, line_chart, table
-from lipstream.bench.report.page import page, section
+from lipstream.bench.report.charts import Level, figure, histogram, line_chart, table
+from lipstream.bench.report.page import page, section, write_report
+from lipstream.engine.errors import MediaError
 
 RUN = {"profile": "live", "backend": "x", "renderer": True, "size": [512, 512]}
 HELD = {"sessions": 2, "p50": 9.0, "p95": 12.0, "p99": 21.0, "held": True}
@@ -24,7 +26,7 @@ def circles(svg: str) -> list[str]:
     return re.findall(r"<circle[^>]*><title>([^<]*)</title>", svg)
 
 
-def test_a_machine_that_is_taken_away_is_not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steal_time_makes_a_machine_not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     load = Load()
     monkeypatch.setattr(Load, "others", lambda self: 0.0)
     monkeypatch.setattr(Load, "stolen", lambda self: 0.5)
@@ -33,6 +35,13 @@ def test_a_machine_that_is_taken_away_is_not_quiet(monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     stolen = load.stolen()
     assert stolen is None or 0 <= stolen <= 64
+
+
+def test_a_report_that_cannot_be_written_leaves_no_incomplete_file(tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(MediaError, match="cannot write"):
+        write_report(tmp_path, {"kernels": section(describe(Load()), {"kernels": {}})})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
 def test_capacity_shows_limit_roofline_and_growth() -> None:
@@ -45,10 +54,10 @@ def test_capacity_shows_limit_roofline_and_growth() -> None:
     assert "frame interval, 40 ms" in html
     assert "roofline of one frame" in html
     assert circles(html) == ["2: 9", "2: 12", "2: 21", "1: 3", "2: 6"]
-    assert "conversations at once, with the network</dt><dd>2</dd>" in html
+    assert "conversations at once, with the renderer</dt><dd>2</dd>" in html
 
 
-def test_throughput_is_drawn_beside_its_roofline() -> None:
+def test_throughput_is_plotted_with_its_roofline() -> None:
     rows = [
         {"by": by, "value": 2**k, "fps": 90.0 + k, "roofline_fps": 300.0}
         for by in ("sessions", "size")
@@ -59,7 +68,7 @@ def test_throughput_is_drawn_beside_its_roofline() -> None:
     assert "sessions in one process" in html
 
 
-def test_the_frontier_runs_over_look_aheads_where_they_were_measured() -> None:
+def test_quality_is_plotted_over_look_aheads_where_a_report_has_them() -> None:
     data: dict[str, Any] = {
         "profiles": {"low": {"people": {"opening_r": 0.5}}, "live": {"people": {"opening_r": 0.6}}}
     }
@@ -78,7 +87,7 @@ def test_the_frontier_runs_over_look_aheads_where_they_were_measured() -> None:
     assert "share of p, b, m that close" in html
 
 
-def test_the_matcher_stands_beside_the_textbook() -> None:
+def test_the_matcher_is_compared_with_a_textbook_viterbi() -> None:
     time = {"frames": 500, "p50_ms": 0.1, "p99_ms": 0.2, "roofline_ms": 0.01}
     data = {
         "gap": [{"lag_ms": 0, "gap_percent": 23.0, "blind_percent": 50.0}],
@@ -92,13 +101,13 @@ def test_the_matcher_stands_beside_the_textbook() -> None:
     assert "textbook Viterbi" in html
 
 
-def test_live_and_browser_and_kernels() -> None:
+def test_sections_of_live_webrtc_and_kernels() -> None:
     names = ("algorithmic", "chunking", "queue", "compute", "hand_over", "hold",
              "encode", "total")  # fmt: skip
     click = {"parts_sum_ms": 170.0, "measured_ms": 170.1, "clicks": 9}
     run = {**RUN, "parts": dict.fromkeys(names, SPREAD), "click": click, "first_frame_ms": 200.0,
            "late_frames": 0}  # fmt: skip
-    assert "9 clicks took 170.1 ms" in drawn("live", {"runs": [run]})
+    assert "their 9 clicks is 170.1 ms" in drawn("live", {"runs": [run]})
     call = {
         "engine_delay_ms": 120.0, "delay_ms": SPREAD, "bursts": 30, "error_ms": 12.0,
         "offset_ms": {**SPREAD, "min": -9.0}, "offset_over_time": [[0, 1.0], [1, 2.0]],
@@ -110,30 +119,32 @@ def test_live_and_browser_and_kernels() -> None:
     assert "<td class=n>100</td>" in drawn("kernels", {"kernels": {"blend": row}})
 
 
-def test_marks_of_a_histogram_do_not_share_a_line() -> None:
-    svg = histogram("x", ("ms", "frames"), [1.0, 1.01, 1.02, 1.03] * 9, [(0.9, "roofline")])
+def test_labels_of_a_histogram_do_not_overlap() -> None:
+    svg = histogram("x", ("ms", "frames"), [1.0, 1.01, 1.02, 1.03] * 9, [Level(0.9, "roofline")])
     labels = re.findall(r'y="([\d.]+)" text-anchor="(?:start|end)">(p\d+|roofline)', svg)
     assert len({y for y, _ in labels}) == len(labels) == 4
     assert max(float(x) for x in re.findall(r'x[12]?="([\d.]+)"', svg)) <= 760
 
 
-def test_far_beyond_the_limit_does_not_flatten_what_is_below() -> None:
-    svg = line_chart("x", ("n", "ms"), {"p99": [(1, 10), (2, 4000)]}, (40.0, "limit"))
+def test_a_high_peak_does_not_flatten_the_lines_below_the_limit() -> None:
+    svg = line_chart(
+        "x", ("n", "ms"), {"p99": [(1, 10), (2, 4000)]}, [Level(40.0, "limit", "limit")]
+    )
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
     assert heights[0] - heights[1] < 226
     assert heights[0] < 238 - 10
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "text"),
     [(0.0, "0"), (12, "12"), (1499.6, "1,500"), (12.34, "12.3"), (1.234, "1.23"),
      (0.1234, "0.123"), (1e-5, "<0.001"), (-3.21, "-3.21")],
 )  # fmt: skip
-def test_figures_have_three_digits(value: float, words: str) -> None:
-    assert figure(value) == words
+def test_figures_have_three_significant_digits(value: float, text: str) -> None:
+    assert figure(value) == text
 
 
-def test_a_table_puts_figures_on_the_right_and_dashes_for_nothing() -> None:
+def test_a_table_aligns_numbers_to_the_right_and_escapes_text() -> None:
     html = table(("stage", "ms"), [("warp", 1.5), ("<b>", None)])
     assert "<th>stage</th><th class=n>ms</th>" in html
     assert "<td class=n>–</td>" in html
