@@ -1,6 +1,7 @@
 # make demo    virtual environment, install, demo.mp4
 # make test    the same with the packages of the tests, then the tests
 # make lint    ruff (format and rules) and mypy
+# make sanitize  the kernels' tests on a library with AddressSanitizer and UBSan
 #
 # The environment is .venv. Stamp files in it record what is installed, so a second run is fast.
 
@@ -12,7 +13,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c co
 # An install is out of date when one of these is newer than its stamp.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h kernels/build.py kernels/cuda/*.cuh)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint sanitize clean
 .DELETE_ON_ERROR:
 
 demo: demo.mp4
@@ -27,6 +28,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Python itself has no sanitizer in it, so the runtime comes first, by LD_PRELOAD.
+sanitize: $(VENV)/.dev
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/python kernels/build.py --sanitize "$$folder/_cpu.so" && \
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LIPSTREAM_SANITIZED_KERNELS="$$folder/_cpu.so" \
+	$(BIN)/python -m pytest tests/kernels
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo.mp4

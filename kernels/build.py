@@ -2,6 +2,7 @@
 
     python kernels/build.py            the CPU library, beside this file
     python kernels/build.py --gpu      lipstream.fatbin, with nvcc
+    python kernels/build.py --sanitize FILE    the CPU library with AddressSanitizer and UBSan
 
 setup.py declares the same sources and flags as an optional extension named EXTENSION_NAME, so a
 machine without a compiler installs too and runs the NumPy twins.
@@ -16,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -59,6 +61,15 @@ COMPILE_FLAGS = [
     "-fvisibility=hidden",
 ]
 
+# In place of -O3; a finding ends the process.
+SANITIZE_FLAGS = [
+    "-O1",
+    "-g",
+    "-fno-omit-frame-pointer",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+]
+
 FATBIN = "lipstream.fatbin"
 # Turing, Ampere, Hopper as machine code; the PTX serves what comes later.
 GPU_FLAGS = [
@@ -84,16 +95,16 @@ def compile_flags() -> list[str]:
     return [*COMPILE_FLAGS, f"-DLS_INTERFACE={interface_digest():#x}"]
 
 
-def compile_cpu() -> Path:
-    """Compile the CPU library beside this file with $CXX (g++ if unset); returns its path."""
-    output = HERE / "_cpu.so"
+def compile_cpu(output: Path = HERE / "_cpu.so", extra_flags: Sequence[str] = ()) -> Path:
+    """Compile the CPU library with $CXX (g++ if unset); returns its path."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise SystemExit(f"{compiler} is not on the path; install a C++ compiler (Debian: g++)")
     sources = [str(HERE.parent / source) for source in SOURCES]
-    part = HERE / f"_cpu.{os.getpid()}.tmp"
+    part = output.with_name(f"{output.stem}.{os.getpid()}.tmp")
     subprocess.run(
-        [compiler, *compile_flags(), "-shared", "-fPIC", "-o", str(part), *sources], check=True
+        [compiler, *compile_flags(), *extra_flags, "-shared", "-fPIC", "-o", str(part), *sources],
+        check=True,
     )
     part.replace(output)  # a running process keeps the old one
     return output
@@ -121,7 +132,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gpu", action="store_true", help="the fat binary instead")
-    path = compile_gpu() if parser.parse_args().gpu else compile_cpu()
+    parser.add_argument("--sanitize", type=Path, metavar="FILE", help="with sanitizers, into FILE")
+    options = parser.parse_args()
+    if options.gpu:
+        path = compile_gpu()
+    elif options.sanitize:
+        path = compile_cpu(options.sanitize, SANITIZE_FLAGS)
+    else:
+        path = compile_cpu()
     sys.stdout.write(f"{path} {path.stat().st_size} bytes\n")
 
 

@@ -32,7 +32,8 @@ def require_indices(
 ) -> None:
     """Raise UsageError unless these are i32 of this shape, each 0 to count - 1."""
     require(name, indices, np.int32, shape)
-    if indices.size and not 0 <= indices.min() <= indices.max() < count:
+    # One pass: as unsigned numbers those below 0 are the largest.
+    if indices.size and int(indices.view(np.uint32).max()) >= count:
         raise UsageError(f"{name} names {indices.min()}..{indices.max()}; expected 0..{count - 1}")
 
 

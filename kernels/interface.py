@@ -54,7 +54,7 @@ def parse(header: str) -> Interface:
 
     Raises: ValueError for a text outside of the part of C that is understood.
     """
-    text = re.sub(r"//[^\n]*|^#[^\n]*", "", header, flags=re.MULTILINE)
+    text = re.sub(r"//[^\n]*|^\s*#[^\n]*", "", header, flags=re.MULTILINE)
     text = " ".join(text.split()).replace("( ", "(")
     structures: dict[str, tuple[Variable, ...]] = {}
     for name, fields in _STRUCTURE.findall(text):

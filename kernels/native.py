@@ -95,8 +95,11 @@ def array_fields(name: str) -> dict[str, np.dtype[Any]]:
 
 def address(array: NDArray[Any]) -> int:
     """Where its data lies, for a field of a structure."""
-    where: int = array.__array_interface__["data"][0]
-    return where
+    try:
+        return ctypes.addressof(_from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # not to be written to, or empty
+        where: int = array.__array_interface__["data"][0]
+        return where
 
 
 def empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -26,16 +26,16 @@ LS_EXPORT void ls_min_plus(
 LS_EXPORT int32_t ls_trace_back(
     int32_t states, int32_t depth, const int32_t *const *backs, int32_t count, const int32_t *from,
     int32_t *ancestors) {
-    bool astray = false;
     for (int n = 0; n < count; ++n) {
         int state = from[n];
-        for (int d = 0; d < depth && (uint32_t)state < (uint32_t)states; ++d) {
+        for (int d = 0; d < depth && state >= 0; ++d) {
+            if (state >= states) return 1;
             state = backs[d][state];
         }
-        astray |= state < -1 || state >= states;
+        if (state < -1 || state >= states) return 1;
         ancestors[n] = state;
     }
-    return astray;
+    return 0;
 }
 
 LS_MULTIVERSION static void add_squares(

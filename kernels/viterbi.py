@@ -54,9 +54,9 @@ def trace_back(backs: list[I32], states: I32) -> I32:
         UsageError: lengths that differ, or a state or back pointer that is neither -1 nor a state.
     """
     require("states", states, np.int32, (None,))
-    n = backs[0].size if backs else None
     for back in backs:
-        require("back pointers", back, np.int32, (n,))
+        if back.shape != backs[0].shape or back.dtype != np.int32:
+            require("back pointers", back, np.int32, (len(backs[0]),))
     return ancestors(backs, states)
 
 
@@ -95,7 +95,7 @@ def relax(score: F32, predecessors: I32, transition_cost: F32, emission: F32) ->
 def ancestors(backs: list[I32], states: I32) -> I32:
     """`trace_back` without its checks of shapes."""
     states = np.ascontiguousarray(states)
-    rows = [np.ascontiguousarray(back) for back in backs]
+    rows = [np.ascontiguousarray(back) for back in backs]  # held until the call returns
     pointers = (ctypes.c_void_p * max(len(rows), 1))(*map(native.address, rows))
     out = native.empty(states.shape, np.int32)
     size = rows[0].size if rows else 2**31 - 1
