@@ -30,7 +30,7 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.registry import shipped
-from lipstream.engine.rendering.refiner import load_renderer
+from lipstream.engine.rendering.refiner import Renderer, load_renderer
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.types import F32
 
@@ -238,11 +238,11 @@ def _gains(
     if not before:
         return {}, clip.sharpen
     # As sharp as one another, so that they compare.
-    renderer.sharpen = judge.sharpening(renderer, before["sharpness"])
-    after = judge.figures(renderer)
+    sharpen = judge.sharpening(renderer, before["sharpness"])
+    after = judge.figures(Renderer(renderer.network, renderer.crop_resolution, sharpen))
     gains = {name: after[name] - before[name] for name in _CHANCE}
     gains["softer"] = after["sharpness"] < min(before["sharpness"], _SOFTEST)
-    return gains, renderer.sharpen
+    return gains, sharpen
 
 
 def _figures(
