@@ -37,12 +37,20 @@ from lipstream.engine.retrieval.source_selector import SelectedSource, SourceSel
 from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
 from lipstream.engine.speech.frame_sampler import FrameSampler, SamplerState, ease_to_rest
 from lipstream.engine.speech.style import SpeakingStyle, opening_range
-from lipstream.engine.stream import Chain
+from lipstream.engine.stream import Chain, Stage
 from lipstream.engine.target.appearance import AppearancePrior
 from lipstream.engine.target.bundle import Target, mouth_sources
 from lipstream.engine.target.sources import SourceWeights
 from lipstream.engine.timebase import frame_sample
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, AudioChunk, VideoFrame
+from lipstream.engine.types import (
+    F32,
+    SAMPLE_RATE_HZ,
+    U8,
+    AudioChunk,
+    Expression,
+    MatchedFrame,
+    VideoFrame,
+)
 
 MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
@@ -126,8 +134,7 @@ class Engine(Frozen):
         # In the footage's own order the whole lag is the source selector's.
         sources = mouth_sources(target)
         self.selector = SourceSelector(sources, 0 if matched else lag_frames, target.fps)
-        self.stages: Chain[StageStates, AudioChunk, SelectedSource] = Chain(
-            StageStates,
+        self.stages = _chain(
             self.encoder,
             FrameSampler(target.fps),
             self.style,
@@ -328,9 +335,20 @@ class Session:
             yield PreparedFrame(blend, crossfade, background, warped)
 
 
+def _chain(
+    encoder: Stage[EncoderState, AudioChunk, Expression],
+    sampler: Stage[SamplerState, Expression, Expression],
+    style: Stage[None, Expression, Expression],
+    background: Stage[Any, Expression, MatchedFrame],
+    selector: Stage[SourceState, MatchedFrame, SelectedSource],
+) -> Chain[StageStates, AudioChunk, SelectedSource]:
+    """From audio to what each frame is painted of."""
+    return Chain(StageStates, encoder, sampler, style, background, selector)
+
+
 def _background_matcher(target: Target, lag_frames: int, model: FaceModel) -> BackgroundMatcher:
     """The matcher over a target's footage."""
     track = target.track
-    weights: Any = (model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)).astype(np.float32)
+    weights: F32 = (model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)).astype(np.float32)
     footage = BackgroundFootage(track.expression, track.head_speed, ~track.usable, *target.jumps)
     return BackgroundMatcher(footage, lag_frames, target.fps, weights)

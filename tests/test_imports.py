@@ -59,6 +59,49 @@ def test_imports_go_one_way(folder: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# The rooms of engine/ in the order in which data flows: each may import those before it. The files
+# at the root of engine/ besides pipeline are the floor: any room may import them, they import none.
+ROOMS = ("face", "networks", "target", "speech", "retrieval", "rendering", "pipeline")
+MOST_ARROWS = 40
+
+
+def room_of(module: str) -> str | None:
+    """The room of `lipstream.engine.X...`; None for the floor and for other folders."""
+    package, folder, *rest = (*module.split("."), "", "")
+    return rest[0] if (package, folder) == ("lipstream", "engine") and rest[0] in ROOMS else None
+
+
+def test_rooms_of_the_engine_import_downwards() -> None:
+    """An arrow is one file that imports one other room."""
+    arrows, wrong = set(), []
+    for path, name in zip(sources("engine"), module_names("engine"), strict=True):
+        own = room_of(name)
+        for line, module in imports(ast.parse(path.read_text())):
+            other = room_of(module)
+            if other is None or other == own:
+                continue
+            arrows.add((path, own, other))
+            if own is None or ROOMS.index(other) > ROOMS.index(own):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
+    pairs = {(own, other) for _, own, other in arrows}
+    print(f"{len(arrows)} arrows between the rooms of engine/, {len(pairs)} pairs of rooms")
+    assert not wrong, "\n".join(wrong)  # so there is no circle either
+    assert len(arrows) <= MOST_ARROWS
+
+
+@pytest.mark.parametrize("folder", ["kernels", "engine", "calibration", "streaming"])
+def test_only_the_command_line_and_bench_import_training(folder: str) -> None:
+    training = "lipstream.calibration.training"
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for path in sources(folder)
+        if "training" not in path.relative_to(ROOT).parts
+        for line, module in imports(ast.parse(path.read_text()))
+        if module.startswith(training)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_nobody_imports_the_folders_by_their_bare_names() -> None:
     wrong = []
     for path in sources(*ALLOWED, "lipstream", "tests"):

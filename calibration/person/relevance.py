@@ -33,7 +33,7 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.registry import shipped
-from lipstream.engine.rendering.refiner import load_renderer
+from lipstream.engine.rendering.refiner import Renderer, load_renderer
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.types import F32
 
@@ -236,11 +236,11 @@ def _gains(clip: Target, adapted: Target, span: tuple[int, int]) -> tuple[dict[s
     if not before:
         return {}, clip.sharpen
     # Scores depend on sharpness: both are brought to the same.
-    renderer.sharpen = evaluator.sharpening(renderer, before["sharpness"])
-    after = evaluator.figures(renderer)
+    sharpen = evaluator.sharpening(renderer, before["sharpness"])
+    after = evaluator.figures(Renderer(renderer.network, renderer.crop_resolution, sharpen))
     gains = {name: after[name] - before[name] for name in _CHANCE}
     gains["softer"] = after["sharpness"] < min(before["sharpness"], _MIN_SHARPNESS)
-    return gains, renderer.sharpen
+    return gains, sharpen
 
 
 def _is_gain(gains: dict[str, float]) -> bool:

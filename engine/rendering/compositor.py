@@ -13,7 +13,6 @@ import numpy as np
 from lipstream.engine.face.mesh import FaceMesh
 from lipstream.engine.face.retarget import Placement
 from lipstream.engine.frozen import Frozen
-from lipstream.engine.networks.signatures import CROP_RESOLUTIONS
 from lipstream.engine.profiling import span
 from lipstream.engine.rendering.fused import FusedPainter
 from lipstream.engine.rendering.layers import Layers, WantedMouth
@@ -129,9 +128,10 @@ class Compositor(Frozen):
 
     def crop(self, placement: Placement) -> MouthCrop:
         """The renderer's crop of a face; at the resolution of training without a renderer."""
-        renderer = self._renderer
-        resolution = CROP_RESOLUTIONS[0] if renderer is None else renderer.crop_resolution
-        return MouthCrop.around(placement, self._mesh.model, resolution)
+        model = self._mesh.model
+        if self._renderer is None:
+            return MouthCrop.around(placement, model)
+        return MouthCrop.around(placement, model, self._renderer.crop_resolution)
 
     def _crop(self, placement: Placement) -> MouthCrop | None:
         return None if self._renderer is None else self.crop(placement)

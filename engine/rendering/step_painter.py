@@ -20,7 +20,6 @@ from lipstream.engine.face.retarget import (
     place,
 )
 from lipstream.engine.frozen import Frozen
-from lipstream.engine.networks.signatures import CONDITIONING
 from lipstream.engine.profiling import span
 from lipstream.engine.rendering.inner_mouth import InnerMouth, SourceMapping
 from lipstream.engine.rendering.layers import (
@@ -79,7 +78,7 @@ class StepPainter(Frozen):
         painted, mask = warp_mesh(
             patch, start - corner, moved - corner, triangles, patch.shape[:2], onto=patch
         )
-        maps = None if crop is None else np.zeros((*painted.shape[:2], CONDITIONING), np.uint8)
+        maps = None if crop is None else np.zeros((*painted.shape[:2], 3), np.uint8)
         retargeted, prior, confidence = retargeted.seen_from(x0, y0), None, 0.0
         if crop is not None and wanted.prior is not None:
             prior = self._warp_prior(painted, retargeted, wanted.prior.texture)

@@ -24,6 +24,7 @@ from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 from lipstream.engine.profiling import span
 from lipstream.engine.speech.features import Features, FeatureState
 from lipstream.engine.speech.gate import Gate, GateInput, GateState
+from lipstream.engine.stream import Stage
 from lipstream.engine.timebase import ms_to_samples
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, Expression, Lips
 
@@ -78,8 +79,8 @@ class Encoder(Frozen):
         self.network = (networks.SHARED if models is None else models).load(backend, model)
         self._head = LOOK_AHEADS_MS.index(look_ahead_ms)
         self._widths = tuple(int(width) for width in metadata["state_widths"].split(","))
-        self._features = Features()
-        self._gate = Gate(look_ahead_ms)
+        self._features: Stage[FeatureState, F32, F32] = Features()
+        self._gate: Stage[GateState, GateInput, float] = Gate(look_ahead_ms)
         self._lip_rows = face.lip_rows()
         self._rest_width = face.rest_width()
 

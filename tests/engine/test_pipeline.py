@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
+from lipstream.engine.networks.models import Models
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.rendering.background import JumpBlend, advance
 from lipstream.engine.rendering.compositor import Compositor
@@ -36,7 +42,7 @@ def engine(loaded: Target) -> Engine:
 
 @pytest.fixture(scope="module")
 def warping(loaded: Target) -> Engine:
-    """Without the renderer, whose memory no independent painting shares."""
+    """Without the renderer, whose state an independent painting does not have."""
     return Engine(loaded, renderer="none")
 
 
@@ -96,21 +102,21 @@ def test_a_click_leaves_after_the_stated_delay(loaded: Target, profile: str) -> 
     sound = np.zeros(24_000, np.float32)
     sound[click_at] = 1.0
     session = engine.session()
-    for heard in range(step, len(sound) + 1, step):
-        for frame in session.push(sound[heard - step : heard]):
+    for received in range(step, len(sound) + 1, step):
+        for frame in session.push(sound[received - step : received]):
             if frame.audio.samples.max(initial=0.0) == 1.0:
                 offset = int(frame.audio.samples.argmax())
                 assert frame.audio.start_sample + offset == click_at
-                delay = heard - frame.audio.start_sample
+                delay = received - frame.audio.start_sample
                 assert abs(delay - engine.delay_samples) <= step
                 return
     pytest.fail("the click never left")
 
 
 @pytest.mark.parametrize("profile", ["low", "studio"])
-def test_a_frame_does_not_know_the_future(loaded: Target, profile: str) -> None:
+def test_a_frame_does_not_depend_on_later_audio(loaded: Target, profile: str) -> None:
     engine = Engine(loaded, profile)
-    # Both sound where they part: in a pause the mouth rests, whatever follows.
+    # Both contain speech where they part: in a pause the mouth rests, whatever follows.
     first, second = babble(2.0, 0), babble(2.0, 0)
     change = 19_200
     second[change:] = babble(2.0, 3)[change:]
@@ -121,7 +127,7 @@ def test_a_frame_does_not_know_the_future(loaded: Target, profile: str) -> None:
     assert len(safe) >= 20
     assert_same(one[: len(safe)], other[: len(safe)])
     changed = [not np.array_equal(a.i420, b.i420) for a, b in zip(one, other, strict=True)]
-    assert any(changed), "the test's own change must be seen"
+    assert any(changed), "the change of audio must show"
     # And the look-ahead is used: what changes does so before the change is due.
     assert frame_sample(changed.index(True), Fraction(25)) <= change
 
@@ -145,7 +151,7 @@ def test_silence_rests_and_stays_there(warping: Engine) -> None:
         assert np.array_equal(frame.i420, resting(warping, frame.background))
 
 
-def test_lips_are_pressed_no_harder_than_they_were(warping: Engine) -> None:
+def test_lips_are_pressed_no_harder_than_in_the_footage(warping: Engine) -> None:
     opener = face_model().opener()
     for opening in (-0.2, -0.01, 0.1):
         expression = Expression((np.float32(opening) * opener), Lips(0, 0, 0), True, 0)
@@ -155,7 +161,7 @@ def test_lips_are_pressed_no_harder_than_they_were(warping: Engine) -> None:
         assert shown == pytest.approx(max(wanted, -0.03), abs=1e-4)
 
 
-def test_interrupt_silences_what_was_heard_and_keeps_the_clock(warping: Engine) -> None:
+def test_interrupt_silences_what_was_received_and_keeps_the_clock(warping: Engine) -> None:
     session = warping.session()
     before = session.push(babble(1.0))
     session.interrupt()
@@ -171,8 +177,37 @@ def test_interrupt_silences_what_was_heard_and_keeps_the_clock(warping: Engine) 
             assert np.array_equal(frame.i420, resting(warping, frame.background))
 
 
+def test_an_interruption_keeps_the_level_and_channel_of_the_voice(warping: Engine) -> None:
+    """Or the first words after each barge-in start from the prior, as in a new session."""
+    first, second = babble(1.0) * np.float32(0.05), babble(1.0, 3) * np.float32(0.05)
+    sessions = [warping.session() for _ in range(2)]
+    interrupted, other = sessions
+    for session in sessions:
+        session.push(first)
+    interrupted.interrupt()
+    for start in range(0, len(second), 1_600):
+        for session in sessions:
+            session.push(second[start : start + 1_600])
+        one, two = (s._state.stages.encoder.features for s in sessions)
+        np.testing.assert_array_equal(one.normaliser.packed, two.normaliser.packed)
+        np.testing.assert_array_equal(one.history, two.history)
+    assert interrupted._state.stages.encoder.steps == other._state.stages.encoder.steps - 50
+
+
+def test_an_interruption_twice_in_a_row_is_one(warping: Engine) -> None:
+    once, twice = warping.session(), warping.session()
+    for session in (once, twice):
+        session.push(babble(1.0))
+        session.interrupt()
+    twice.interrupt()
+    silence = np.zeros(16_000, np.float32)
+    frames, others = (s.push(silence) + s.flush() for s in (once, twice))
+    assert [f.frame_index for f in frames] == [f.frame_index for f in others]
+    assert_same(frames[5:], others[5:])
+
+
 def test_the_renderer_forgets_an_interrupted_turn(loaded: Target) -> None:
-    """It sees its own last picture, so what was said could linger on the lips."""
+    """Its input contains its last output, so the old turn could remain on the lips."""
     engine = Engine(loaded, background="sequential")
     assert engine.renderer is not None
     session = engine.session()
@@ -185,9 +220,72 @@ def test_the_renderer_forgets_an_interrupted_turn(loaded: Target) -> None:
     assert max(levels.max() for levels in apart[30:]) <= 2
 
 
-def test_frames_of_odd_rates_leave_on_time(loaded: Target) -> None:
-    from dataclasses import replace
+def test_an_engine_that_nobody_uses_is_freed(loaded: Target) -> None:
+    """By its last reference: nothing in it refers back to it."""
+    engine = Engine(loaded, models=Models())
+    network, session = ref(engine.encoder.network), engine.session()
+    session.push(babble(1.0))
+    gone, gc_was_enabled = ref(engine), gc.isenabled()
+    gc.disable()
+    try:
+        del engine, session
+        assert gone() is None
+        assert network() is None
+    finally:
+        if gc_was_enabled:
+            gc.enable()
 
+
+def test_engines_share_models(loaded: Target) -> None:
+    models = Models()
+    first, second = Engine(loaded, models=models), Engine(loaded, "studio", models=models)
+    assert first.encoder.network is second.encoder.network
+    assert first.renderer is not None and second.renderer is not None
+    assert first.renderer.network is second.renderer.network
+    assert Engine(loaded).encoder.network is Engine(loaded, "low").encoder.network
+
+
+def test_an_engine_and_what_it_holds_cannot_be_changed(engine: Engine) -> None:
+    parts = [
+        engine, engine.encoder, engine.style, engine.matcher, engine.selector, engine.stages,
+        engine.footage, engine.renderer, engine.compositor, engine.compositor._painter,
+        engine.target, engine.target.track,
+    ]  # fmt: skip
+    for part in parts:
+        names = getattr(type(part), "__slots__", None) or vars(part)
+        for name in ("anything", *names):
+            with pytest.raises((FrozenInstanceError, TypeError)):
+                setattr(part, name, None)
+
+
+def test_arrays_of_targets_and_states_are_read_only(warping: Engine) -> None:
+    session, track = warping.session(), warping.target.track
+    session.push(babble(1.0)[:15_999])
+    encoder = session._state.stages.encoder
+    search = session._state.stages.sources.search
+    arrays = [
+        track.landmarks, track.expression, warping.target.jumps[0], face_model().basis,
+        build_mesh(face_model()).lip_triangles, encoder.pending, *encoder.hidden,
+        encoder.features.history, encoder.features.normaliser.packed, search.score,
+    ]  # fmt: skip
+    for array in arrays:
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_the_painting_thread_is_one_a_session_and_ends_with_it(loaded: Target) -> None:
+    engine = Engine(loaded)
+    if engine.renderer is None or usable_cores() < 2:
+        pytest.skip("needs a renderer and two cores")
+    session, started = engine.session(), set(threading.enumerate())
+    for _ in range(3):
+        session.push(babble(0.3))
+    (thread,) = set(threading.enumerate()) - started
+    session.close()
+    assert not thread.is_alive()
+
+
+def test_frames_of_odd_rates_leave_on_time(loaded: Target) -> None:
     film = replace(loaded, fps=Fraction(24_000, 1001))
     engine = Engine(film, "low")
     assert engine.delay_samples == 640 + 320  # look-ahead, and up to a step to interpolate
@@ -222,7 +320,7 @@ def test_a_jump_morphs_and_then_is_over() -> None:
     assert shown[-2:] == [(46, -1, 0), (47, -1, 0)]
 
 
-def test_rate_of_speech_moves_the_mouth(engine: Engine) -> None:
+def test_speech_moves_the_mouth(engine: Engine) -> None:
     spoken = run(engine, babble(2.0), [])
     silent = run(engine, np.zeros(2 * SAMPLE_RATE_HZ, np.float32), [])
     different = [not np.array_equal(a.i420, b.i420) for a, b in zip(spoken, silent, strict=True)]
