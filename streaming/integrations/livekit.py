@@ -27,9 +27,8 @@ from lipstream.streaming.session.runner import SessionRunner
 class LipstreamGenerator(VideoGenerator):
     """One conversation: speech in, pictures with that speech out, while somebody iterates.
 
-    Made and used on one event loop. Pictures come at the target's rate, I420, also while nobody
-    speaks; sound comes only where there is speech, as it was pushed, with the pictures that it
-    belongs to.
+    Made and used on one event loop. Pictures come at the target's rate, I420, speech or not. Sound
+    comes only where there is speech, as it was pushed, with the pictures that it belongs to.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -40,8 +40,8 @@ class LipstreamVideoService(FrameProcessor):
     """Speech in; pictures and that speech out, together.
 
     TTSAudioRawFrame is taken in and comes out again, at its own rate, with the pictures that it
-    belongs to: both carry the conversation's time as `pts`, ns, and leave when it comes. While
-    nobody speaks, pictures go on. TTSStartedFrame and TTSStoppedFrame follow when the speech
+    belongs to: both carry the conversation's time as `pts`, ns, and leave when it comes. Without
+    speech, pictures go on. TTSStartedFrame and TTSStoppedFrame follow when the speech
     between them does. InterruptionFrame drops what has not left, at every stage, and goes on at
     once.
     """

@@ -1,5 +1,5 @@
 """A PulseAudio of our own with two null sinks: `voice`, whose monitor is the microphone, and
-`speaker`, whose monitor hears what is played. Real streams through the real PortAudio."""
+`speaker`, whose monitor records what is played. Real streams through the real PortAudio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAMS = ("pulseaudio", "pactl", "pacat", "parec")
 
 
 class SoundServer:
-    """The daemon, and what one does to it."""
+    """The daemon, and what a test does to it."""
 
     def __init__(self, folder: Path) -> None:
         self.environment = {
@@ -63,8 +63,8 @@ class SoundServer:
         self._ctl("unload-module", "module-null-sink")
         self._ctl("load-module", "module-null-sink", "sink_name=speaker", "rate=44100")
 
-    def say(self, sound: F32) -> subprocess.Popen[bytes]:
-        """Into the microphone; ends by itself."""
+    def play_into_microphone(self, sound: F32) -> subprocess.Popen[bytes]:
+        """Ends by itself."""
         words = ["pacat", "-p", "--device=voice", *_FORMAT, "--latency-msec=20"]
         process = subprocess.Popen(words, env=self.environment, stdin=subprocess.PIPE)
         pcm = (sound * 32767).astype("<i2").tobytes()

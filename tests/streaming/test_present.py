@@ -73,7 +73,9 @@ def threads() -> list[str]:
 def test_picture_and_sound_of_a_voice_leave_together(sound: SoundServer) -> None:
     output = RecordingOutput()
     microphone, speaker = Recording(sound, "voice.monitor"), Recording(sound, "speaker.monitor")
-    voice = sound.say(np.concatenate([np.zeros(24_000), *[BEEP] * 8]).astype(np.float32))
+    voice = sound.play_into_microphone(
+        np.concatenate([np.zeros(24_000), *[BEEP] * 8]).astype(np.float32)
+    )
     report = present(LiveFakeEngine(), [output], PresentOptions("pulse", "pulse", 10))
     voice.wait(5)
     spoken = onsets(*_loud(microphone))
@@ -113,7 +115,7 @@ def test_a_microphone_that_is_unplugged_comes_back(sound: SoundServer) -> None:
         sound.plug_in()
         time.sleep(2.5)
         replugged_s.append(time.monotonic())
-        sound.say(np.tile(BEEP, 5).astype(np.float32)).wait(10)
+        sound.play_into_microphone(np.tile(BEEP, 5).astype(np.float32)).wait(10)
 
     replugging = threading.Thread(target=replug)
     replugging.start()
@@ -210,11 +212,11 @@ DEVICES = [
 
 
 @pytest.mark.parametrize(
-    "wanted, speaks, index",
+    "wanted, output, index",
     [("default", False, 0), ("default", True, 0), ("1", False, 1), ("usb", True, 2)],
 )
-def test_devices_are_found_by_number_and_name(wanted: str, speaks: bool, index: int) -> None:
-    assert choose(DEVICES, wanted, speaks).index == index
+def test_devices_are_found_by_number_and_name(wanted: str, output: bool, index: int) -> None:
+    assert choose(DEVICES, wanted, output).index == index
 
 
 def test_an_unknown_device_is_an_error_that_lists_the_others() -> None:

@@ -83,13 +83,13 @@ def test_pictures_speech_and_the_ends_of_segments(engine: Engine) -> None:
     assert bytes_of(frames) == bytes_of([*first, *second])
     ends = [k for k, one in enumerate(frames) if isinstance(one, AudioSegmentEnd)]
     assert len(ends) == 2
-    said = len(bytes_of(frames[: ends[0]])) / 2 / RATE_HZ
-    assert said == pytest.approx(1.0, abs=0.045), "a frame may carry the end of one and more"
-    assert isinstance(frames[0], rtc.VideoFrame), "it lives before it speaks"
+    first_s = len(bytes_of(frames[: ends[0]])) / 2 / RATE_HZ
+    assert first_s == pytest.approx(1.0, abs=0.045), "a frame may carry the end of one and more"
+    assert isinstance(frames[0], rtc.VideoFrame), "frames come before speech"
 
 
 class Room:
-    """Connected to nobody: takes tracks, and says that somebody subscribes."""
+    """Connected to nobody: takes tracks, and reports a subscription at once."""
 
     def __init__(self) -> None:
         self.local_participant = self

@@ -65,9 +65,9 @@ class Sink(FrameProcessor):  # type: ignore[misc]
 
 def speech(seconds: float, seed: int = 0) -> bytes:
     """Of the demo, from another place for each seed."""
-    heard = voice(seconds + seed)[-round(16_000 * seconds) :]
+    source = voice(seconds + seed)[-round(16_000 * seconds) :]
     at = np.arange(round(seconds * RATE_HZ)) * 16_000 / RATE_HZ
-    wave = np.interp(at, np.arange(heard.size), heard)
+    wave = np.interp(at, np.arange(source.size), source)
     return (32767 * wave).astype(np.int16).tobytes()
 
 
@@ -119,8 +119,8 @@ def test_speech_comes_out_whole_with_its_pictures(engine: Engine) -> None:
     times = [at_s for at_s, frame in sink.got if isinstance(frame, OutputImageRawFrame)]
     assert (len(times) - 1) / (times[-1] - times[0]) == pytest.approx(25, abs=1)
 
-    heard = b"".join(frame.audio for frame in sink.of(TTSAudioRawFrame))
-    assert heard == sound + speech(0.5, 1), "both turns, each sample once"
+    sent = b"".join(frame.audio for frame in sink.of(TTSAudioRawFrame))
+    assert sent == sound + speech(0.5, 1), "both turns, each sample once"
     assert {frame.sample_rate for frame in sink.of(TTSAudioRawFrame)} == {RATE_HZ}
     for before, frame in zip(frames, frames[1:], strict=False):
         if isinstance(frame, TTSAudioRawFrame) and isinstance(before, OutputImageRawFrame):
@@ -129,8 +129,8 @@ def test_speech_comes_out_whole_with_its_pictures(engine: Engine) -> None:
     spoken = [k for k, kind in enumerate(kinds) if kind == "TTSAudioRawFrame"]
     assert first < spoken[0] and spoken[0] < last
     assert kinds.count("TTSStartedFrame") == kinds.count("TTSStoppedFrame") == 2
-    assert kinds.index("OutputImageRawFrame") < first, "it lives before it speaks"
-    # The mouth moves while it speaks: pictures change there more than in the idle beginning.
+    assert kinds.index("OutputImageRawFrame") < first, "frames come before speech"
+    # The mouth moves during speech: pictures change there more than in the idle beginning.
     mouths = [
         np.frombuffer(p.image, np.uint8).reshape(512, 512, 3)[224:280, 214:294].astype(np.float32)
         for p in pictures
@@ -163,7 +163,7 @@ def test_an_interruption_drops_what_waits_and_the_next_turn_is_whole(engine: Eng
 
 
 class VideoOutput(BaseOutputTransport):  # type: ignore[misc]
-    """Pipecat's own output, which takes sound at the pace at which it is heard."""
+    """Pipecat's own output, which takes sound in real time."""
 
     def __init__(self, params: TransportParams) -> None:
         super().__init__(params)
@@ -202,4 +202,6 @@ def test_through_the_output_transport_picture_and_sound_stay_together(engine: En
     begin_s, end_s = screen.sounds[0][0], screen.sounds[-1][0]
     shown = np.array([at for at in screen.pictures if begin_s <= at <= end_s])
     assert (len(shown) - 1) / (shown[-1] - shown[0]) == pytest.approx(25, abs=1.5)
-    assert end_s - begin_s == pytest.approx(3.0, abs=0.25), "no pile of sound behind the picture"
+    assert end_s - begin_s == pytest.approx(3.0, abs=0.25), (
+        "sound does not pile up behind the picture"
+    )

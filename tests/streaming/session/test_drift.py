@@ -124,7 +124,7 @@ def test_a_longer_route_places_the_source_anew_once() -> None:
         if source.placed_anew:
             jumps.append(k)
     assert jumps[0] == 0 and len(jumps) == 2
-    assert 1500 < jumps[1] <= 1500 + 5 * 50 + 1, "once the earliest of 5 s says so"
+    assert 1500 < jumps[1] <= 1500 + 5 * 50 + 1, "once the earliest of 5 s shows it"
     assert start + out.size + HALF_TAPS == round(16_000 * (0.02 * 3000 + 0.08))
 
 
