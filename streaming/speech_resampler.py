@@ -1,15 +1,18 @@
-"""Decoded sound of any format as the engine takes it: mono, 16 kHz."""
+"""Sound of any format as the engine takes it: mono, 16 kHz."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
 
 class SpeechResampler:
-    """Converts decoded frames one after another; each by its own format, rate and layout.
+    """Converts a stream frame by frame, each by its own format, rate and layout.
 
     A stream may change its format on the way. Timestamps are not used: with them the resampler
     would insert or drop samples at every rounding.
@@ -19,7 +22,7 @@ class SpeechResampler:
         self._format: tuple[str, str, int] | None = None  # sample format, layout, Hz
         self._resampler: av.AudioResampler | None = None
 
-    def convert(self, frame: av.AudioFrame) -> F32:
+    def push(self, frame: av.AudioFrame) -> F32:
         """f32 [samples] of a frame; the resampler keeps about 1 ms back. Clears `frame.pts`."""
         frame.pts = None
         known = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -31,6 +34,14 @@ class SpeechResampler:
             self._format = known
         samples = _mean_of_channels(self._resampler.resample(frame))
         return np.concatenate([tail, samples]) if tail.size else samples
+
+    def push_samples(self, samples: F32 | NDArray[np.int16], rate_hz: int) -> F32:
+        """`push` for mono samples: f32 or i16 [n]."""
+        plane: Any = np.ascontiguousarray(samples)[None]
+        kind = "s16" if plane.dtype == np.int16 else "fltp"
+        frame = av.AudioFrame.from_ndarray(plane, format=kind, layout="mono")
+        frame.sample_rate = rate_hz
+        return self.push(frame)
 
     def flush(self) -> F32:
         """f32 [samples] that the resampler kept back."""

@@ -128,7 +128,7 @@ def _block(
     frame: av.AudioFrame | None,
     channels: int,
 ) -> SoundBlock:
-    speech = to_speech.flush() if frame is None else to_speech.convert(frame)
+    speech = to_speech.flush() if frame is None else to_speech.push(frame)
     output = [out.to_ndarray() for out in to_output.resample(frame)]
     return SoundBlock(
         speech,

@@ -167,7 +167,7 @@ class IncomingVoice:
         if frame.pts is None:
             return
         at_sample = self._place(frame.pts, frame.time_base or Fraction(1, frame.sample_rate))
-        samples = self._resampler.convert(frame)
+        samples = self._resampler.push(frame)
         if abs(at_sample - self._next_sample) > STEP_SAMPLES // 2:  # packets were lost, or paused
             self._next_sample = at_sample
         self._runner.push_audio(samples, self._next_sample)
