@@ -16,6 +16,7 @@ from lipstream.engine.errors import PublishError, UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.devices.sound_card import SoundCard
 from lipstream.streaming.files.audio_file import AudioFile
+from lipstream.streaming.server.access import is_loopback
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.session.runner import SessionRunner
@@ -60,8 +61,7 @@ class PublishOptions:
     @property
     def local(self) -> bool:
         """Whether the endpoint is on this machine."""
-        host = urlsplit(self.url).hostname or ""
-        return host in ("localhost", "::1") or host.startswith("127.")
+        return is_loopback(urlsplit(self.url).hostname)
 
 
 def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
 
     Raises:
         PublishError: the server refuses us, or cannot be reached at the first attempt.
-        LipstreamError: the voice cannot be had.
+        LipstreamError: the microphone or the file cannot be opened.
     """
     few_arenas()
     warm_up(engine)
@@ -108,9 +108,11 @@ async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-        if card is not None:
-            await asyncio.to_thread(card.close)
-        await asyncio.to_thread(runner.close)
+        try:
+            if card is not None:
+                await asyncio.to_thread(card.close)
+        finally:
+            await asyncio.to_thread(runner.close)
     seconds = runner.clock.now() - began_s
     return {
         "seconds": round(seconds, 3),

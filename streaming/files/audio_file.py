@@ -13,7 +13,7 @@ from av.error import FFmpegError
 
 from lipstream.engine.errors import MediaError
 from lipstream.engine.types import F32
-from lipstream.streaming.speech_resampler import SpeechResampler
+from lipstream.streaming.session.audio_in import SpeechResampler
 
 OUTPUT_RATE_HZ: Final = 48_000  # every AAC decoder plays it, and nothing audible is lost
 
@@ -128,7 +128,7 @@ def _block(
     frame: av.AudioFrame | None,
     channels: int,
 ) -> SoundBlock:
-    speech = to_speech.flush() if frame is None else to_speech.convert(frame)
+    speech = to_speech.flush() if frame is None else to_speech.push(frame)
     output = [out.to_ndarray() for out in to_output.resample(frame)]
     return SoundBlock(
         speech,

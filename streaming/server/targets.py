@@ -85,7 +85,7 @@ class _Loaded:
 class TargetRegistry:
     """The bundles of a folder; each engine is made and warmed when it is first asked for.
 
-    A target that was calibrated again is loaded anew for the next call, and calls that go on keep
+    A target that was calibrated again is loaded again for the next call, and calls that go on keep
     the engine they have. The registry keeps the `keep` engines that were asked for last; any other
     lives for as long as a conversation uses it. Used on one event loop; `describe` and `poster`
     may be called from any thread.

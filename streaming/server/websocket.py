@@ -19,7 +19,6 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-import av
 import numpy as np
 from aiohttp import WSMsgType, web
 
@@ -27,7 +26,7 @@ from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import enter
 from lipstream.streaming.session.runner import SessionRunner
-from lipstream.streaming.speech_resampler import SpeechResampler
+from lipstream.streaming.session.audio_in import SpeechResampler
 
 logger = logging.getLogger(__name__)
 
@@ -120,9 +119,7 @@ class _VoiceSocket:
                 f"these {len(data)} bytes are dropped; send them later"
             )
         pcm = np.frombuffer(data, "<i2").astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-        frame.sample_rate = self._rate_hz
-        self._runner.push_audio(self._resampler.convert(frame))
+        self._runner.push_audio(self._resampler.push_samples(pcm, self._rate_hz))
 
     async def _control(self, text: str) -> None:
         try:

@@ -23,42 +23,46 @@ _KAISER_BETA: Final = 8.0  # 80 dB
 
 
 class SpeechResampler:
-    """Sound of one format, made 16 kHz, mono, f32, with the length kept to the sample.
+    """Converts a stream frame by frame, each by its own format, rate and layout.
 
-    Channels are mixed by their mean: libav's own mix adds 3 dB to what is the same in both.
-    Time stamps are not used: with them libav would fill or drop samples at every rounding.
+    A stream may change its format on the way. Timestamps are not used: with them the resampler
+    would insert or drop samples at every rounding.
     """
 
-    def __init__(self, layout: Any = "mono") -> None:
-        """`layout`: of the sound that comes in, by libav's name or object."""
-        self._resampler = av.AudioResampler("fltp", layout, SAMPLE_RATE_HZ)
+    def __init__(self) -> None:
+        self._format: tuple[str, str, int] | None = None  # sample format, layout, Hz
+        self._resampler: av.AudioResampler | None = None
 
     def push(self, frame: av.AudioFrame) -> F32:
-        """f32 [n]: what this frame completes; the resampler holds about 1 ms back.
-
-        Raises: ValueError when the format is not that of the first frame.
-        """
+        """f32 [samples] of a frame; the resampler keeps about 1 ms back. Clears `frame.pts`."""
         frame.pts = None
-        return self._mixed(frame)
+        known = (frame.format.name, frame.layout.name, frame.sample_rate)
+        tail = np.zeros(0, np.float32)
+        if self._resampler is None or known != self._format:
+            tail = self.flush()
+            # The mean of the channels is taken below: the resampler's own downmix adds 3 dB.
+            self._resampler = av.AudioResampler("fltp", frame.layout, SAMPLE_RATE_HZ)
+            self._format = known
+        samples = _mean_of_channels(self._resampler.resample(frame))
+        return np.concatenate([tail, samples]) if tail.size else samples
 
     def push_samples(self, samples: F32 | NDArray[np.int16], rate_hz: int) -> F32:
-        """The same for mono samples: f32 or i16 [n], at `rate_hz`."""
-        kind = "s16" if samples.dtype == np.int16 else "fltp"
+        """`push` for mono samples: f32 or i16 [n]."""
         plane: Any = np.ascontiguousarray(samples)[None]
+        kind = "s16" if plane.dtype == np.int16 else "fltp"
         frame = av.AudioFrame.from_ndarray(plane, format=kind, layout="mono")
         frame.sample_rate = rate_hz
         return self.push(frame)
 
     def flush(self) -> F32:
-        """f32 [n]: what was held back. The sound is then over."""
-        return self._mixed(None)
+        """f32 [samples] that the resampler kept back."""
+        resampler, self._resampler = self._resampler, None
+        return _mean_of_channels(resampler.resample(None) if resampler is not None else [])
 
-    def _mixed(self, frame: av.AudioFrame | None) -> F32:
-        parts = [
-            out.to_ndarray().mean(axis=0, dtype=np.float32)
-            for out in self._resampler.resample(frame)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+def _mean_of_channels(frames: list[av.AudioFrame]) -> F32:
+    parts = [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 @cache

@@ -18,7 +18,7 @@ from lipstream.engine.types import SAMPLE_RATE_HZ, STEP_SAMPLES
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.sound_queue import TurnSound
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
-from lipstream.streaming.speech_resampler import SpeechResampler
+from lipstream.streaming.session.audio_in import SpeechResampler
 from lipstream.streaming.webrtc.h264 import VIDEO_CLOCK_HZ
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 
@@ -167,7 +167,7 @@ class IncomingVoice:
         if frame.pts is None:
             return
         at_sample = self._place(frame.pts, frame.time_base or Fraction(1, frame.sample_rate))
-        samples = self._resampler.convert(frame)
+        samples = self._resampler.push(frame)
         if abs(at_sample - self._next_sample) > STEP_SAMPLES // 2:  # packets were lost, or paused
             self._next_sample = at_sample
         self._runner.push_audio(samples, self._next_sample)

@@ -89,6 +89,9 @@ def test_wheel_holds_what_a_run_needs_and_no_more(wheel: Path) -> None:
     for path in (ROOT / "engine" / "weights").iterdir():
         if path.suffix in (".safetensors", ".onnx"):
             assert f"lipstream/engine/weights/{path.name}" in names
+    server = ROOT / "streaming" / "server"
+    for path in (server / "openapi.json", *(server / "web").iterdir()):
+        assert f"lipstream/{path.relative_to(ROOT)}" in names
     assert "lipstream/py.typed" in names
     assert not [n for n in names if n.startswith(("tests/", "examples/", "docs/", "engine/"))]
     assert wheel.stat().st_size < MAX_WHEEL_BYTES

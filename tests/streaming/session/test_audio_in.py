@@ -70,7 +70,7 @@ def test_channels_are_mixed_by_their_mean() -> None:
     voice = 0.5 * sine(440, 4800, 48_000)
     frame = av.AudioFrame.from_ndarray(np.stack([voice, voice]), format="fltp", layout="stereo")
     frame.sample_rate = 48_000
-    resampler = SpeechResampler("stereo")
+    resampler = SpeechResampler()
     speech = np.concatenate([resampler.push(frame), resampler.flush()])
     assert np.abs(speech[200:-200]).max() == pytest.approx(0.5, abs=0.005)
 

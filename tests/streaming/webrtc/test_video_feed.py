@@ -231,7 +231,7 @@ def test_a_delivery_that_fails_ends_its_viewers_and_the_next_one_gets_frames(
     assert "delivery of frames" in caplog.text
 
 
-def test_a_connection_that_does_not_take_packets_begins_anew_with_a_key_frame() -> None:
+def test_a_connection_that_does_not_take_packets_starts_again_with_a_key_frame() -> None:
     async def test() -> None:
         async with feeding() as feed:
             track = OutgoingVideo(feed)
@@ -244,7 +244,7 @@ def test_a_connection_that_does_not_take_packets_begins_anew_with_a_key_frame() 
             item: Any = None
             for packet in packets[:14]:
                 track.offer(item, packet)
-            assert not track._queued, "none alone: each needs the one before"
+            assert not track._queued, "each packet refers to the one before it"
             assert feed._key_wanted
             track.offer(item, packets[14])
             track.offer(item, packets[15])

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from lipstream.streaming.speech_resampler import SpeechResampler
+from lipstream.streaming.session.audio_in import SpeechResampler
 
 
 def tone(rate_hz: int, layout: str, seconds: float, sample_format: str = "s16") -> av.AudioFrame:
@@ -30,7 +30,7 @@ def test_every_format_becomes_the_mean_of_its_channels(
     rate_hz: int, layout: str, level: float, sample_format: str
 ) -> None:
     resampler = SpeechResampler()
-    frames = [resampler.convert(tone(rate_hz, layout, 0.5, sample_format)), resampler.flush()]
+    frames = [resampler.push(tone(rate_hz, layout, 0.5, sample_format)), resampler.flush()]
     samples = np.concatenate(frames)
     assert samples.dtype == np.float32
     assert samples.size == pytest.approx(8_000, abs=16)
@@ -40,7 +40,7 @@ def test_every_format_becomes_the_mean_of_its_channels(
 def test_a_stream_may_change_its_format() -> None:
     resampler = SpeechResampler()
     formats = [(48_000, "stereo"), (48_000, "mono"), (16_000, "mono"), (8_000, "mono")]
-    parts = [resampler.convert(tone(*known, 0.1)) for known in formats for _ in range(3)]
+    parts = [resampler.push(tone(*known, 0.1)) for known in formats for _ in range(3)]
     samples = np.concatenate([*parts, resampler.flush()])
     assert samples.size == pytest.approx(12 * 1600, abs=4 * 16)
     for k, level in enumerate((0.25, 0.5, 0.5, 0.5)):
@@ -50,6 +50,6 @@ def test_a_stream_may_change_its_format() -> None:
 
 def test_16_khz_mono_is_passed_through_exactly() -> None:
     pcm = np.arange(-320, 320, dtype=np.int16)
-    frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-    frame.sample_rate = 16_000
-    np.testing.assert_array_equal(SpeechResampler().convert(frame), pcm / np.float32(32768))
+    expected = pcm / np.float32(32768)
+    np.testing.assert_array_equal(SpeechResampler().push_samples(pcm, 16_000), expected)
+    np.testing.assert_array_equal(SpeechResampler().push_samples(expected, 16_000), expected)
