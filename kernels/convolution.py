@@ -2,7 +2,7 @@
 
 Weights come as they ship and are brought to integers here, per output, as large as they can be
 without any sum of products leaving 32 bits, whatever the picture. Activations are levels of 0 to
-MOST, twice as far as they were seen to go.
+MOST, over twice the range that they have in the training data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ I16 = NDArray[np.int16]
 
 MOST: Final = 4095  # level of an activation; four of them, which Winograd adds, fit into 16 bits
 ENTRY_LEVEL: Final = 8160.0  # of an input of 1 less one half: each of 256 grey levels is whole
-_HEADROOM: Final = 2.0  # of the range that activations were seen to have
+_HEADROOM: Final = 2.0  # of the range that activations have in the training data
 _LARGEST_SUM: Final = 2.0**31 - 1
 # Weights of F(2x2, 3x3): G w Gt.
 _G: Final = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -150,7 +150,7 @@ class RendererPass:
     def __init__(
         self, weights: Mapping[str, NDArray[Any]], ranges: Mapping[str, tuple[float, float]]
     ) -> None:
-        """`ranges`: least and most that each convolution's input was seen to be, by the name of
+        """`ranges`: least and most of each convolution's input in the training data, by the name of
         its weights."""
         steps = {name: _HEADROOM * most / MOST for name, (_, most) in ranges.items()}
         steps["enter.weight"] = 1 / ENTRY_LEVEL

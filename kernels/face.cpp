@@ -66,11 +66,11 @@ LS_EXPORT void ls_drive(
         }
     }
     for (int r = 0; r < rows; ++r) {
-        const float share = (float)r / (float)(rows - 1);
+        const float down = (float)r / (float)(rows - 1);
         for (int i = 0; i < n; ++i) {
             const float *upper = vertices + 3 * lips.upper[i], *lower = vertices + 3 * lips.lower[i];
             float *point = grid + 3 * (r * n + i);
-            for (int c = 0; c < 3; ++c) point[c] = upper[c] + share * (lower[c] - upper[c]);
+            for (int c = 0; c < 3; ++c) point[c] = upper[c] + down * (lower[c] - upper[c]);
         }
     }
 }
@@ -91,11 +91,11 @@ LS_EXPORT void ls_place(
         const float norm = std::fmax(std::sqrt(x * x + y * y), 1e-6f);
         const float outward[2] = {x / norm, y / norm};
         for (int r = 0; r < ring_count; ++r) {
-            const float distance = rings[2 * r] * pose[0], share = rings[2 * r + 1];
+            const float distance = rings[2 * r] * pose[0], kept = rings[2 * r + 1];
             const int64_t to = 2 * (count + (int64_t)r * length + i);
             for (int c = 0; c < 2; ++c) {
                 start[to + c] = at[c] + outward[c] * distance;
-                moved[to + c] = start[to + c] + (after[c] - at[c]) * share;
+                moved[to + c] = start[to + c] + (after[c] - at[c]) * kept;
             }
         }
     }

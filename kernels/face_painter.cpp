@@ -1,7 +1,7 @@
 // A whole lower face in two calls: where everything goes, and its pixels. The steps are those of
-// engine/rendering/compositor.py and engine/rendering/inner_mouth.py, in their order and with their rounding; those two
-// are the readable twin. One call for all is worth it because a frame is forty small steps, and what
-// lies between two of them in Python costs more than most of them do.
+// engine/rendering/compositor.py and engine/rendering/inner_mouth.py, in their order and with their
+// rounding; those two are the readable twin. A frame is forty small steps, and what lies between two
+// of them in Python costs more than most of them do.
 
 #include <algorithm>
 #include <chrono>
@@ -18,7 +18,7 @@ constexpr int kTeeth = 5;  // of one half of a row
 
 // Grows to the largest mouth that its thread has painted, and stays.
 struct Scratch {
-    std::vector<uint8_t> patch, drawn, covered, layer, one, fine, fine_covered, inside;
+    std::vector<uint8_t> patch, lip_texture, covered, layer, one, fine, fine_covered, inside;
     std::vector<float> from, to, at, own, confidence, leading, where, lips, real, along, weights, values;
     std::vector<double> light;
 
@@ -84,7 +84,7 @@ struct Face {
           moved(start + 2 * ringed_count(p)), points(moved + 2 * ringed_count(p)) {}
 };
 
-// Time in the stages of a frame, where somebody asks.
+// Time in the stages of a frame, if it is asked for.
 class Stages {
 public:
     enum Name { kColor, kWarp, kComposite };
@@ -185,7 +185,7 @@ void draw_point(
     }
 }
 
-// InnerMouth._draw: drawn teeth where confidence is low, and the shadow of a lowered lip.
+// InnerMouth._draw: synthetic teeth where confidence is low, and the shadow of a lowered lip.
 void draw_gap(
     const LsPainter &p, uint8_t *window, int stride, int h, int w, const float *inner,
     const float *grid, const float *confidence, float least_confidence, float lowered, float jaw,
@@ -202,9 +202,9 @@ void draw_gap(
     }
     float *lips = Scratch::zeros(scratch.lips, 2 * pixels);
     ls_mesh_map(values, inner, p.gap, p.gap_count, h, w, 0, 0, lips, inside);
-    const bool shadowed = lowered > p.least_lowered, drawn = least_confidence < p.trusted;
+    const bool shadowed = lowered > p.least_lowered, synthetic = least_confidence < p.trusted;
     float *real = nullptr;
-    if (drawn) {
+    if (synthetic) {
         for (int i = 0; i < count; ++i) values[2 * i] = values[2 * i + 1] = confidence[i];
         real = Scratch::zeros(scratch.real, 2 * pixels);
         ls_mesh_map(values, inner, p.gap, p.gap_count, h, w, 0, 0, real, inside);
@@ -218,20 +218,20 @@ void draw_gap(
             if (!inside[at]) continue;
             uint8_t *pixel = window + (int64_t)row * stride + 3 * column;
             const float y = where[2 * at + 1], roof = lips[2 * at], floor = lips[2 * at + 1];
-            float seen[3] = {(float)pixel[0], (float)pixel[1], (float)pixel[2]};
+            float level[3] = {(float)pixel[0], (float)pixel[1], (float)pixel[2]};
             if (shadowed) {
                 const float near = 1 - clamp((y - roof) / p.shadow_reach, 0.0f, 1.0f);
-                for (float &level : seen) level *= 1 - loss * near * near;
+                for (float &one : level) one *= 1 - loss * near * near;
             }
-            if (drawn) {
+            if (synthetic) {
                 float colour[3];
                 draw_point(
                     p, where[2 * at] - middle, y, roof, floor, (float)(p.lower_edge + jaw), colour);
                 const float depth = std::fmin(y - roof, floor - y) * (float)(scale / p.edge_px);
                 const float keep = 1 - clamp(depth, 0.0f, 1.0f) * (1 - real[2 * at]);
-                for (int c = 0; c < 3; ++c) seen[c] = seen[c] * keep + colour[c] * (1 - keep);
+                for (int c = 0; c < 3; ++c) level[c] = level[c] * keep + colour[c] * (1 - keep);
             }
-            for (int c = 0; c < 3; ++c) pixel[c] = (uint8_t)clamp(seen[c] + 0.5f, 0.0f, 255.0f);
+            for (int c = 0; c < 3; ++c) pixel[c] = (uint8_t)clamp(level[c] + 0.5f, 0.0f, 255.0f);
         }
     }
 }
@@ -282,13 +282,13 @@ void paint_gap(
 
 // How far the target's lips meet where the source's do not, 0 to 1.
 double new_closure(const LsPainter &p, const float *source, const float *target) {
-    const double seen = std::fmin(std::fmax(gap_between_lips(p, source) / 0.05, 0.0), 1.0);
-    return seen * std::fmin(std::fmax(1 - gap_between_lips(p, target) / 0.03, 0.0), 1.0);
+    const double open = std::fmin(std::fmax(gap_between_lips(p, source) / 0.05, 0.0), 1.0);
+    return open * std::fmin(std::fmax(1 - gap_between_lips(p, target) / 0.03, 0.0), 1.0);
 }
 
-void darken(uint8_t *layer, const uint8_t *drawn, int pixels, float strength) {
+void darken(uint8_t *layer, const uint8_t *lip_texture, int pixels, float strength) {
     for (int i = 0; i < pixels; ++i) {
-        const float factor = 1 - (float)drawn[2 * i + 1] * strength;
+        const float factor = 1 - (float)lip_texture[2 * i + 1] * strength;
         for (int c = 0; c < 3; ++c) {
             layer[3 * i + c] = (uint8_t)((float)layer[3 * i + c] * factor + 0.5f);
         }
@@ -308,10 +308,11 @@ const float *source_points(
     return ls_mesh_is_valid(at, points, point_count(p), nullptr, 0, p.coordinate_limit) ? at : nullptr;
 }
 
-// Compositor._expected: a look of the lips over a patch u8 [height, width, 3] at (x, y), in its light;
-// `layer` u8 [h, w, 3]. Returns false where the mesh is unsound.
-bool lay_look(
-    const LsPainter &p, const Face &face, const uint8_t *look, int x, int y, int width, int height,
+// Compositor._expected: the mouth texture of the appearance prior over a patch
+// u8 [height, width, 3] at (x, y), in its light; `layer` u8 [h, w, 3]. Returns false where a
+// coordinate is not a number or beyond the limit.
+bool lay_prior(
+    const LsPainter &p, const Face &face, const uint8_t *texture, int x, int y, int width, int height,
     const uint8_t *patch, int h, int w, uint8_t *layer) {
     const float down = (float)((double)h / height), across = (float)((double)w / width);
     const int64_t size = 3 * (int64_t)h * w;
@@ -324,9 +325,9 @@ bool lay_look(
     std::memset(layer, 0, size);
     uint8_t *covered = Scratch::take(scratch.covered, size / 3);
     ls_warp_mesh(
-        look, p.look_h, p.look_w, 3, p.look_xy, points, p.mouth, p.mouth_count, h, w, 0, 0, layer,
+        texture, p.look_h, p.look_w, 3, p.look_xy, points, p.mouth, p.mouth_count, h, w, 0, 0, layer,
         covered);
-    sample_finely(p, look, p.look_h, p.look_w, p.look_xy, points, layer, h, w);
+    sample_finely(p, texture, p.look_h, p.look_w, p.look_xy, points, layer, h, w);
     float *from = Scratch::take(scratch.where, 2 * (int64_t)h * w), *next = from;
     for (int row = 0; row < h; ++row) {
         for (int column = 0; column < w; ++column) {
@@ -341,7 +342,7 @@ bool lay_look(
     return true;
 }
 
-// Compositor._lay_lips. Returns false where a mesh of a source is unsound.
+// Compositor._lay_lips. Returns false where a coordinate is not a number or beyond the limit.
 bool lay_lips(
     const LsPainter &p, const Face &face, const float *expression, const LsSource *sources, int count,
     double scale, int x, int y, int width, int height, uint8_t *painted, uint8_t *mask,
@@ -355,11 +356,11 @@ bool lay_lips(
     moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 1, points);
     const int w = box.width(), h = box.height(), pixels = w * h, stride = 3 * width;
     uint8_t *below = painted + ((int64_t)box.y0 * width + box.x0) * 3;
-    uint8_t *drawn = Scratch::zeros(scratch.drawn, 2 * pixels);
+    uint8_t *lip_texture = Scratch::zeros(scratch.lip_texture, 2 * pixels);
     uint8_t *covered = Scratch::take(scratch.covered, pixels);
     ls_warp_mesh(
         p.texture, p.texture_h, p.texture_w, 2, p.texture_xy, points, p.mouth, p.mouth_count, h, w,
-        0, 0, drawn, covered);
+        0, 0, lip_texture, covered);
     float jaw = 0;
     for (int k = 0; k < p.coefficients; ++k) jaw += expression[k] * p.jaw_row[k];
 
@@ -384,7 +385,7 @@ bool lay_lips(
             own, below, stride, h, w, points, p.skin, p.skin_count, p.limits,
             Scratch::take(scratch.light, 6 * (int64_t)p.skin_count), along);
         const double closed = new_closure(p, source.canonical_vertices, face.vertices);
-        if (closed > 0) darken(own, drawn, pixels, (float)(closed * p.seam_depth / 255));
+        if (closed > 0) darken(own, lip_texture, pixels, (float)(closed * p.seam_depth / 255));
         so_far += source.share;
         if (s == 0) {
             layer = own;
@@ -401,7 +402,7 @@ bool lay_lips(
         }
     }
     uint8_t *alpha = Scratch::take(scratch.covered, pixels);
-    for (int i = 0; i < pixels; ++i) alpha[i] = drawn[2 * i];
+    for (int i = 0; i < pixels; ++i) alpha[i] = lip_texture[2 * i];
     for (int row = 0; row < h; ++row) {
         uint8_t *line = below + (int64_t)row * stride;
         const uint8_t *own = alpha + (int64_t)row * w;
@@ -410,7 +411,7 @@ bool lay_lips(
         for (int i = 0; i < w; ++i) out[i] = std::max(out[i], own[i]);
     }
     if (!guides) return true;
-    float *values = Scratch::take(scratch.values, 2 * grid_size(p));  // 40 is DRAWN of crop.py
+    float *values = Scratch::take(scratch.values, 2 * grid_size(p));  // 40 is SYNTHETIC of crop.py
     for (int i = 0; i < grid_size(p); ++i) {
         values[2 * i] = p.gap_row[i], values[2 * i + 1] = 40 + 215 * leading[i];
     }
@@ -462,9 +463,9 @@ LS_EXPORT int32_t ls_place_face(
 LS_EXPORT int32_t ls_paint_face(
     const LsPainter *painter, float *memory, const int32_t *kept, const int32_t *box,
     const uint8_t *background, int32_t width, int32_t height, const float *wanted,
-    const LsSource *sources, int32_t count, double scale, const uint8_t *look, uint8_t *painted,
-    uint8_t *mask, uint8_t *guides, uint8_t *prior, int32_t prior_h, int32_t prior_w,
-    uint8_t *frame, int64_t *spent) {
+    const LsSource *sources, int32_t count, double scale, const uint8_t *mouth_texture,
+    uint8_t *painted, uint8_t *mask, uint8_t *guides, uint8_t *prior, int32_t prior_h,
+    int32_t prior_w, uint8_t *frame, int64_t *spent) {
     const LsPainter &p = *painter;
     const Face face(p, memory);
     Stages stages(spent);
@@ -479,10 +480,12 @@ LS_EXPORT int32_t ls_paint_face(
     moved_by(face.moved, ringed_count(p), (float)box[0], (float)box[1], 1, to);
     ls_warp_mesh(patch, h, w, 3, from, to, kept, box[4], h, w, 0, 0, painted, mask);
     stages.end(Stages::kWarp);
-    const bool laid = !look || lay_look(
-                                   p, face, look, box[0], box[1], w, h, painted, prior_h,
-                                   prior_w, prior);
-    const bool sound = laid && lay_lips(
+    bool valid = true;
+    if (mouth_texture) {
+        valid = lay_prior(
+            p, face, mouth_texture, box[0], box[1], w, h, painted, prior_h, prior_w, prior);
+    }
+    valid = valid && lay_lips(
         p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, guides, stages);
     if (frame) std::memcpy(frame, background, (int64_t)width * height * 3 / 2);
     stages.end(Stages::kComposite);
@@ -490,5 +493,5 @@ LS_EXPORT int32_t ls_paint_face(
         ls_rgb_region_into_i420(painted, mask, width, height, box[0], box[1], w, h, frame);
     }
     stages.end(Stages::kColor);
-    return sound ? 0 : 1;
+    return valid ? 0 : 1;
 }

@@ -171,10 +171,12 @@ class FacePainter:
     ) -> Painted:  # fmt: skip
         """The patch of a face that was placed, in a frame u8 [h*3/2, w] I420.
 
-        sources: their shares sum to 1. scale: px per inter-ocular distance. look: u8
-        [*look_shape, 3], makes a layer of `expected_shape` of its own. frame: becomes the
-        background with the patch in it; of its shape, contiguous. spent: i64 [3], takes the ns of
-        STAGES. Raises: UsageError where a coordinate is not a number, or far outside.
+        sources: their shares sum to 1. scale: px per inter-ocular distance. texture: u8
+        [*look_shape, 3], the mouth texture of the appearance prior, makes a layer of `prior_shape`
+        of its own. frame: becomes the background with the patch in it; of its shape, contiguous.
+        spent: i64 [3], takes the ns of STAGES.
+
+        Raises: UsageError where a coordinate is not a number, or far outside.
         """
         x0, y0, x1, y1 = placed.box
         rows, width = background.shape
@@ -194,6 +196,8 @@ class FacePainter:
         guides = native.zeros((*shape, 3), np.uint8) if guided else None
         prior = None
         if texture is not None:
+            if min(prior_shape) <= 0:
+                raise UsageError(f"prior_shape is {prior_shape}; expected (h, w) above 0")
             prior = native.empty((*prior_shape, 3), np.uint8)
             texture = np.ascontiguousarray(texture, np.uint8)
             if texture.shape != (*self._look_shape, 3):

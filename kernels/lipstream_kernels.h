@@ -340,7 +340,7 @@ typedef struct LsSource {
     const uint8_t *rgb;               // [height, width, 3]
     const float *canonical_vertices;  // [vertices, 3]
     int32_t height, width;
-    float share;
+    float share;  // of the blend of all sources
     float pose[9];
     float view[3];
 } LsSource;
@@ -367,7 +367,7 @@ LS_API int32_t ls_paint_face(
     const float *wanted,  // [coefficients]
     const LsSource *sources,
     int32_t count, double scale,
-    const uint8_t *look,  // [look_h, look_w, 3] or null: a mouth texture, laid into `prior`
+    const uint8_t *mouth_texture,  // [look_h, look_w, 3], laid into `prior`, or null
     uint8_t *painted,     // [h, w, 3]
     uint8_t *mask,        // [h, w], comes as zeros
     uint8_t *guides,      // [h, w, 3], comes as zeros, or null

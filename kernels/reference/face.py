@@ -36,8 +36,8 @@ def drive(
     middle = (vertices[upper] + vertices[lower]) / 2
     pressed = [vertices[line] + closed * (middle - vertices[line]) for line in (upper, lower)]
     vertices[upper], vertices[lower] = pressed
-    share = (np.arange(rows, dtype=np.float32) / np.float32(rows - 1))[:, None, None]
-    grid = vertices[upper] + share * (vertices[lower] - vertices[upper])
+    down = (np.arange(rows, dtype=np.float32) / np.float32(rows - 1))[:, None, None]
+    grid = vertices[upper] + down * (vertices[lower] - vertices[upper])
     return vertices, grid.reshape(-1, 3)
 
 
@@ -67,7 +67,7 @@ def with_rings(
     norm = np.sqrt(outward[:, 0] * outward[:, 0] + outward[:, 1] * outward[:, 1])
     outward = outward / np.maximum(norm, np.float32(1e-6))[:, None]
     start = [at + outward * (distance * np.float32(scale)) for distance, _ in rings]
-    moved = [begin + motion * share for begin, (_, share) in zip(start, rings, strict=True)]
+    moved = [begin + motion * kept for begin, (_, kept) in zip(start, rings, strict=True)]
     return np.concatenate([before, *start]), np.concatenate([after, *moved])
 
 
