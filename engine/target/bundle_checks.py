@@ -1,4 +1,4 @@
-"""Checks on the files and fields of a bundle: nothing in it is trusted until it has passed one."""
+"""Checks on the files and fields of a bundle: nothing in it is used until it has passed one."""
 
 from __future__ import annotations
 
