@@ -2,7 +2,7 @@
 
 import sys
 
-import lipstream.engine.encoder as encoder
+import lipstream.engine.speech.encoder as encoder
 from lipstream.engine.types import AudioChunk
 from lipstream.streaming.files.audio_file import read_speech
 
