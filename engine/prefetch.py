@@ -24,7 +24,7 @@ class Prefetcher:
         """The same items in the same order, each begun when the one before it is handed out.
 
         `items` runs in the worker thread, never twice at once. What it raises is raised in its
-        turn. When the block is left, also by an exception, no item is being made any more.
+        turn. The block ends, also by an exception, when the item in progress is done.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="lipstream-prefetch")

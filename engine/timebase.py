@@ -1,7 +1,6 @@
 """Integer time: sample indices at 16 kHz and frame indices with a rational rate.
 
-Nothing here accumulates: each position is computed from its index, so an hour is as exact as a
-second.
+Each position is computed from its index, so no error accumulates.
 """
 
 from __future__ import annotations

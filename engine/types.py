@@ -1,6 +1,6 @@
 """The values that flow through the engine.
 
-All are immutable. Every array states its dtype, shape and unit beside it; the letters are
+All are frozen. Every array states its dtype, shape and unit beside it; the letters are
 those of the glossary in docs/architecture.md.
 """
 
@@ -60,13 +60,13 @@ class MatchedFrame:
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """One painted frame and the sound of exactly its own time."""
+    """One frame and the audio of exactly its own time."""
 
     i420: U8  # u8 [h*3/2, w], limited range; planes Y, U, V
     frame_index: int
     fps: Fraction
     audio: AudioChunk
-    background: int  # track frame it was painted on
+    background: int  # track frame behind the mouth
     speech: bool
 
     @property

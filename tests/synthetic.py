@@ -1,4 +1,4 @@
-"""Exact synthetic targets: a drawn head whose geometry, pose, expression and pixels are known.
+"""Exact synthetic targets: a rendered head whose geometry, pose, expression and pixels are known.
 
 The head is the face model's mean under a smooth change of identity; its motion is a few sines and
 two stretches of rest. Landmarks are the projected vertices themselves, so whatever is fitted to
@@ -52,7 +52,7 @@ BROWS = (
 
 @dataclass(frozen=True)
 class SyntheticFootage:
-    """A head in motion, with all its truth."""
+    """A head in motion, with its ground truth."""
 
     model: FaceModel
     width: int  # px
@@ -80,7 +80,7 @@ class SyntheticFootage:
 
     @cached_property
     def landmarks(self) -> F32:
-        """What a tracker would say, f32 [T, 478, 3], px."""
+        """What a tracker would return, f32 [T, 478, 3], px."""
         rng = np.random.default_rng(self.seed + 1)
         irises = []
         for corners, around in ((LEFT_EYE, LEFT_EYE_RING), (RIGHT_EYE, RIGHT_EYE_RING)):

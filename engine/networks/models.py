@@ -1,7 +1,7 @@
 """The models of a process: each is loaded once, however many engines use it.
 
-The encoder takes about 0.1 s to load and the renderer up to a second in OpenVINO, which compiles it
-once for each core. Engines for several targets share both.
+As native code the encoder loads in 0.08 s and the renderer in 0.06 s; OpenVINO compiles the
+renderer for each core, in about a second on two cores. Engines for several targets share both.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from lipstream.kernels.mesh import mesh_map, warp_mesh
 _FINE = 2  # samples per pixel, each way
 _MARGIN_PX = 2
 EDGE_PX = 1.0  # over which a synthetic mouth fades in at the lips
-LIP_SHADOW = 0.4  # share of the light that teeth lose under a lip that has come down over them
+LIP_SHADOW = 0.4  # of the light, lost by teeth under a lip that is lowered over them
 CONFIDENT, LEAST_LOWERED = 0.98, 0.03  # above and below, the source is shown unchanged
 SHADOW_REACH = 0.07  # inter-ocular distances
 

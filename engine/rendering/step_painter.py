@@ -108,16 +108,16 @@ class StepPainter(Frozen):
         below = painted[y0:y1, x0:x1]
         shape = below.shape[:2]
         lips = self._lips
-        drawn, _ = warp_mesh(
+        table, _ = warp_mesh(
             lips.texture, lips.texture_xy, retargeted.points, lips.triangles, shape
         )
-        alpha = np.ascontiguousarray(drawn[..., 0])
+        alpha = np.ascontiguousarray(table[..., 0])
         layer, total, largest, confidence = below, 0.0, 0.0, retargeted.grid[:, 0]
         for source, weight in sources:
             one, own_confidence = self._lips_of(source, retargeted, shape)
             face.relight(one, below, retargeted.points, lips.skin, LIGHT)
             closure = closure_amount(source.placement.canonical_vertices, retargeted.vertices)
-            one = _darken(one, drawn[..., 1], closure)
+            one = _darken(one, table[..., 1], closure)
             total += weight
             if layer is below:
                 layer = one
@@ -155,8 +155,8 @@ class StepPainter(Frozen):
         shown = SYNTHETIC + (255 - SYNTHETIC) * confidence
         values = np.stack([self._lips.gap_row, shown], 1).astype(np.float32)
         inner = np.ascontiguousarray(retargeted.points[VERTICES:])
-        drawn, _ = mesh_map(values, inner, self._mesh.inner_triangles, shape)
-        return drawn.astype(np.uint8)
+        maps, _ = mesh_map(values, inner, self._mesh.inner_triangles, shape)
+        return maps.astype(np.uint8)
 
     @span("warp")
     def _lips_of(

@@ -152,8 +152,6 @@ def motion_transitions(footage: BackgroundFootage, costs: MotionCosts) -> Transi
         origin, target, price = origin[usable], target[usable], price[usable]
         _add_jumps(ahead, ahead_cost, (origin, target, price))
         _add_jumps(back, back_cost, (n + target, origin, price + np.float32(costs.backward)))
-    predecessors.setflags(write=False)
-    cost.setflags(write=False)
     return Transitions(predecessors, cost)
 
 

@@ -164,7 +164,5 @@ def _source_transitions(source_descriptors: F32, costs: SourceCosts) -> Transiti
     near = np.argsort(distance, axis=1, kind="stable")[:, : costs.neighbours + 1]
     cost = costs.switch + costs.switch_distance * np.take_along_axis(distance, near, axis=1)
     cost[:, 0] = 0
-    predecessors, costs_f32 = near.astype(np.int32), cost.astype(np.float32)
-    predecessors.setflags(write=False)
-    costs_f32.setflags(write=False)
-    return Transitions(predecessors, costs_f32, costs.switch_default if sources > 1 else np.inf)
+    default_cost = costs.switch_default if sources > 1 else np.inf
+    return Transitions(near.astype(np.int32), cost.astype(np.float32), default_cost)

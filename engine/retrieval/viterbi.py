@@ -126,7 +126,7 @@ def _path(backs: Iterable[I32], last: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class LagState:
-    """What the fixed-lag search remembers; its arrays are read-only."""
+    """What the fixed-lag search remembers; its arrays are never written to again."""
 
     score: F32 | None  # f32 [N], before the first frame None
     backs: tuple[I32, ...]  # i32 [N] each, between the frames held, oldest first
@@ -184,9 +184,7 @@ class FixedLagViterbi(Frozen):
         else:
             score, back = self.transitions.advance(state.score, item)
             if state.held_frames:
-                back.setflags(write=False)
                 backs = (*backs, back)
-        score.setflags(write=False)
         held = state.held_frames + 1
         if held <= self.lag_frames:
             return [], LagState(score, backs, held)
@@ -207,7 +205,6 @@ class FixedLagViterbi(Frozen):
     def _only(self, alive: Sequence[int]) -> F32:
         score = np.full(self.transitions.states, np.inf, np.float32)
         score[list(alive)] = 0
-        score.setflags(write=False)
         return score
 
 
@@ -247,5 +244,4 @@ def _descendants(score: F32, backs: tuple[I32, ...], ancestor: int) -> F32:
     kept = alive[trace_back(list(reversed(backs)), alive) == ancestor]
     pruned = np.full_like(score, np.inf)
     pruned[kept] = score[kept]
-    pruned.setflags(write=False)
     return pruned

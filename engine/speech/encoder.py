@@ -35,7 +35,7 @@ _STEP_MS: Final = STEP_SAMPLES * 1000 // SAMPLE_RATE_HZ
 
 @dataclass(frozen=True, slots=True)
 class EncoderState:
-    """Everything the encoder remembers; its arrays are read-only."""
+    """Everything the encoder remembers; its arrays are never written to again."""
 
     pending: F32  # f32 [< STEP_SAMPLES], received, but not yet a whole step
     next_sample: int  # the session's clock: first sample that has not been received
@@ -178,8 +178,6 @@ class Encoder(Frozen):
         lips = Lips(max(0.0, gap), self._rest_width + width, protrusion)
         expression = Expression(coefficients, lips, opening > 0.0, sample, opening)
         hidden = (result["h1_next"], result["h2_next"], result["h3_next"])
-        for array in (coefficients, *hidden):
-            array.setflags(write=False)
         return expression, (features, hidden, gate, shorter_head)
 
     def average_heads(

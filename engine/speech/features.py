@@ -74,7 +74,7 @@ def default_prior() -> F32:
 
 @dataclass(frozen=True, slots=True)
 class NormaliserState:
-    """Running statistics of the normalisation, in one read-only array."""
+    """Running statistics of the normalisation, in one array that is never written to again."""
 
     packed: F32  # f32 [..., 4 + BANDS]: the four below, then the mean per band about the level
 
@@ -193,10 +193,8 @@ class Features(Frozen):
         """Consume one step of audio, f32 [STEP_SAMPLES]."""
         samples = np.concatenate([state.history, item])
         history = samples[STEP_SAMPLES:]
-        history.setflags(write=False)
         if self._native is not None:
             normal, packed = self._native(samples, state.normaliser.packed)
-            packed.setflags(write=False)
             return [normal], FeatureState(history, NormaliserState(packed))
         frames = self.log_mel(samples)
         normaliser = state.normaliser

@@ -81,8 +81,8 @@ class Appearance:
         distance = np.sqrt(feature_distance(self.features, self.relevance * features, base))
         pca_coefficients = np.empty(len(self.length_scale), np.float32)
         for length_scale in np.unique(self.length_scale):
-            alike = self.length_scale == length_scale
-            pca_coefficients[alike] = matern(distance / length_scale) @ self.weights[:, alike]
+            columns = self.length_scale == length_scale
+            pca_coefficients[columns] = matern(distance / length_scale) @ self.weights[:, columns]
         confidence = min(1.0, max(0.0, 2.5 - float(distance.min()) / self.reference_distance))
         return Prediction(pca_coefficients, confidence)
 

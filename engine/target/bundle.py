@@ -181,6 +181,11 @@ def _read_track(folder: Path, width: int, height: int) -> tuple[Track, NDArray[n
     check_range(speaking, file, "speaking", -20, 20)
     mouth = tensor(data, file, "mouth", np.float32, (5,))
     check_range(mouth, file, "mouth", -10, 10)
+    for array in (
+        landmarks, scale, rotation, translation, expression, geometry, usable, paintable, speed,
+        rest, speaking, mouth,
+    ):  # fmt: skip
+        array.setflags(write=False)
     pose = Pose(scale, rotation, translation)
     track = Track(landmarks, pose, expression, geometry, usable, paintable, speed)
     teeth = Mouth(float(mouth[0]), float(mouth[1]), mouth[2:])
@@ -283,4 +288,6 @@ def _read_jumps(folder: Path, frames: int) -> tuple[I32, F32]:
     check_range(targets, file, "targets", -1, frames - 1)
     costs = tensor(data, file, "costs", np.float32, targets.shape)
     check_range(costs, file, "costs", 0, 1e9)
+    targets.setflags(write=False)
+    costs.setflags(write=False)
     return targets, costs

@@ -1,4 +1,4 @@
-"""Checks on the files and fields of a bundle: nothing in it is trusted until it has passed one."""
+"""Checks on the files and fields of a bundle: nothing in it is used until it has passed one."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def tensor(
     dtype: type[np.generic],
     shape: tuple[int | None, ...],
 ) -> NDArray[Any]:
-    """A read-only field of the expected type and shape (None: any length), all of it finite.
+    """A field of the expected type and shape (None: any length), all of it finite.
 
     Raises: TargetError.
     """
@@ -125,7 +125,6 @@ def tensor(
         )
     if np.issubdtype(dtype, np.floating) and not np.isfinite(value).all():
         raise TargetError(f"{file}: {field} holds a NaN or an infinity")
-    value.setflags(write=False)
     return value
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from multiprocessing.connection import Client, Connection
@@ -138,6 +139,8 @@ class RemoteEngine:
     def __init__(self, workers: Workers, number: int, details: EngineDetails) -> None:
         """Use `Workers.engine`."""
         self._workers, self._number, self._details = workers, number, details
+        self._release = weakref.finalize(self, _release, workers, number)
+        self._release.atexit = False  # the processes end with this one
 
     @property
     def delay_ms(self) -> float:
@@ -151,11 +154,19 @@ class RemoteEngine:
 
     def session(self) -> RemoteSession:
         """A new conversation, in the worker with the fewest; it begins with its first sound."""
-        return RemoteSession(self._workers, self._number, self._details)
+        return RemoteSession(self, self._workers, self._number, self._details)
 
     def close(self) -> None:
         """Let it go in every worker; conversations that have begun go on. Blocks."""
-        self._workers.forget(self._number)
+        if self._release.detach():
+            self._workers.forget(self._number)
+
+
+def _release(workers: Workers, number: int) -> None:
+    """Let an engine that nobody holds any more go in every worker, in a thread: it blocks."""
+    threading.Thread(
+        target=workers.forget, args=(number,), name="lipstream-forget", daemon=True
+    ).start()
 
 
 class RemoteSession:
@@ -163,8 +174,11 @@ class RemoteSession:
 
     is_remote = True  # it computes in another process
 
-    def __init__(self, workers: Workers, number: int, details: EngineDetails) -> None:
+    def __init__(
+        self, engine: RemoteEngine, workers: Workers, number: int, details: EngineDetails
+    ) -> None:
         """Use `RemoteEngine.session`."""
+        self._engine = engine  # keeps it in the workers
         self._workers, self._number, self._details = workers, number, details
         self._line: _Line | None = None
         self._closed = False

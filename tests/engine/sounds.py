@@ -13,7 +13,7 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
 
 def vowels(seconds: float, seed: int = 0) -> F32:
-    """A buzz through moving formants with syllables and pauses; webrtcvad takes it for a voice."""
+    """A buzz through moving formants, with syllables and pauses; voice to webrtcvad."""
     rng = np.random.default_rng(seed)
     n = int(seconds * SAMPLE_RATE_HZ)
     time_s = np.arange(n) / SAMPLE_RATE_HZ

@@ -1,4 +1,4 @@
-"""Stages are timed where they run, and cost nothing where nobody asks."""
+"""Spans are timed where they run, and cost nothing without a recorder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lipstream.engine.profiling import Recorder, recording, span
 
 
 class Clock:
-    """A clock that moves when it is told to, and by 1 µs when it is looked at."""
+    """A clock that `sleep` moves, and each reading by 1 µs."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -41,7 +41,7 @@ def outer(inner_s: float, outer_s: float) -> str:
     return "done"
 
 
-def test_a_stage_does_not_count_what_runs_within_it(clock: Clock) -> None:
+def test_the_own_time_of_a_span_excludes_those_within_it(clock: Clock) -> None:
     recorder = Recorder()
     with recording(recorder):
         assert outer(0.03, 0.01) == "done"
@@ -63,7 +63,7 @@ def test_nothing_is_recorded_without_a_recording() -> None:
     assert recorder.take() == []
 
 
-def test_an_error_ends_its_stage() -> None:
+def test_an_error_ends_its_span() -> None:
     @span("wrong")
     def wrong() -> None:
         raise ValueError
@@ -97,7 +97,7 @@ def test_one_recording_at_a_time() -> None:
         pass
 
 
-def test_a_slowed_stage_is_slower_by_what_was_asked(clock: Clock) -> None:
+def test_a_slowed_span_takes_that_much_longer(clock: Clock) -> None:
     recorder = Recorder({"inner": 5.0})
     with recording(recorder):
         outer(0.002, 0.001)
@@ -107,10 +107,10 @@ def test_a_slowed_stage_is_slower_by_what_was_asked(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("slowed_ms", [0.0, 5.0])
-def test_what_compiled_code_ran_in_one_call_is_told_apart(clock: Clock, slowed_ms: float) -> None:
+def test_spans_of_one_call_of_compiled_code_are_separate(clock: Clock, slowed_ms: float) -> None:
     recorder = Recorder({"color": slowed_ms} if slowed_ms else None)
     with recording(recorder), span("warp"):
-        time.sleep(0.010)  # one call, of which 2 and 3 ms were other stages'
+        time.sleep(0.010)  # one call, of which 2 and 3 ms belong to other spans
         recorder.add({"color": 2_000_000, "composite": 3_000_000})
     own_ns = {span.name: span.own_ns for span in recorder.take()}
     assert own_ns["color"] == pytest.approx(2e6 + slowed_ms * 1e6, abs=10e3)

@@ -1,4 +1,4 @@
-"""Pose, expression and the readings off them, against exact synthetic faces."""
+"""Pose, expression and lips, against exact synthetic faces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def expression_of(seed: int) -> F32:
 
 @settings(max_examples=30, deadline=None)
 @given(angles, angles, angles, st.floats(20, 300), st.integers(0, 1000))
-def test_pose_and_expression_are_found_again(
+def test_pose_and_expression_are_recovered(
     yaw: float, pitch: float, roll: float, scale: float, seed: int
 ) -> None:
     pose, expression = pose_of(yaw, pitch, roll, scale), expression_of(seed)
@@ -59,7 +59,7 @@ def test_units_are_inter_ocular_distances() -> None:
     assert MODEL.mean[152, 1] > 1.5  # y grows downwards, to the chin
 
 
-def test_lips_read_what_the_vertices_do() -> None:
+def test_lips_follow_the_vertices() -> None:
     expression = expression_of(5)[0]
     moved = MODEL.mean + MODEL.displacement(expression)
     lips = MODEL.lips(expression)
@@ -76,7 +76,7 @@ def test_rest_is_zero() -> None:
     assert lips.width == MODEL.rest_width()
 
 
-def test_arkit_weights_know_an_open_jaw() -> None:
+def test_arkit_weights_of_an_open_jaw() -> None:
     """MediaPipe's order has jawOpen at 25."""
     row = MODEL.lip_rows()[0]
     direction = row * MODEL.spread**2

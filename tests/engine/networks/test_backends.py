@@ -1,4 +1,4 @@
-"""Backends: one protocol, the same numbers, and plain words when one is missing."""
+"""Backends: one protocol, the same numbers, and the reason where one is missing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_equal_to_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["native", "openvino", "numpy"])
-def test_rows_of_a_batch_do_not_touch_each_other(name: str) -> None:
+def test_rows_of_a_batch_are_independent(name: str) -> None:
     network = select_backend(name, shipped("encoder"))
     both = network.run(inputs(batch=3))
     for row in range(3):
@@ -100,7 +100,7 @@ def test_auto_logs_what_it_chose_and_why(caplog: pytest.LogCaptureFixture) -> No
     assert record.__dict__["reason"]
 
 
-def test_auto_falls_back_to_the_twin_and_a_name_does_not(
+def test_auto_falls_back_to_numpy_and_a_name_does_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -125,7 +125,7 @@ def test_a_precision_that_is_not_there() -> None:
         select_backend("numpy", shipped("encoder"), precision="bf16")
 
 
-def test_a_model_of_another_kind_has_no_twin(tmp_path: Path) -> None:
+def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     path = tmp_path / "other.safetensors"
@@ -142,7 +142,7 @@ def test_the_weights_fit_the_budget() -> None:
     assert total < 10_000_000
 
 
-def test_tensorrt_says_what_is_missing() -> None:
+def test_tensorrt_names_what_is_missing() -> None:
     try:
         select_backend("tensorrt", shipped("encoder"))
     except BackendUnavailable as error:

@@ -12,7 +12,7 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.networks import models as models_module
 from lipstream.engine.networks.base import Model, Network
 from lipstream.engine.networks.models import Models
-from lipstream.engine.networks.registry import shipped
+from lipstream.engine.networks.registry import select_backend, shipped
 
 
 class Loads:
@@ -20,7 +20,7 @@ class Loads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[str, str]] = []
-        self._load = models_module.select_backend
+        self._load = select_backend
         monkeypatch.setattr(models_module, "select_backend", self.load)
 
     def load(self, backend: str, model: Model, precision: str) -> Network:

@@ -1,4 +1,4 @@
-"""The picture: nothing outside the mask changes, lips that should meet do, teeth stay put."""
+"""The picture: nothing outside the mask changes, closed lips meet, teeth keep their place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ seeds = st.integers(0, 10**6)
 
 
 def expression_of(seed: int) -> F32:
-    """Any expression, lively ones among them."""
+    """Any expression, strong ones among them."""
     rng = np.random.default_rng(seed)
     return (rng.uniform(-2.5, 2.5, MODEL.size) * MODEL.spread).astype(np.float32)
 
@@ -62,8 +62,8 @@ def heights_of(expression: F32) -> F32:
     return np.tensordot(expression, np.stack(lines, 1), axes=1)
 
 
-def lent(vertices: F32, grid: F32, source: Placement) -> tuple[F32, F32]:
-    """Where the grid finds its pixels on a frontal source, canonical f32 [G, 2], and its trust."""
+def mapped(vertices: F32, grid: F32, source: Placement) -> tuple[F32, F32]:
+    """Where the grid lies on a frontal source, canonical f32 [G, 2], and its confidence."""
     retargeted = RetargetedFace(
         vertices, grid, np.zeros((0, 2), np.float32), source.expression, source.scale
     )
@@ -76,8 +76,8 @@ def paint(loaded: Target, expression: F32) -> tuple[U8, U8, U8]:
     background = loaded.frames.decoder().read(0)
     compositor = Compositor(MESH, loaded.style.mouth)
     source = [(loaded.sources[0], 1.0)]
-    painting = compositor.paint(background, loaded.track.placement(0), expression, source)
-    frame, (x, y, w, h), mask = painting.frame, painting.box, painting.mask
+    composed = compositor.paint(background, loaded.track.placement(0), expression, source)
+    frame, (x, y, w, h), mask = composed.frame, composed.box, composed.mask
     whole = np.zeros((loaded.height, loaded.width), np.uint8)
     whole[y : y + h, x : x + w] = mask
     return background, frame, whole
@@ -153,8 +153,8 @@ def test_a_source_at_the_targets_own_expression_gives_back_the_picture() -> None
     place = placed(MODEL, opened(0.2), scale=60.0, at=(120.0, 70.0))
     source = MouthSource(i420_to_rgb(background), (0.0, 0.0), 1.0, place)
     mouth = mouth_of(MODEL, MODEL.mean, np.array([180.0, 140.0, 120.0], np.float32))
-    painting = Compositor(MESH, mouth).paint(background, place, place.expression, [(source, 1.0)])
-    frame, mask = painting.frame, painting.mask
+    composed = Compositor(MESH, mouth).paint(background, place, place.expression, [(source, 1.0)])
+    frame, mask = composed.frame, composed.mask
     assert mask.any()
     difference = np.abs(frame.astype(int) - background.astype(int))
     # The gap is averaged over four samples a pixel, which softens this harsh pattern a little.
@@ -169,12 +169,12 @@ def test_a_source_in_the_same_light_is_not_relit() -> None:
     place = placed(MODEL, opened(0.0), scale=60.0, at=(120.0, 70.0))
     source = MouthSource(i420_to_rgb(background), (0.0, 0.0), 1.0, place)
     mouth = mouth_of(MODEL, MODEL.mean, np.array([180.0, 140.0, 120.0], np.float32))
-    painting = Compositor(MESH, mouth).paint(background, place, place.expression, [(source, 1.0)])
-    assert np.abs(painting.frame.astype(int) - background.astype(int)).max() <= 1
+    composed = Compositor(MESH, mouth).paint(background, place, place.expression, [(source, 1.0)])
+    assert np.abs(composed.frame.astype(int) - background.astype(int)).max() <= 1
 
 
 def test_the_lip_mesh_reaches_as_far_as_its_mask() -> None:
-    """Or the mask would end in an edge, and light be read where the layer shows nothing."""
+    """Or the mask ends in an edge, and light is compared where the layer shows nothing."""
     shown = distance_outside(MODEL.mean[:, :2], MODEL.mean[list(LIP_OUTLINE), :2]) < LIP_REACH
     around = np.isin(MODEL.triangles, np.flatnonzero(shown)).any(1)
     inside_lips = np.isin(MODEL.triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(1)
@@ -186,8 +186,8 @@ def test_upper_teeth_stay_with_the_head_and_lower_teeth_with_the_jaw() -> None:
     shut, wide = placed(MODEL, opened(0.16)), placed(MODEL, opened(0.2))
     target, grid = drive(MESH, wide, opened(0.2))
     np.testing.assert_allclose(grid, inner_grid(target), atol=1e-6)
-    points, confidence = lent(target, grid, shut)
-    assert confidence.min() > 0.9  # much the same opening: the source can lend all of it
+    points, confidence = mapped(target, grid, shut)
+    assert confidence.min() > 0.9  # nearly the same opening: the source has all of its pixels
     rows = points.reshape(-1, 11, 2), grid.reshape(-1, 11, 3)[..., :2]
     middle = 5
     # Near the upper lip the source is read at the head's own place, to within its own gap.
@@ -199,15 +199,15 @@ def test_upper_teeth_stay_with_the_head_and_lower_teeth_with_the_jaw() -> None:
 
 
 @pytest.mark.parametrize("apart", [-0.04, -0.02, 0.04])
-def test_frames_tracked_a_little_apart_lend_their_lips_whole(apart: float) -> None:
+def test_a_source_tracked_a_little_off_keeps_its_lips_whole(apart: float) -> None:
     """Where a tracker puts the whole mouth higher or lower on the head, the edges of the gap are
     still read where that mouth's lips are, and all of it is shown, in order."""
     source = placed(MODEL, opened(0.18))
     down = np.array([0, apart, 0], np.float32)
     target, grid = drive(MESH, source, opened(0.18))
-    still = lent(target, grid, source)[0].reshape(7, 11, 2)
+    still = mapped(target, grid, source)[0].reshape(7, 11, 2)
     moved = replace(source, canonical_vertices=source.canonical_vertices + down)
-    points, confidence = (a.reshape(7, 11, -1) for a in lent(target, grid, moved))
+    points, confidence = (a.reshape(7, 11, -1) for a in mapped(target, grid, moved))
     edge = np.ones((7, 11), bool)
     edge[1:-1, 1:-1] = False
     np.testing.assert_allclose(points[edge], still[edge] + down[:2], atol=1e-5)
@@ -217,28 +217,28 @@ def test_frames_tracked_a_little_apart_lend_their_lips_whole(apart: float) -> No
 
 
 def test_under_a_raised_lip_no_row_is_shown_twice() -> None:
-    """A band of one row is what a mouth must not show: teeth come along with the lip."""
+    """A row that is repeated shows as a band: teeth move with the lip."""
     source = placed(MODEL, opened(0.16))
     target, grid = drive(MESH, placed(MODEL, opened(0.2)), opened(0.2))
     up = np.array([0, -0.1, 0], np.float32)
     target[list(INNER_UPPER_LIP)[1:-1]] += up
     raised = inner_grid(target)
     for column in range(3, 8):
-        rows = lent(target, raised, source)[0].reshape(-1, 11, 2)[:, column, 1]
+        rows = mapped(target, raised, source)[0].reshape(-1, 11, 2)[:, column, 1]
         even = (rows[-1] - rows[0]) / (len(rows) - 1)
         assert np.diff(rows).min() > 0.3 * even
 
 
-def test_a_closed_source_cannot_lend_an_open_mouth() -> None:
+def test_a_closed_source_has_no_confidence_in_an_open_mouth() -> None:
     target, grid = drive(MESH, placed(MODEL, opened(0.0)), opened(0.35))
-    _, confidence = lent(target, grid, placed(MODEL, opened(0.0)))
+    _, confidence = mapped(target, grid, placed(MODEL, opened(0.0)))
     assert confidence.reshape(-1, 11)[3, 5] < 0.05
 
 
 def placed(
     model: FaceModel, expression: F32, scale: float = 80.0, at: tuple[float, float] = (200.0, 150.0)
 ) -> Placement:
-    """The mean face wearing an expression, frontal."""
+    """The mean face with an expression, frontal."""
     canonical_vertices = model.mean + model.displacement(expression)
     upper, lower = list(INNER_UPPER_LIP), list(INNER_LOWER_LIP)
     motion = heights_of(expression)

@@ -1,4 +1,4 @@
-"""The renderer: what it may touch, what it remembers, and whose weights it takes."""
+"""The renderer: the pixels it changes, its inputs, and its backends."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from lipstream.kernels.mesh import warp_mesh
 
 # Largest difference of openvino in f32 from torch, of full scale; measured 2e-6.
 TOLERANCE = 1e-4
-# Mean and largest difference of the fast precision from f32, levels of 255, on colours that no face
-# has: int8 is off by 0.1 and 10 there; on faces by 0.02, at most 0.7.
+# Mean and largest difference of the fast precision from f32, levels of 255, on colours unlike any
+# face: int8 differs by 0.1 and 10 there; on faces by 0.02 and 0.7.
 FAST_MEAN, FAST_LARGEST = 0.5, 16.0
 
 
@@ -45,15 +45,15 @@ BLUE = np.full((*TEXTURE_SHAPE, 3), (20, 40, 200), np.uint8)
 
 
 class Constant:
-    """A network that takes as much of what is expected everywhere, and keeps what it was shown."""
+    """A model with the same gates everywhere, which keeps its inputs."""
 
     name, device, precision = "constant", "CPU", "f32"
 
     def __init__(self, coarse: float, fine: float = 0.0) -> None:
-        self.gates, self.shown = (coarse, fine, 0.0), list[F32]()
+        self.gates, self.inputs = (coarse, fine, 0.0), list[F32]()
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        self.shown.append(inputs[RENDERER_INPUT])
+        self.inputs.append(inputs[RENDERER_INPUT])
         shape = (1, 3, *inputs[RENDERER_INPUT].shape[2:])
         gates = np.array(self.gates, np.float32)[:, None, None]
         return {RENDERER_OUTPUT: np.broadcast_to(gates, shape).copy()}
@@ -71,7 +71,7 @@ def painted(  # noqa: ANN201
     texture: U8 | None = BLUE,
     confidence: float = 1.0,
 ):
-    """The first frame with a wide mouth, which is expected to be blue."""
+    """The first frame with a wide mouth, whose prior is blue."""
     mesh = build_mesh(face_model())
     compositor = Compositor(mesh, loaded.style.mouth, renderer)
     background = loaded.frames.decoder().read(0)
@@ -82,18 +82,18 @@ def painted(  # noqa: ANN201
     return compositor.paint(background, place, wide, source, expected, previous)
 
 
-def test_it_mends_only_under_the_lip_layer(loaded: Target) -> None:
+def test_it_changes_only_pixels_under_the_lip_layer(loaded: Target) -> None:
     plain, refined = painted(loaded, None), painted(loaded, Renderer(Constant(1, 1)))
     height, width = loaded.height, loaded.width
     differs = plain.frame[:height] != refined.frame[:height]
     x, y, w, h = refined.box
     inside = np.zeros((height, width), bool)
     inside[y : y + h, x : x + w] = refined.mask > 0
-    assert differs[inside].sum() > 1000, "the network's word counts"
+    assert differs[inside].sum() > 1000, "the gates take effect"
     assert not differs[~inside].any(), "outside the mask every byte stays"
 
 
-def test_a_difference_of_nothing_changes_nothing(loaded: Target) -> None:
+def test_closed_gates_change_nothing(loaded: Target) -> None:
     blunt = Renderer(Constant(0), sharpen=0.0)
     plain, refined = painted(loaded, None), painted(loaded, blunt, None, None)
     # The patch is larger, so the jaw is cut elsewhere: the same to a level of rounding.
@@ -110,25 +110,25 @@ def test_it_makes_the_mouth_sharper(loaded: Target) -> None:
     assert edges[1] > 1.001 * edges[0]
 
 
-def test_the_next_frame_is_shown_the_last_one_mended(loaded: Target) -> None:
+def test_the_refined_crop_is_an_input_of_the_next_frame(loaded: Target) -> None:
     network = Constant(1, 1)
     renderer = Renderer(network, sharpen=0.0)
     first = painted(loaded, renderer)
     assert first.previous_output is not None
     assert first.previous_output.shape == (*CROP_SHAPE, 3)
     painted(loaded, renderer, first.previous_output)
-    own, later = (shown[0] for shown in network.shown)
+    own, later = (planes[0] for planes in network.inputs)
     assert own.shape == (CHANNELS, *CROP_SHAPE)
     np.testing.assert_array_equal(own[9:], own[:3])  # the first frame has only itself
     np.testing.assert_allclose(later[9:] * 255, first.previous_output.transpose(2, 0, 1), atol=1e-3)
     opaque = later[3] == 1
     assert opaque.sum() > 1000
-    # All that was expected was taken, but for what alternates from pixel to pixel.
+    # The prior was taken in full, except for what alternates from pixel to pixel.
     assert np.median(np.abs(later[9:] - later[6:9])[:, opaque]) * 255 <= 1
     assert np.median(np.abs(later[6:9] - later[:3])[:, opaque]) * 255 > 20
 
 
-def test_it_is_shown_what_is_expected(loaded: Target) -> None:
+def test_the_prior_is_an_input(loaded: Target) -> None:
     network = Constant(0)
     renderer = Renderer(network)
     place = loaded.track.placement(int(loaded.source_frames[0]))
@@ -145,10 +145,10 @@ def test_it_is_shown_what_is_expected(loaded: Target) -> None:
     )
     painted(loaded, renderer, None, None)
     painted(loaded, renderer, None, texture)
-    alone, has_prior = (shown[0] for shown in network.shown)
+    alone, has_prior = (planes[0] for planes in network.inputs)
     np.testing.assert_array_equal(alone[6:9], alone[:3])
     np.testing.assert_array_equal(has_prior[:3], alone[:3])
-    # The same lips, only coarser; the gap is another matter, and the look has none here.
+    # The same lips, only coarser; the texture here has no gap.
     apart = np.abs(has_prior[6:9] - has_prior[:3]) * 255
     lips = (has_prior[3] == 1) & (has_prior[4] == 0)
     assert lips.sum() > 1000
@@ -156,7 +156,7 @@ def test_it_is_shown_what_is_expected(loaded: Target) -> None:
     assert apart[:, has_prior[3] == 0].max() == 0
     painted(loaded, renderer, None, BLUE)
     painted(loaded, renderer, None, BLUE, 0.25)
-    blue, little = (shown[0] for shown in network.shown[2:])
+    blue, little = (planes[0] for planes in network.inputs[2:])
     gap = np.minimum(alone[5] * np.float32(255 / SYNTHETIC), 1)
     shown = (1 - 0.75 * gap) * (blue[6:9] - alone[:3])
     assert (gap > 0).sum() > 100
@@ -170,7 +170,9 @@ def test_choices() -> None:
     assert load_renderer("network", "openvino") is not None
 
 
-def test_without_code_for_it_auto_warps_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_where_a_backend_cannot_run_it_auto_warps_and_logs_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.WARNING, "lipstream.engine.rendering.refiner"):
         assert load_renderer("auto", "numpy") is None
     assert "warped only" in caplog.text
@@ -179,7 +181,7 @@ def test_without_code_for_it_auto_warps_and_says_so(caplog: pytest.LogCaptureFix
 
 
 def crop(seed: int) -> F32:
-    """Something like a face: smooth colours, an opaque middle, a gap."""
+    """Inputs like those of a face: smooth colours, an opaque middle, a gap."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 1, (CHANNELS, 9, 9))
     at = (np.linspace(0, 8, n)[:, None] for n in CROP_SHAPE)
@@ -201,15 +203,15 @@ def test_openvino_is_the_reference() -> None:
     assert apart.max() < TOLERANCE
 
 
-def test_the_fast_precision_is_not_seen() -> None:
+def test_the_fast_precision_makes_no_visible_difference() -> None:
     apart = np.abs(outputs("auto", FAST) - outputs("openvino", "f32")) * 255
     assert apart.mean() < FAST_MEAN
     assert apart.max() < FAST_LARGEST
 
 
-def test_int8_is_not_seen() -> None:
+def test_int8_makes_no_visible_difference() -> None:
     apart = np.abs(outputs("openvino", "int8") - outputs("openvino", "f32")) * 255
-    assert 0 < apart.mean() < FAST_MEAN, "and it is not f32 under another name"
+    assert 0 < apart.mean() < FAST_MEAN, "it does differ from f32"
     assert apart.max() < FAST_LARGEST
 
 
@@ -227,7 +229,7 @@ def test_our_16_bits_are_nearer_than_8() -> None:
     assert 3 * ours.mean() < np.abs(outputs("openvino", "int8") - exact).mean() * 255
 
 
-def test_auto_takes_ours_where_avx2_is_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_native_where_avx2_is_the_widest(monkeypatch: pytest.MonkeyPatch) -> None:
     native_or_skip()
     model = shipped("renderer")
     monkeypatch.setattr(convolution, "has_wider_simd", lambda: False)
@@ -266,13 +268,13 @@ def test_a_finer_crop_shows_the_same_mouth_in_more_pixels(
     step = crop_resolution // 128
     coarse = Constant(1)
     painted(loaded, Renderer(coarse))
-    seen, usual = network.shown[0][0, :3], coarse.shown[0][0, :3]
+    seen, usual = network.inputs[0][0, :3], coarse.inputs[0][0, :3]
     small = seen.reshape(3, rows // step, step, columns // step, step).mean((2, 4))
     usual = usual.reshape(3, rows // step, 2, columns // step, 2).mean((2, 4))
     assert np.abs(small - usual).mean() * 255 < 2, "the same part of the face"
 
 
-def test_the_network_takes_every_detail_and_no_other() -> None:
+def test_the_model_takes_every_crop_resolution_and_no_other() -> None:
     network = select_backend("auto", shipped("renderer"), FAST)
     exact = select_backend("openvino", shipped("renderer"), "f32")
     for crop_resolution in CROP_RESOLUTIONS:

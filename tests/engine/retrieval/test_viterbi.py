@@ -52,7 +52,7 @@ def problem(seed, states, slots, frames, hub=False):
     predecessors = random.integers(0, states, (states, slots), dtype=np.int32)
     cost = random.integers(0, 6, (states, slots)).astype(np.float32)
     cost[random.random(cost.shape) < 0.3] = np.inf
-    predecessors[:, 0] = np.arange(states)  # each state may stay: there is always a path
+    predecessors[:, 0] = np.arange(states)  # each state may repeat: there is always a path
     cost[:, 0] = random.integers(0, 6, states)
     emissions = random.integers(0, 9, (frames, states)).astype(np.float32)
     allowed = random.random(states) < 0.8
@@ -107,7 +107,7 @@ def test_a_lag_of_the_whole_clip_is_the_offline_path(seed, states, slots, frames
 
 
 def surviving_paths(transitions, emissions, lag) -> list[int]:
-    """Fixed lag with every state's own path written out; ties go to the first way in."""
+    """Fixed lag with every state's own path written out; ties go to the first transition."""
     states = range(transitions.states)
     paths = {s: ([s], float(emissions[0][s])) for s in states if emissions[0][s] < math.inf}
     given: list[int] = []
@@ -136,9 +136,7 @@ def surviving_paths(transitions, emissions, lag) -> list[int]:
 
 @MANY
 @given(SEEDS, st.integers(2, 8), st.integers(1, 4), st.integers(2, 10), st.integers(0, 4))
-def test_what_is_committed_is_the_beginning_of_the_best_path_that_survives(
-    seed, states, slots, frames, lag
-):
+def test_the_committed_state_begins_the_best_surviving_path(seed, states, slots, frames, lag):
     transitions, emissions = problem(seed, states, slots, frames)
     outputs, rest = fold(FixedLagViterbi(transitions, lag), emissions)
     path = [state for committed in outputs for state in committed] + rest
@@ -147,7 +145,7 @@ def test_what_is_committed_is_the_beginning_of_the_best_path_that_survives(
 
 @MANY
 @given(SEEDS, st.integers(1, 8), st.integers(1, 4), st.integers(1, 12), st.integers(0, 5))
-def test_what_is_to_come_guides_the_commitment_and_nothing_else(seed, states, slots, frames, lag):
+def test_expected_cost_guides_the_commitment_and_nothing_else(seed, states, slots, frames, lag):
     transitions, emissions = problem(seed, states, slots, frames)
     stage = FixedLagViterbi(transitions, lag)
     random = np.random.default_rng(seed)
@@ -184,7 +182,7 @@ def test_ties_go_to_the_transition_listed_first():
     predecessors = np.array([[1, 0, 2]] * 3, np.int32)
     transitions = Transitions(predecessors, np.zeros((3, 3), np.float32))
     path = viterbi(transitions, np.zeros((4, 3), np.float32))
-    assert path.tolist() == [1, 1, 1, 0]  # the last state is the lowest, its way in slot 0
+    assert path.tolist() == [1, 1, 1, 0]  # the last state is the lowest, its transition in slot 0
 
 
 def test_steps_leave_their_state_as_it_was():
@@ -200,7 +198,7 @@ def test_steps_leave_their_state_as_it_was():
         assert stage.step(before, row)[0] == committed
 
 
-def test_interleaved_streams_do_not_meet():
+def test_interleaved_streams_are_independent():
     transitions, emissions = problem(5, 7, 3, 10)
     stage = FixedLagViterbi(transitions, 1)
     alone = fold(stage, emissions)
@@ -221,7 +219,7 @@ def test_going_on_from_a_state_obeys_the_transitions():
     assert (outputs, rest) == ([[2], [0], [1], [2]], [])
 
 
-def test_an_hour_does_not_lose_precision():
+def test_a_long_stream_keeps_its_precision():
     """Costs near 1000 a frame would pass 2^24 in f32 after 17 000 frames."""
     transitions = Transitions(np.array([[0], [1]], np.int32), np.zeros((2, 1), np.float32))
     rows = np.full((40_000, 2), 1000, np.float32)

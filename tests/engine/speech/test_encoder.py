@@ -1,4 +1,4 @@
-"""The encoder stage: cuts do not matter, nothing is foreseen, the stated lag is the true one."""
+"""The encoder: any cut, no dependence on later audio, the stated lag, the offline model."""
 
 from __future__ import annotations
 
@@ -71,20 +71,20 @@ def test_the_stated_lag_is_the_measured_lag(look_ahead_ms: int) -> None:
     stage = encoder(look_ahead_ms)
     samples = vowels(1.0)
     state = stage.init()
-    for heard in range(STEP_SAMPLES, len(samples) + 1, STEP_SAMPLES):
-        chunk = AudioChunk(samples[heard - STEP_SAMPLES : heard], heard - STEP_SAMPLES)
+    for received in range(STEP_SAMPLES, len(samples) + 1, STEP_SAMPLES):
+        chunk = AudioChunk(samples[received - STEP_SAMPLES : received], received - STEP_SAMPLES)
         outputs, state = stage.step(state, chunk)
-        assert [heard - output.sample for output in outputs] == (
-            [stage.lag_samples] if heard >= stage.lag_samples else []
+        assert [received - output.sample for output in outputs] == (
+            [stage.lag_samples] if received >= stage.lag_samples else []
         )
 
 
 @pytest.mark.parametrize("length", [1, 319, 320, 321, 4000, 16_000, 16_001])
 @pytest.mark.parametrize("look_ahead_ms", [0, 80, 200])
-def test_every_moment_that_was_heard_gets_one_expression(length: int, look_ahead_ms: int) -> None:
+def test_every_step_that_was_begun_gets_one_expression(length: int, look_ahead_ms: int) -> None:
     outputs = run(encoder(look_ahead_ms), vowels(1.1)[:length])
     times = [output.sample for output in outputs]
-    if look_ahead_ms == 0:  # a step's end is known as soon as it is heard, its start never is
+    if look_ahead_ms == 0:  # it gives the end of each step, and never the start
         assert times == list(range(STEP_SAMPLES, length + 1, STEP_SAMPLES))
     else:
         assert times == list(range(0, length, STEP_SAMPLES))
@@ -111,7 +111,7 @@ def test_a_state_is_a_value() -> None:
     assert coefficients(first).tobytes() == coefficients(again).tobytes()
 
 
-def test_streaming_equals_the_network_run_over_the_whole_clip() -> None:
+def test_streaming_equals_the_model_over_the_whole_clip() -> None:
     """Against torch's own sequence form, gate aside: an independent computation."""
     torch = pytest.importorskip("torch")
     from lipstream.engine.networks.encoder_torch import load_net
@@ -129,7 +129,7 @@ def test_streaming_equals_the_network_run_over_the_whole_clip() -> None:
     with torch.inference_mode():
         logits, hidden = net.recognise(clip)
         heads = net.express(logits, hidden)[0].numpy()
-    # What is said at 80 ms, and was said at 40 ms two steps before, about the same moment.
+    # The outputs at 80 ms, and at 40 ms two steps earlier, are of the same moment.
     own, shorter_head = (heads[:, LOOK_AHEADS_MS.index(ms)] for ms in (80, 40))
     whole = own.copy()
     whole[2:] = (own[2:] + shorter_head[:-2]) / 2
@@ -194,7 +194,7 @@ def test_the_cost_of_a_step_leaves_the_core_free() -> None:
     assert best < 0.002, f"{1000 * best:.2f} ms a step; 0.45 ms on an idle core, 1 ms promised"
 
 
-def test_wrong_audio_is_refused_in_words() -> None:
+def test_wrong_audio_is_refused_with_a_reason() -> None:
     stage = encoder()
     with pytest.raises(UsageError, match="mono"):
         stage.step(stage.init(), AudioChunk(np.zeros((2, 320), np.float32), 0))

@@ -1,4 +1,4 @@
-"""The look that is told is the mean and the principal looks, by how near the known frames are."""
+"""A predicted texture is the mean plus components, weighted by the nearness of training frames."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lipstream.engine.target.appearance import TEXTURE_SHAPE, Appearance, canoni
 from lipstream.kernels.composite import weighted_sum
 
 RNG = np.random.default_rng(0)
-LOOKS = RNG.uniform(0, 60, (3, *TEXTURE_SHAPE, 3)).astype(np.float32)
+TEXTURES = RNG.uniform(0, 60, (3, *TEXTURE_SHAPE, 3)).astype(np.float32)
 KNOWN = Appearance(
     relevance=np.array([1.0, 0.5], np.float32),
     features=np.array([[0.0, 3.0], [0.0, 4.0]], np.float32),  # two frames, 5 apart
     length_scale=np.array([5.0, 2.0], np.float32),
     weights=np.array([[0.5, -0.25], [1.0, 0.75]], np.float32),
-    textures=LOOKS,
+    textures=TEXTURES,
     sources=np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]], np.float32),
     reference_distance=2.0,
 )
@@ -34,30 +34,34 @@ def test_near_frames_count_by_the_kernel(
         [float(matern(np.array([5.0 / length_scale]))[0]) for length_scale in (5.0, 2.0)]
     )
     pca_coefficients = np.array([1, *(KNOWN.weights[near] + kernel * KNOWN.weights[far])])
-    wanted = np.tensordot(pca_coefficients, LOOKS.astype(np.float64), 1)
-    told, confidence = KNOWN.picture(KNOWN.predict(np.array(features, np.float32)), 0.3)
+    wanted = np.tensordot(pca_coefficients, TEXTURES.astype(np.float64), 1)
+    texture, confidence = KNOWN.picture(KNOWN.predict(np.array(features, np.float32)), 0.3)
     assert confidence == 1
-    assert told.dtype == np.uint8 and told.shape == (*TEXTURE_SHAPE, 3)
-    assert np.abs(told - np.clip(wanted, 0, 255)).max() <= 0.51
+    assert texture.dtype == np.uint8 and texture.shape == (*TEXTURE_SHAPE, 3)
+    assert np.abs(texture - np.clip(wanted, 0, 255)).max() <= 0.51
 
 
-def test_far_from_all_that_is_known_it_is_the_mean() -> None:
-    told, confidence = KNOWN.picture(KNOWN.predict(np.full(2, 1e4, np.float32)), 0.3)
+def test_far_from_all_training_frames_it_is_the_mean() -> None:
+    texture, confidence = KNOWN.picture(KNOWN.predict(np.full(2, 1e4, np.float32)), 0.3)
     assert confidence == 0
-    np.testing.assert_array_equal(told, weighted_sum(LOOKS[:1], np.ones(1, np.float32)))
+    np.testing.assert_array_equal(texture, weighted_sum(TEXTURES[:1], np.ones(1, np.float32)))
 
 
-def test_trust_ends_where_nothing_like_it_was_seen() -> None:
-    trusts = [KNOWN.predict(np.array([-far, 0], np.float32)).confidence for far in (2.9, 4.0, 5.0)]
-    assert trusts == pytest.approx([1, 0.5, 0])
-    # But a gap so thin that only its shadow shows looks the same in any mouth.
+def test_confidence_falls_with_the_distance_to_training_frames() -> None:
+    confidences = [
+        KNOWN.predict(np.array([-far, 0], np.float32)).confidence for far in (2.9, 4.0, 5.0)
+    ]
+    assert confidences == pytest.approx([1, 0.5, 0])
+    # A gap so thin that only its shadow shows is the same in any mouth.
     nowhere = KNOWN.predict(np.full(2, 1e4, np.float32))
-    trusts = [KNOWN.picture(nowhere, opening).confidence for opening in (-0.02, 0.0, 0.075, 0.2)]
-    assert trusts == pytest.approx([1, 1, 0.5, 0])
+    confidences = [
+        KNOWN.picture(nowhere, opening).confidence for opening in (-0.02, 0.0, 0.075, 0.2)
+    ]
+    assert confidences == pytest.approx([1, 1, 0.5, 0])
 
 
-def test_a_share_of_one_is_worth_its_levels() -> None:
-    np.testing.assert_allclose(KNOWN.spread() ** 2, (LOOKS[1:] ** 2).sum((1, 2, 3)), rtol=1e-4)
+def test_spread_is_the_norm_of_each_component() -> None:
+    np.testing.assert_allclose(KNOWN.spread() ** 2, (TEXTURES[1:] ** 2).sum((1, 2, 3)), rtol=1e-4)
 
 
 def test_the_kernel_falls_from_one_to_nothing() -> None:
@@ -85,7 +89,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(UsageError, match="disagree"):
         replace(KNOWN, weights=KNOWN.weights[:1])
     with pytest.raises(UsageError, match="disagree"):
-        replace(KNOWN, textures=LOOKS[:2])
+        replace(KNOWN, textures=TEXTURES[:2])
     with pytest.raises(UsageError, match="sources"):
         replace(KNOWN, sources=np.zeros((3, 1), np.float32))
     with pytest.raises(UsageError, match="length scale"):

@@ -1,4 +1,4 @@
-"""A bundle is trusted only after every number in it has been checked."""
+"""A bundle is used only after every number in it has been checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def copy(target: Path, tmp_path: Path) -> Path:
 
 
 def seal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-    """Make the sums true again: an attacker can do that."""
+    """Recompute the checksums, as an attacker can."""
     path = folder / "target.json"
     info = json.loads(path.read_text())
     for name in info["files"]:
@@ -44,7 +44,7 @@ def seal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None
     path.write_text(json.dumps(info))
 
 
-def test_a_sound_bundle_loads(target: Path) -> None:
+def test_an_intact_bundle_loads(target: Path) -> None:
     loaded = load_target(target)
     assert (loaded.width, loaded.height, loaded.kind) == (512, 512, "photo")
     assert len(loaded.track) == loaded.jumps[0].shape[0] == 300
@@ -53,7 +53,7 @@ def test_a_sound_bundle_loads(target: Path) -> None:
     assert not first.flags.writeable
 
 
-def test_what_calibration_found_of_sharpness_is_read(copy: Path) -> None:
+def test_measured_sharpening_is_read(copy: Path) -> None:
     assert load_target(copy).sharpen == SHARPEN_ALONE
     note_sharpen(copy, 0.25, shipped("renderer").safetensors)
     assert load_target(copy).sharpen == 0.25
@@ -61,13 +61,13 @@ def test_what_calibration_found_of_sharpness_is_read(copy: Path) -> None:
     assert engine.renderer is not None and engine.renderer.sharpen == 0.25
 
 
-def test_sharpness_found_for_other_weights_is_not_used(copy: Path) -> None:
+def test_sharpening_measured_with_other_weights_is_not_used(copy: Path) -> None:
     note_sharpen(copy, 0.25, copy / "sources.safetensors")
     assert load_target(copy).sharpen == SHARPEN_ALONE
-    seal(copy, lambda info: info.pop("sharpen_for"))  # a bundle of before
+    seal(copy, lambda info: info.pop("sharpen_for"))  # not recorded
     assert load_target(copy).sharpen == SHARPEN_ALONE
     shutil.copy(shipped("renderer").safetensors, copy / "renderer.safetensors")
-    seal(copy, lambda info: None)  # one with weights of its own
+    seal(copy, lambda info: None)  # the weights in the bundle itself
     assert load_target(copy).sharpen == SHARPEN_ALONE
 
 
@@ -90,7 +90,7 @@ def test_a_cut_file_is_refused(copy: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(TargetError, match=name):
         load_target(copy)
-    seal(copy)  # cut on purpose, with sums to match: the contents are checked too
+    seal(copy)  # with matching checksums: the contents are checked too
     with pytest.raises(TargetError):
         load_target(copy)
 
@@ -179,7 +179,7 @@ def test_hostile_numbers_are_refused(
 
 
 def measured(folder: Path) -> None:
-    """What footage has and a photo has not: which mouths look alike."""
+    """What only footage has: features to compare mouths by."""
     loaded, file = load_target(folder), folder / "sources.safetensors"
     rng = np.random.default_rng(0)
     size = loaded.track.expression.shape[1]
@@ -188,8 +188,8 @@ def measured(folder: Path) -> None:
         "frame_offset": (len(loaded.track), 8),
         "source_descriptors": (len(loaded.sources), 3),
     }
-    drawn = {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
-    save_file({**load_file(file), **drawn}, file)
+    features = {name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}
+    save_file({**load_file(file), **features}, file)
     learned = Appearance(
         np.ones(8, np.float32),
         rng.normal(size=(8, 60)).astype(np.float32),
@@ -204,7 +204,7 @@ def measured(folder: Path) -> None:
     seal(folder)
 
 
-def test_which_mouths_look_alike_and_how_is_read(copy: Path) -> None:
+def test_similarity_and_appearance_are_read(copy: Path) -> None:
     assert load_target(copy).similarity is None
     assert load_target(copy).appearance is None
     measured(copy)

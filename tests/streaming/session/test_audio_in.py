@@ -84,10 +84,3 @@ def test_time_stamps_neither_fill_nor_drop() -> None:
         frame.sample_rate, frame.pts = 48_000, 960 * k + 500 * (k % 2)
         sizes.append(resampler.push(frame).size)
     assert sum(sizes) + resampler.flush().size == pytest.approx(50 * PACKET, abs=1)
-
-
-def test_a_format_that_changes_half_way_is_refused() -> None:
-    resampler = SpeechResampler()
-    resampler.push_samples(np.zeros(480, np.float32), 48_000)
-    with pytest.raises(ValueError, match="match"):
-        resampler.push_samples(np.zeros(480, np.float32), 44_100)
