@@ -1,9 +1,9 @@
-"""One person's face through the footage, and what each frame is worth, in one pass.
+"""Tracks one person's face through footage, and measures each frame in the same pass.
 
-The landmarker runs on each picture by itself. Its video mode was measured and left: it smooths
-over past frames only, which on fast speech takes 7 % off the mouth's peaks and delays it by half
-a frame (correlation of lip opening with the per-picture result 0.93 at lag 0, 0.85 a frame late,
-against 0.75 for an undelayed copy). Smoothing without lag is reconstruct's work.
+The landmarker runs on each frame alone. Its video mode smooths over past frames only: on fast
+speech it takes 7 % off the mouth's peaks and delays it by half a frame (correlation of lip opening
+with the per-frame result 0.93 at lag 0, 0.85 one frame late, against 0.75 for an undelayed copy).
+Smoothing without lag is done by `fitting.factorise`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from lipstream.calibration.media.video import FootageFrame
 from lipstream.calibration.tracking.frame_metrics import (
-    FaceMeasures,
+    FaceMetrics,
     frame_signature,
     measure_face,
     skin_points,
@@ -35,10 +35,10 @@ __all__ = ["Landmarker", "RawTrack", "inter_ocular_px", "track"]
 
 LANDMARKS: Final = 478
 BLENDSHAPES: Final = 52
-_LOOK_AROUND_FRAMES: Final = 25  # how often all faces are counted again
-_VIEW_FACES: Final = 2.4  # side of the square that is searched, in sizes of the face
+_FULL_SEARCH_FRAMES: Final = 25  # how often the whole frame is searched
+_WINDOW_FACES: Final = 2.4  # side of the search window, in sizes of the face
 _QUEUE_FRAMES: Final = 4
-_ALIKE: Final = 0.8  # of the size of the largest face
+_SIMILAR_SIZE: Final = 0.8  # of the size of the largest face
 
 
 class TrackedFootage(Protocol):
@@ -53,17 +53,17 @@ class TrackedFootage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RawTrack:
-    """What was seen in each of T frames, neither smoothed nor judged."""
+    """Measurements of each of T frames, neither smoothed nor rejected."""
 
-    landmarks: F32  # f32 [T, 478, 3], px (z = nz * width of the picture); NaN without a face
+    landmarks: F32  # f32 [T, 478, 3], px (z = nz * frame width); NaN without a face
     blendshapes: F32  # f32 [T, 52], MediaPipe's order; NaN without a face
-    transform: F32  # f32 [T, 4, 4], MediaPipe's pose as seen from the searched square; or NaN
-    face_count: I32  # i32 [T], faces in the picture, as last counted
+    transform: F32  # f32 [T, 4, 4], MediaPipe's pose relative to the search window; or NaN
+    face_count: I32  # i32 [T], faces in the frame, as last counted
     cuts: tuple[int, ...]  # first frame of each new shot; 0 is not among them
-    difference: F32  # f32 [T], 0 to 1, picture against the one before
+    difference: F32  # f32 [T], 0 to 1, from the frame before
     sharpness: F32  # f32 [T], of the mouth, 1 is the clip's median; NaN without a face
-    skin: U8  # u8 [T, P, 3], colours of the lower face at measures.skin_points(); 0 without a face
-    repeated: np.ndarray[Any, np.dtype[np.bool_]]  # bool [T], same source frame as before
+    skin: U8  # u8 [T, P, 3], colors at frame_metrics.skin_points(); 0 without a face
+    repeated: np.ndarray[Any, np.dtype[np.bool_]]  # bool [T], same source frame as the one before
     width: int  # px
     height: int  # px
     fps: Fraction
@@ -80,68 +80,68 @@ class RawTrack:
         return np.isfinite(self.landmarks[:, 0, 0])
 
 
-def alike(face: Face, others: list[Face]) -> bool:
-    """Whether another face is nearly as large, so that size does not tell who is meant."""
-    return any(other.box[2] > _ALIKE * face.box[2] for other in others)
+def is_ambiguous(face: Face, others: list[Face]) -> bool:
+    """Whether another face is nearly as large, so that size does not identify the person."""
+    return any(other.box[2] > _SIMILAR_SIZE * face.box[2] for other in others)
 
 
 class _Follower:
-    """Chooses one face and stays with it."""
+    """Chooses one face and follows it."""
 
     def __init__(self, landmarker: Landmarker, width: int, height: int) -> None:
         self._landmarker = landmarker
         self._size = (width, height)
         self._last: Face | None = None
-        self._view: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1, px
-        self._since_look = 0
+        self._window: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1, px
+        self._since_search = 0
         self.face_count = 0
         self.most_faces = 0
         self.ambiguous_at: int | None = None
 
     def cut(self) -> None:
-        """A new shot: look at the whole picture again."""
-        self._view = None
+        """A new shot begins: the whole frame is searched again."""
+        self._window = None
 
     def __call__(self, rgb: U8, index: int) -> Face | None:
         face: Face | None = None
-        self._since_look += 1
-        if self._view is not None and self._since_look < _LOOK_AROUND_FRAMES:
-            face = self._in_view(rgb)
+        self._since_search += 1
+        if self._window is not None and self._since_search < _FULL_SEARCH_FRAMES:
+            face = self._search_window(rgb)
         if face is None:
-            face = self._look_around(rgb, index)
+            face = self._search_frame(rgb, index)
         if face is not None:
             self._last = face
             self._aim(face)
         else:
-            self._view = None
+            self._window = None
         return face
 
-    def _in_view(self, rgb: U8) -> Face | None:
-        assert self._view is not None
-        x0, y0, x1, y1 = self._view
-        seen = self._landmarker.faces(rgb[y0:y1, x0:x1])
-        return self._same([_moved(face, x0, y0) for face in seen])
+    def _search_window(self, rgb: U8) -> Face | None:
+        assert self._window is not None
+        x0, y0, x1, y1 = self._window
+        found = self._landmarker.faces(rgb[y0:y1, x0:x1])
+        return self._same([_translated(face, x0, y0) for face in found])
 
-    def _look_around(self, rgb: U8, index: int) -> Face | None:
-        self._since_look = 0
+    def _search_frame(self, rgb: U8, index: int) -> Face | None:
+        self._since_search = 0
         faces = self._landmarker.faces(rgb)
         self.face_count = len(faces)
         self.most_faces = max(self.most_faces, len(faces))
-        if self._view is not None:
-            # Only counting: the face itself is still measured in its own view, so that the
-            # landmarks do not shift by a sub-pixel once a second.
-            followed = self._in_view(rgb)
+        if self._window is not None:
+            # The search only counts faces. The followed face is measured in its window as before,
+            # or the landmarks would shift by a fraction of a pixel once a second.
+            followed = self._search_window(rgb)
             if followed is not None:
                 return followed
         same = self._same(faces)
         if same is not None or not faces:
             return same
         ranked = sorted(faces, key=self._prominence, reverse=True)
-        if alike(ranked[0], ranked[1:]):
+        if is_ambiguous(ranked[0], ranked[1:]):
             if self._last is None:
                 raise CalibrationError(
-                    f"{len(faces)} faces of nearly one size are in the picture, so whom to follow "
-                    "is anyone's guess; crop the footage to one person, or use --start and --end"
+                    f"{len(faces)} faces of nearly one size are in the picture, so the person to "
+                    "follow is ambiguous; crop the footage to one person, or use --start and --end"
                 )
             if self.ambiguous_at is None:
                 self.ambiguous_at = index
@@ -161,19 +161,19 @@ class _Follower:
         return nearest if distance(nearest) < 0.7 else None
 
     def _prominence(self, face: Face) -> float:
-        """Large, and not at the edge of the picture."""
+        """Size of the face, reduced towards the border of the frame."""
         x, y, size = face.box
         width, height = self._size
         off_centre = np.hypot(x / width - 0.5, y / height - 0.5)
         return size * float(1.0 - 0.4 * min(1.0, off_centre / 0.7))
 
     def _aim(self, face: Face) -> None:
-        """Move the searched square only when the face nears its border: a square that follows
-        each movement would add its own to the landmarks."""
+        """Move the search window only when the face nears its border: a window that follows each
+        movement would add its own to the landmarks."""
         x, y, size = face.box
         width, height = self._size
-        if self._view is not None:
-            x0, y0, x1, y1 = self._view
+        if self._window is not None:
+            x0, y0, x1, y1 = self._window
             room = min(
                 x - x0 if x0 > 0 else np.inf,
                 x1 - x if x1 < width else np.inf,
@@ -181,15 +181,18 @@ class _Follower:
                 y1 - y if y1 < height else np.inf,
             )
             side = max(x1 - x0, y1 - y0)
-            if room > 0.75 * size and size * _VIEW_FACES * 0.7 < side < size * _VIEW_FACES * 1.5:
+            if (
+                room > 0.75 * size
+                and size * _WINDOW_FACES * 0.7 < side < size * _WINDOW_FACES * 1.5
+            ):
                 return
-        half = size * _VIEW_FACES / 2
+        half = size * _WINDOW_FACES / 2
         x0, y0 = max(0, round(x - half)), max(0, round(y - half))
         x1, y1 = min(width, round(x + half)), min(height, round(y + half))
-        self._view = (x0, y0, x1, y1)
+        self._window = (x0, y0, x1, y1)
 
 
-def _moved(face: Face, x0: int, y0: int) -> Face:
+def _translated(face: Face, x0: int, y0: int) -> Face:
     shift = np.array([x0, y0, 0], np.float32)
     return Face(face.landmarks + shift, face.blendshapes, face.transform)
 
@@ -264,7 +267,7 @@ class _Rows:
     def __init__(self, width: int, height: int, fps: Fraction) -> None:
         self.width, self.height, self.fps = width, height, fps
         self._faces: list[Face | None] = []
-        self._measures: list[FaceMeasures | None] = []
+        self._metrics: list[FaceMetrics | None] = []
         self._counts: list[int] = []
         self._difference: list[float] = []
         self._repeated: list[bool] = []
@@ -277,7 +280,7 @@ class _Rows:
         self._repeated.append(frame.repeated)
         if frame.repeated and self._faces:
             self._faces.append(self._faces[-1])
-            self._measures.append(self._measures[-1])
+            self._metrics.append(self._metrics[-1])
             self._counts.append(self._counts[-1])
             self._difference.append(0.0)
             return
@@ -292,7 +295,7 @@ class _Rows:
         self._difference.append(difference)
         face = follower(frame.rgb, frame.index)
         self._faces.append(face)
-        self._measures.append(None if face is None else measure_face(frame.rgb, face.landmarks))
+        self._metrics.append(None if face is None else measure_face(frame.rgb, face.landmarks))
         self._counts.append(follower.face_count)
 
     def _is_cut(self, difference: float) -> bool:
@@ -301,16 +304,16 @@ class _Rows:
         return difference > max(0.06, 6 * usual)
 
     def finish(self, follower: _Follower) -> None:
-        """Warnings, in words for a person."""
+        """Collect the warnings."""
         if follower.most_faces > 1:
-            said = f"{follower.most_faces} faces were seen; the largest was followed"
+            warning = f"{follower.most_faces} faces were found; the largest was followed"
             if follower.ambiguous_at is not None:
                 at_s = follower.ambiguous_at / float(self.fps)
-                said += (
+                warning += (
                     f" (at {at_s:.1f} s two are nearly equal in size and the choice may be wrong: "
                     "crop the footage to one person to be sure)"
                 )
-            self._warnings.append(said)
+            self._warnings.append(warning)
 
     def result(self) -> RawTrack:
         """The track, as arrays."""
@@ -325,12 +328,12 @@ class _Rows:
         transform = np.full((count, 4, 4), np.nan, np.float32)
         sharpness = np.full(count, np.nan, np.float32)
         skin = np.zeros((count, len(skin_points()[0]), 3), np.uint8)
-        for k, (face, measures) in enumerate(zip(self._faces, self._measures, strict=True)):
-            if face is None or measures is None:
+        for k, (face, metrics) in enumerate(zip(self._faces, self._metrics, strict=True)):
+            if face is None or metrics is None:
                 continue
             landmarks[k], blendshapes[k] = face.landmarks, face.blendshapes
-            transform[k], sharpness[k] = face.transform, measures.sharpness
-            skin[k] = measures.skin
+            transform[k], sharpness[k] = face.transform, metrics.sharpness
+            skin[k] = metrics.skin
         cuts = sorted(set(self._cuts) | set(_landmark_jumps(landmarks)))
         return RawTrack(
             landmarks,
@@ -358,7 +361,7 @@ def inter_ocular_px(landmarks: F32) -> F32:
 
 
 def _landmark_jumps(landmarks: F32) -> list[int]:
-    """Frames where the whole head is elsewhere than a frame before: a cut in the same room."""
+    """Frames where the whole head has jumped: a cut within one scene."""
     middle = landmarks[:, [168, 6, 33, 263], :2].mean(axis=1)
     iod = inter_ocular_px(landmarks)
     move = np.zeros(len(middle))
@@ -367,7 +370,7 @@ def _landmark_jumps(landmarks: F32) -> list[int]:
     for k in np.flatnonzero(move > 0.35):
         around = np.r_[move[max(0, k - 6) : k], move[k + 1 : k + 7]]
         around = around[np.isfinite(around)]
-        # A fast turn of the head also moves its neighbours; a cut is alone.
+        # A fast turn of the head also moves its neighbouring frames; a cut does not.
         if around.size == 0 or move[k] > 4 * max(float(np.max(around)), 0.02):
             jumps.append(int(k))
     return jumps

@@ -1,9 +1,9 @@
 """Trains the expression head: phonetic state to lip motion, from real people and from phone times.
 
 Real clips say how lips move between sounds and how far; they are few, and their people differ in
-amplitude and in how the face rests, so each person is scaled to one amplitude and the constant
-part of a clip is left out of the loss, except for the opening. Synthetic speech says exactly when
-lips must meet, round and open (coarticulation.py), in every voice. Both are in every batch.
+amplitude and in how the face rests, so each person is scaled to one amplitude and the constant part
+of a clip is left out of the loss, except for the opening. Synthetic speech says exactly when lips
+must meet, round and open (coarticulation.py), in every voice. Both are in every batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes one voice sound like many, in many rooms, over many lines.
 
-Everything linear (resampling, colour, room, line bandwidth) is one multiplication in the
-frequency domain, about a thousand times faster than real time; noise, clipping and codecs follow.
+Everything linear (resampling, colour, room, line bandwidth) is one multiplication in the frequency
+domain, about a thousand times faster than real time; noise, clipping and codecs follow.
 """
 
 from __future__ import annotations

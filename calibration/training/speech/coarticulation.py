@@ -1,7 +1,7 @@
 """Lip motion computed from phone times, where no camera was there to see it.
 
-Each phone pulls the lips towards its own shape with a strength that falls off on both sides of
-it; the lips go to the weighted mean of all pulls. Source: dominance functions, Cohen and Massaro,
+Each phone pulls the lips towards its own shape with a strength that falls off on both sides of it;
+the lips go to the weighted mean of all pulls. Source: dominance functions, Cohen and Massaro,
 "Modeling coarticulation in synthetic visual speech", 1993; the numbers are ours.
 """
 

@@ -70,7 +70,7 @@ def test_near_frames_the_tail_and_rejected_frames_are_no_targets():
 
 
 def test_jumps_are_sorted_and_apart():
-    graph = jump_graph(swaying(), scales=JumpScales(apart_frames=3))
+    graph = jump_graph(swaying(), scales=JumpScales(min_separation_frames=3))
     rows = graph.indices[:200]
     assert (graph.cost[:200, :-1] <= graph.cost[:200, 1:]).all()
     for row in rows:

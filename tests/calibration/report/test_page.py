@@ -56,7 +56,7 @@ def good() -> ReportData:
         triangles=FOOTAGE.model.triangles,
         av_offset_ms=120,
         av_offset_confidence=0.9,
-        notes=("variable rate, 27.30 frames a second brought to 29.97",),
+        notes=("variable rate, 27.30 fps converted to 29.97",),
     )
 
 
