@@ -61,8 +61,8 @@ def calibrate_photo(
     """
     from lipstream.calibration import assets
     from lipstream.calibration.media.video import read_photo
+    from lipstream.calibration.tracking.follower import is_ambiguous
     from lipstream.calibration.tracking.landmarker import Landmarker
-    from lipstream.calibration.tracking.tracker import is_ambiguous
 
     photo = read_photo(path)
     photo = np.ascontiguousarray(photo[: photo.shape[0] & ~1, : photo.shape[1] & ~1])

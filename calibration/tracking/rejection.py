@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lipstream.calibration.footage.subset import spread_over
 from lipstream.calibration.tracking.frame_metrics import skin_points
-from lipstream.calibration.tracking.tracker import RawTrack, inter_ocular_px
+from lipstream.calibration.tracking.raw_track import RawTrack, inter_ocular_px
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.types import F32, U8
 

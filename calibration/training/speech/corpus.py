@@ -1,7 +1,7 @@
-"""The synthetic corpus on disk: log-mel features and phones, in shards that come back by seed.
+"""The synthetic corpus on disk: log-mel features and phones, in shards that their seeds determine.
 
-A shard is made by a process of its own, because espeak-ng carries state from one utterance to the
-next: the same seed in a fresh process gives the same shard, bit for bit.
+A new process makes each shard, because espeak-ng carries state from one utterance to the next: the
+same seed in a new process gives the same shard, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP, Features, o
 from lipstream.engine.types import F32, U8
 
 SHARD_CLIPS: Final = 100
-CORPUS_VERSION: Final = 2  # of what a seed gives; shards of another are made anew
+CORPUS_VERSION: Final = 2  # of the content for a seed; part of a shard's file name
 CLIP_FRAMES: Final = synthesis.CLIP_SAMPLES // synthesis.PHONE_HOP_SAMPLES
 UNKNOWN: Final = 255  # a phone target before the clip began
 
@@ -31,11 +31,11 @@ UNKNOWN: Final = 255  # a phone target before the clip began
 class Shard:
     """Clips ready to train on."""
 
-    log_mel: NDArray[np.float16]  # f16 [clips, frames, BANDS], as heard
+    log_mel: NDArray[np.float16]  # f16 [clips, frames, BANDS], not normalised
     features: NDArray[np.float16]  # f16 [clips, steps, BANDS * FRAMES_PER_STEP], normalised
     phones: U8  # u8 [clips, frames], per 10 ms
-    voices: tuple[str, ...]  # who speaks, by clip; "" where that is not known
-    targets: U8  # u8 [clips, steps, look-aheads], the phone each output speaks of
+    voices: tuple[str, ...]  # of each clip; "" if unknown
+    targets: U8  # u8 [clips, steps, look-aheads], the phone of each output
 
 
 def make_shard(job: tuple[int, Path]) -> Path:
@@ -75,7 +75,8 @@ def make_corpus(
 def make_real_shard(
     speech: list[tuple[F32, U8]], path: Path, clips: int, rng: np.random.Generator
 ) -> None:
-    """Aligned real speech, f32 [samples] with u8 phones per 10 ms, damaged in `clips` ways."""
+    """Save a shard of `clips` augmentations of aligned real speech, f32 [samples] with u8 phones
+    per 10 ms."""
     features = Features()
     length = synthesis.CLIP_SAMPLES
     log_mel = np.zeros((clips, CLIP_FRAMES, BANDS), np.float16)
@@ -101,14 +102,14 @@ def make_real_shard(
             # Neighbours in the list are mostly of one speaker.
             which = int(np.clip(which + rng.integers(-2, 3), 0, len(speech) - 1))
         samples = augment.resample_and_colour(samples, 16_000, rng, how)
-        others = _crowd(speech, length, rng) if rng.random() < how.babble else None
+        others = _babble(speech, length, rng) if rng.random() < how.babble else None
         samples = augment.add_noise(samples, others, rng, how)
         samples = augment.over_the_line(samples, rng, how)
         log_mel[index] = offline_log_mel(features, samples)
     save_shard(path, log_mel, phones, [""] * clips)
 
 
-def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) -> F32:
+def _babble(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) -> F32:
     """Three to six sentences at once, f32 [length]."""
     chosen = rng.integers(len(speech), size=int(rng.integers(3, 7)))
     voices = [np.roll(np.resize(speech[i][0], length), int(rng.integers(length))) for i in chosen]
@@ -116,7 +117,7 @@ def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) 
 
 
 def save_shard(path: Path, log_mel: NDArray[np.float16], phones: U8, voices: Sequence[str]) -> None:
-    """Write a shard; a name appears only when the file is whole."""
+    """Write a shard to a temporary name, which is renamed when it is complete."""
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, log_mel=log_mel, phones=phones, voices=np.array(voices))
     partial.rename(path)
@@ -143,7 +144,7 @@ def normalise(log_mel: NDArray[np.float16] | F32) -> NDArray[np.float16]:
 
 
 def phone_targets(phones: U8) -> U8:
-    """The phone that the output of each step and look-ahead speaks of, UNKNOWN before 0."""
+    """The phone of the output of each step and look-ahead, UNKNOWN before the clip."""
     steps = phones.shape[1] // FRAMES_PER_STEP
     targets = np.full((len(phones), steps, len(LOOK_AHEADS_MS)), UNKNOWN, np.uint8)
     for column, look_ahead_ms in enumerate(LOOK_AHEADS_MS):
