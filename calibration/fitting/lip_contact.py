@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from lipstream.calibration.media.color import LUMA
 from lipstream.engine.face.mesh import LIPS
 from lipstream.engine.face.model import VERTICES, FaceModel, fit_pose
 from lipstream.engine.retrieval.viterbi import Transitions, viterbi
@@ -28,7 +29,6 @@ _CORNERS: Final = 0.12  # of the width at either end, where skin is as dark as t
 _SLOPE_COST: Final = 1.5  # levels, times the square of the steps from column to column
 _MAX_SLOPE: Final = 4  # steps from column to column; more costs no more
 _SHIFT_COST: Final = 6.0  # levels at the largest shift
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def snap_to_lip_contact(photo: U8, landmarks: F32, model: FaceModel) -> F32:
@@ -52,7 +52,7 @@ def snap_to_lip_contact(photo: U8, landmarks: F32, model: FaceModel) -> F32:
     )
     placed = pose.apply(points.reshape(1, -1, 3).astype(np.float32))[..., :2]
     sampled = remap(photo, np.ascontiguousarray(placed))
-    luma = (sampled.astype(np.float32) @ _LUMA).reshape(shifts.shape)
+    luma = (sampled.astype(np.float32) @ LUMA).reshape(shifts.shape)
     cost = luma - np.median(luma, 1, keepdims=True) + _SHIFT_COST * step**2
     path = shifts[np.arange(_COLUMNS), _cheapest_path(cost.astype(np.float32))]
     # The corners are dark all over: towards them the line returns to the landmarks.

@@ -16,6 +16,7 @@ from lipstream.engine.errors import MediaError
 from lipstream.engine.types import U8
 
 MAX_SIDE_PX: Final = 1920
+LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # weights of R, G, B, BT.601
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def conversion_of(frame: av.VideoFrame, stream: av.VideoStream) -> FrameConversi
     if "10" in frame.format.name or "12" in frame.format.name:
         notes.append(f"{frame.format.name} converted to 8 bits")
     if int(frame.color_trc) in (16, 18):  # SMPTE 2084 (PQ), ARIB STD-B67 (HLG)
-        notes.append("high dynamic range is not tone-mapped: colours look flat")
+        notes.append("high dynamic range is not tone-mapped: colors look flat")
     matrix, value_range = _color_of(frame)
     if swaps:
         out_width, out_height = even_height, even_width

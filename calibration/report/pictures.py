@@ -95,7 +95,7 @@ def with_mesh(rgb: U8, points: F32, triangles: I32 | None) -> U8:
 
 
 def _lines(
-    out: F32, points: F32, pairs: NDArray[np.integer[Any]], colour: F32, alpha: float
+    out: F32, points: F32, pairs: NDArray[np.integer[Any]], color: F32, alpha: float
 ) -> None:
     """Blend anti-aliased lines into f32 [h, w, 3]."""
     height, width = out.shape[:2]
@@ -118,7 +118,7 @@ def _lines(
             np.maximum.at(weight, (y[inside], x[inside]), bilinear[inside].astype(np.float32))
     cover = (np.minimum(weight * 1.4, 1.0) * alpha)[..., None]
     out *= 1 - cover
-    out += cover * colour
+    out += cover * color
 
 
 def _dot(out: F32, x: float, y: float) -> None:

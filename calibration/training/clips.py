@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.training.npz import save_npz
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.engine.face.model import face_model
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
@@ -141,10 +142,7 @@ def _tracked(path: Path, speaker: str, data: Path, cache: Path) -> TalkingClip |
     digest = hashlib.sha256(path.read_bytes() + model.basis.tobytes() + _TRACKING)
     kept = cache / f"{name}_{digest.hexdigest()[:16]}.npz"
     if not kept.is_file():
-        arrays = _track(path)
-        partial = kept.with_suffix(".partial.npz")
-        np.savez(partial, allow_pickle=False, **arrays)
-        partial.rename(kept)
+        save_npz(kept, _track(path))
     with np.load(kept) as saved:
         loaded = {key: saved[key] for key in saved.files}
     if len(loaded["audio"]) < _MIN_AUDIO_S * SAMPLE_RATE_HZ:

@@ -51,8 +51,8 @@ _WARM_UP_STEPS: Final = 20  # at the start of a clip, without a loss
 _LIP_CLIPS: Final = 16  # clips of a batch whose lips are compared
 _RATE: Final = 7e-4
 _F32_TAIL: Final = 0.1
-_LINE: Final = augment.Augmentation(
-    room=0.25, noise=0, colour=0.7, babble=0, music=0, codec=0.1, clip=0.03, loss=0.05
+_CHANNEL: Final = augment.Augmentation(
+    room=0.25, noise=0, equaliser=0.7, babble=0, music=0, codec=0.1, clip=0.03, loss=0.05
 )
 
 Report = Callable[[str, float], None]
@@ -95,10 +95,10 @@ def _make_shard(speech: Sequence[F32], path: Path, rng: np.random.Generator) -> 
         while len(clip) < length:
             speed = float(np.exp(rng.uniform(np.log(0.84), np.log(1.2))))
             voice = speech[int(rng.integers(len(speech)))]
-            voice = augment.resample_and_colour(voice, 16_000 * speed, rng, _LINE)
-            voice = augment.add_noise(voice, None, rng, _LINE)
+            voice = augment.resample_and_equalise(voice, 16_000 * speed, rng, _CHANNEL)
+            voice = augment.add_noise(voice, None, rng, _CHANNEL)
             pause = np.zeros(int(rng.exponential(0.3) * 16_000), np.float32)
-            clip = np.concatenate([clip, augment.over_the_line(voice, rng, _LINE), pause])
+            clip = np.concatenate([clip, augment.through_channel(voice, rng, _CHANNEL), pause])
         first = int(rng.integers(len(clip) - length + 1))
         log_mel[row] = offline_log_mel(features, clip[first : first + length])
     unknown = np.full((len(log_mel), corpus.CLIP_FRAMES), corpus.UNKNOWN, np.uint8)

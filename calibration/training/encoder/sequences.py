@@ -100,12 +100,12 @@ def _babble(
 
 def _augmented(audio: F32, babble: F32 | None, rng: np.random.Generator) -> tuple[F32, float]:
     speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.18))))
-    how = augment.Augmentation(room=0.4, noise=0.7, colour=0.8, telephone=0.1, clip=0.03)
-    augmented = augment.resample_and_colour(audio, 16_000 * speed, rng, how)
+    how = augment.Augmentation(room=0.4, noise=0.7, equaliser=0.8, telephone=0.1, clip=0.03)
+    augmented = augment.resample_and_equalise(audio, 16_000 * speed, rng, how)
     if babble is not None:
         babble = np.resize(babble, len(augmented))
     augmented = augment.add_noise(augmented, babble, rng, how)
-    return augment.over_the_line(augmented, rng, how), speed
+    return augment.through_channel(augmented, rng, how), speed
 
 
 def output_times_s(steps: int) -> F32:

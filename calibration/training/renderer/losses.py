@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lipstream.calibration.media.color import LUMA
+
 # A warp does not put teeth on exactly the right pixels, and the mean over all places where they
 # might be is grey. So the gap weighs little pixel by pixel, and more in the levels and edges that a
 # small window holds, wherever in it they are.
@@ -18,14 +20,13 @@ _PIXELS_IN_GAP = 0.25
 _WINDOWS_IN_GAP = 3.0
 _WINDOW, _WINDOW_STEP = 16, 8  # px; every second pixel of a window is used
 _MIDDLE_PX = 144  # side of the middle of the crop, at most
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
     """Weight of each loss."""
 
-    colour: float = 4.0
+    color: float = 4.0
     structure: float = 1.5
     gradient: float = 2.0
     sharpness: float = 5.0
@@ -49,7 +50,7 @@ def picture_losses(ours: Tensor, real: Tensor, guides: Tensor) -> dict[str, Tens
     """Each loss by its name in LossWeights, a scalar per name."""
     pixel, window = loss_weights(guides)
     return {
-        "colour": _mean((ours - real).abs(), pixel),
+        "color": _mean((ours - real).abs(), pixel),
         "structure": 1 - similarity(luma(ours), luma(real), pixel),
         "gradient": sum(
             (
@@ -74,7 +75,7 @@ def motion_loss(
 
 def luma(picture: Tensor) -> Tensor:
     """f32 [B, 1, h, w]."""
-    r, g, b = _LUMA
+    r, g, b = (float(weight) for weight in LUMA)
     return r * picture[:, :1] + g * picture[:, 1:2] + b * picture[:, 2:3]
 
 

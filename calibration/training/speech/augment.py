@@ -32,7 +32,7 @@ class Augmentation:
 
     room: float = 0.45
     noise: float = 0.8
-    colour: float = 0.8
+    equaliser: float = 0.8
     telephone: float = 0.1
     codec: float = 0.12
     clip: float = 0.05
@@ -45,7 +45,7 @@ class Augmentation:
 DRY: Final = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def resample_and_colour(
+def resample_and_equalise(
     samples: F32, rate_hz: float, rng: np.random.Generator, how: Augmentation
 ) -> F32:
     """Audio at `rate_hz` resampled to 16 kHz, with a random spectrum and room.
@@ -63,8 +63,8 @@ def resample_and_colour(
     shared = min(bins, len(spectrum))
     resized[:shared] = spectrum[:shared] * ratio
     hz = np.arange(bins, dtype=np.float32) * (SAMPLE_RATE_HZ / out_length)
-    if rng.random() < how.colour:
-        resized *= _colour(hz, rng)
+    if rng.random() < how.equaliser:
+        resized *= _equaliser(hz, rng)
     if rng.random() < how.room:
         response = _room(rng)
         resized *= fft.rfft(response, out_length)[:bins].astype(np.complex64)
@@ -76,7 +76,7 @@ def resample_and_colour(
     return np.asarray(out, dtype=np.float32)
 
 
-def _colour(hz: F32, rng: np.random.Generator) -> F32:
+def _equaliser(hz: F32, rng: np.random.Generator) -> F32:
     """A random smooth gain over frequency: microphone, distance, equaliser."""
     knots_hz = np.array([0, 100, 250, 500, 1000, 2000, 3000, 4500, 6000, 8000], np.float32)
     gains_db = rng.normal(0.0, 3.5, len(knots_hz)) + rng.uniform(-2.5, 2.0) * np.arange(-4, 6)
@@ -111,7 +111,7 @@ def coloured_noise(samples: int, rng: np.random.Generator) -> F32:
     hz = np.arange(len(spectrum), dtype=np.float32) * (SAMPLE_RATE_HZ / padded)
     spectrum *= (hz + 20.0) ** -float(rng.choice([0.0, 0.5, 0.5, 1.0]))
     if rng.random() < 0.4:
-        spectrum *= _colour(hz, rng)
+        spectrum *= _equaliser(hz, rng)
     noise = fft.irfft(spectrum, padded)[:samples]
     noise /= np.sqrt(np.mean(noise**2)) + 1e-9
     time_s = np.arange(samples) / SAMPLE_RATE_HZ
@@ -206,7 +206,7 @@ def _gain_steps(samples: int, rng: np.random.Generator) -> F32:
     return np.asarray(10.0 ** (gain_db / 20.0), dtype=np.float32)
 
 
-def over_the_line(samples: F32, rng: np.random.Generator, how: Augmentation) -> F32:
+def through_channel(samples: F32, rng: np.random.Generator, how: Augmentation) -> F32:
     """Speech after a codec and after packet loss, each with its probability."""
     if rng.random() < how.codec:
         samples = through_codec(samples, rng)

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.training.npz import save_npz
 from lipstream.calibration.training.speech import augment, synthesis
 from lipstream.engine.speech.encoder import LOOK_AHEADS_MS
 from lipstream.engine.speech.features import BANDS, FRAMES_PER_STEP, Features, offline_log_mel
@@ -90,7 +91,7 @@ def make_real_shard(
         at = int(rng.uniform(-8000, 8000))
         while at < length:
             audio, labels = speech[which]
-            voice = augment.resample_and_colour(audio, 16_000 * speed, rng, augment.DRY)
+            voice = augment.resample_and_equalise(audio, 16_000 * speed, rng, augment.DRY)
             voice *= np.float32(0.1) / (np.sqrt(np.mean(voice**2, dtype=np.float32)) + 1e-6)
             first, last = max(0, at), min(length, at + len(voice))
             if last > first:
@@ -101,10 +102,10 @@ def make_real_shard(
             at += len(voice) + int(rng.exponential(0.2) * 16_000)
             # Neighbours in the list are mostly of one speaker.
             which = int(np.clip(which + rng.integers(-2, 3), 0, len(speech) - 1))
-        samples = augment.resample_and_colour(samples, 16_000, rng, how)
+        samples = augment.resample_and_equalise(samples, 16_000, rng, how)
         others = _babble(speech, length, rng) if rng.random() < how.babble else None
         samples = augment.add_noise(samples, others, rng, how)
-        samples = augment.over_the_line(samples, rng, how)
+        samples = augment.through_channel(samples, rng, how)
         log_mel[index] = offline_log_mel(features, samples)
     save_shard(path, log_mel, phones, [""] * clips)
 
@@ -117,10 +118,8 @@ def _babble(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator)
 
 
 def save_shard(path: Path, log_mel: NDArray[np.float16], phones: U8, voices: Sequence[str]) -> None:
-    """Write a shard to a temporary name, which is renamed when it is complete."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, log_mel=log_mel, phones=phones, voices=np.array(voices))
-    partial.rename(path)
+    """Write a shard, whole or not at all."""
+    save_npz(path, {"log_mel": log_mel, "phones": phones, "voices": np.array(voices)})
 
 
 def load_shard(path: Path) -> Shard:

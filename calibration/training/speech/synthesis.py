@@ -224,7 +224,7 @@ def make_clip(
     for speech in spoken:
         rate_hz = speech.rate_hz * shift
         voiced = style.apply(speech.samples, speech.rate_hz, rng)
-        voiced = augment.resample_and_colour(voiced, rate_hz, rng, augment.DRY)
+        voiced = augment.resample_and_equalise(voiced, rate_hz, rng, augment.DRY)
         starts_s = np.array(speech.starts_s) / shift + at / SAMPLE_RATE_HZ
         which = np.searchsorted(starts_s, centres_s, side="right") - 1
         end_s = (at + len(voiced)) / SAMPLE_RATE_HZ
@@ -238,10 +238,10 @@ def make_clip(
             at = _add_mouth_noise(samples, at, rng)
         if at >= CLIP_SAMPLES:
             break
-    samples = augment.resample_and_colour(samples, SAMPLE_RATE_HZ, rng, how)
+    samples = augment.resample_and_equalise(samples, SAMPLE_RATE_HZ, rng, how)
     babble = _babble(rng) if rng.random() < how.babble else None
     samples = augment.add_noise(samples, babble, rng, how)
-    samples = augment.over_the_line(samples, rng, how)
+    samples = augment.through_channel(samples, rng, how)
     return LabelledClip(samples, phones, voice)
 
 

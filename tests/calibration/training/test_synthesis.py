@@ -97,11 +97,11 @@ def test_a_codec_keeps_timing(seed: int) -> None:
 def test_resampling_scales_time_by_the_rate_and_the_spectrum_does_not() -> None:
     samples = pulses(2.0)
     rng = np.random.default_rng(0)
-    faster = augment.resample_and_colour(samples, 16_000 * 1.25, rng, augment.DRY)
+    faster = augment.resample_and_equalise(samples, 16_000 * 1.25, rng, augment.DRY)
     assert abs(len(faster) - len(samples) / 1.25) <= 1
     assert abs(int(np.abs(faster[:1400]).argmax()) - 800 / 1.25) < 12
-    coloured = augment.resample_and_colour(samples, 16_000, rng, augment.Augmentation(room=0))
-    assert abs(int(np.abs(coloured[:1600]).argmax()) - int(np.abs(samples[:1600]).argmax())) < 24
+    equalised = augment.resample_and_equalise(samples, 16_000, rng, augment.Augmentation(room=0))
+    assert abs(int(np.abs(equalised[:1600]).argmax()) - int(np.abs(samples[:1600]).argmax())) < 24
 
 
 def test_lost_packets_are_concealed_and_keep_timing() -> None:
