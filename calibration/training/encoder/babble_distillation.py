@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -122,10 +122,16 @@ class _Outputs(nn.Module):
         return logits, code, expression
 
 
+class Speech(NamedTuple):
+    """What is distilled on."""
+
+    labelled: Sequence[Shard]  # synthetic
+    unlabelled: Sequence[Shard]  # real, of `unlabelled_shards`
+
+
 def distil(
     net: EncoderNet,
-    labelled: Sequence[Shard],
-    unlabelled: Sequence[Shard],
+    speech: Speech,
     steps: int,
     seed: int,
     report: Report,
@@ -133,8 +139,7 @@ def distil(
 ) -> None:
     """Train the recogniser of `net` in place to give with babble what `teacher` gives without.
 
-    The head stays. labelled: synthetic speech. unlabelled: real speech, of `unlabelled_shards`.
-    teacher: by default `net` as it is now.
+    The head stays. teacher: by default `net` as it is now.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -149,7 +154,7 @@ def distil(
         done = step / steps
         for group in optimiser.param_groups:
             group["lr"] = _RATE * min(1, 0.02 + step / 60) * (0.51 + 0.5 * np.cos(np.pi * done))
-        alone, among, targets = _draw(labelled, unlabelled, rng)
+        alone, among, targets = _draw(speech, rng)
         with_lips = torch.randperm(len(alone))[:_LIP_CLIPS]
         with torch.no_grad():
             wanted = torch.func.functional_call(teaches, fixed, (alone.to(fast), with_lips))
@@ -167,17 +172,15 @@ def distil(
     net.eval()
 
 
-def _draw(
-    labelled: Sequence[Shard], unlabelled: Sequence[Shard], rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def _draw(speech: Speech, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Features of a batch without and with babble, and its phones, -100 where unknown."""
     count = round(recogniser.BATCH * _UNLABELLED)
-    picked = [recogniser.any_clip(unlabelled, rng) for _ in range(count)]
-    picked += [recogniser.any_clip(labelled, rng) for _ in range(recogniser.BATCH - count)]
+    picked = [recogniser.any_clip(speech.unlabelled, rng) for _ in range(count)]
+    picked += [recogniser.any_clip(speech.labelled, rng) for _ in range(recogniser.BATCH - count)]
     alone = np.stack([shard.features[row] for shard, row in picked]).astype(np.float32)
     chance = np.repeat(_WITH_BABBLE, (count, recogniser.BATCH - count))
     mixed_rows = np.flatnonzero(rng.random(len(picked)) < chance)
-    others = [*unlabelled, *labelled]
+    others = [*speech.unlabelled, *speech.labelled]
     among = alone.copy()
     mixed = [
         recogniser.with_babble(shard.log_mel[row], others, rng)
@@ -239,7 +242,7 @@ def main() -> None:
     unlabelled = unlabelled_shards(arguments.data, clips, folder, 0, report)
     net = load_net(arguments.encoder)
     teacher = None if arguments.teacher is None else load_net(arguments.teacher)
-    distil(net, labelled[1:], unlabelled, arguments.steps, arguments.seed, report, teacher)
+    distil(net, Speech(labelled[1:], unlabelled), arguments.steps, arguments.seed, report, teacher)
     arguments.output.mkdir(parents=True, exist_ok=True)
     weights = {name: value.numpy() for name, value in net.state_dict().items()}
     export.save_encoder(weights, arguments.output, {"seed": str(arguments.seed)})

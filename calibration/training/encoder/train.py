@@ -125,9 +125,8 @@ def main(
         folder = cache / "corpus"
         real = babble_distillation.unlabelled_shards(data, paths, folder, options.seed, report)
         whole = net_of({n: torch.from_numpy(w) for n, w in export.merge_heads(heads).items()})
-        babble_distillation.distil(
-            whole, shards, real, options.distillation_steps, options.seed, report
-        )
+        speech = babble_distillation.Speech(shards, real)
+        babble_distillation.distil(whole, speech, options.distillation_steps, options.seed, report)
         distilled = {n: w for n, w in whole.state_dict().items() if n.split(".")[0] in PARTS}
         net.load_state_dict(distilled, strict=False)
         heads += train_heads(net, shards[:12], clips, replace(options, heads=1), report)

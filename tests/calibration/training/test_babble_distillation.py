@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
 
 from lipstream.calibration.training.encoder import babble_distillation  # noqa: E402
+from lipstream.calibration.training.encoder.babble_distillation import Speech  # noqa: E402
 from lipstream.calibration.training.speech import corpus  # noqa: E402
 from lipstream.calibration.training.speech.corpus import Shard  # noqa: E402
 from lipstream.engine.face.model import face_model  # noqa: E402
@@ -32,10 +33,8 @@ def shard(seed: int, *, known: bool) -> Shard:
 
 
 def test_a_batch_has_clips_without_and_with_babble() -> None:
-    labelled, unlabelled = [shard(0, known=True)], [shard(1, known=False)]
-    alone, among, targets = babble_distillation._draw(
-        labelled, unlabelled, np.random.default_rng(0)
-    )
+    speech = Speech([shard(0, known=True)], [shard(1, known=False)])
+    alone, among, targets = babble_distillation._draw(speech, np.random.default_rng(0))
     assert alone.shape == among.shape
     known = (targets >= 0).any((1, 2))
     assert 0 < known.sum() < len(known) / 2  # most speech is unlabelled
@@ -49,8 +48,8 @@ def test_the_output_with_babble_approaches_that_without() -> None:
     with torch.no_grad():
         net.phone.weight *= 8  # posteriors that differ from one another
     teacher = deepcopy(net)
-    labelled, unlabelled = [shard(0, known=False)], [shard(1, known=False), shard(2, known=False)]
-    alone, among, _ = babble_distillation._draw(labelled, unlabelled, np.random.default_rng(9))
+    speech = Speech([shard(0, known=False)], [shard(1, known=False), shard(2, known=False)])
+    alone, among, _ = babble_distillation._draw(speech, np.random.default_rng(9))
     rows, with_lips = torch.from_numpy(face_model().lip_rows()), torch.arange(16)
 
     def distance() -> float:
@@ -63,7 +62,7 @@ def test_the_output_with_babble_approaches_that_without() -> None:
             )
 
     before = distance()
-    babble_distillation.distil(net, labelled, unlabelled, 40, 0, lambda *_: None, teacher)
+    babble_distillation.distil(net, speech, 40, 0, lambda *_: None, teacher)
     assert distance() < 0.95 * before
     for name, value in net.state_dict().items():
         if name.split(".")[0] in ("code", "head_gru", "head"):
