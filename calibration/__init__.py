@@ -1,1 +1,1 @@
-"""From footage to a target, and from data to weights."""
+"""Calibration: a target from footage or a photo."""

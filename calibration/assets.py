@@ -1,4 +1,4 @@
-"""Model files that are not ours to ship: found, or fetched once, and always checked."""
+"""Model files that are not shipped: found locally or downloaded once, and always checked."""
 
 from __future__ import annotations
 

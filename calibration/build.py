@@ -9,9 +9,34 @@ from typing import Any
 import numpy as np
 
 from lipstream.calibration import bundle_writer
+from lipstream.calibration.assets import fetch
+from lipstream.calibration.fitting.factorise import factorise, openings
+from lipstream.calibration.fitting.registration import register_faces
+from lipstream.calibration.footage.ingest import ingest
+from lipstream.calibration.footage.jump_graph import jump_graph
+from lipstream.calibration.footage.sources import extract_sources
+from lipstream.calibration.media.video import is_photo, open_footage, read_sound
 from lipstream.calibration.options import CalibrationOptions
+from lipstream.calibration.person.appearance_fit import MouthTextures, fit_appearance
+from lipstream.calibration.person.av_offset import align_audio
+from lipstream.calibration.person.evaluation import fit_sharpening
+from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S
+from lipstream.calibration.person.relevance import adapt, require_adaptable
+from lipstream.calibration.person.similarity_features import similarity_of
+from lipstream.calibration.person.speaking_style import fit_style
+from lipstream.calibration.photo.target import calibrate_photo
+from lipstream.calibration.report.data import Summary
+from lipstream.calibration.tracking.frame_metrics import cheek_color
+from lipstream.calibration.tracking.rejection import (
+    paintable,
+    reject_frames,
+    require_usable,
+    usable,
+)
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
+from lipstream.engine.target.oral_cavity import mouth_of
+from lipstream.kernels.color import i420_to_rgb
 
 __all__ = ["CalibrationOptions", "calibrate"]
 
@@ -25,13 +50,8 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
         AssetError: the face landmarker cannot be found or loaded.
         UsageError: `output` exists and is no bundle, or adapting lacks what it needs.
     """
-    from lipstream.calibration.media.video import is_photo
-    from lipstream.calibration.photo.target import calibrate_photo
-
     path, output = Path(path), Path(output)
     if options.adapt:
-        from lipstream.calibration.person.relevance import require_adaptable
-
         require_adaptable(path)
     began = time.monotonic()
     with bundle_writer.bundle_folder(output) as folder:
@@ -40,8 +60,6 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
         else:
             result = _calibrate_video(path, folder, output.name, options)
         if options.adapt:
-            from lipstream.calibration.person.relevance import adapt
-
             result["adapted"] = adapt(folder, options.report)
     seconds = time.monotonic() - began
     return {
@@ -56,30 +74,6 @@ def _calibrate_video(
     path: Path, folder: Path, name: str, options: CalibrationOptions
 ) -> dict[str, Any]:
     """Write a video's bundle into `folder`, step by step; docs/calibration.md describes each."""
-    from lipstream.calibration.assets import fetch
-    from lipstream.calibration.fitting.factorise import factorise, openings
-    from lipstream.calibration.fitting.registration import register_faces
-    from lipstream.calibration.footage.ingest import ingest
-    from lipstream.calibration.footage.jump_graph import jump_graph
-    from lipstream.calibration.footage.sources import extract_sources
-    from lipstream.calibration.media.video import open_footage, read_sound
-    from lipstream.calibration.person.appearance_fit import MouthTextures, fit_appearance
-    from lipstream.calibration.person.av_offset import align_audio
-    from lipstream.calibration.person.evaluation import fit_sharpening
-    from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S
-    from lipstream.calibration.person.similarity_features import similarity_of
-    from lipstream.calibration.person.speaking_style import fit_style
-    from lipstream.calibration.report.data import Summary
-    from lipstream.calibration.tracking.frame_metrics import cheek_color
-    from lipstream.calibration.tracking.rejection import (
-        paintable,
-        reject_frames,
-        require_usable,
-        usable,
-    )
-    from lipstream.engine.target.oral_cavity import mouth_of
-    from lipstream.kernels.color import i420_to_rgb
-
     model, step = face_model(), options.step
     mesh = build_mesh(model)
 

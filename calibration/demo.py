@@ -1,8 +1,8 @@
-"""The demo: a public-domain portrait and a voice that says what it is.
+"""The demo: a public-domain portrait, and synthetic speech that introduces itself.
 
 The portrait is NASA's of Eileen Collins (public domain), as scikit-image carries it; this package
-keeps only numbers about it, its tracked landmarks (`demo_face.safetensors`, made by
-`python -m lipstream.calibration.demo`), never its pixels. The speech is synthetic and says so.
+keeps only numbers about it, its tracked landmarks (`demo_face.safetensors`, made by `python -m
+lipstream.calibration.demo`), never its pixels.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def _portrait() -> U8:
     return np.clip(large + 0.5, 0, 255).astype(np.uint8)
 
 
-def _remake() -> None:
-    """Track the portrait anew and write demo_face.safetensors beside this file."""
+def _track_portrait() -> None:
+    """Track the portrait and write demo_face.safetensors beside this file."""
     from safetensors.numpy import save_file
 
     from lipstream.calibration import assets
-    from lipstream.calibration.tracking.tracker import Landmarker
+    from lipstream.calibration.tracking.landmarker import Landmarker
 
     with Landmarker(assets.fetch()) as landmarker:
         face = landmarker.faces(_portrait())[0]
@@ -76,4 +76,4 @@ def _remake() -> None:
 
 
 if __name__ == "__main__":
-    _remake()
+    _track_portrait()

@@ -1,9 +1,8 @@
-"""Exact synthetic targets: a rendered head whose geometry, pose, expression and pixels are known.
+"""Synthetic footage of a head with known geometry, pose, expression and pixels.
 
-The head is the face model's mean under a smooth change of identity; its motion is a few sines and
-two stretches of rest. Landmarks are the projected vertices themselves, so whatever is fitted to
-them has a truth to be compared with. Frames are painted triangle by triangle by OpenCV, not by the
-code under test.
+The head is the face model's mean with a smooth change of identity; its motion is a few sines, with
+rest at either end. Landmarks are the projected vertices, so fits to them can be compared with the
+truth. OpenCV paints the frames triangle by triangle, not the code under test.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ BROWS = (
 
 @dataclass(frozen=True)
 class SyntheticFootage:
-    """A head in motion, with its ground truth."""
+    """A moving head, with its ground truth."""
 
     model: FaceModel
     width: int  # px
@@ -80,7 +79,7 @@ class SyntheticFootage:
 
     @cached_property
     def landmarks(self) -> F32:
-        """What a tracker would return, f32 [T, 478, 3], px."""
+        """Landmarks as a tracker gives them, with noise, f32 [T, 478, 3], px."""
         rng = np.random.default_rng(self.seed + 1)
         irises = []
         for corners, around in ((LEFT_EYE, LEFT_EYE_RING), (RIGHT_EYE, RIGHT_EYE_RING)):
@@ -100,7 +99,7 @@ class SyntheticFootage:
         return gap.astype(np.float32)
 
     def track(self) -> Track:
-        """The exact track, as calibration should find it."""
+        """The exact track, which calibration should recover."""
         from lipstream.calibration.footage.jump_graph import head_speed
 
         whole = np.ones(len(self), np.bool_)
@@ -115,7 +114,7 @@ class SyntheticFootage:
         )
 
     def frame(self, index: int) -> U8:
-        """The picture, u8 [h, w, 3]; teeth, lips and cavity lie where the vertices are."""
+        """A frame, u8 [h, w, 3], with teeth, lips and cavity at the vertices."""
         if index not in self._painted:
             self._painted[index] = _paint(self, index)
         return self._painted[index].copy()
@@ -125,7 +124,7 @@ class SyntheticFootage:
         return {}
 
     def frames(self) -> Iterator[FootageFrame]:
-        """All pictures, as `calibration.media.video` would hand them out."""
+        """All frames, as `calibration.media.video` yields them."""
         from lipstream.kernels.color import rgb_to_i420
 
         for index in range(len(self)):
@@ -142,7 +141,7 @@ def make_footage(  # noqa: PLR0913 - each is one property of the footage
     noise_px: float = 0.0,
     still: bool = False,
 ) -> SyntheticFootage:
-    """A head that speaks and rests; the same for the same arguments.
+    """A head that speaks and rests; equal arguments give equal footage.
 
     The first and the last eighth are at rest (expression 0, lips closed). `still` holds the head.
     """
@@ -172,7 +171,7 @@ def make_footage(  # noqa: PLR0913 - each is one property of the footage
 
 
 def identity(model: FaceModel, rng: np.random.Generator) -> F32:
-    """Someone else's neutral face: the mean, stretched smoothly by up to 6 %."""
+    """A neutral face f32 [468, 3]: the mean, stretched smoothly by up to 6 %."""
     mean = model.mean.astype(np.float64)
     x, y = mean[:, 0], mean[:, 1]
     a = rng.uniform(-0.06, 0.06, 5)
@@ -249,7 +248,7 @@ def _paint(footage: SyntheticFootage, index: int) -> U8:
 
 @cache
 def _backdrop(shape: tuple[int, int], seed: int) -> F32:
-    """A wall with a slow pattern, the same in every frame."""
+    """A wall with a smooth pattern, equal in every frame."""
     rng = np.random.default_rng(seed + 2)
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / min(shape)
     a, b, c, d = rng.uniform(2, 9, 4)
@@ -287,7 +286,7 @@ def _paint_skin(image: F32, vertices: F32, model: FaceModel) -> None:
     light = np.array([-0.35, -0.5, -0.79])
     shade = 0.62 + 0.42 * np.maximum(0, normals @ light)
     colours = np.where(on_lips[:, None], LIPS, SKIN) * shade[:, None]
-    # A hair larger than they are: neighbours leave no gaps between pixel centres.
+    # Slightly enlarged, so that no gaps remain between neighbours.
     middles = corners[:, :, :2].mean(axis=1, keepdims=True)
     grown = middles + (corners[:, :, :2] - middles) * 1.12
     gap = np.isin(model.triangles, INNER_UPPER_LIP + INNER_LOWER_LIP).all(axis=1)
@@ -315,7 +314,7 @@ def _paint_eyes(image: F32, vertices: F32) -> None:
 def _paint_mouth(
     image: F32, vertices: F32, footage: SyntheticFootage, index: int, zoom: int
 ) -> None:
-    """The cavity inside the inner lips; upper teeth keep to the head, lower ones to the jaw."""
+    """The cavity inside the inner lips; upper teeth move with the head, lower ones with the jaw."""
     gap = vertices[list(INNER_UPPER_LIP + INNER_LOWER_LIP[::-1]), :2]
     inside = np.zeros(image.shape[:2], np.bool_)
     inside[polygon(gap[:, 1], gap[:, 0], image.shape[:2])] = True

@@ -1,1 +1,1 @@
-"""Mouth sources and jumps of the footage."""
+"""Ingestion of footage, its mouth sources and its jump graph."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from lipstream.calibration.bundle_writer import FrameFile
 from lipstream.calibration.media.video import Footage, FootageFrame
-from lipstream.calibration.tracking.tracker import RawTrack, track
+from lipstream.calibration.tracking.raw_track import RawTrack
+from lipstream.calibration.tracking.tracker import track
 from lipstream.engine.types import U8
 
 _THUMBNAIL_PX: Final = 32

@@ -1,9 +1,8 @@
-"""Where the footage may jump without being seen: the M best cuts out of every frame.
+"""The jump graph: for each frame of the footage, the M least visible cuts to another frame.
 
-After *Video Textures* (Schoedl, Szeliski, Salesin, Essa, SIGGRAPH 2000): a jump i -> j is good
-where j looks like i + 1 and moves like it, and where j does not lead into a dead end, which is
-their anticipated future cost. The scales of what an eye notices, and the pruning to local minima
-in time, are ours.
+After *Video Textures* (Schödl, Szeliski, Salesin, Essa, SIGGRAPH 2000): a jump i -> j is good if j
+looks like i + 1, moves like it, and does not lead into a dead end, which is their anticipated
+future cost. The scales of what is visible, and the pruning to local minima in time, are ours.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.types import F32, I32, U8
 
-# MediaPipe landmarks that speech hardly moves: forehead, temples, eye corners, nose.
+# Landmarks that speech hardly moves: forehead, temples, eye corners, nose.
 _HEAD = (
     1, 4, 5, 6, 8, 9, 10, 33, 54, 67, 103, 109, 127, 133, 162,
     168, 195, 197, 234, 251, 263, 284, 297, 332, 338, 356, 362, 389, 454,
@@ -25,14 +24,14 @@ _LIDS = ((159, 145), (386, 374))  # upper, lower
 _EYES = ((33, 133), (362, 263))
 _LANDMARKS = 468
 _BLOCK_FRAMES = 256  # rows of the frame-to-frame table in memory at a time: 15 MB at N = 15 000
-_MOTION_FEATURES = 24  # a rigid head has few degrees of freedom: the rest is tracker noise
+_MOTION_FEATURES = 24  # a rigid head has few degrees of freedom; the rest is tracker noise
 _IMAGE_FEATURES = 24  # principal components of the thumbnails
 _FUTURE_SWEEPS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class JumpScales:
-    """Differences that an eye plainly notices; each of them alone makes a jump cost 1."""
+    """Plainly visible differences; each of them alone gives a jump a cost of 1."""
 
     position: float = 0.08  # of the head, inter-ocular distances
     velocity: float = 0.03  # of the head, inter-ocular distances per frame
@@ -40,14 +39,14 @@ class JumpScales:
     image: float = 8.0  # of the thumbnail, levels of 0..255, root mean square
     near_frames: int = 25  # a jump is at least this long
     tail_frames: int = 25  # and does not land nearer to the end than this
-    apart_frames: int = 3  # of several near targets, only the best is kept
+    min_separation_frames: int = 3  # of targets nearer to one another, the best is kept
     discount: float = 0.99  # of the future, per frame
 
     def __post_init__(self) -> None:
-        """Scales divide."""
+        """Raises CalibrationError for scales that cannot be divided by, and the like."""
         if min(self.position, self.velocity, self.lids, self.image) <= 0:
             raise CalibrationError(f"{self}; expected scales above 0")
-        if min(self.near_frames, self.tail_frames, self.apart_frames) < 0:
+        if min(self.near_frames, self.tail_frames, self.min_separation_frames) < 0:
             raise CalibrationError(f"{self}; expected frame counts of 0 or more")
         if not 0 <= self.discount < 1:
             raise CalibrationError(f"discount is {self.discount}; expected 0 <= discount < 1")
@@ -64,8 +63,8 @@ class JumpGraph:
 def head_speed(landmarks: F32, fps: float) -> F32:
     """Speed of the head, f32 [N], inter-ocular distances per second.
 
-    From landmarks f32 [N, 468+, 2+] px, over five frames, so that tracker noise counts little.
-    Frames without a face (NaN) hold the last one's place.
+    From landmarks f32 [N, 468+, 2+] px, over five frames, which averages tracker noise. Frames
+    without a face (NaN) repeat the last one.
     """
     head = _head(_without_gaps(landmarks))
     frames = len(head)
@@ -87,22 +86,22 @@ def jump_graph(
 
     Args:
         landmarks: f32 [N, 468+, 2+], px; NaN where there was no face: such frames are rejected.
-        thumbnails: u8 [N, h, w], the picture (or its background) small and grey, if at hand.
+        thumbnails: u8 [N, h, w], the frames small and grey, or None.
         rejected: bool [N], frames that no jump may leave or reach.
         jumps: M.
-        scales: what is noticed.
+        scales: of visible differences.
 
     Raises:
         CalibrationError: arrays that do not belong together, or hold numbers that are not finite.
     """
     scales = scales or JumpScales()
     frames = len(landmarks)
-    refused: NDArray[np.bool_] = np.zeros(frames, bool) if rejected is None else rejected
-    if refused.shape != (frames,):
-        raise CalibrationError(f"rejected is {refused.shape}; expected [{frames}]")
-    refused = np.logical_or(refused, ~_has_face(landmarks))
+    excluded: NDArray[np.bool_] = np.zeros(frames, bool) if rejected is None else rejected
+    if excluded.shape != (frames,):
+        raise CalibrationError(f"rejected is {excluded.shape}; expected [{frames}]")
+    excluded = np.logical_or(excluded, ~_has_face(landmarks))
     features = _features(_without_gaps(landmarks), thumbnails, scales)
-    candidates = _nearest(features, refused, 3 * jumps, scales)
+    candidates = _nearest(features, excluded, 3 * jumps, scales)
     priced = candidates.cost + scales.discount * _future(candidates, scales)
     order = np.argsort(priced, axis=1, kind="stable")[:, :jumps]
     cost = np.take_along_axis(priced, order, axis=1).astype(np.float32)
@@ -157,11 +156,11 @@ def _features(landmarks: F32, thumbnails: U8 | None, scales: JumpScales) -> F32:
     lids = np.stack(
         [landmarks[:, lower, 1] - landmarks[:, upper, 1] for upper, lower in _LIDS], axis=1
     ) / _eye_distance(landmarks)
-    # Head position and velocity are dense: their components without loss of distance are few.
+    # Head position and velocity are highly correlated: few components keep the distances.
     motion = np.concatenate([head / scales.position, velocity / scales.velocity], axis=1) / np.sqrt(
         points
     )
-    parts = [_compact(motion, 24), lids / scales.lids / np.sqrt(len(_LIDS))]
+    parts = [_compact(motion, _MOTION_FEATURES), lids / scales.lids / np.sqrt(len(_LIDS))]
     if thumbnails is not None:
         if thumbnails.ndim != 3 or len(thumbnails) != frames or thumbnails.dtype != np.uint8:
             raise CalibrationError(
@@ -175,7 +174,7 @@ def _features(landmarks: F32, thumbnails: U8 | None, scales: JumpScales) -> F32:
 
 
 def _smooth(values: F32) -> F32:
-    """Binomial 1-2-1 over time, ends repeated: tracker noise is not motion."""
+    """Binomial 1-2-1 filter over time, ends repeated, against tracker noise."""
     padded = np.pad(values, ((1, 1), (0, 0)), mode="edge")
     smooth: F32 = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) * np.float32(0.25)
     return smooth
@@ -193,15 +192,15 @@ def _compact(values: F32, components: int) -> F32:
 
 
 def _nearest(
-    features: F32, refused: NDArray[np.bool_], count: int, scales: JumpScales
+    features: F32, excluded: NDArray[np.bool_], count: int, scales: JumpScales
 ) -> JumpGraph:
-    """For each frame i, frames j that look most like i + 1: local minima in j, not near i."""
+    """For each frame i, the frames j most like i + 1 that are local minima in j and not near i."""
     frames = len(features)
     count = min(count, frames)
     indices = np.full((frames, count), -1, np.int32)
     cost = np.full((frames, count), np.inf, np.float32)
     squares = (features * features).sum(axis=1)
-    no_target = refused.copy()
+    no_target = excluded.copy()
     no_target[max(frames - scales.tail_frames, 0) :] = True
     columns = np.arange(frames)
     for first in range(0, frames, _BLOCK_FRAMES):
@@ -214,12 +213,12 @@ def _nearest(
         table += squares[successor][:, None]
         np.maximum(table, 0, out=table)
         table[:, no_target] = np.inf
-        table[refused[rows]] = np.inf
+        table[excluded[rows]] = np.inf
         table[np.abs(successor[:, None] - columns) < scales.near_frames] = np.inf
         lowest = table.copy()
-        for apart in range(1, min(scales.apart_frames, frames - 1) + 1):
-            np.minimum(lowest[:, apart:], table[:, :-apart], out=lowest[:, apart:])
-            np.minimum(lowest[:, :-apart], table[:, apart:], out=lowest[:, :-apart])
+        for offset in range(1, min(scales.min_separation_frames, frames - 1) + 1):
+            np.minimum(lowest[:, offset:], table[:, :-offset], out=lowest[:, offset:])
+            np.minimum(lowest[:, :-offset], table[:, offset:], out=lowest[:, :-offset])
         table[table > lowest] = np.inf
         best = np.argpartition(table, count - 1, axis=1)[:, :count]
         indices[rows] = best

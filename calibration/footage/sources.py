@@ -1,4 +1,4 @@
-"""Chooses the mouths that are kept: few, and together they cover what this person's mouth does."""
+"""Chooses and cuts out the mouth sources: few, and together they cover what the mouth does."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MAX_BYTES = 96 << 20
 _MAX_SIDE_PX = 320
 _POSE_WEIGHT_PER_DEGREE = 0.012  # against expression in inter-ocular distances of lip motion
 _MARGIN_PX = 4
-_ALIKE = 0.004  # inter-ocular distances of lip motion
-_ENOUGH = 64  # short footage keeps up to this many, however alike
+_MIN_DISTANCE = 0.004  # inter-ocular distances of lip motion, between two sources
+_SHORT_FOOTAGE = 64  # sources that short footage keeps, however similar
 
 
 def extract_sources(
@@ -44,19 +44,19 @@ def extract_sources(
 
 
 def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -> I32:
-    """Frames of the mouths to keep, i32 [S], by greedy k-centre over expression × pose.
+    """Frames of the mouth sources, i32 [S], by greedy k-centre over expression × pose.
 
-    Each next one is the usable frame farthest from all chosen so far; of its near neighbours the
-    sharpest is taken. Source: Gonzalez 1985.
+    sharpness: f32 [N]. Each next one is the usable frame farthest from all chosen so far; of its
+    near neighbours the sharpest is taken. Source: Gonzalez 1985.
     """
     usable = np.flatnonzero(track.usable)
     features = source_features(track, model)[usable]
     sharp = np.nan_to_num(sharpness[usable], nan=0.0)
-    limit = min(limit, MAX_SOURCES, max(len(usable) // 2, _ENOUGH), len(usable))
-    # The most ordinary mouth, the most closed and the most open one always have their own.
+    limit = min(limit, MAX_SOURCES, max(len(usable) // 2, _SHORT_FOOTAGE), len(usable))
+    # The median, the most closed and the most open mouth are always sources.
     opening = track.expression[usable] @ model.lip_rows()[0]
-    ordinary = np.linalg.norm(features - np.median(features, axis=0), axis=1).argmin()
-    seeds = [int(k) for k in (ordinary, np.abs(opening).argmin(), opening.argmax())]
+    median = np.linalg.norm(features - np.median(features, axis=0), axis=1).argmin()
+    seeds = [int(k) for k in (median, np.abs(opening).argmin(), opening.argmax())]
     distance = np.full(len(usable), np.inf, np.float32)
     chosen: list[int] = []
     while len(chosen) < limit:
@@ -64,25 +64,25 @@ def choose_sources(track: Track, model: FaceModel, sharpness: F32, limit: int) -
             at = seeds.pop(0)
         else:
             at = int(distance.argmax())
-            if distance[at] < _ALIKE:  # all that is left looks like something that is kept
+            if distance[at] < _MIN_DISTANCE:
                 break
             spread = np.linalg.norm(features - features[at], axis=1)
-            similarity = np.flatnonzero((spread < 0.25 * distance[at]) & (distance > 0))
-            at = int(similarity[sharp[similarity].argmax()])
+            near = np.flatnonzero((spread < 0.25 * distance[at]) & (distance > 0))
+            at = int(near[sharp[near].argmax()])
         chosen.append(at)
         distance = np.minimum(distance, np.linalg.norm(features - features[at], axis=1))
     return np.unique(usable[chosen]).astype(np.int32)
 
 
 def source_features(track: Track, model: FaceModel) -> F32:
-    """What makes two mouths alike, f32 [N, K + 3], inter-ocular distances of lip motion."""
+    """Features f32 [N, K + 3] whose distance is that of two mouths, inter-ocular distances."""
     lips = np.abs(model.basis[:, LIP_MIDDLES_AND_CORNERS]).mean((1, 2))
     angles = track.pose.angles_deg() * _POSE_WEIGHT_PER_DEGREE
     return np.concatenate([track.expression * lips, angles], 1).astype(np.float32)
 
 
 def source_limit(track: Track, mesh: FaceMesh) -> int:
-    """How many crops fit the bundle's budget."""
+    """Number of crops that fit into the bundle's budget."""
     one = cut_rectangle(track.placement(int(np.flatnonzero(track.usable)[0])), mesh)
     zoom = min(1.0, _MAX_SIDE_PX / max(one[2] - one[0], one[3] - one[1], 1))
     size = (one[2] - one[0]) * (one[3] - one[1]) * zoom * zoom * 3
@@ -90,7 +90,7 @@ def source_limit(track: Track, mesh: FaceMesh) -> int:
 
 
 def cut_rectangle(placement: Placement, mesh: FaceMesh) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 px round the lip mesh, with a margin."""
+    """Rectangle (x0, y0, x1, y1), px, round the lip mesh with a margin."""
     points = placement.project(placement.canonical_vertices)[np.unique(mesh.lip_triangles)]
     low = np.floor(points.min(0)).astype(int) - _MARGIN_PX
     high = np.ceil(points.max(0)).astype(int) + _MARGIN_PX
@@ -98,7 +98,7 @@ def cut_rectangle(placement: Placement, mesh: FaceMesh) -> tuple[int, int, int, 
 
 
 def cut_source(rgb: U8, placement: Placement, mesh: FaceMesh) -> MouthSource:
-    """Cut a mouth out of a frame u8 [h, w, 3]; very large ones are made smaller."""
+    """Cut a mouth out of a frame u8 [h, w, 3]; one larger than 320 px is scaled down."""
     x0, y0, x1, y1 = cut_rectangle(placement, mesh)
     x0, y0 = max(x0, 0), max(y0, 0)
     crop = rgb[y0 : max(y1, y0 + 4), x0 : max(x1, x0 + 4)]

@@ -1,1 +1,1 @@
-"""Footage, photos and sound as files hold them."""
+"""Decoding of footage, photos and audio."""

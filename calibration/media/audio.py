@@ -1,4 +1,4 @@
-"""The footage's sound, on the picture's clock."""
+"""The footage's audio, on the clock of its video."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lipstream.calibration.media.probe import media_errors, open_media, probe, v
 from lipstream.engine.errors import MediaError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
-_JUMP_S: Final = 0.05  # a smaller step between stamp and sample count is rounding
+_JUMP_S: Final = 0.05  # a smaller difference of timestamp and sample count is rounding
 
 
 def read_sound(
     path: str | Path, start_s: float | None = None, end_s: float | None = None
 ) -> F32 | None:
-    """Sound of a video as f32 [samples], mono 16 kHz; None when it has none.
+    """The audio of a video, f32 [samples], mono 16 kHz; None if it has none.
 
-    Sample 0 is heard when the frame 0 of `open_footage(path, start_s, end_s)` is shown: what
-    sounds before it is left out, and silence stands where the sound begins later.
+    Sample 0 belongs to frame 0 of `open_footage(path, start_s, end_s)`: earlier audio is cut off,
+    and audio that starts later is padded with silence.
 
     Raises:
-        MediaError: not a video, or sound that cannot be decoded.
+        MediaError: not a video, or audio that cannot be decoded.
     """
     path = Path(path)
     with open_media(path) as container:
@@ -59,7 +59,7 @@ def read_sound(
     if source.end_s is not None:
         sound = sound[: _samples(source.end_s - source.origin_s)]
     if not np.isfinite(sound).all():
-        raise MediaError(f"{path}: its sound holds numbers that are not finite")
+        raise MediaError(f"{path}: its audio holds numbers that are not finite")
     return sound if sound.size else None
 
 
@@ -70,12 +70,12 @@ def _samples(seconds: float) -> int:
 def _stamped(
     container: av.container.InputContainer, path: Path, origin_s: float
 ) -> Iterator[tuple[float, F32]]:
-    """(time on the file's clock, f32 [samples]) from a little before the origin on."""
+    """Pairs of a time on the file's clock and samples f32 [n], from shortly before the origin."""
     stream = container.streams.audio[0]
     if stream.codec_context is None:
-        raise MediaError(f"{path}: its sound is of a kind that cannot be decoded")
+        raise MediaError(f"{path}: its audio codec is unknown; re-encode the file")
     resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
-    due_s = math.nan  # when the resampler's next sample is heard
+    due_s = math.nan  # time of the resampler's next sample
     with media_errors(path):
         if origin_s > 1.0 and stream.time_base:
             container.seek(int((origin_s - 0.5) / stream.time_base), stream=stream, backward=True)
@@ -83,11 +83,11 @@ def _stamped(
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
-                continue  # a click lost; the stamps keep the rest in place
+                continue  # the timestamps keep the rest in place
             for frame in frames:
                 if frame.pts is not None and frame.time_base is not None:
                     stamp_s = float(frame.pts * frame.time_base)
-                    # The resampler holds back a few samples; only a true jump moves the clock.
+                    # The resampler delays a few samples; only a real jump sets the clock.
                     if not abs(stamp_s - due_s) < _JUMP_S:
                         due_s = stamp_s
                 for out in resampler.resample(frame):

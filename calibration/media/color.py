@@ -1,4 +1,4 @@
-"""From decoded frames of any kind to upright, even, 8-bit BT.709 pictures."""
+"""Converts decoded frames to upright 8-bit BT.709 with even sides."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from lipstream.engine.errors import MediaError
 from lipstream.engine.types import U8
 
 MAX_SIDE_PX: Final = 1920
+LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)  # weights of R, G, B, BT.601
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """How a decoded frame becomes an upright, even frame."""
+class FrameConversion:
+    """How a decoded frame becomes an upright frame with even sides."""
 
     decoded_width: int  # size after scaling, before cropping and turning
     decoded_height: int
@@ -33,7 +34,7 @@ class Shape:
 
 
 def _display_turn(frame: av.VideoFrame) -> tuple[Callable[[U8], U8] | None, bool, str]:
-    """The display matrix as a turn of the planes; whether it swaps the sides; in words."""
+    """The display matrix as a rotation of planes; whether it swaps the sides; a note on it."""
     side: Any = frame.side_data.get(str(SideDataType.DISPLAYMATRIX.name))
     if side is None:
         return None, False, ""
@@ -60,8 +61,8 @@ def _display_turn(frame: av.VideoFrame) -> tuple[Callable[[U8], U8] | None, bool
     return turn, swaps, ("mirrored and " if mirrored else "") + f"turned by {angle} degrees"
 
 
-def shape_of(frame: av.VideoFrame, stream: av.VideoStream) -> Shape:
-    """Shape of all frames, from the first; raises MediaError when it is too small."""
+def conversion_of(frame: av.VideoFrame, stream: av.VideoStream) -> FrameConversion:
+    """The conversion of all frames, from the first; raises MediaError if it is too small."""
     notes: list[str] = []
     width, height = frame.width, frame.height
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
@@ -81,19 +82,21 @@ def shape_of(frame: av.VideoFrame, stream: av.VideoStream) -> Shape:
     if (even_width, even_height) != (width, height):
         notes.append(f"cropped from {width}x{height} to even sides")
     if "10" in frame.format.name or "12" in frame.format.name:
-        notes.append(f"{frame.format.name} brought to 8 bits")
+        notes.append(f"{frame.format.name} converted to 8 bits")
     if int(frame.color_trc) in (16, 18):  # SMPTE 2084 (PQ), ARIB STD-B67 (HLG)
-        notes.append("high dynamic range shown as it is coded: colours will look flat")
-    matrix, value_range = _colour_of(frame)
+        notes.append("high dynamic range is not tone-mapped: colors look flat")
+    matrix, value_range = _color_of(frame)
     if swaps:
         out_width, out_height = even_height, even_width
     else:
         out_width, out_height = even_width, even_height
-    return Shape(width, height, out_width, out_height, turn, matrix, value_range, tuple(notes))
+    return FrameConversion(
+        width, height, out_width, out_height, turn, matrix, value_range, tuple(notes)
+    )
 
 
-def _colour_of(frame: av.VideoFrame) -> tuple[int, int]:
-    """Matrix and range; where the file is silent, what players assume: 601 for small pictures."""
+def _color_of(frame: av.VideoFrame) -> tuple[int, int]:
+    """Matrix and range; unstated ones as players assume them, BT.601 for small frames."""
     matrix = int(frame.colorspace)
     known = {1: Colorspace.ITU709, 5: Colorspace.ITU601, 6: Colorspace.SMPTE170M}
     known |= {4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
@@ -105,9 +108,9 @@ def _colour_of(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 class Converter:
-    """Decoded frames to (rgb, i420); keeps FFmpeg's scaler between frames."""
+    """Converts decoded frames to RGB and I420; keeps FFmpeg's scaler between frames."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: FrameConversion) -> None:
         """For frames of one shape."""
         self._shape = shape
         self._to_yuv = VideoReformatter()
@@ -127,7 +130,7 @@ class Converter:
             threads=1,
         ).to_ndarray()
         assert rgb.shape == (shape.height, shape.width, 3)
-        # Rows are padded at many widths; MediaPipe then finds no face.
+        # At many widths rows are padded, with which MediaPipe finds no face.
         return np.ascontiguousarray(rgb, np.uint8), upright
 
     def _i420(self, frame: av.VideoFrame) -> U8:

@@ -1,4 +1,4 @@
-"""Opening media files: what the headers say, what is true, and errors in one line."""
+"""Opens media files, and finds rate and origin from presentation times, because headers lie."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PROBE_PACKETS: Final = 3000  # two minutes at 25 fps: enough to tell 29.97 from
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the headers and the first packets say."""
+    """Rate and time window of footage."""
 
     origin_s: float  # presentation time of grid frame 0, on the file's own clock
     end_s: float | None  # presentation time to stop at, on the file's own clock
@@ -42,7 +42,7 @@ class Source:
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg and the file system raise into one line of ours."""
+    """Raise errors of FFmpeg and the file system as MediaError."""
     try:
         yield
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def open_media(path: Path) -> av.container.InputContainer:
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: is empty")
     with media_errors(path):
-        # A playlist must not make us fetch anything: only local files are opened.
+        # A playlist could name remote files: only local ones are opened.
         container = av.open(str(path), "r", container_options={"protocol_whitelist": "file"})
     if container.format.name in ("tty", "hls"):
         container.close()
@@ -76,7 +76,7 @@ def open_media(path: Path) -> av.container.InputContainer:
 
 
 def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The largest picture stream that is not cover art; raises MediaError."""
+    """The largest video stream that is not cover art; raises MediaError."""
     # Cover art in a music file is a video stream too.
     streams = [
         s
@@ -112,7 +112,11 @@ def _packet_times_s(path: Path, start_s: float) -> list[float]:
 
 
 def probe(path: Path, start_s: float | None, end_s: float | None) -> Source:
-    """Rate and origin, from presentation times (headers lie about both)."""
+    """Rate and origin of footage, from its presentation times.
+
+    Raises:
+        MediaError: not a video, no frame, or a start or end outside of it.
+    """
     for name, value in (("start", start_s), ("end", end_s)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise MediaError(f"--{name} is {value}; expected seconds from the beginning, 0 or more")
@@ -150,7 +154,7 @@ def _time_at(path: Path, wanted_s: float) -> float:
 
 
 def constant_rate(times_s: list[float], declared: Fraction | None) -> tuple[Fraction, str]:
-    """Rate of the target for footage with these presentation times, and a note when it differs.
+    """Rate of the target for footage with these presentation times, and a note if it differs.
 
     A rate within 0.5 % of a broadcast rate is that rate. Slower than 24 or faster than 60 is
     multiplied or divided by a whole number; an odd or variable rate goes up to the next broadcast
@@ -178,7 +182,7 @@ def constant_rate(times_s: list[float], declared: Fraction | None) -> tuple[Frac
     kind = "" if steady else "variable rate, "
     if steady and abs(float(nearest) - rate) / rate <= 0.005:
         return nearest, ""
-    return nearest, f"{kind}{rate:.2f} frames a second brought to {float(nearest):.2f}"
+    return nearest, f"{kind}{rate:.2f} fps converted to {float(nearest):.2f}"
 
 
 def decoded(
@@ -199,7 +203,7 @@ def decoded(
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
-                # One damaged packet costs a picture; a file of them is no video.
+                # One damaged packet costs a frame; many mean that this is no video.
                 bad_packets += 1
                 if bad_packets > 50:
                     raise
@@ -216,7 +220,7 @@ def decoded(
 
 
 def declared_end_s(stream: av.VideoStream) -> float | None:
-    """When the header says that the picture ends, on the file's clock."""
+    """The end of the video by its header, on the file's clock, s."""
     if stream.duration is not None and stream.time_base is not None:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     tag = stream.metadata.get("DURATION")  # Matroska: "00:00:20.040000000"
@@ -227,7 +231,7 @@ def declared_end_s(stream: av.VideoStream) -> float | None:
 
 
 def refuse_truncated(stream: av.VideoStream, path: Path, end_s: float | None) -> None:
-    """The index of an MP4 names the place of each packet: it must lie within the file."""
+    """Check that every packet in the index of an MP4 lies within the file; raises MediaError."""
     size = path.stat().st_size
     base = stream.time_base or Fraction(1, 1000)
     entries = stream.index_entries

@@ -1,4 +1,4 @@
-"""Photos, upright and in sRGB."""
+"""Reads photos upright and in sRGB."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BACKDROP: Final = (128, 128, 128)  # behind transparency: neither black nor whi
 
 
 def is_photo(path: str | Path) -> bool:
-    """Whether the file's own first bytes say that it is a JPEG, PNG or WebP still picture."""
+    """Whether the file is a JPEG, PNG or WebP still picture, by its first bytes."""
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -33,8 +33,8 @@ def is_photo(path: str | Path) -> bool:
 def read_photo(path: str | Path) -> U8:
     """Photo as u8 [h, w, 3] RGB with even sides, at most 1920 on the long one.
 
-    The EXIF orientation is followed, a colour profile is converted to sRGB, transparency lies on
-    mid grey.
+    The EXIF orientation is applied, a color profile is converted to sRGB, and transparency is
+    laid over mid grey.
 
     Raises:
         MediaError: not a photo, damaged, or too small or too large.

@@ -1,8 +1,8 @@
-"""Footage in, whatever the camera made of it; even-sized 8-bit frames at a constant rate out.
+"""Reads footage of any kind as 8-bit frames with even sides at a constant rate.
 
-Cameras write variable frame rates, rotation flags, odd sizes, ten bits, full-range colour and
-sound that starts before the picture. Everything behind this module sees one kind of frame: index
-k is shown at k / fps after the origin, and the sound's sample 0 is heard at that same origin.
+Cameras write variable frame rates, rotation flags, odd sizes, ten bits, full-range color, and audio
+that starts before the video. Everything after this module sees one kind of frame: index k is shown
+k / fps after the origin, and sample 0 of the audio belongs to that same origin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 import av
 
 from lipstream.calibration.media.audio import read_sound
-from lipstream.calibration.media.color import Converter, Shape, shape_of
+from lipstream.calibration.media.color import Converter, FrameConversion, conversion_of
 from lipstream.calibration.media.probe import (
     declared_end_s,
     decoded,
@@ -35,7 +35,7 @@ __all__ = ["Footage", "FootageFrame", "is_photo", "open_footage", "read_photo", 
 
 logger = logging.getLogger(__name__)
 
-_MAX_GAP_S: Final = 10.0  # a longer hole in the timestamps is damage, not a variable rate
+_MAX_GAP_S: Final = 10.0  # a longer gap in the timestamps is damage, not a variable rate
 _SHORT_BY_S: Final = 1.0  # how much earlier than declared a file may end
 
 
@@ -46,14 +46,14 @@ class FootageFrame:
     index: int  # shown at index / fps after the origin
     rgb: U8  # u8 [h, w, 3], contiguous; always the RGB of `i420`
     i420: U8  # u8 [h*3/2, w], BT.709 limited range
-    repeated: bool  # the same source frame as index - 1 (the footage holds, or was slower)
+    repeated: bool  # the same source frame as index - 1, where the footage is slower
 
 
 class Footage:
     """An open video: iterate once for its frames. Use as a context manager.
 
     `width` and `height` are those of the frames that come out (upright, even, at most 1920 on the
-    long side). `notes` names each thing that was changed, in words for the report.
+    long side). `notes` names each conversion, for the report.
     """
 
     def __init__(self, path: Path, start_s: float | None, end_s: float | None) -> None:
@@ -64,20 +64,20 @@ class Footage:
             self._stream = video_stream(self._container, path)
             self._source = probe(path, start_s, end_s)
             refuse_truncated(self._stream, path, self._source.end_s)
-            self._shape = self._look()
+            self._conversion = self._first_frame()
         except BaseException:
             self._container.close()
             raise
         self._iterated = False
         self.fps: Fraction = self._source.fps
-        self.width: int = self._shape.width
-        self.height: int = self._shape.height
-        self.notes: tuple[str, ...] = self._source.notes + self._shape.notes
+        self.width: int = self._conversion.width
+        self.height: int = self._conversion.height
+        self.notes: tuple[str, ...] = self._source.notes + self._conversion.notes
         self.origin_s: float = self._source.origin_s
 
     @property
     def expected_frames(self) -> int | None:
-        """How many frames will come, for a progress bar; None when the file does not say."""
+        """Expected number of frames, for a progress bar; None if the file does not state it."""
         end_s = self._source.end_s
         if self._stream.duration is not None and self._stream.time_base is not None:
             start = self._stream.start_time or 0
@@ -107,15 +107,15 @@ class Footage:
         self._iterated = True
         return self._frames()
 
-    def _look(self) -> Shape:
-        """Of the first frame to show; its size and colour decide those of all."""
+    def _first_frame(self) -> FrameConversion:
+        """The conversion of the first frame to show, which holds for all."""
         for time_s, frame in decoded(self._container, self._stream, self._path, self._source):
             if time_s >= self._source.origin_s - 1e-6:
-                return shape_of(frame, self._stream)
+                return conversion_of(frame, self._stream)
         raise MediaError(f"{self._path}: no frame could be decoded; is the file whole?")
 
     def _frames(self) -> Iterator[FootageFrame]:
-        converter = Converter(self._shape)
+        converter = Converter(self._conversion)
         origin_s, end_s, fps = self._source.origin_s, self._source.end_s, float(self.fps)
         index = 0
         held: av.VideoFrame | None = None
@@ -142,7 +142,7 @@ class Footage:
                         f"{self._path}: nothing between {held_s:.1f} s and {shown_s:.1f} s; "
                         "the timestamps are damaged: re-encode the file, or use --start/--end"
                     )
-                # Half-way between two presentation times the nearer frame changes.
+                # The frame changes half-way between two presentation times.
                 yield from show(held, (held_s + shown_s) / 2)
             held, held_s = frame, shown_s
         if held is not None:

@@ -1,1 +1,1 @@
-"""What is learned of one person."""
+"""Models of one person: speaking style, similarity, appearance; their evaluation."""

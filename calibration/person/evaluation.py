@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from lipstream.calibration import bundle_writer
+from lipstream.calibration.media.color import LUMA
 from lipstream.calibration.person.reenactment import Reenactment
 from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import RENDERER_INPUT, RENDERER_OUTPUT
@@ -35,7 +36,6 @@ _MIN_PAIRS: Final = 20
 _MAX_SHARPEN: Final = 2.0  # more amplifies only noise
 _BISECTIONS: Final = 6
 _MIN_SQUARED_ERROR: Final = 1e-2  # keeps the PSNR of equal pictures finite, 68 dB
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def compare_with(ours: U8, real: U8, inside: NDArray[np.bool_]) -> dict[str, float]:
@@ -53,7 +53,7 @@ def compare_with(ours: U8, real: U8, inside: NDArray[np.bool_]) -> dict[str, flo
     )
     a, b, within = ours[around].astype(np.float32), real[around].astype(np.float32), inside[around]
     error = float(((a - b) ** 2)[within].mean())
-    la, lb = a @ _LUMA, b @ _LUMA
+    la, lb = a @ LUMA, b @ LUMA
     # 7 × 7 windows, all weighted alike. Source: Wang et al. 2004.
     _, ssim = structural_similarity(
         la, lb, win_size=7, use_sample_covariance=False, data_range=255.0, full=True

@@ -1,4 +1,4 @@
-"""How a photo blinks."""
+"""Blinks of a photo: when, how fast, and how the lids move."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from lipstream.engine.types import F32
 
 LOOP_FRAMES = 300  # 12 s, as long as the idle motion
-_BLINKS = (41, 118, 133, 224)  # frames; a double blink among them, as people do
+_BLINKS = (41, 118, 133, 224)  # first frames; two form a double blink
 _BLINK_SHAPE = (0.35, 0.85, 1.0, 0.7, 0.35, 0.1)
 # Upper and lower lid, corner to corner, of the eye on the image's left and right.
 _LIDS = (
@@ -21,7 +21,7 @@ _LID_CREASE = (
 
 
 def blink_curve() -> F32:
-    """How far the lids are closed in each frame, f32 [frames]."""
+    """How far the lids are closed in each frame, f32 [frames], 0 to 1."""
     closed = np.zeros(LOOP_FRAMES, np.float32)
     for start in _BLINKS:
         for k, amount in enumerate(_BLINK_SHAPE):
@@ -30,7 +30,7 @@ def blink_curve() -> F32:
 
 
 def lower_lids(vertices: F32, closed: float) -> F32:
-    """Canonical vertices with the upper lids lowered."""
+    """Canonical vertices f32 [468, 3] with the upper lids lowered by `closed`, 0 to 1."""
     if closed <= 0:
         return vertices
     moved = vertices.copy()

@@ -1,7 +1,7 @@
-"""A photo that lives: a loop of small head motion, breath and blinks, made from one picture.
+"""A loop of small head motion, breath and blinks, rendered from one photo.
 
-The loop closes on itself: every motion is a sum of whole cycles, so its last frame leads back to
-its first without a seam.
+Every motion is a sum of whole cycles, so the last frame of the loop leads back to its first without
+a jump.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from lipstream.kernels.mesh import warp_mesh
 
 FPS = Fraction(25)
 _NECK = np.array([0.0, 2.0, 0.9], np.float32)  # canonical; the head turns about it
-_RINGS = ((0.35, 0.8), (0.9, 0.45), (1.7, 0.15), (2.8, 0.0))  # eye distances out, share moved
+# Rings of vertices round the face: distance in inter-ocular distances, fraction of the motion.
+_RINGS = ((0.35, 0.8), (0.9, 0.45), (1.7, 0.15), (2.8, 0.0))
 _KEPT_SMILE = 0.2
 
 
@@ -36,28 +37,28 @@ class PhotoFace:
 
 
 def photo_expression(face: PhotoFace, model: FaceModel) -> tuple[F32, F32]:
-    """The expression seen in the photo and the one to rest in, each f32 [K].
+    """The expression in the photo and the rest expression, each f32 [K].
 
-    A photo shows one face only, so what is geometry and what is expression has to be told from
-    its ARKit weights; the opening is then made to agree with the lips as tracked. At rest the
-    lips meet and half of the smile stays: it is how this person wants to be seen.
+    One photo does not separate geometry from expression. The expression comes from the ARKit
+    weights, with its opening corrected to that of the tracked lips. At rest the lips meet and a
+    fifth of the smile remains.
     """
     pose = fit_pose(face.landmarks[None], model.mean, model.rigid)
     free = pose.remove(face.landmarks[None, :VERTICES])[0]
-    seen = model.from_arkit @ np.append(face.blendshapes, 1).astype(np.float32)
+    observed = model.from_arkit @ np.append(face.blendshapes, 1).astype(np.float32)
     opening, direction = model.lip_rows()[0], model.opener()
-    seen = seen + direction * (float(free[14, 1] - free[13, 1]) - opening @ seen)
-    rest = (seen - direction * (opening @ seen)) * np.float32(_KEPT_SMILE)
-    return seen.astype(np.float32), rest.astype(np.float32)
+    observed = observed + direction * (float(free[14, 1] - free[13, 1]) - opening @ observed)
+    rest = (observed - direction * (opening @ observed)) * np.float32(_KEPT_SMILE)
+    return observed.astype(np.float32), rest.astype(np.float32)
 
 
 def idle_track(face: PhotoFace, model: FaceModel) -> tuple[Track, F32]:
-    """Pose and landmarks of each frame of the loop, and the rest expression f32 [K]."""
-    seen, rest = photo_expression(face, model)
+    """The track of the loop, and the rest expression f32 [K]."""
+    observed, rest = photo_expression(face, model)
     start = face.landmarks[None, :VERTICES].astype(np.float32)
     still = fit_pose(start, model.mean, model.rigid)
     free = still.remove(start)
-    geometry = free[0] - model.displacement(seen)
+    geometry = free[0] - model.displacement(observed)
     turns, shifts = _idle_motion()
     rotation = np.matmul(_rotations(turns), still.rotation)
     pivot = still.apply(_NECK[None, None])[0, 0]
@@ -75,14 +76,14 @@ def idle_track(face: PhotoFace, model: FaceModel) -> tuple[Track, F32]:
         np.diff(translation[:, :2], axis=0, prepend=translation[-1:, :2]), axis=1
     )
     track = Track(
-        landmarks, pose, np.repeat(seen[None], LOOP_FRAMES, 0), geometry, every, every,
+        landmarks, pose, np.repeat(observed[None], LOOP_FRAMES, 0), geometry, every, every,
         (speed / still.scale[0] * float(FPS)).astype(np.float32),
     )  # fmt: skip
     return track, rest
 
 
 def idle_frames(photo: U8, face: PhotoFace, track: Track, model: FaceModel) -> Iterator[U8]:
-    """The loop's pictures, I420 u8 [h*3/2, w], from the photo u8 [h, w, 3]."""
+    """The frames of the loop, I420 u8 [h*3/2, w], from the photo u8 [h, w, 3]."""
     height, width = photo.shape[:2]
     start = face.landmarks[:VERTICES, :2]
     scale = float(track.pose.scale[0])

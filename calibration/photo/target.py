@@ -61,8 +61,8 @@ def calibrate_photo(
     """
     from lipstream.calibration import assets
     from lipstream.calibration.media.video import read_photo
+    from lipstream.calibration.tracking.follower import is_ambiguous
     from lipstream.calibration.tracking.landmarker import Landmarker
-    from lipstream.calibration.tracking.tracker import alike
 
     photo = read_photo(path)
     photo = np.ascontiguousarray(photo[: photo.shape[0] & ~1, : photo.shape[1] & ~1])
@@ -72,7 +72,7 @@ def calibrate_photo(
     if not faces:
         raise CalibrationError(f"{path}: no face was found; expected one face seen from the front")
     faces = sorted(faces, key=lambda face: face.box[2], reverse=True)
-    if alike(faces[0], faces[1:]):
+    if is_ambiguous(faces[0], faces[1:]):
         raise CalibrationError(
             f"{path}: {len(faces)} faces of nearly one size; crop the photo to one person"
         )

@@ -1,4 +1,4 @@
-"""Curves and scatter of the report, as inline SVG that follows the page's colours."""
+"""Curves and scatter plots of the report, as inline SVG in the colors of the page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Band:
 def time_chart(
     title: str, series: Sequence[tuple[str, F32]], fps: float, bands: Sequence[Band], unit: str
 ) -> str:
-    """Lines over time; gaps where a series is NaN."""
+    """Line chart over time, as HTML; gaps where a series is NaN."""
     frames = max(1, max(values.size for _, values in series))
     finite = np.concatenate([v[np.isfinite(v)] for _, v in series])
     if finite.size == 0:
@@ -85,17 +85,17 @@ def time_chart(
 
 
 def coverage_chart(opening: F32, width: F32, keep: NDArray[np.bool_], sources: I32) -> str:
-    """Opening against mouth width; dots are frames, rings are sources."""
+    """Scatter plot of opening against mouth width, as HTML; dots are frames, rings are sources."""
     shown = keep & np.isfinite(opening) & np.isfinite(width)
     if not shown.any():
         return '<p class="lead">Nothing was measured.</p>'
     size_w, size_h = 620, 380
     centre = float(np.median(width[shown]))
-    reach = max(0.15, float(np.abs(width[shown] - centre).max()) * 1.05)
+    span = max(0.15, float(np.abs(width[shown] - centre).max()) * 1.05)
     top = max(0.2, float(opening[shown].max()) * 1.05)
 
     def x(value: float) -> float:
-        return 56 + (size_w - 70) * (value - centre + reach) / (2 * reach)
+        return 56 + (size_w - 70) * (value - centre + span) / (2 * span)
 
     def y(value: float) -> float:
         return 12 + (size_h - 56) * (1 - max(0.0, value) / top)
@@ -108,8 +108,8 @@ def coverage_chart(opening: F32, width: F32, keep: NDArray[np.bool_], sources: I
                 f'y2="{y(tick):.1f}"/><text class="tick" x="48" y="{y(tick) + 4:.1f}" '
                 f'text-anchor="end">{tick:g}</text>'
             )
-    for tick in _ticks(centre - reach, centre + reach):
-        if abs(tick - centre) <= reach:
+    for tick in _ticks(centre - span, centre + span):
+        if abs(tick - centre) <= span:
             out.append(
                 f'<text class="tick" x="{x(tick):.1f}" y="{size_h - 26}" '
                 f'text-anchor="middle">{tick:g}</text>'
@@ -140,7 +140,7 @@ def _open(title: str, description: str, width: int, height: int) -> str:
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers that span low to high."""
+    """Round numbers that cover low to high, about `most` of them."""
     raw = (high - low) / most
     size = 10.0 ** np.floor(np.log10(raw))
     step = size * next(m for m in (1, 2, 5, 10) if m * size >= raw)
@@ -149,7 +149,7 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _path(values: F32, x: Callable[[float], float], y: Callable[[float], float]) -> str:
-    """SVG path; long series keep the least and the most of each bin, so peaks survive."""
+    """SVG path; long series keep the minimum and maximum of each bin, so that peaks remain."""
     index = np.arange(values.size)
     if values.size > 2 * _MAX_POINTS:
         kept: list[int] = []

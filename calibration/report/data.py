@@ -1,4 +1,4 @@
-"""What calibration says about a target: figures for machines, a report for people."""
+"""The results of a calibration: figures for `--json`, and the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lipstream.kernels.color import i420_to_rgb
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything there is to say once a target is built."""
+    """The results, once a target is built."""
 
     name: str  # of the bundle
     path: Path  # of the footage
@@ -58,7 +58,7 @@ class Summary:
         }
 
     def provenance(self, consent: str | None) -> dict[str, Any]:
-        """Where the footage came from and who agreed."""
+        """Source of the footage, and consent."""
         source = {"file": self.path.name, "sha256": sha256_of(self.path)}
         return {"provenance": {"source": source, "maker": "lipstream"}, "consent": consent}
 
@@ -66,12 +66,12 @@ class Summary:
         """report.html, with pictures from the bundle's own frames."""
         track = self.track
         free = track.pose.remove(track.landmarks)
-        unseen = np.zeros(len(track), bool)
-        unseen[[r.frame for r in self.rejected if r.reason == "no_face"]] = True
-        opening = np.where(unseen, np.nan, openings(track)).astype(np.float32)
+        no_face = np.zeros(len(track), bool)
+        no_face[[r.frame for r in self.rejected if r.reason == "no_face"]] = True
+        opening = np.where(no_face, np.nan, openings(track)).astype(np.float32)
         width = np.linalg.norm(free[:, 291] - free[:, 61], axis=1)
-        width = np.where(unseen, np.nan, width).astype(np.float32)
-        angles = np.where(unseen[:, None], np.nan, track.pose.angles_deg()).astype(np.float32)
+        width = np.where(no_face, np.nan, width).astype(np.float32)
+        angles = np.where(no_face[:, None], np.nan, track.pose.angles_deg()).astype(np.float32)
         shown = choose_pictures(opening, width, angles, self.rejected)
         bad = choose_rejected(self.rejected)
         height = reader.shape[0] * 2 // 3
@@ -90,8 +90,8 @@ class Summary:
                 iod_px=float(np.median(track.pose.scale)),
                 source_frames=self.sources,
                 rejected=self.rejected,
-                pictures=_pictures(reader, track, shown, unseen),
-                rejected_pictures=_pictures(reader, track, bad, unseen),
+                pictures=_pictures(reader, track, shown, no_face),
+                rejected_pictures=_pictures(reader, track, bad, no_face),
                 triangles=face_model().triangles,
                 av_offset_ms=self.av_offset_ms,
                 av_offset_confidence=self.av_offset_confidence,
@@ -101,10 +101,10 @@ class Summary:
 
 
 def _pictures(
-    reader: FrameReader, track: Track, frames: Sequence[int], unseen: Any
+    reader: FrameReader, track: Track, frames: Sequence[int], no_face: Any
 ) -> list[ReportPicture]:
     decoder = reader.decoder()
     return [
-        ReportPicture(k, i420_to_rgb(decoder.read(k)), None if unseen[k] else track.landmarks[k])
+        ReportPicture(k, i420_to_rgb(decoder.read(k)), None if no_face[k] else track.landmarks[k])
         for k in frames
     ]

@@ -6,7 +6,6 @@ page is the template report.html, its style sheet report.css.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ _IN_SYNC_MS: Final = 20
 
 
 def write_report(folder: str | Path, data: ReportData) -> Verdict:
-    """Write report.html into the folder, whole or not at all, and return its verdict.
+    """Write report.html into the folder and return its verdict.
 
     Raises:
         MediaError: the folder cannot be written to.
@@ -46,13 +45,8 @@ def write_report(folder: str | Path, data: ReportData) -> Verdict:
     verdict = judge_target(data)
     page = _render(data, verdict)
     target = Path(folder) / "report.html"
-    partial = target.with_name(".report.html.part")
-    try:
-        with write_errors(Path(target.parent.name) / target.name):
-            partial.write_text(page, encoding="utf-8")
-            os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_errors(Path(target.parent.name) / target.name):
+        target.write_text(page, encoding="utf-8")
     return verdict
 
 

@@ -1,6 +1,6 @@
-"""Pictures for the report: cropped, drawn on and embedded, without OpenCV.
+"""Pictures of the report: cropped, with the mesh drawn, and embedded as JPEG.
 
-A demo target is built where OpenCV's system libraries may be missing, and has a report too.
+Without OpenCV, whose system libraries may be missing where a demo target is built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lipstream.engine.types import F32, I32, U8
 
-SIDE_PX: Final = 280  # shown at half of it: sharp on dense screens
+SIDE_PX: Final = 280  # shown at half the size, for dense screens
 _LINE: Final = np.array([90, 235, 255], np.float32)
 _LIP_LINE: Final = np.array([255, 214, 70], np.float32)
 _LIPS_OUTER: Final = (
@@ -66,7 +66,7 @@ def face_crop(rgb: U8, landmarks: F32 | None) -> tuple[U8, F32 | None]:
 
 
 def _resized(rgb: U8, corner: NDArray[np.float64], side: float) -> U8:
-    """Square at `corner` (x, y) px, brought to 280: FFmpeg scales, edges are repeated."""
+    """The square at `corner` (x, y) px, scaled to 280 by FFmpeg, with repeated edges."""
     height, width = rgb.shape[:2]
     whole = max(2, round(side))
     xs = np.clip(np.arange(whole) + round(float(corner[0])), 0, width - 1)
@@ -78,7 +78,7 @@ def _resized(rgb: U8, corner: NDArray[np.float64], side: float) -> U8:
 
 
 def with_mesh(rgb: U8, points: F32, triangles: I32 | None) -> U8:
-    """The picture with the mesh drawn over it, lips stronger."""
+    """The picture u8 [h, w, 3] with the mesh drawn over it, lips stronger."""
     out = rgb.astype(np.float32)
     if triangles is not None:
         pairs = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
@@ -95,7 +95,7 @@ def with_mesh(rgb: U8, points: F32, triangles: I32 | None) -> U8:
 
 
 def _lines(
-    out: F32, points: F32, pairs: NDArray[np.integer[Any]], colour: F32, alpha: float
+    out: F32, points: F32, pairs: NDArray[np.integer[Any]], color: F32, alpha: float
 ) -> None:
     """Blend anti-aliased lines into f32 [h, w, 3]."""
     height, width = out.shape[:2]
@@ -107,7 +107,7 @@ def _lines(
         at = start + (end - start) * t - 0.5
         x0, y0 = np.floor(at[:, 0]).astype(int), np.floor(at[:, 1]).astype(int)
         fx, fy = at[:, 0] - x0, at[:, 1] - y0
-        for dx, dy, share in (
+        for dx, dy, bilinear in (
             (0, 0, (1 - fx) * (1 - fy)),
             (1, 0, fx * (1 - fy)),
             (0, 1, (1 - fx) * fy),
@@ -115,10 +115,10 @@ def _lines(
         ):
             x, y = x0 + dx, y0 + dy
             inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-            np.maximum.at(weight, (y[inside], x[inside]), share[inside].astype(np.float32))
+            np.maximum.at(weight, (y[inside], x[inside]), bilinear[inside].astype(np.float32))
     cover = (np.minimum(weight * 1.4, 1.0) * alpha)[..., None]
     out *= 1 - cover
-    out += cover * colour
+    out += cover * color
 
 
 def _dot(out: F32, x: float, y: float) -> None:

@@ -1,4 +1,4 @@
-"""What a report is made of, and the verdict on it: will this target look good, and if not, why."""
+"""The content of a report, and the verdict on the target: grade, reasons and advice."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ReportData:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer at a glance."""
+    """The answer of the report."""
 
     grade: Grade
     reasons: tuple[str, ...]  # what decided, the worst first
@@ -77,7 +77,7 @@ def choose_pictures(
     frames = spread_over(frames, _MAX_COMPARED)
     shape = np.column_stack([opening[frames], mouth_width[frames], pose[frames] / 60.0])
     shape = (shape - shape.mean(axis=0)) / (shape.std(axis=0) + 1e-3)
-    # Farthest-point order: each next frame is the one least like those already shown.
+    # Farthest-point order: each next frame is the one farthest from those chosen.
     chosen = [int(np.argmin(shape[:, 0]))]
     distance = np.linalg.norm(shape - shape[chosen[0]], axis=1)
     while len(chosen) < count:
@@ -143,7 +143,7 @@ def judge_target(data: ReportData) -> Verdict:
     yaw = data.pose[:, 0]
     if np.isfinite(yaw).any() and float(np.nanpercentile(np.abs(yaw), 75)) > 22:
         limits.append("The head is turned away from the camera much of the time.")
-        advice.append("Look towards the camera; turns of up to 20 degrees are well.")
+        advice.append("Look towards the camera; turns of up to 20 degrees are fine.")
     counts = Counter(r.reason for r in data.rejected)
     if counts["occlusion"] > 0.05 * total:
         advice.append("Keep hands and microphone below the chin.")
@@ -161,7 +161,7 @@ def judge_target(data: ReportData) -> Verdict:
 
 
 def coverage(data: ReportData) -> float:
-    """Share of a 5 x 5 grid of usual mouth shapes (opening x width) that a used frame falls in."""
+    """Fraction of the usual mouth shapes (opening × width, in 5 × 5 cells) in the used frames."""
     keep = np.isfinite(data.opening) & np.isfinite(data.mouth_width)
     keep[[r.frame for r in data.rejected if r.frame < keep.size]] = False
     if not keep.any():

@@ -1,1 +1,1 @@
-"""The face in every frame, and which frames are rejected."""
+"""Face tracking, and rejection of frames."""

@@ -1,4 +1,4 @@
-"""What one picture shows of the lower face, in a few numbers, taken while it is at hand."""
+"""Measurements of the lower face in one frame: its sharpness, and the colors of its skin."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from lipstream.engine.face.model import (
 )
 from lipstream.engine.types import F32, U8
 
-_ALIGNED_PX: Final = 96  # the lower face at one size, so that sharpness can be compared
-# Upright square over the lower face, in inter-ocular distances from the eyes' middle: from the
-# nose's root down past the chin.
+_ALIGNED_PX: Final = 96  # side of the aligned lower face, so that sharpness is comparable
+# Upright square over the lower face, in inter-ocular distances from the midpoint of the eyes: from
+# the root of the nose to below the chin.
 _HALF_WIDTH: Final = 0.85
 _TOP: Final = 0.55
 _MOUTH: Final = slice(_ALIGNED_PX // 5, _ALIGNED_PX * 4 // 5)
 _COARSE_PX: Final = 6
 _CHEEKS: Final = (50, 280, 205, 425)  # vertices
 _LIP_PX: Final = 5
-_SKIN_TOP: Final = 0.75  # below this (eyes' middle 0, chin about 1.9) skin is compared
+_SKIN_TOP: Final = 0.75  # skin below this is compared; the eyes are at 0, the chin at about 1.9
 
 
 @dataclass(frozen=True, slots=True)
-class FaceMeasures:
-    """Of one face in one picture."""
+class FaceMetrics:
+    """Measurements of one face in one frame."""
 
-    sharpness: float  # fine over coarse detail around the mouth, in its softer direction
-    skin: U8  # u8 [P, 3], colours at `skin_points`
+    sharpness: float  # fine over coarse detail around the mouth, along the softer axis
+    skin: U8  # u8 [P, 3], colors at `skin_points`
 
 
 @cache
 def skin_points() -> tuple[NDArray[np.int64], F32]:
-    """Where skin is compared: i64 [P, 3] vertices whose mean is the point, f32 [P, 2] mean place.
+    """Points where skin is compared: vertices i64 [P, 3] whose mean is the point, and its position
+    f32 [P, 2] on the mean face.
 
-    The middles of the mesh's triangles below the nose's tip, lips among them, the open mouth not:
-    they keep to the skin when the jaw drops.
+    They are the centres of the mesh's triangles below the tip of the nose, with the lips and
+    without the open mouth, and move with the skin when the jaw drops.
     """
     model = face_model()
     places = model.mean[model.triangles][:, :, :2].mean(axis=1)
@@ -64,14 +65,14 @@ def cheek_color(rgb: U8, landmarks: F32) -> F32:
 
 
 def frame_signature(rgb: U8) -> F32:
-    """f32 [16, 16, 3], 0 to 1: the picture at a glance, for finding cuts."""
+    """The frame at 16 × 16, f32 [16, 16, 3], 0 to 1, for detecting cuts."""
     import cv2
 
     small = cv2.resize(rgb, (16, 16), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32) / np.float32(255.0)
 
 
-def measure_face(rgb: U8, landmarks: F32) -> FaceMeasures:
+def measure_face(rgb: U8, landmarks: F32) -> FaceMetrics:
     """Measure the lower face of u8 [h, w, 3] at f32 [478, 3] px."""
     import cv2
 
@@ -95,26 +96,25 @@ def measure_face(rgb: U8, landmarks: F32) -> FaceMeasures:
     smooth = cv2.blur(aligned, (5, 5))
     column = np.clip(at[:, 0] + 0.5, 0, _ALIGNED_PX - 1).astype(np.int64)
     row = np.clip(at[:, 1] + 0.5, 0, _ALIGNED_PX - 1).astype(np.int64)
-    return FaceMeasures(sharpness, np.ascontiguousarray(smooth[row, column], np.uint8))
+    return FaceMetrics(sharpness, np.ascontiguousarray(smooth[row, column], np.uint8))
 
 
 def _sharpness(grey: F32, skin: NDArray[np.bool_]) -> float:
     """Fine over coarse detail of f32 [h, w] where `skin` bool [h, w], along the softer axis.
 
-    The ratio does not ask how much there is to see. Teeth are left out: they come and go with
-    speech, and are sharper than any lip. Each axis against its own median was tried: speech alone
-    then goes down to 0.63 of it, as far as a blur does.
+    The ratio does not depend on how much detail there is. Teeth are left out: they appear and
+    vanish with speech, and are sharper than any lip.
     """
     ratios = []
     for axis in (0, 1):
         fine = np.diff(grey, axis=axis)[_both(skin, 1, axis)]
-        coarse = _apart(grey, _COARSE_PX, axis)[_both(skin, _COARSE_PX, axis)]
+        coarse = _differences(grey, _COARSE_PX, axis)[_both(skin, _COARSE_PX, axis)]
         ratios.append(float(fine.std() * _COARSE_PX / (coarse.std() + 3.0)) if fine.size else 0.0)
     return min(ratios)
 
 
-def _apart(grey: F32, step: int, axis: int) -> F32:
-    """Differences of values `step` apart."""
+def _differences(grey: F32, step: int, axis: int) -> F32:
+    """Differences of values at a distance of `step`."""
     ahead = np.moveaxis(grey, axis, 0)
     return np.moveaxis(ahead[step:] - ahead[:-step], 0, axis)
 
@@ -125,7 +125,7 @@ def _both(skin: NDArray[np.bool_], step: int, axis: int) -> NDArray[np.bool_]:
 
 
 def _softened(rgb: U8, landmarks: F32, shrink: float) -> U8:
-    """The picture, averaged around the face where it will shrink, so that sampling is fair."""
+    """The frame, averaged around the face if it will shrink, so that sampling does not alias."""
     import cv2
 
     size = int(1 / max(shrink, 1e-3))
@@ -141,15 +141,15 @@ def _softened(rgb: U8, landmarks: F32, shrink: float) -> U8:
 
 
 def _to_aligned(landmarks: F32) -> NDArray[np.float64]:
-    """f64 [2, 3] that takes picture px to the upright square of the lower face."""
+    """The affine map f64 [2, 3] from frame px to the aligned lower face."""
     left, right = landmarks[list(LEFT_EYE)].mean(axis=0), landmarks[list(RIGHT_EYE)].mean(axis=0)
     middle = (left + right)[:2] / 2
-    # A turned head narrows the eyes' distance in the picture but not in space.
+    # A turned head reduces the distance of the eyes in the frame but not in space.
     iod = max(float(np.linalg.norm(right - left)), 1e-3)
     across = (right - left)[:2]
     x_axis = across / max(float(np.linalg.norm(across)), 1e-6)
     y_axis = np.array([-x_axis[1], x_axis[0]])
-    # A turned head also moves the mouth sideways against the eyes.
+    # A turned head also moves the mouth sideways relative to the eyes.
     aside = float(np.dot(landmarks[2, :2] - middle, x_axis))
     corner = middle + y_axis * (_TOP * iod) + x_axis * (aside - _HALF_WIDTH * iod)
     turn = np.stack([x_axis, y_axis]) * (_ALIGNED_PX / (2 * _HALF_WIDTH * iod))

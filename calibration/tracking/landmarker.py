@@ -1,4 +1,4 @@
-"""MediaPipe's face landmarker, on single pictures and quiet."""
+"""MediaPipe's face landmarker on single pictures, with its log output suppressed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Landmarker:
                 raise AssetError(
                     f"{model}: MediaPipe cannot load it ({error}); run: lipstream assets fetch"
                 ) from None
-            # The first picture makes the C++ library speak; let it do so unheard.
+            # The C++ library also logs at its first picture.
             self.faces(np.zeros((64, 64, 3), np.uint8))
 
     def __enter__(self) -> Landmarker:

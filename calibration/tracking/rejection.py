@@ -1,7 +1,7 @@
-"""Which frames may be used, and why the others may not.
+"""Which frames are rejected, and why.
 
-Each rule compares the clip with itself: what is sharp, or what a mouth looks like, differs more
-between two people than between a good and a bad frame of one.
+Each rule compares the clip with itself: sharpness and the appearance of a mouth differ more between
+two people than between a good and a bad frame of one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.footage.subset import spread_over
 from lipstream.calibration.tracking.frame_metrics import skin_points
-from lipstream.calibration.tracking.tracker import RawTrack, inter_ocular_px
+from lipstream.calibration.tracking.raw_track import RawTrack, inter_ocular_px
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.types import F32, U8
 
@@ -38,18 +39,18 @@ _UNPAINTABLE: Final[tuple[Reason, ...]] = ("no_face", "outside", "profile", "occ
 SMALL_FACE_PX: Final = 24.0  # between the eyes
 PROFILE_DEGREES: Final = 35.0
 CUT_MARGIN_FRAMES: Final = 1  # on each side: encoders smear the first and last frame of a shot
-# Of the clip's usual sharpness. Speech alone goes down to 0.87 on eight clips; a blur over a
-# quarter of the eyes' distance takes it to 0.6 to 0.8.
-_BLUR_SHARE: Final = 0.8
-_FEW_FRAMES: Final = 25
-_STRANGE_LEVELS: Final = 14.0  # of a face whose median is 128
+# Relative to the median of the clip. Speech alone lowers it to 0.87 on eight clips, a blur over
+# a quarter of the inter-ocular distance to 0.6 to 0.8.
+_BLUR_RATIO: Final = 0.8
+_MIN_FRAMES: Final = 25  # with fewer, nothing is usual
+_UNUSUAL_LEVELS: Final = 14.0  # of a face whose median is 128
 _OCCLUSION_MARGIN_FRAMES: Final = 2
-_MOST_COVERED: Final = 0.3
-_NEARLY_SHARE: Final = 0.12
-_OCCLUDED_SHARE: Final = 0.18  # of the lower face; hands cover 0.2 to 0.9 of it, grins 0.1
-_LEARN_FRAMES: Final = 500
+_MAX_OCCLUDED: Final = 0.3  # fraction of the frames
+_NEARLY_EXPLAINED: Final = 0.12  # fraction of the lower face above the median
+_OCCLUDED_FRACTION: Final = 0.18  # above the median; hands cover 0.2 to 0.9 of it, grins 0.1
+_FIT_FRAMES: Final = 500
 _COMPONENTS: Final = 8
-_PARTS: Final = 12  # a neighbourhood is this part of the lower face
+_NEIGHBOURHOODS: Final = 12  # a neighbourhood is one twelfth of the lower face
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def yaw_degrees(transform: F32) -> F32:
 
 
 def _outside(track: RawTrack) -> NDArray[np.bool_]:
-    """Chin, mouth or both cheeks beyond the border (the crown may be)."""
+    """Frames with chin, mouth or both cheeks beyond the border (the crown may be)."""
     points = track.landmarks[:, [152, 61, 291, 17, 234, 454], :2]
     with np.errstate(invalid="ignore"):
         beyond = (
@@ -138,104 +139,115 @@ def _near_cuts(frames: int, cuts: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _blurred(sharpness: F32, fair: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Less sharp than the clip usually is."""
-    if int(fair.sum()) < _FEW_FRAMES:
+    """Frames less sharp than the clip usually is."""
+    if int(fair.sum()) < _MIN_FRAMES:
         return np.zeros(sharpness.size, np.bool_)
     with np.errstate(invalid="ignore"):
-        low: NDArray[np.bool_] = sharpness < _BLUR_SHARE * float(np.median(sharpness[fair]))
+        low: NDArray[np.bool_] = sharpness < _BLUR_RATIO * float(np.median(sharpness[fair]))
     return low
 
 
 def occluded(skin: U8, fair: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Frames whose lower face is like none of the clip's usual ones.
+    """Frames whose lower face differs from the clip's usual appearance.
 
-    On the mesh, the looks of one person's skin and lips (speech, light, pose) span a small linear
-    space, fitted to the clip robustly. A hand or a microphone cannot be made from them: some
-    neighbourhood on the face stays unexplained. Ours.
+    On the mesh, the skin and lips of one person (speech, light, pose) span a small linear space,
+    which is fitted to the clip robustly. A hand or a microphone lies outside it: some neighbourhood
+    of the face stays unexplained. Source: ours.
 
     Args:
-        skin: u8 [T, P, 3], colours at `measures.skin_points`.
-        fair: bool [T], frames to judge and to learn from.
+        skin: u8 [T, P, 3], colors at `frame_metrics.skin_points`.
+        fair: bool [T], frames to test and to fit to.
     """
     out = np.zeros(fair.size, np.bool_)
     frames = np.flatnonzero(fair)
-    if frames.size < _FEW_FRAMES:
-        return out  # a second: nothing usual to compare with
-    strange = unexplained(skin[frames])
-    # A grin or a shadow is strange in one place; what covers the mouth is strange all over it.
-    usual = float(np.median(strange))
-    covered = strange > usual + _OCCLUDED_SHARE
-    if float(covered.mean()) > _MOST_COVERED:
-        # Two looks of like weight, as when the head turns once in a short clip: neither is odd.
-        logger.info("no usual look of the lower face", extra={"strange": float(covered.mean())})
+    if frames.size < _MIN_FRAMES:
+        return out
+    fraction = unexplained(skin[frames])
+    # A grin or a shadow is unusual in one place; what covers the mouth is unusual all over it.
+    covered = fraction > float(np.median(fraction)) + _OCCLUDED_FRACTION
+    if float(covered.mean()) > _MAX_OCCLUDED:
+        # Two appearances of similar frequency, as when the head turns once in a short clip.
+        logger.info("no usual appearance", extra={"occluded": float(covered.mean())})
         return out
     out[frames[covered]] = True
-    # Coming and going it covers less: take the frames beside it too.
+    # An occluder covers less when it comes and goes: its neighbouring frames are rejected too.
     wider = np.convolve(out, np.ones(2 * _OCCLUSION_MARGIN_FRAMES + 1), mode="same") > 0
     return wider & fair
 
 
 def unexplained(skin: U8) -> NDArray[np.float64]:
-    """f64 [T], 0 to 1: share of each lower face that the clip's usual looks do not explain."""
+    """Fraction of each lower face that the clip's usual appearance does not explain, f64 [T]."""
     count = skin.shape[0]
-    learn = _even_light(skin[np.linspace(0, count - 1, min(count, _LEARN_FRAMES)).astype(int)])
-    start: F32 = np.median(learn, axis=0).astype(np.float32)
-    looks: tuple[F32, F32] = (start, np.zeros((1, learn.shape[1]), np.float32))
-    for share in (0.5, 0.6, 0.7):
-        # Half of the clip is taken for usual; then what looks most like it.
-        score = _worst_part(_residual(learn, *looks))
-        looks = _looks(learn[score <= np.quantile(score, share)])
+    sample = _normalise_exposure(skin[spread_over(np.arange(count), _FIT_FRAMES)])
+    start: F32 = np.median(sample, axis=0).astype(np.float32)
+    usual = _Usual(start, np.zeros((1, sample.shape[1]), np.float32))
+    for fraction in (0.5, 0.6, 0.7):
+        # At first half of the clip counts as usual; then the frames nearest to it.
+        score = _worst_part(usual.residual(sample))
+        usual = _Usual.fit(sample[score <= np.quantile(score, fraction)])
     before = 0
     for _ in range(12):
-        # Poses and light drift: what is nearly explained is learnt, and explains its neighbours.
-        # What covers the mouth comes at once, and finds no way in.
-        strange = _strange_share(learn, looks)
-        known = strange <= float(np.median(strange)) + _NEARLY_SHARE
-        if int(known.sum()) <= before:
+        # Pose and light drift: nearly explained frames are added and explain their neighbours.
+        # An occluder appears at once, so no such chain of frames leads to it.
+        fractions = usual.unexplained(sample)
+        explained = fractions <= float(np.median(fractions)) + _NEARLY_EXPLAINED
+        if int(explained.sum()) <= before:
             break
-        before = int(known.sum())
-        looks = _looks(learn[known])
-    # A part at a time: an hour of footage must not stand in memory as floats.
+        before = int(explained.sum())
+        usual = _Usual.fit(sample[explained])
+    # In parts: an hour of footage in f32 does not fit into memory.
     parts = np.array_split(skin, -(-count // 2000))
-    return np.concatenate([_strange_share(_even_light(part), looks) for part in parts])
+    return np.concatenate([usual.unexplained(_normalise_exposure(part)) for part in parts])
 
 
-def _even_light(skin: U8) -> F32:
-    """f32 [T, P * 3]; exposure changes as a whole, so the face's own brightness is taken out."""
+def _normalise_exposure(skin: U8) -> F32:
+    """Colors f32 [T, P * 3], each face brought to a median level of 128."""
     flat = skin.reshape(skin.shape[0], -1).astype(np.float32)
     level = np.median(flat, axis=1, keepdims=True)
     even: F32 = flat * (np.float32(128.0) / np.maximum(level, np.float32(80.0))).astype(np.float32)
     return even
 
 
-def _looks(usual: F32) -> tuple[F32, F32]:
-    """Mean f32 [P * 3] and main axes f32 [rank, P * 3] of usual faces."""
-    middle = usual.mean(axis=0)
-    rank = min(_COMPONENTS, max(1, usual.shape[0] // 6))
-    centred = usual - middle
-    # The few main axes through the small frame-by-frame matrix: fifty times quicker than an SVD.
-    _, mixes = np.linalg.eigh(centred @ centred.T)
-    axes = mixes[:, ::-1][:, :rank].T @ centred
-    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-6)
-    return middle, axes.astype(np.float32)
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """Linear model of the usual appearance."""
 
+    mean: F32  # f32 [P * 3]
+    axes: F32  # f32 [rank, P * 3]
 
-def _strange_share(flat: F32, looks: tuple[F32, F32]) -> NDArray[np.float64]:
-    error = np.abs(_residual(flat, *looks)).reshape(flat.shape[0], -1, 3).mean(axis=2)
-    share: NDArray[np.float64] = (error > _STRANGE_LEVELS).mean(axis=1)
-    return share
+    @classmethod
+    def fit(cls, faces: F32) -> _Usual:
+        """Mean and principal axes of faces f32 [T, P * 3].
 
+        From the T × T matrix, which is fifty times quicker than an SVD.
+        """
+        mean = faces.mean(axis=0)
+        rank = min(_COMPONENTS, max(1, faces.shape[0] // 6))
+        centred = faces - mean
+        _, vectors = np.linalg.eigh(centred @ centred.T)
+        axes = vectors[:, ::-1][:, :rank].T @ centred
+        axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-6)
+        return cls(mean, axes.astype(np.float32))
 
-def _residual(flat: F32, middle: F32, axes: F32) -> F32:
-    """What projection leaves. Fitted twice, the second time without the worst points, so that an
-    occluder cannot pull the whole face towards itself."""
-    centred = flat - middle
-    error = centred - (centred @ axes.T) @ axes
-    size = np.abs(error)
-    limit = 2.5 * np.median(size, axis=1, keepdims=True) + 6.0
-    trimmed = np.where(size > limit, centred - error, centred)
-    out: F32 = centred - (trimmed @ axes.T) @ axes
-    return out
+    def residual(self, faces: F32) -> F32:
+        """What projection leaves of faces f32 [T, P * 3].
+
+        Projected twice, the second time without the worst points, so that an occluder does not
+        pull the whole face towards itself.
+        """
+        centred = faces - self.mean
+        error = centred - (centred @ self.axes.T) @ self.axes
+        size = np.abs(error)
+        limit = 2.5 * np.median(size, axis=1, keepdims=True) + 6.0
+        trimmed = np.where(size > limit, centred - error, centred)
+        out: F32 = centred - (trimmed @ self.axes.T) @ self.axes
+        return out
+
+    def unexplained(self, faces: F32) -> NDArray[np.float64]:
+        """Fraction of the points of each face with a large residual, f64 [T]."""
+        error = np.abs(self.residual(faces)).reshape(faces.shape[0], -1, 3).mean(axis=2)
+        fraction: NDArray[np.float64] = (error > _UNUSUAL_LEVELS).mean(axis=1)
+        return fraction
 
 
 @cache
@@ -243,14 +255,14 @@ def _neighbourhoods() -> NDArray[np.int64]:
     """i64 [P, n]: the nearest points of each point on the mean face."""
     _, places = skin_points()
     distance = np.linalg.norm(places[:, None] - places[None], axis=2)
-    return np.argsort(distance, axis=1)[:, : max(8, len(places) // _PARTS)]
+    return np.argsort(distance, axis=1)[:, : max(8, len(places) // _NEIGHBOURHOODS)]
 
 
 def _worst_part(error: F32) -> NDArray[np.float64]:
     """Largest mean error over neighbourhoods, f64 [T], from f32 [T, P * 3]."""
     near = _neighbourhoods()
     size = np.abs(error).reshape(error.shape[0], near.shape[0], 3).mean(axis=2)
-    share = np.zeros((near.shape[0], near.shape[0]), np.float32)
-    np.put_along_axis(share, near, 1.0 / near.shape[1], axis=1)
-    worst: NDArray[np.float64] = (size @ share.T).max(axis=1).astype(np.float64)
+    average = np.zeros((near.shape[0], near.shape[0]), np.float32)
+    np.put_along_axis(average, near, 1.0 / near.shape[1], axis=1)
+    worst: NDArray[np.float64] = (size @ average.T).max(axis=1).astype(np.float64)
     return worst

@@ -1,7 +1,7 @@
-"""Real talking clips: what the lips did, on the sound's clock, as far as a camera can tell.
+"""Real clips of people talking: tracked lip motion with audio.
 
-A clip is tracked once and kept. Sound and picture of real footage are rarely together (0 to
-260 ms), so each clip's offset is found before anything is learned from it.
+Each clip is tracked once and cached. The A/V offset of real footage is 0 to 260 ms, so it is
+estimated before a clip is used for training.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.training.npz import save_npz
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.engine.face.model import face_model
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
 log = logging.getLogger(__name__)
 
-LAGS_S: Final = np.arange(-0.10, 0.3001, 0.01)  # what was found in real clips, with room
+LAGS_S: Final = np.arange(-0.10, 0.3001, 0.01)  # the range of real clips, with a margin
 _USUAL_LAG_S: Final = 0.06
 _DOUBT_PER_S: Final = 0.5
 VIDEO_SUFFIXES: Final = frozenset(
     {".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".avi", ".m4v"}
 )
-_LEAST_SOUND_S: Final = 0.5
-_TRACKING: Final = b"2"  # another number where what is kept would come out different
+_MIN_AUDIO_S: Final = 0.5
+_TRACKING: Final = b"2"  # version of the tracking; part of the cache key
 _HELD_EVERY: Final = 5
-_MANY: Final = 20  # clips of one person from which every fifth is held out
-HELD_OUT: Final = ("obama",)  # people that no training of what ships may see
-TYPICAL_OPENING: Final = 0.25  # everybody's 95th percentile after scaling
+_MANY: Final = 20  # clips; of people with as many, every fifth is held out
+HELD_OUT: Final = ("obama",)  # people without whom the shipped models are trained
+TYPICAL_OPENING: Final = 0.25  # 95th percentile of each person's opening after scaling
 _SCALE_RANGE: Final = (0.6, 2.0)
 
 
@@ -45,24 +46,24 @@ class TalkingClip:
     name: str
     speaker: str
     expression: F32  # f32 [frames, K]
-    opening: F32  # f32 [frames], over the inter-ocular distance, measured, not modelled
-    time_s: NDArray[np.float64]  # f64 [frames], of the picture
-    audio: F32  # f32 [samples], mono 16 kHz, sample 0 with time 0 of the picture
-    late_s: float = 0.0  # the sound of picture time t lies at t + late_s
+    opening: F32  # f32 [frames], inter-ocular distances, of the landmarks
+    time_s: NDArray[np.float64]  # f64 [frames], of the video
+    audio: F32  # f32 [samples], mono 16 kHz, sample 0 at time 0 of the video
+    late_s: float = 0.0  # A/V offset: the audio of video time t lies at t + late_s
 
     @property
     def lips(self) -> F32:
-        """Opening, width and protrusion by the face model, f32 [frames, 3]."""
+        """Lip opening, width and protrusion by the face model, f32 [frames, 3]."""
         rows: F32 = self.expression @ face_model().lip_rows().T
         return rows
 
 
 def find_clips(data: Path) -> list[tuple[Path, str]]:
-    """Video files below `data` and who speaks in each, in sorted order.
+    """Video files below `data` and the speaker of each, sorted.
 
     A file straight under a folder named "video", or in one named "talkers", belongs to the person
-    its name begins with; any other folder is one person. A manifest.json that reserves a file
-    for tests is obeyed.
+    its name begins with; any other folder is one person. Files that a manifest.json reserves for
+    tests are left out.
 
     Raises: UsageError when there is no video.
     """
@@ -80,8 +81,8 @@ def find_clips(data: Path) -> list[tuple[Path, str]]:
 
 
 def find_paintable(data: Path) -> list[tuple[Path, str]]:
-    """Of `find_clips`, those whose pictures may be learned from: a manifest.json can reserve some
-    for lip motion."""
+    """Those of `find_clips` whose pixels may be trained on: a manifest.json can reserve clips for
+    lip motion."""
     reserved = _reserved(data, ("tests", "lip motion"))
     return [
         (path, speaker)
@@ -108,18 +109,18 @@ def _reserved(data: Path, uses: tuple[str, ...] = ("tests",)) -> set[str]:
 
 
 def held_out(speakers: Sequence[str], people: Sequence[str]) -> list[bool]:
-    """Of clips by their speakers, which no training may see: all of `people`, and every fifth of
-    anybody with many."""
+    """Whether each clip, given by its speaker, is held out of training: all of `people`, and every
+    fifth of people with many clips."""
     held = []
     for index, speaker in enumerate(speakers):
-        own = [i for i, other in enumerate(speakers) if other == speaker]
-        fifth = len(own) >= _MANY and own.index(index) % _HELD_EVERY == _HELD_EVERY - 1
+        clips = [i for i, other in enumerate(speakers) if other == speaker]
+        fifth = len(clips) >= _MANY and clips.index(index) % _HELD_EVERY == _HELD_EVERY - 1
         held.append(speaker in people or fifth)
     return held
 
 
 def track_clips(data: Path, cache: Path, report: Callable[[str, float], None]) -> list[TalkingClip]:
-    """Track every clip below `data`, or take it from `cache`; clips without speech are left out."""
+    """Every clip below `data`, tracked or from `cache`; clips without audio are left out."""
     cache.mkdir(parents=True, exist_ok=True)
     found = find_clips(data)
     clips = []
@@ -141,13 +142,10 @@ def _tracked(path: Path, speaker: str, data: Path, cache: Path) -> TalkingClip |
     digest = hashlib.sha256(path.read_bytes() + model.basis.tobytes() + _TRACKING)
     kept = cache / f"{name}_{digest.hexdigest()[:16]}.npz"
     if not kept.is_file():
-        arrays = _track(path)
-        partial = kept.with_suffix(".partial.npz")
-        np.savez(partial, allow_pickle=False, **arrays)
-        partial.rename(kept)
+        save_npz(kept, _track(path))
     with np.load(kept) as saved:
         loaded = {key: saved[key] for key in saved.files}
-    if len(loaded["audio"]) < _LEAST_SOUND_S * SAMPLE_RATE_HZ:
+    if len(loaded["audio"]) < _MIN_AUDIO_S * SAMPLE_RATE_HZ:
         return None
     return TalkingClip(
         name, speaker, loaded["expression"], loaded["opening"], loaded["time_s"], loaded["audio"]
@@ -179,25 +177,25 @@ def _track(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def at_frames(values: F32, look_ahead_ms: int, clip: TalkingClip, late_s: float) -> F32:
-    """Values f32 [steps] of an output with a look-ahead, read at the clip's picture times."""
+    """Values f32 [steps] of an output with a look-ahead, interpolated at the clip's frames."""
     time_s = 0.02 * (np.arange(len(values)) + 1) - look_ahead_ms / 1000
     read: F32 = np.interp(clip.time_s + late_s, time_s, values).astype(np.float32)
     return read
 
 
 def correlation(a: F32, b: F32) -> float:
-    """Pearson's; 0 when one of them does not move."""
+    """Pearson correlation; 0 if one of them is constant."""
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12))
 
 
 def best_lag(values: F32, look_ahead_ms: int, clip: TalkingClip) -> tuple[float, float]:
-    """How late the sound is, s, by the best correlation of `values` with the lip opening."""
+    """The A/V offset, s, of best correlation between `values` and the lip opening, and that."""
     scores = [
         correlation(at_frames(values, look_ahead_ms, clip, float(lag)), clip.opening)
         for lag in LAGS_S
     ]
-    # A short clip can agree by chance at a far lag; a quarter of a second must be worth 0.12.
+    # A short clip can correlate by chance at a far lag: a quarter of a second has to gain 0.12.
     doubt = _DOUBT_PER_S * np.abs(LAGS_S - _USUAL_LAG_S)
     best = int(np.argmax(np.array(scores) - doubt))
     return float(LAGS_S[best]), scores[best]
@@ -206,21 +204,21 @@ def best_lag(values: F32, look_ahead_ms: int, clip: TalkingClip) -> tuple[float,
 def with_offsets(
     clips: Sequence[TalkingClip], openness: Callable[[F32], F32], look_ahead_ms: int
 ) -> list[TalkingClip]:
-    """The clips with their offsets; `openness` maps audio to f32 [steps] at `look_ahead_ms`.
+    """The clips with A/V offsets; `openness` maps audio to f32 [steps] at `look_ahead_ms`.
 
-    People with many clips have one offset, the median of theirs: one camera, one microphone.
+    All clips of a person with many have the median of their offsets: one camera, one microphone.
     """
     lags = [best_lag(openness(clip.audio), look_ahead_ms, clip)[0] for clip in clips]
     placed = []
     for clip, lag in zip(clips, lags, strict=True):
-        own = [other for c, other in zip(clips, lags, strict=True) if c.speaker == clip.speaker]
-        late_s = float(np.median(own)) if len(own) >= _MANY else lag
+        of_speaker = [x for c, x in zip(clips, lags, strict=True) if c.speaker == clip.speaker]
+        late_s = float(np.median(of_speaker)) if len(of_speaker) >= _MANY else lag
         placed.append(replace(clip, late_s=late_s))
     return placed
 
 
 def person_scale(clips: Sequence[TalkingClip]) -> dict[str, float]:
-    """What brings each person's 95th percentile of opening to TYPICAL_OPENING."""
+    """Factor that scales each person's 95th percentile of opening to TYPICAL_OPENING."""
     scale = {}
     for speaker in {clip.speaker for clip in clips}:
         opening = np.concatenate([c.opening for c in clips if c.speaker == speaker])

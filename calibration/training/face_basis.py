@@ -1,14 +1,14 @@
-"""Learns the expression basis, the mean face and the ARKit map from tracked speech.
+"""Fits the face model that ships: expression basis, mean face and ARKit map, from tracked speech.
 
     python -m lipstream.calibration.training.face_basis DATA
 
 makes engine/weights/face_model.safetensors from the clips under DATA/video/grid_s1 and
-DATA/video/talkers (lip motion alone; no pixel and no sound of them is kept). There is no
-randomness in it. Other people's clips in DATA stay unseen, for tests.
+DATA/video/talkers. It keeps lip motion alone, no pixels and no audio, and is deterministic. Other
+people's clips in DATA are left for tests.
 
-Source: principal components of pose-free, identity-free lower-face motion, as facts of our own
-measuring (10 components hold 98.9 % of the variance); the mesh is MediaPipe's canonical face
-(Apache-2.0), read from the landmarker asset.
+Source: principal components of lower-face motion without pose and identity, ours (10 components
+hold 98.9 % of the variance); the mesh is MediaPipe's canonical face (Apache-2.0), read from the
+landmarker asset.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from lipstream.engine.face.model import VERTICES, FaceModel, fit_pose
 from lipstream.engine.types import F32, I32
 
 ARKIT_SHAPES = 52
-COEFFICIENTS = 20  # the lips of people left out to 0.5 % of the inter-ocular distance
+COEFFICIENTS = 20  # error on the lips of held-out people: 0.5 % of the inter-ocular distance
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedClip:
-    """One clip of one person, as the tracker leaves it."""
+    """The tracked frames of one clip of one person."""
 
     speaker: str
     landmarks: F32  # f32 [frames, 478, 3], px
@@ -55,7 +55,7 @@ def canonical_mesh(asset: Path) -> tuple[F32, I32]:
 
 
 def mouth_weight(mean: F32) -> F32:
-    """f32 [468]: 1 on the lips, less with distance, 0 above the nose."""
+    """Weight of each vertex, f32 [468]: 1 on the lips, less with distance, 0 above the nose."""
     mouth = mean[[13, 14]].mean(0)
     distance = np.linalg.norm((mean - mouth)[:, :2] * np.array([1.0, 0.9]), axis=1)
     near = np.clip(1.25 - distance / 0.85, 0.15, 1.0)
@@ -64,7 +64,7 @@ def mouth_weight(mean: F32) -> F32:
     return (near * below).astype(np.float32)
 
 
-def learn(clips: list[TrackedClip], asset: Path, size: int) -> FaceModel:
+def fit_model(clips: list[TrackedClip], asset: Path, size: int) -> FaceModel:
     """Fit the universal face model with `size` coefficients."""
     canonical, triangles = canonical_mesh(asset)
     mean, rigid = _mean_face(clips, canonical)
@@ -85,7 +85,7 @@ def learn(clips: list[TrackedClip], asset: Path, size: int) -> FaceModel:
 
 
 def _mean_face(clips: list[TrackedClip], canonical: F32) -> tuple[F32, NDArray[np.int64]]:
-    """Average neutral over people, and the vertices that stay put within every clip."""
+    """Mean neutral face over people, and the vertices that do not move within any clip."""
     nose_base = canonical[2, 1]
     rigid = np.flatnonzero(canonical[:, 1] < nose_base - 0.1)
     mean = canonical
@@ -109,7 +109,7 @@ def _motions(
     motions, shapes, people = [], [], []
     for clip in clips:
         neutral = mean
-        for _ in range(2):  # the person's own geometry gives the better pose
+        for _ in range(2):  # better geometry gives a better pose
             free = fit_pose(clip.landmarks, neutral, rigid).remove(clip.landmarks[:, :VERTICES])
             neutral = neutral_face(free)
         motions.append(free - neutral)
@@ -119,18 +119,18 @@ def _motions(
 
 
 def _principal(motions: F32, weight: F32, people: list[str], size: int) -> tuple[F32, F32]:
-    """Weighted principal components; each person counts alike, whatever their footage."""
+    """Weighted principal components; each person weighs the same, however long their footage."""
     _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
     row = (1.0 / np.sqrt(counts[person])).astype(np.float32)
     flat = (motions * weight[:, None]).reshape(len(motions), -1)
     covariance = (flat * row[:, None]).T @ (flat * row[:, None]) / len(counts)
     values, vectors = np.linalg.eigh(covariance)
     top = vectors[:, ::-1][:, :size].T
-    # A component is defined only where the weight is not 0; elsewhere it moves nothing.
+    # Where the weight is 0 a component is undefined, and is set to 0.
     basis = top.reshape(size, VERTICES, 3) / np.maximum(weight, 1e-3)[None, :, None]
     basis[:, weight <= 1e-3] = 0
     spread = np.sqrt(values[::-1][:size])
-    # Opening the mouth is positive in the first component, whichever sign eigh returned.
+    # The sign of an eigenvector is arbitrary: positive coefficients open the mouth.
     sign = np.sign(basis[:, 14, 1] - basis[:, 13, 1])
     basis *= sign[:, None, None]
     return basis.astype(np.float32), spread.astype(np.float32)
@@ -188,7 +188,7 @@ def _fields(raw: bytes) -> list[tuple[int, bytes]]:
 
 
 def clips_of(data: Path) -> list[TrackedClip]:
-    """Track every clip that may teach lip motion."""
+    """Track every clip that the model is fitted to."""
     from lipstream.calibration import assets
     from lipstream.calibration.media.video import open_footage
     from lipstream.calibration.tracking.tracker import track
@@ -208,7 +208,7 @@ def clips_of(data: Path) -> list[TrackedClip]:
 
 
 def save(model: FaceModel, path: Path) -> None:
-    """Write the model; what needs no more is kept in half precision."""
+    """Write the model; the basis and the ARKit maps in half precision."""
     from safetensors.numpy import save_file
 
     half = ("basis", "arkit", "from_arkit")
@@ -223,12 +223,12 @@ def save(model: FaceModel, path: Path) -> None:
 
 
 def main(data: Path) -> None:
-    """Rebuild the shipped face model."""
+    """Fit the face model and write it where the engine reads it."""
     from importlib.resources import files
 
     from lipstream.calibration import assets
 
-    model = learn(clips_of(data), assets.fetch(), size=COEFFICIENTS)
+    model = fit_model(clips_of(data), assets.fetch(), size=COEFFICIENTS)
     save(model, Path(str(files("lipstream.engine.weights") / "face_model.safetensors")))
 
 

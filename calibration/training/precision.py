@@ -1,4 +1,4 @@
-"""Which numbers training computes in."""
+"""The precision that training computes in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 
 @cache
 def computes_in_bf16(device: str) -> bool:
-    """Whether bf16 is fast there. A CPU that only emulates it takes 15 times as long as in f32."""
+    """Whether the device computes bf16 natively; a CPU that emulates it takes 15 times as long."""
     import torch
 
     if device != "cpu":

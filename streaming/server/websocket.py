@@ -25,8 +25,8 @@ from aiohttp import WSMsgType, web
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import enter
-from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.audio_in import SpeechResampler
+from lipstream.streaming.session.runner import SessionRunner
 
 logger = logging.getLogger(__name__)
 

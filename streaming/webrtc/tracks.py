@@ -15,10 +15,10 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from lipstream.engine.target.frames import as_picture
 from lipstream.engine.types import SAMPLE_RATE_HZ, STEP_SAMPLES
+from lipstream.streaming.session.audio_in import SpeechResampler
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.sound_queue import TurnSound
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
-from lipstream.streaming.session.audio_in import SpeechResampler
 from lipstream.streaming.webrtc.h264 import VIDEO_CLOCK_HZ
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 

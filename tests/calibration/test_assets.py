@@ -1,4 +1,4 @@
-"""Assets: looked for in order, checked always, and never left half-written."""
+"""Assets: search order, checksums, and no partial files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_damaged_cache_is_replaced(server: Asset, cache: Path) -> None:
         ({"url": "http://127.0.0.1:9/model.task"}, "cannot be fetched"),
     ],
 )
-def test_what_is_not_the_pinned_file_is_refused(
+def test_a_file_other_than_the_pinned_one_is_refused(
     server: Asset, cache: Path, change: dict[str, str], says: str
 ) -> None:
     asset = dataclasses.replace(server, **change)  # type: ignore[arg-type]

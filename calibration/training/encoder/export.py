@@ -1,7 +1,7 @@
 """Writes a trained encoder as safetensors and as ONNX, weights stored in f16.
 
-The ONNX graph is written node by node from plain matrix products, so that every runtime reads it
-alike and no exporter is needed; the stored f16 is cast to f32 once, when a runtime folds it.
+The ONNX graph is written node by node from plain matrix products, so that no exporter is needed and
+every runtime computes the same. The stored f16 is cast to f32 once, when a runtime folds it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 _OPSET: Final = 17
 _IR_VERSION: Final = 9
 _GRUS: Final = ("gru1", "gru2", "head_gru")
-
-
-def rounded(weights: Mapping[str, F32]) -> dict[str, F32]:
-    """The weights as they will be stored: through f16 and back."""
-    return {name: value.astype(np.float16).astype(np.float32) for name, value in weights.items()}
 
 
 def save_encoder(weights: Mapping[str, F32], folder: Path, notes: Mapping[str, str]) -> None:
@@ -118,8 +113,8 @@ def encoder_onnx(weights: Mapping[str, F32]) -> onnx.ModelProto:
     posterior = graph.add("Softmax", [graph.add("Reshape", [logits, per_head])], axis=-1)
     flat = graph.constant(np.array([-1, heads * phones], np.int64), False)
     code = graph.add("Tanh", [graph.linear(h2, weights["code.weight"], weights["code.bias"])])
-    heard = graph.add("Concat", [graph.add("Reshape", [posterior, flat]), code], axis=1)
-    h3 = graph.gru(heard, INPUTS[3], weights, "head_gru", OUTPUTS[4])
+    head_input = graph.add("Concat", [graph.add("Reshape", [posterior, flat]), code], axis=1)
+    h3 = graph.gru(head_input, INPUTS[3], weights, "head_gru", OUTPUTS[4])
     motion = graph.linear(h3, weights["head.weight"], weights["head.bias"])
     shape = graph.constant(np.array([-1, heads, coefficients], np.int64), False)
     graph.add("Reshape", [motion, shape], OUTPUTS[0])
@@ -153,12 +148,12 @@ def encoder_onnx(weights: Mapping[str, F32]) -> onnx.ModelProto:
     return model
 
 
-def joined(heads: Sequence[Mapping[str, F32]]) -> dict[str, F32]:
-    """Several encoders that differ only in their heads as one whose head is their mean.
+def merge_heads(heads: Sequence[Mapping[str, F32]]) -> dict[str, F32]:
+    """One encoder whose head is exactly the mean of the heads of several, otherwise equal ones.
 
-    Exact, not an approximation: the recurrent heads lie side by side in one GRU with blocks of
-    zeros between them, and the last layer averages. The mean of independently trained heads follows
-    unseen people better than any one of them.
+    The recurrent heads lie side by side in one GRU with blocks of zeros between them, and the last
+    layer averages. The mean of independently trained heads follows held-out people better than any
+    one of them.
     """
     first = heads[0]
     merged = {name: value for name, value in first.items() if not name.startswith(("code", "head"))}
@@ -166,13 +161,13 @@ def joined(heads: Sequence[Mapping[str, F32]]) -> dict[str, F32]:
         merged[part] = np.concatenate([head[part] for head in heads])
     count, code = len(heads), len(first["code.bias"])
     width = first["head_gru.weight_hh_l0"].shape[1]
-    seen = first["head_gru.weight_ih_l0"].shape[1] - code
-    into = np.zeros((3, count, width, seen + count * code), np.float32)
+    shared = first["head_gru.weight_ih_l0"].shape[1] - code
+    into = np.zeros((3, count, width, shared + count * code), np.float32)
     across = np.zeros((3, count, width, count, width), np.float32)
     for index, head in enumerate(heads):
-        own = head["head_gru.weight_ih_l0"].reshape(3, width, -1)
-        into[:, index, :, :seen] = own[..., :seen]
-        into[:, index, :, seen + index * code : seen + (index + 1) * code] = own[..., seen:]
+        block = head["head_gru.weight_ih_l0"].reshape(3, width, -1)
+        into[:, index, :, :shared] = block[..., :shared]
+        into[:, index, :, shared + index * code : shared + (index + 1) * code] = block[..., shared:]
         across[:, index, :, index] = head["head_gru.weight_hh_l0"].reshape(3, width, width)
     merged["head_gru.weight_ih_l0"] = into.reshape(3 * count * width, -1)
     merged["head_gru.weight_hh_l0"] = across.reshape(3 * count * width, -1)

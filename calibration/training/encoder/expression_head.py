@@ -1,14 +1,14 @@
-"""Trains the expression head: phonetic state to lip motion, from real people and from phone times.
+"""Trains the expression head: from phonetic state to lip motion, on real people and on phone times.
 
-Real clips say how lips move between sounds and how far; they are few, and their people differ in
-amplitude and in how the face rests, so each person is scaled to one amplitude and the constant
-part of a clip is left out of the loss, except for the opening. Synthetic speech says exactly when
-lips must meet, round and open (coarticulation.py), in every voice. Both are in every batch.
+Real clips show how lips move between sounds and how far. They are few, and their people differ in
+amplitude and in the resting face; so each person is scaled to one amplitude, and the constant part
+of a clip has no loss, except in the opening. Synthetic speech gives the exact times at which lips
+meet, round and open (`coarticulation`), in every voice. Every batch holds both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,29 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lipstream.calibration.training.clips import TYPICAL_OPENING, TalkingClip, person_scale
-from lipstream.calibration.training.speech import augment
-from lipstream.calibration.training.speech.coarticulation import lip_track
-from lipstream.calibration.training.speech.corpus import Shard, normalise
+from lipstream.calibration.training.clips import TYPICAL_OPENING
+from lipstream.calibration.training.encoder.sequences import RealSequence, SpokenSequence
 from lipstream.calibration.training.speech.phones import BILABIALS, OPEN_VOWELS
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.encoder_torch import EncoderNet
-from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP, LOOK_AHEADS_MS
-from lipstream.engine.speech.features import Features, offline_log_mel
-from lipstream.engine.types import F32, STEP_SAMPLES, U8
+from lipstream.engine.types import F32
 
-_VARIANTS: Final = 12  # damaged copies of each real clip
-_CROWDED: Final = 0.35  # of them, with others talking behind
 _CROP_STEPS: Final = 175
 _REAL_BATCH: Final = 24
 _SYNTHETIC_BATCH: Final = 16
-_WARM_UP_STEPS: Final = 8  # of a crop, not judged: the recurrent head starts from nothing
+_WARM_UP_STEPS: Final = 8  # of a crop, without a loss: the recurrent head starts from zero
 _WIDTH_SWING: Final = 0.045  # standard deviation of mouth width in speech, inter-ocular
 _PROTRUSION_SWING: Final = 0.02
 _TRACK_PEAK: Final = 0.59  # 93rd percentile of coarticulated opening over synthetic speech
-EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, makes errors relative
+EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, which scales errors
 _HEAD_WEIGHT: Final = (0.6, 1.0, 1.2, 1.0, 1.0)  # by look-ahead; `live` is the default profile
-# Lips aim beyond touching, so that they still touch when the time is 20 ms off.
+# Lips aim beyond contact, so that they still meet if the time is off by 20 ms.
 _PRESSED: Final = 0.06
 _PARTED: Final = 0.4  # least opening of an open vowel; both over TYPICAL_OPENING
 _FAIRNESS: Final = 0.4
@@ -49,128 +43,16 @@ _PARTS: Final = ("code", "head_gru", "head")
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How much each thing to be right about counts."""
+    """Weights of the losses."""
 
     expression: float = 0.5  # vertex motion
     correlation: float = 1.0  # of opening, width and protrusion, per clip
-    spread: float = 0.3  # amplitude: a mean-square loss alone mumbles
+    spread: float = 0.3  # amplitude, which a mean-square loss alone makes too small
     opening: float = 0.5
     track: float = 1.0  # coarticulated motion of synthetic speech
-    closure: float = 4.0  # lips meet on p b m, and do not on open vowels
+    closure: float = 4.0  # lips meet on p b m, and part on open vowels
     real_closure: float = 3.0
     rest: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    logits: NDArray[np.float16]  # f16 [T, L, phones]
-    hidden: NDArray[np.float16]  # f16 [T, hidden]
-
-
-@dataclass(frozen=True, slots=True)
-class _RealSequence(_Sequence):
-    target: F32  # f32 [T, L, K]
-    known: NDArray[np.bool_]  # bool [T, L]
-
-
-@dataclass(frozen=True, slots=True)
-class _SpokenSequence(_Sequence):
-    lips: F32  # f32 [T, L, 3], coarticulated
-    phones: U8  # u8 [T, L]
-
-
-def features_of(audio: F32) -> F32:
-    """Normalised features of a whole clip, f32 [steps, BANDS * FRAMES_PER_STEP]."""
-    whole = len(audio) // STEP_SAMPLES * STEP_SAMPLES
-    log_mel = offline_log_mel(Features(), audio[:whole])
-    return normalise(log_mel[None])[0].astype(np.float32).reshape(-1, BANDS * FRAMES_PER_STEP)
-
-
-def listen(net: EncoderNet, features: F32) -> _Sequence:
-    """The phonetic state of one clip's features."""
-    with torch.no_grad():
-        logits, hidden = net.recognise(torch.from_numpy(features.astype(np.float32))[None])
-    return _Sequence(logits[0].half().numpy(), hidden[0].half().numpy())
-
-
-def real_sequences(
-    net: EncoderNet, clips: Sequence[TalkingClip], rng: np.random.Generator
-) -> dict[str, list[_RealSequence]]:
-    """Each clip plain and damaged in _VARIANTS ways, by person, through the frozen recogniser."""
-    scale = person_scale(clips)
-    people: dict[str, list[_RealSequence]] = {}
-    for clip in clips:
-        for variant in range(_VARIANTS + 1):
-            audio, speed = clip.audio, 1.0
-            if variant:
-                audio, speed = _damaged(clip.audio, _crowd(clip, clips, rng), rng)
-            heard = listen(net, features_of(audio))
-            target, known = _targets(clip, speed, len(heard.logits), scale[clip.speaker])
-            sequence = _RealSequence(heard.logits, heard.hidden, target, known)
-            people.setdefault(clip.speaker, []).append(sequence)
-    return people
-
-
-def _crowd(clip: TalkingClip, clips: Sequence[TalkingClip], rng: np.random.Generator) -> F32 | None:
-    """Two to five others talking, f32 [samples of the clip] at 16 kHz; now and then."""
-    others = [other.audio for other in clips if other.speaker != clip.speaker]
-    if not others or rng.random() > _CROWDED:
-        return None
-    voices = [others[int(rng.integers(len(others)))] for _ in range(int(rng.integers(2, 6)))]
-    length = len(clip.audio)
-    return np.sum(
-        [
-            np.roll(np.resize(v / (v.std() + 1e-6), length), int(rng.integers(length)))
-            for v in voices
-        ],
-        axis=0,
-        dtype=np.float32,
-    )
-
-
-def _damaged(audio: F32, crowd: F32 | None, rng: np.random.Generator) -> tuple[F32, float]:
-    speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.18))))
-    how = augment.Augmentation(room=0.4, noise=0.7, colour=0.8, telephone=0.1, clip=0.03)
-    damaged = augment.resample_and_colour(audio, 16_000 * speed, rng, how)
-    if crowd is not None:
-        crowd = np.resize(crowd, len(damaged))
-    damaged = augment.add_noise(damaged, crowd, rng, how)
-    return augment.over_the_line(damaged, rng, how), speed
-
-
-def output_times_s(steps: int) -> F32:
-    """The moment that each step's output of each look-ahead speaks of, f32 [steps, L]."""
-    ends = (np.arange(steps, dtype=np.float32)[:, None] + 1) * 0.02
-    times: F32 = (ends - np.array(LOOK_AHEADS_MS) / 1000).astype(np.float32)
-    return times
-
-
-def _targets(
-    clip: TalkingClip, speed: float, steps: int, scale: float
-) -> tuple[F32, NDArray[np.bool_]]:
-    heard_s = output_times_s(steps) * speed
-    seen_s = heard_s - clip.late_s
-    known = (seen_s >= clip.time_s[0]) & (seen_s <= clip.time_s[-1]) & (heard_s >= 0)
-    columns = [np.interp(seen_s, clip.time_s, column) for column in clip.expression.T]
-    target = (scale * np.stack(columns, -1)).astype(np.float32)
-    return target, known
-
-
-def spoken_sequences(net: EncoderNet, shards: Sequence[Shard]) -> list[_SpokenSequence]:
-    """Synthetic clips with the lip motion that their phones ask for."""
-    sequences = []
-    for shard in shards:
-        for features, phones in zip(shard.features, shard.phones, strict=True):
-            heard = listen(net, features.astype(np.float32))
-            times_s = output_times_s(len(heard.logits))
-            frames_s = (np.arange(len(phones)) + 0.5) * 0.01
-            track = lip_track(phones)
-            lips = np.stack([np.interp(times_s, frames_s, column) for column in track.T], -1)
-            index = np.clip((times_s * 100).astype(int), 0, len(phones) - 1)
-            sequences.append(
-                _SpokenSequence(heard.logits, heard.hidden, lips.astype(np.float32), phones[index])
-            )
-    return sequences
 
 
 class HeadTrainer:
@@ -179,8 +61,8 @@ class HeadTrainer:
     def __init__(
         self,
         net: EncoderNet,
-        people: dict[str, list[_RealSequence]],
-        spoken: list[_SpokenSequence],
+        people: dict[str, list[RealSequence]],
+        spoken: list[SpokenSequence],
         weights: Weights,
         seed: int,
     ) -> None:
@@ -189,9 +71,11 @@ class HeadTrainer:
         self.weights = weights
         self._rng = np.random.default_rng(seed)
         self._people = [people[name] for name in sorted(people)]
-        # Much footage of one person is worth more, but far less than in proportion.
-        amount = np.array([sum(len(s.logits) for s in own) for own in self._people]) ** _FAIRNESS
-        self._share = amount / amount.sum() if len(amount) else amount
+        # People with more footage are drawn more often, but far less than in proportion.
+        amount = (
+            np.array([sum(len(s.logits) for s in clips) for clips in self._people]) ** _FAIRNESS
+        )
+        self._weights = amount / amount.sum() if len(amount) else amount
         self._spoken = spoken
         self._rows = torch.from_numpy(face_model().lip_rows())
         self._opening_axis = self._rows[0] / self._rows[0].norm()
@@ -205,9 +89,9 @@ class HeadTrainer:
         optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3)
         self.net.train()
         for step in range(steps):
-            share = step / steps
+            done = step / steps
             for group in optimiser.param_groups:
-                group["lr"] = rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * share))
+                group["lr"] = rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * np.cos(np.pi * done))
             loss = self.loss()
             optimiser.zero_grad()
             loss.backward()
@@ -218,7 +102,7 @@ class HeadTrainer:
                 for kept, parameter in zip(average, parameters, strict=True):
                     kept.lerp_(parameter, 1.0 - keep)
             if step % 10 == 0:
-                report(f"learning lips, loss {float(loss.detach()):.2f}", share)
+                report(f"training the head, loss {float(loss.detach()):.2f}", done)
         with torch.no_grad():
             for kept, parameter in zip(average, parameters, strict=True):
                 parameter.copy_(kept)
@@ -270,8 +154,8 @@ class HeadTrainer:
         width = (lips[..., 1] / _WIDTH_SWING - 1.6 * wanted[..., 1]) ** 2
         rounding = (lips[..., 2] / _PROTRUSION_SWING - 2.5 * (wanted[..., 2] - 0.15)) ** 2
         shape = ((width + rounding) * known * self._by_head).mean()
-        strange = ((found - lips @ self._natural) ** 2).sum(-1) / EXPRESSION_POWER
-        natural = (strange * known).mean()
+        unnatural = ((found - lips @ self._natural) ** 2).sum(-1) / EXPRESSION_POWER
+        natural = (unnatural * known).mean()
         loss = w.track * (2.0 * opening + 0.15 * shape + 0.3 * natural)
         closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.04)
         opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.12)
@@ -284,8 +168,8 @@ class HeadTrainer:
     def _real_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rows = []
         for _ in range(_REAL_BATCH):
-            own = self._people[int(self._rng.choice(len(self._people), p=self._share))]
-            s = own[int(self._rng.integers(len(own)))]
+            clips = self._people[int(self._rng.choice(len(self._people), p=self._weights))]
+            s = clips[int(self._rng.integers(len(clips)))]
             rows.append(self._crop((s.logits, s.hidden, s.target, s.known)))
         logits, hidden, target, known = (np.stack(column) for column in zip(*rows, strict=True))
         known = known.astype(np.float32)
@@ -323,15 +207,17 @@ class HeadTrainer:
         return crops
 
 
-def _natural_motion(people: dict[str, list[_RealSequence]]) -> F32:
-    """Ridge map from lips to the expression people make with them, f32 [3, K]."""
+def _natural_motion(people: dict[str, list[RealSequence]]) -> F32:
+    """Ridge regression from lip measures to the expression that people have, f32 [3, K]."""
     model = face_model()
     rows = model.lip_rows()
     if not people:
         scaled = rows * model.spread**2
         natural: F32 = (np.linalg.pinv(scaled @ rows.T) @ scaled).astype(np.float32)
         return natural
-    motion = np.concatenate([s.target[:, 0][s.known[:, 0]] for own in people.values() for s in own])
+    motion = np.concatenate(
+        [s.target[:, 0][s.known[:, 0]] for clips in people.values() for s in clips]
+    )
     lips = motion @ rows.T
     penalty = 1e-4 * len(lips) * np.diag(lips.var(0))
     fitted: F32 = np.linalg.solve(lips.T @ lips + penalty, lips.T @ motion).astype(np.float32)

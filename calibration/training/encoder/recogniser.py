@@ -1,4 +1,4 @@
-"""Trains the phonetic part of the encoder to name phones, in voices made for the purpose."""
+"""Trains the recogniser, the phonetic part of the encoder, on labelled speech."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP
 from lipstream.engine.types import F32
 
 BATCH: Final = 32
-# By look-ahead: what has just been heard is a guess and must not pull the rest.
+# By look-ahead: the output without one is a guess and must not dominate the others.
 LOOK_AHEAD_WEIGHT: Final = (0.4, 0.8, 1.0, 1.0, 1.0)
 PARTS: Final = ("dense", "gru1", "gru2", "phone")
 _F32_TAIL: Final = 0.15  # the last steps in f32; bf16 before that is 1.6 times as fast
-# An m that is taken for an n leaves the lips apart, which is seen; the other way round is not.
+# An m recognised as an n leaves the lips open, which is visible; the reverse is not.
 _BILABIAL_WEIGHT: Final = 2.0
-_CROWDED: Final = 0.35  # of a batch, with others behind
-_QUIET_ROOM: Final = 1e-4  # power in a band where nobody speaks: what the others are held against
+_WITH_BABBLE: Final = 0.35  # fraction of a batch
+_QUIET_ROOM: Final = 1e-4  # power in a band without speech; the least that babble is relative to
 
 
 class _Recognise(nn.Module):
-    """`EncoderNet.recognise` as a forward, so that its weights can be handed in."""
+    """`EncoderNet.recognise` as a forward, so that weights can be passed in."""
 
     def __init__(self, net: EncoderNet) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def train_recogniser(
     seed: int,
     report: Callable[[str, float], None],
 ) -> None:
-    """Train the phonetic part of `net` in place for `steps` batches of 32 clips of 8 s."""
+    """Train the recogniser of `net` in place for `steps` batches of 32 clips of 8 s."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     forward = _Recognise(net)
@@ -59,12 +59,12 @@ def train_recogniser(
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
     net.train()
     for step in range(steps):
-        share = step / steps
+        done = step / steps
         warm = min(1.0, 0.02 + step / 100)
         for group in optimiser.param_groups:
-            group["lr"] = rate * warm * (0.5 * (1.0 + np.cos(np.pi * share)) + 0.01)
+            group["lr"] = rate * warm * (0.5 * (1.0 + np.cos(np.pi * done)) + 0.01)
         batch = draw(shards, rng)
-        short = share < 1.0 - _F32_TAIL and computes_in_bf16("cpu")
+        short = done < 1.0 - _F32_TAIL and computes_in_bf16("cpu")
         dtype = torch.bfloat16 if short else torch.float32
         weights = {name: p.to(dtype) for name, p in forward.named_parameters()}
         logits = torch.func.functional_call(forward, weights, (batch.features.to(dtype),))
@@ -74,7 +74,7 @@ def train_recogniser(
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         if step % 10 == 0:
-            report(f"learning phones, loss {float(loss.detach()):.2f}", share)
+            report(f"training the recogniser, loss {float(loss.detach()):.2f}", done)
     net.eval()
 
 
@@ -90,36 +90,33 @@ def phone_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def frame_accuracy(net: EncoderNet, shard: Shard) -> list[float]:
-    """Share of steps whose phone is named rightly, for each look-ahead."""
+    """Fraction of steps whose phone is correct, for each look-ahead."""
     with torch.no_grad():
         logits, _ = net.recognise(torch.from_numpy(shard.features.astype(np.float32)))
-    right = logits.argmax(-1).numpy() == shard.targets
-    return [float(right[:, 20:, column].mean()) for column in range(right.shape[2])]
+    correct = logits.argmax(-1).numpy() == shard.targets
+    return [float(correct[:, 20:, column].mean()) for column in range(correct.shape[2])]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step of training hears."""
+    """The data of one training step."""
 
     features: Tensor  # f32 [BATCH, steps, FEATURES]
     targets: Tensor  # i64 [BATCH, steps, look-aheads], -100 where unknown
-    voices: tuple[str, ...]
 
 
 def draw(shards: Sequence[Shard], rng: np.random.Generator) -> Batch:
-    """Random clips, some with others talking behind, their channel and noise varied once more."""
+    """Random clips, some with babble, their channel and noise varied once more."""
     picked = [any_clip(shards, rng) for _ in range(BATCH)]
     features = np.stack([shard.features[row] for shard, row in picked]).astype(np.float32)
     targets = np.stack([shard.targets[row] for shard, row in picked])
-    crowded = np.flatnonzero(rng.random(BATCH) < _CROWDED)
-    mixed = [with_crowd(picked[row][0].log_mel[picked[row][1]], shards, rng) for row in crowded]
+    chosen = np.flatnonzero(rng.random(BATCH) < _WITH_BABBLE)
+    mixed = [with_babble(picked[row][0].log_mel[picked[row][1]], shards, rng) for row in chosen]
     if mixed:
-        features[crowded] = normalise(np.stack(mixed)).reshape(len(mixed), *features.shape[1:])
+        features[chosen] = normalise(np.stack(mixed)).reshape(len(mixed), *features.shape[1:])
     wanted = torch.from_numpy(targets.astype(np.int64))
-    voices = tuple(shard.voices[row] for shard, row in picked)
-    return Batch(
-        varied(torch.from_numpy(features), rng), wanted.masked_fill(wanted == UNKNOWN, -100), voices
-    )
+    known = wanted.masked_fill(wanted == UNKNOWN, -100)
+    return Batch(varied(torch.from_numpy(features), rng), known)
 
 
 def varied(features: Tensor, rng: np.random.Generator) -> Tensor:
@@ -142,20 +139,20 @@ def any_clip(shards: Sequence[Shard], rng: np.random.Generator) -> tuple[Shard, 
     return shard, int(rng.integers(len(shard.log_mel)))
 
 
-def with_crowd(
+def with_babble(
     log_mel: NDArray[np.float16], shards: Sequence[Shard], rng: np.random.Generator
 ) -> F32:
-    """A clip f16 [frames, BANDS] with one to six other clips behind it, 2 to 20 dB weaker.
+    """A clip f16 [frames, BANDS] mixed with one to six others, 2 to 20 dB weaker in sum.
 
-    Powers add in every band: sounds of different people are not in phase.
+    Powers add in every band, because the phases of different voices are independent.
     """
-    own = np.exp(log_mel.astype(np.float32))
-    crowd = np.zeros_like(own)
+    voice = np.exp(log_mel.astype(np.float32))
+    babble = np.zeros_like(voice)
     for _ in range(int(rng.integers(1, 7))):
         shard, row = any_clip(shards, rng)
         other = np.exp(shard.log_mel[row].astype(np.float32))
-        crowd += np.roll(other, int(rng.integers(len(other))), 0) / (other.mean() + 1e-9)
+        babble += np.roll(other, int(rng.integers(len(other))), 0) / (other.mean() + 1e-9)
     ratio = 10.0 ** (-float(rng.uniform(2.0, 20.0)) / 10.0)
-    level = max(float(own.mean()), _QUIET_ROOM) * ratio / (float(crowd.mean()) + 1e-9)
-    mixed: F32 = np.log(own + np.float32(level) * crowd).astype(np.float32)
+    level = max(float(voice.mean()), _QUIET_ROOM) * ratio / (float(babble.mean()) + 1e-9)
+    mixed: F32 = np.log(voice + np.float32(level) * babble).astype(np.float32)
     return mixed

@@ -1,14 +1,14 @@
-"""Rebuilds the shipped encoder: speech from synthesisers, phones, real lips, files.
+"""Trains the encoder that ships: synthetic speech, phones, real lips, files.
 
 1. Synthesise a corpus with exact phone times; train the recogniser on it.
-2. With real clips: lay the known words along the sound with that recogniser, and train on.
-3. Find each clip's sound offset; train the expression head on clips and phone times together.
-4. With real clips: let the recogniser hear real speech with others behind, and say what it said
-   without (`crowds`); train one more head on what it has become.
+2. With real clips: align their known words with that recogniser, and train on with them.
+3. Find the A/V offset of each clip; train expression heads on clips and phone times together.
+4. With real clips: distil the recogniser's output for real speech alone into one for the same
+   speech with babble (`babble_distillation`); train one more head on it.
 5. Write encoder.safetensors and encoder.onnx.
 
-Every step keeps its result in the cache folder and is not done again. Without real clips the lips
-move as the phone table says, which is right about closures and poorer about everything else.
+The result of every step is cached. Without real clips the lips follow the phone table, which is
+correct for closures and poorer for everything else.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
     from lipstream.engine.networks.encoder_torch import EncoderNet
 
 Report = Callable[[str, float], None]
-# Averaging and the loss both leave the motion a little small; measured on held-out people.
+# Averaging and the loss both reduce the amplitude; measured on held-out people.
 OUTPUT_GAIN = 1.2
-# Of the recogniser from before it learned of crowds: voices that only synthesisers have.
-_KEPT = 0.3
+# Weight of the recogniser as it was before distillation, which knows the synthetic voices better.
+_UNDISTILLED_WEIGHT = 0.3
 _LATER_RATE = 1.2e-3
 _CONTINUED_RATE = 1.0e-3
-_ALIGNING_HEAD = 3  # 120 ms: knows enough of what follows, and is trained as much as any
+_ALIGNING_HEAD = 3  # 120 ms: enough context after each step, and fully trained
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How long each part trains; 3 h on one core."""
+    """Amount of training of each part; 3 h on one core in all."""
 
     seed: int = 0
     hours: float = 17.0  # of synthetic speech
     steps: int = 1200  # of the recogniser, on synthetic speech
     more_steps: int = 1050  # and with real speech beside it
-    head_steps: int = 320  # more follow the people seen better and the unseen ones worse
-    heads: int = 3  # trained apart, shipped as their mean
+    head_steps: int = 320  # more fit the training people better and held-out people worse
+    heads: int = 3  # trained independently, shipped as their mean
     held_out: tuple[str, ...] = HELD_OUT  # people that no training may see
-    crowd_steps: int = 1600  # of hearing in crowds, with real speech
+    distillation_steps: int = 1600  # with real speech
 
     def __post_init__(self) -> None:
         if min(self.hours, self.steps, self.head_steps, self.heads) <= 0 or self.more_steps < 0:
@@ -68,16 +68,16 @@ def main(
     report: Report | None = None,
     continued: Path | None = None,
 ) -> dict[str, Any]:
-    """Train an encoder and write it into the folder `output`; returns what it can do.
+    """Train an encoder and write it into the folder `output`; returns its figures.
 
     Args:
         output: folder.
         data: folder of video clips of people talking (docs/models.md says what ours holds).
-        cache: folder for the steps' results.
-        options: how long.
-        report: hears (what is done, share of it).
-        continued: encoder.safetensors whose recogniser is trained on, in place of a new one: only
-            `more_steps` of it, at a lower rate.
+        cache: folder for the results of the steps.
+        options: the amount of training.
+        report: takes the name of a step and the fraction of it that is done.
+        continued: encoder.safetensors whose recogniser is trained further, in place of a new one,
+            with `more_steps` at a lower rate.
 
     Raises:
         UsageError: torch, onnx or a synthesiser is missing, or `data` holds no clips.
@@ -97,13 +97,13 @@ def main(
     from lipstream.engine.networks.encoder_torch import EncoderNet, EncoderSize, net_of
 
     options = TrainingOptions() if options is None else options
-    report = (lambda what, share: None) if report is None else report
+    report = (lambda step, fraction: None) if report is None else report
     cache = cache_folder() / "train" if cache is None else cache
     torch.manual_seed(options.seed)
     net = EncoderNet(EncoderSize(coefficients=face_model().size))
     paths = corpus.make_corpus(cache / "corpus", options.hours, options.seed, report)
     shards = [corpus.load_shard(path) for path in paths]
-    judged, shards = shards[0], shards[1:]
+    held, shards = shards[0], shards[1:]
     if continued is None:
         recogniser.train_recogniser(net, shards, options.steps, 2e-3, options.seed, report)
     else:
@@ -111,34 +111,33 @@ def main(
     clips: list[TalkingClip] = []
     if data is not None:
         clips = track_clips(data, cache / "tracks", report)
-        real = _real_shards(net, data, clips, cache, options)
-        # Not more than a fifth: there are few voices in it.
-        some = real[: max(3, len(paths) // 5)]
+        aligned = _real_shards(net, data, clips, cache, options)
+        # At most a fifth of the whole: it holds few voices.
+        some = aligned[: max(3, len(paths) // 5)]
         shards = [*shards, *(corpus.load_shard(path) for path in some)]
     if options.more_steps:
         seed = options.seed + 1
         rate = _LATER_RATE if continued is None else _CONTINUED_RATE
         recogniser.train_recogniser(net, shards, options.more_steps, rate, seed, report)
     heads = train_heads(net, shards[:12], clips, options, report)
-    if data is not None and options.crowd_steps:
-        heard = babble_distillation.heard_clips(data, options.held_out)
+    if data is not None and options.distillation_steps:
+        paths = babble_distillation.training_clips(data, options.held_out)
         folder = cache / "corpus"
-        plain = babble_distillation.plain_shards(data, heard, folder, options.seed, report)
-        whole = net_of({n: torch.from_numpy(w) for n, w in export.joined(heads).items()})
-        babble_distillation.learn_crowds(
-            whole, shards, plain, options.crowd_steps, options.seed, report
-        )
-        learned = {n: w for n, w in whole.state_dict().items() if n.split(".")[0] in PARTS}
-        net.load_state_dict(learned, strict=False)
+        real = babble_distillation.unlabelled_shards(data, paths, folder, options.seed, report)
+        whole = net_of({n: torch.from_numpy(w) for n, w in export.merge_heads(heads).items()})
+        speech = babble_distillation.Speech(shards, real)
+        babble_distillation.distil(whole, speech, options.distillation_steps, options.seed, report)
+        distilled = {n: w for n, w in whole.state_dict().items() if n.split(".")[0] in PARTS}
+        net.load_state_dict(distilled, strict=False)
         heads += train_heads(net, shards[:12], clips, replace(options, heads=1), report)
-        for name, new in learned.items():
-            mean = _KEPT * heads[0][name] + (1 - _KEPT) * new.numpy()
+        for name, new in distilled.items():
+            mean = _UNDISTILLED_WEIGHT * heads[0][name] + (1 - _UNDISTILLED_WEIGHT) * new.numpy()
             heads = [{**head, name: mean.astype(np.float32)} for head in heads]
         net.load_state_dict({n: torch.from_numpy(w) for n, w in heads[-1].items()})
-    weights = export.scale_outputs(export.joined(heads), OUTPUT_GAIN)
+    weights = export.scale_outputs(export.merge_heads(heads), OUTPUT_GAIN)
     output.mkdir(parents=True, exist_ok=True)
     export.save_encoder(weights, output, {"seed": str(options.seed)})
-    accuracy = recogniser.frame_accuracy(net, judged)
+    accuracy = recogniser.frame_accuracy(net, held)
     return {
         "output": str(output),
         "clips": len(clips),
@@ -147,7 +146,7 @@ def main(
 
 
 def load_recogniser(net: EncoderNet, weights: Path) -> None:
-    """Take the phonetic part of encoder.safetensors. Raises: UsageError for another shape."""
+    """Load the recogniser of encoder.safetensors. Raises: UsageError for another shape."""
     from safetensors.torch import load_file
 
     from lipstream.calibration.training.encoder.recogniser import PARTS
@@ -170,6 +169,7 @@ def train_heads(
 
     from lipstream.calibration.training.clips import held_out, with_offsets
     from lipstream.calibration.training.encoder import expression_head as head
+    from lipstream.calibration.training.encoder import sequences
     from lipstream.engine.networks.encoder_torch import EncoderNet
 
     seen: list[TalkingClip] = []
@@ -177,8 +177,8 @@ def train_heads(
         held = held_out([clip.speaker for clip in clips], options.held_out)
         seen = [clip for clip, hidden in zip(clips, held, strict=True) if not hidden]
         seen = with_offsets(seen, lambda audio: openness(net, audio), 200)
-    people = head.real_sequences(net, seen, np.random.default_rng(options.seed))
-    spoken = head.spoken_sequences(net, shards)
+    people = sequences.real_sequences(net, seen, np.random.default_rng(options.seed))
+    spoken = sequences.spoken_sequences(net, shards)
     trained = []
     for seed in range(options.seed, options.seed + options.heads):
         torch.manual_seed(seed)
@@ -192,11 +192,11 @@ def train_heads(
 
 
 def openness(net: EncoderNet, audio: F32) -> F32:
-    """Opening by the phone table, f32 [steps], from the head of the longest look-ahead."""
-    from lipstream.calibration.training.encoder.expression_head import features_of, listen
+    """Lip opening by the phone table, f32 [steps], at the longest look-ahead."""
+    from lipstream.calibration.training.encoder.sequences import features_of, phonetic_state
     from lipstream.calibration.training.speech.phones import PHONES
 
-    posterior = _posterior(listen(net, features_of(audio)).logits[:, -1].astype(np.float32))
+    posterior = _posterior(phonetic_state(net, features_of(audio)).logits[:, -1].astype(np.float32))
     table = np.array([phone.opening for phone in PHONES], np.float32)
     opening: F32 = posterior @ table
     return opening
@@ -215,9 +215,9 @@ def _real_shards(
     cache: Path,
     options: TrainingOptions,
 ) -> list[Path]:
-    """Real speech with known words, aligned and damaged: 12 shards, a tenth of the whole."""
+    """Real speech with known words, aligned and augmented: 12 shards."""
     from lipstream.calibration.training.clips import held_out
-    from lipstream.calibration.training.encoder.expression_head import features_of, listen
+    from lipstream.calibration.training.encoder.sequences import features_of, phonetic_state
     from lipstream.calibration.training.speech import alignment, corpus
     from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 
@@ -235,7 +235,7 @@ def _real_shards(
             continue
         audio = alignment.read_sentence(path)
         padded = np.concatenate([audio, np.zeros(delay_steps * 320, np.float32)])
-        logits = listen(net, features_of(padded)).logits[delay_steps:, _ALIGNING_HEAD]
+        logits = phonetic_state(net, features_of(padded)).logits[delay_steps:, _ALIGNING_HEAD]
         posterior = _posterior(logits.astype(np.float32))
         labels, score = alignment.align(np.log(posterior + 1e-9), alignment.phones_of(text))
         if score > alignment.GOOD_SCORE:

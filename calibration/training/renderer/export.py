@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def activation_ranges(net: RendererNet, crops: Tensor) -> dict[str, tuple[float, float]]:
-    """What the input of each convolution spans over crops f32 [B, 12, h, w]; see `backends.int8`.
+    """Range of the input of each convolution over crops f32 [B, 12, h, w]; see `networks.int8`.
 
-    The rarest hundred-thousandth at either end is cut: it would cost the rest their precision.
+    A hundred-thousandth at either end is cut off: it would cost the rest precision.
     """
     import numpy as np
     import torch
@@ -35,11 +35,11 @@ def activation_ranges(net: RendererNet, crops: Tensor) -> dict[str, tuple[float,
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
 
-            def look(module: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
+            def record(module: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
                 low, high = np.percentile(given[0].float().cpu().numpy(), (1e-3, 100 - 1e-3))
                 found.setdefault(f"{name}.weight", []).append((float(low), float(high)))
 
-            hooks.append(module.register_forward_pre_hook(look))
+            hooks.append(module.register_forward_pre_hook(record))
     with torch.inference_mode():
         for crop in crops:
             net(crop[None])
@@ -52,7 +52,7 @@ def activation_ranges(net: RendererNet, crops: Tensor) -> dict[str, tuple[float,
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path, notes: Mapping[str, str]) -> None:
-    """The weights alone, in f16."""
+    """Write the weights alone, in f16."""
     from safetensors.torch import save_file
 
     from lipstream.engine.networks.renderer_torch import ARCHITECTURE
@@ -67,7 +67,7 @@ def save_renderer(
 ) -> None:
     """Write renderer.safetensors and renderer.onnx into `folder`; both hold the same numbers.
 
-    crops f32 [B, 12, h, w]: what the network sees, for the ranges that int8 needs.
+    crops: f32 [B, 12, h, w], inputs for the activation ranges that int8 needs.
     """
     from lipstream.engine.networks.renderer_torch import net_of
 
@@ -78,7 +78,7 @@ def save_renderer(
 
 
 def renderer_onnx(net: RendererNet) -> bytes:
-    """The network with a free batch axis and free sides; initialisers keep the weights' names."""
+    """The model with a free batch axis and free sides; initialisers keep the weights' names."""
     import onnx
     import torch
 

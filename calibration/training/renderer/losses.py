@@ -1,4 +1,4 @@
-"""What the renderer is trained against, inside the mouth mask.
+"""Losses of the renderer, inside the mouth mask.
 
 Shapes: B crops of h × w; pictures f32 [B, 3, h, w] in 0 to 1, weight f32 [B, 1, h, w].
 """
@@ -11,21 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# No warp puts teeth on the very pixel where the camera saw them, and the mean of all the places
-# where they might be is grey. So pixel by pixel the gap counts little, and what counts there is
-# which levels and edges a small window holds, wherever in the window they lie.
+from lipstream.calibration.media.color import LUMA
+
+# A warp does not put teeth on exactly the right pixels, and the mean over all places where they
+# might be is grey. So the gap weighs little pixel by pixel, and more in the levels and edges that a
+# small window holds, wherever in it they are.
 _PIXELS_IN_GAP = 0.25
 _WINDOWS_IN_GAP = 3.0
-_WINDOW, _WINDOW_STEP = 16, 8  # px; every second pixel of a window is looked at
-_MIDDLE_PX = 144  # the middle of the crop, at most
-_LUMA = (0.299, 0.587, 0.114)
+_WINDOW, _WINDOW_STEP = 16, 8  # px; every second pixel of a window is used
+_MIDDLE_PX = 144  # side of the middle of the crop, at most
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """How much each counts."""
+    """Weight of each loss."""
 
-    colour: float = 4.0
+    color: float = 4.0
     structure: float = 1.5
     gradient: float = 2.0
     sharpness: float = 5.0
@@ -37,7 +38,7 @@ class LossWeights:
 
 
 def loss_weights(guides: Tensor) -> tuple[Tensor, Tensor]:
-    """Where an error counts, pixel by pixel and window by window: where the lip layer is opaque."""
+    """Weight maps of errors per pixel and per window, by the opacity of the lip layer."""
     opacity, gap = guides[:, :1], (guides[:, 1:2] > 0).float()
     return (
         opacity * (1 + (_PIXELS_IN_GAP - 1) * gap),
@@ -49,7 +50,7 @@ def picture_losses(ours: Tensor, real: Tensor, guides: Tensor) -> dict[str, Tens
     """Each loss by its name in LossWeights, a scalar per name."""
     pixel, window = loss_weights(guides)
     return {
-        "colour": _mean((ours - real).abs(), pixel),
+        "color": _mean((ours - real).abs(), pixel),
         "structure": 1 - similarity(luma(ours), luma(real), pixel),
         "gradient": sum(
             (
@@ -68,13 +69,13 @@ def picture_losses(ours: Tensor, real: Tensor, guides: Tensor) -> dict[str, Tens
 def motion_loss(
     ours: Tensor, before: Tensor, real: Tensor, real_before: Tensor, w: Tensor
 ) -> Tensor:
-    """Change from frame to frame that the real footage does not have."""
+    """Difference of the change from frame to frame and that of the real footage."""
     return _mean(((ours - before) - (real - real_before)).abs(), w)
 
 
 def luma(picture: Tensor) -> Tensor:
     """f32 [B, 1, h, w]."""
-    r, g, b = _LUMA
+    r, g, b = (float(weight) for weight in LUMA)
     return r * picture[:, :1] + g * picture[:, 1:2] + b * picture[:, 2:3]
 
 
@@ -93,20 +94,19 @@ def similarity(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 
 def sharpness_loss(ours: Tensor, real: Tensor, weight: Tensor) -> Tensor:
-    """Edges as strong as the real ones, wherever within a few pixels they lie.
+    """Difference of edge strength, averaged over a few pixels.
 
-    Without it the mean error is least for a blurred mouth.
+    Without it a blurred mouth has the least mean error.
     """
     a, b = (functional.avg_pool2d(_gradient(luma(x)).abs(), 9, 4, 4) for x in (ours, real))
     return _mean((a - b).abs(), functional.avg_pool2d(weight, 9, 4, 4))
 
 
 def strength_loss(ours: Tensor, real: Tensor, opacity: Tensor) -> Tensor:
-    """Edges of the whole mouth as strong as the real ones: squared log of the ratio of their means.
+    """Squared log of the ratio of mean edge strength over the whole mouth to the real one.
 
-    A blurred pixel costs less than a misplaced edge, so place by place every loss would rather
-    have too few. Squared, because a slope that is the same on both sides of the aim, in every
-    step, drowns what the other losses say: nothing else is learned.
+    A blurred pixel costs less than a misplaced edge, so local losses favour too few edges. Squared,
+    because a slope of constant size on both sides of the optimum outweighs the other losses.
     """
     a, b = ((_steepness(x) * opacity).mean((1, 2, 3)) + 1e-5 for x in (ours, real))
     return (a / b).log().square().mean()
@@ -119,9 +119,9 @@ def window_loss(ours: Tensor, real: Tensor, weight: Tensor) -> Tensor:
         taken = functional.unfold(_middle(x), _WINDOW // 2, dilation=2, stride=_WINDOW_STEP)
         return taken.unflatten(1, (x.shape[1], -1))  # f32 [B, C, values, windows]
 
-    apart = (windows(ours).sort(2).values - windows(real).sort(2).values).abs().mean((1, 2))
-    counts = windows(weight).mean((1, 2))
-    return (apart * counts).sum() / (counts.sum() + 1e-6)
+    distance = (windows(ours).sort(2).values - windows(real).sort(2).values).abs().mean((1, 2))
+    weights = windows(weight).mean((1, 2))
+    return (distance * weights).sum() / (weights.sum() + 1e-6)
 
 
 class Discriminator(nn.Module):
@@ -141,9 +141,9 @@ class Discriminator(nn.Module):
         return self.layers(_middle(picture) * 2 - 1)
 
 
-def discriminator_loss(judge: Discriminator, ours: Tensor, real: Tensor) -> Tensor:
-    """Hinge."""
-    return functional.relu(1 - judge(real)).mean() + functional.relu(1 + judge(ours)).mean()
+def discriminator_loss(net: Discriminator, ours: Tensor, real: Tensor) -> Tensor:
+    """Hinge loss."""
+    return functional.relu(1 - net(real)).mean() + functional.relu(1 + net(ours)).mean()
 
 
 def _middle(x: Tensor) -> Tensor:

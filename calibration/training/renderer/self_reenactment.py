@@ -111,11 +111,11 @@ class Variation:
     """One change of face, skin, light and lens, the same for all pictures of an example."""
 
     bend: F32  # f32 [h, w, 2], px of the crop
-    mixing: F32  # f32 [3, 3], of colours
+    mixing: F32  # f32 [3, 3], of colors
     gamma: F32  # f32 [3]
     gain: F32  # f32 [3]
     blur_px: float
-    # f32 [2, 3, 3], levels by (1, x, y) and colour channel: how the light of the lips, and of the
+    # f32 [2, 3, 3], levels by (1, x, y) and color channel: how the light of the lips, and of the
     # appearance prior, differs from that of the skin
     tilt: F32
 
@@ -158,7 +158,7 @@ class Variation:
             shown = prior_weight(guides[..., 2], layers.confidence)[..., None]
             change: F32 = shown * (prior.astype(np.float32) - lips)
             prior = _bytes(lips + change)
-        pictures = [self._recoloured(one) for one in (lips, prior, stack[..., 6:])]
+        pictures = [self._recolored(one) for one in (lips, prior, stack[..., 6:])]
         opacity = guides[..., :1].astype(np.float32) / 255
         down, across = (np.linspace(-1, 1, n, dtype=np.float32) for n in CROP_SHAPE)
         for one, tilt in zip(pictures, self.tilt, strict=False):
@@ -172,7 +172,7 @@ class Variation:
         painted, other, truth = (_bytes(one) for one in pictures)
         return np.concatenate([painted, guides, other], axis=2), truth
 
-    def _recoloured(self, picture: U8) -> F32:
+    def _recolored(self, picture: U8) -> F32:
         values = (picture.astype(np.float32) / 255) @ self.mixing.T
         lit = np.float32(255) * self.gain * np.clip(values, 1e-4, 1) ** self.gamma
         return lit.astype(np.float32)
@@ -207,7 +207,7 @@ def _smooth(coarse: F32) -> F32:
 
 
 def _light(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random light in levels, f64 [3, 3]: by (1, x, y) and colour channel."""
+    """Random light in levels, f64 [3, 3]: by (1, x, y) and color channel."""
     return rng.normal(0, 1, (3, 1)) * [[5], [6], [6]] * rng.normal(1, 0.2, (3, 3))
 
 

@@ -1,8 +1,8 @@
-"""Rebuilds the shipped renderer from clips of people, by self-reconstruction.
+"""Trains the renderer that ships, by self-reenactment of clips of people.
 
-Every clip is calibrated as a user would; `mouth_pairs` makes examples of it without end. First the
-picture losses alone, then a discriminator beside them. The weights that ship are a running mean
-over the steps, which flickers less than any one of them.
+Every clip is calibrated as a user would do it; `self_reenactment` draws examples from it without
+end. The first part of a run has picture losses only, the rest a discriminator as well. The weights
+that ship are a running mean over the steps, which flickers less than the last weights.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _WARM_UP = 0.05  # of a run
 
 @dataclass(frozen=True, slots=True)
 class RendererTraining:
-    """How to train."""
+    """Options of a run."""
 
     seed: int = 0
     steps: int = 1500
     batch: int = 8
     rate: float = 6e-4
-    adversarial_from: float = 0.3  # share of the steps before the discriminator joins
+    adversarial_from: float = 0.3  # fraction of the steps without the discriminator
     loaders: int = 1
     device: str = "cpu"
 
@@ -53,7 +53,7 @@ class RendererTraining:
 def examples(
     people: Sequence[Person], seed: int, batch: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches without end, every person as often as the next."""
+    """Endless batches, every person equally often."""
     import torch
 
     from lipstream.calibration.training.renderer.self_reenactment import as_crops
@@ -66,7 +66,7 @@ def examples(
 
 
 def loader(people: Sequence[Person], options: RendererTraining) -> Any:
-    """The same from processes of their own."""
+    """`examples` from worker processes."""
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
     class Stream(IterableDataset):
@@ -89,14 +89,16 @@ class RendererTrainer:
         self.options = options
         self.net = net.to(options.device).to(memory_format=torch.channels_last)
         self.mean = {name: value.clone() for name, value in self.net.state_dict().items()}
-        self.judge = Discriminator().to(options.device)
+        self.discriminator = Discriminator().to(options.device)
         self.weights = LossWeights()
         self.optimiser = torch.optim.AdamW(self.net.parameters(), options.rate, weight_decay=1e-4)
-        self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), 4e-4, (0.0, 0.9))
+        self.discriminator_optimiser = torch.optim.Adam(
+            self.discriminator.parameters(), 4e-4, (0.0, 0.9)
+        )
         self.steps_done = 0
 
     def score(self, seen: torch.Tensor, truth: torch.Tensor) -> float:
-        """The picture losses as training weighs them, of the running mean; less is better."""
+        """Weighted picture losses of the running mean; lower is better."""
         import torch
 
         from lipstream.calibration.training.renderer import losses as losses
@@ -115,16 +117,16 @@ class RendererTrainer:
     ) -> dict[str, float]:
         """One step of the optimiser; the losses by name.
 
-        done: share of the run, if something other than steps limits it. The rate falls with it.
+        done: fraction of the run, which sets the rate; None for that of `steps`.
         """
         import torch
 
         from lipstream.calibration.training.renderer import losses as losses
 
-        share = self.steps_done / self.options.steps if done is None else min(done, 1.0)
-        falling = 0.5 + 0.5 * math.cos(math.pi * share)
+        done = self.steps_done / self.options.steps if done is None else min(done, 1.0)
+        falling = 0.5 + 0.5 * math.cos(math.pi * done)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.options.rate * min(1.0, 0.02 + share / _WARM_UP) * falling
+            group["lr"] = self.options.rate * min(1.0, 0.02 + done / _WARM_UP) * falling
         device = self.options.device
         seen, truth = seen.to(device).float() / 255, truth.to(device).float() / 255
         first, second = seen[:, 0], seen[:, 1]
@@ -137,19 +139,19 @@ class RendererTrainer:
         found["motion"] = losses.motion_loss(ours, before, truth[:, 1], truth[:, 0], weight)
         adversarial = self.steps_done >= self.options.adversarial_from * self.options.steps
         if adversarial:
-            self.judge.requires_grad_(False)
-            found["adversarial"] = -self.judge(ours).mean()
-            self.judge.requires_grad_(True)
+            self.discriminator.requires_grad_(False)
+            found["adversarial"] = -self.discriminator(ours).mean()
+            self.discriminator.requires_grad_(True)
         total = sum((getattr(self.weights, n) * v for n, v in found.items()), torch.zeros(()))
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         if adversarial:
-            judged = losses.discriminator_loss(self.judge, ours.detach(), truth[:, 1])
-            self.judge_optimiser.zero_grad(set_to_none=True)
-            judged.backward()
-            self.judge_optimiser.step()
+            adversary = losses.discriminator_loss(self.discriminator, ours.detach(), truth[:, 1])
+            self.discriminator_optimiser.zero_grad(set_to_none=True)
+            adversary.backward()
+            self.discriminator_optimiser.step()
         self.steps_done += 1
         keep = min(0.998, self.steps_done / (self.steps_done + 20))
         with torch.no_grad():
@@ -159,9 +161,10 @@ class RendererTrainer:
 
 
 def refined(net: RendererNet, seen: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-    """The crop f32 [B, 3, h, w] that `engine.rendering.refiner` would make of seen
-    f32 [B, 9, h, w], not sharpened: trained with that in the loop, a network weaves a grid to have
-    its edges."""
+    """The refined crop f32 [B, 3, h, w] of seen f32 [B, 9, h, w], as the engine makes it.
+
+    Without sharpening: a model trained with it in the loop draws a fine grid to gain edges.
+    """
     import torch
 
     from lipstream.engine.networks.renderer_torch import apply_gates
@@ -199,7 +202,7 @@ def people_of(data: Path, cache: Path, report: Report) -> list[Person]:
 
 
 def kept_target(path: Path, cache: Path) -> Target:
-    """The calibrated clip, from `cache` if this version wrote it there.
+    """The calibrated clip, from `cache` if it is current.
 
     Raises: CalibrationError for a clip that cannot be calibrated.
     """
@@ -214,7 +217,7 @@ def kept_target(path: Path, cache: Path) -> Target:
             if kept.appearance is not None or kept.similarity is None:
                 return kept
     except TargetError:
-        pass  # of another version, as is one that looks alike and was not learned from
+        pass  # of another version, as is a bundle with similarity but without appearance
     shutil.rmtree(folder, ignore_errors=True)
     calibrate(path, folder, CalibrationOptions())
     return load_target(folder)
@@ -230,7 +233,7 @@ def main(
 ) -> dict[str, Any]:
     """Train a renderer and write renderer.safetensors and renderer.onnx into `output`.
 
-    `continued` is a renderer.safetensors to go on from, in place of a new network.
+    continued: a renderer.safetensors that is trained further, in place of a new model.
 
     Raises:
         UsageError: torch or onnx is missing, or `data` holds no clips.
@@ -246,27 +249,27 @@ def main(
     from lipstream.engine.networks.renderer_torch import RendererNet, RendererSize, load_net
 
     options = RendererTraining() if options is None else options
-    report = (lambda what, share: None) if report is None else report
+    report = (lambda step, fraction: None) if report is None else report
     people = people_of(data, cache_folder() / "train" if cache is None else cache, report)
     torch.manual_seed(options.seed)
     net = RendererNet(RendererSize()) if continued is None else load_net(continued).train()
     trainer = RendererTrainer(net, options)
     output.mkdir(parents=True, exist_ok=True)
     kept: list[dict[str, float]] = []
-    looked_at: list[torch.Tensor] = []  # for the ranges of int8
+    calibration: list[torch.Tensor] = []  # inputs for the activation ranges of int8
     for step, (seen, truth) in enumerate(loader(people, options)):
         kept.append(trainer.step(seen, truth))
-        if len(looked_at) < _RANGED_BATCHES:
-            looked_at.append(torch.cat([seen[:, 1], seen[:, 1, :3]], 1).float() / 255)
+        if len(calibration) < _RANGED_BATCHES:
+            calibration.append(torch.cat([seen[:, 1], seen[:, 1, :3]], 1).float() / 255)
         if step % 50 == 49:
-            told = {n: round(_recent(kept, n), 5) for n in kept[-1]}
-            report(" ".join(f"{n} {v:.4f}" for n, v in told.items()), step / options.steps)
+            recent = {n: round(_recent(kept, n), 5) for n in kept[-1]}
+            report(" ".join(f"{n} {v:.4f}" for n, v in recent.items()), step / options.steps)
         if step % 500 == 499 or step == options.steps - 1:
             notes = {k: str(v) for k, v in asdict(options).items()} | {"done": str(step + 1)}
             if continued is not None:
                 notes["continued"] = continued.name
             save_renderer(
-                trainer.mean, output, {"training": json.dumps(notes)}, torch.cat(looked_at)
+                trainer.mean, output, {"training": json.dumps(notes)}, torch.cat(calibration)
             )
         if step == options.steps - 1:
             break

@@ -1,1 +1,1 @@
-"""Labelled speech: synthesis, recordings, damage."""
+"""Labelled speech for training: synthesis, recordings, augmentation."""

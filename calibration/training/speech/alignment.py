@@ -1,7 +1,7 @@
-"""Phone times of real speech whose words are known, found with the recogniser itself.
+"""Forced alignment of real speech with known words, by the recogniser being trained.
 
-The words become phones through flite's English lexicon; a Viterbi search lays them along the
-recogniser's posteriors, with a pause allowed between any two.
+Flite's English lexicon gives the phones of the words; a Viterbi search aligns them with the
+recogniser's posteriors, with an optional pause between any two.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from lipstream.calibration.training.speech.phones import SILENCE, from_arpabet
 from lipstream.engine.errors import MediaError, UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8
 
-_FLOOR: Final = -7.0  # log posterior: one wrong frame must not forbid a path
+_FLOOR: Final = -7.0  # log posterior, so that one wrong frame does not exclude a path
 _PAUSE: Final = -3.0
-GOOD_SCORE: Final = -2.2  # mean log posterior per step below which words and sound disagree
+GOOD_SCORE: Final = -2.2  # mean log posterior per step; below it, words and audio do not match
 _DIGITS: Final = {
     "z": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six",
     "7": "seven", "8": "eight", "9": "nine",
@@ -55,7 +55,7 @@ def phones_of(text: str) -> list[int]:
 
 
 def align(log_posterior: F32, phones: list[int]) -> tuple[U8, float]:
-    """Lay `phones` along log posteriors f32 [steps, phones].
+    """Align `phones` with log posteriors f32 [steps, phones].
 
     Returns the phone per 10 ms, u8 [2 * steps], and the mean log posterior of the path. Source:
     Viterbi search, ours.
@@ -85,7 +85,7 @@ def align(log_posterior: F32, phones: list[int]) -> tuple[U8, float]:
 
 
 def read_sentence(path: Path) -> F32:
-    """The sound of a short file, f32 mono 16 kHz. Raises: MediaError."""
+    """Audio of a short file, f32 [samples], mono 16 kHz. Raises: MediaError."""
     import av
     from av.error import FFmpegError
 
@@ -100,7 +100,7 @@ def read_sentence(path: Path) -> F32:
 
 
 def labelled_sentences(data: Path) -> list[tuple[Path, str]]:
-    """Sound files below `data` whose words are known: GRID by name, VCTK by its prompts."""
+    """Files below `data` with known words: GRID by file name, VCTK by its prompts."""
     import json
 
     found = [(path, grid_sentence(path.stem)) for path in sorted(data.glob("video/grid_s1/*.mpg"))]

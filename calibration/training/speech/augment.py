@@ -1,7 +1,7 @@
-"""Makes one voice sound like many, in many rooms, over many lines.
+"""Augmentation of speech: speed and pitch, spectrum, room, noise, codecs, packet loss.
 
-Everything linear (resampling, colour, room, line bandwidth) is one multiplication in the
-frequency domain, about a thousand times faster than real time; noise, clipping and codecs follow.
+All linear changes (resampling, spectrum, room, bandwidth) are one multiplication in the frequency
+domain, about a thousand times faster than real time; noise, clipping and codecs follow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy import fft, signal
 
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
-# av codec, container, bit rate in bit/s and sample rate in Hz: what calls and videos went through.
+# PyAV codec, container, bit rate in bit/s and sample rate in Hz, as in calls and videos.
 _CODECS: Final = (
     ("libopus", "ogg", 12_000, 16_000),
     ("libopus", "ogg", 24_000, 16_000),
@@ -28,29 +28,29 @@ _CODECS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How often each kind of damage is done; 0 leaves the voice as it was made."""
+    """Probability of each kind of augmentation."""
 
     room: float = 0.45
     noise: float = 0.8
-    colour: float = 0.8
+    equaliser: float = 0.8
     telephone: float = 0.1
     codec: float = 0.12
     clip: float = 0.05
-    babble: float = 0.25  # others talking behind
+    babble: float = 0.25  # other voices
     music: float = 0.08
-    loss: float = 0.08  # packets that never came
-    gain: float = 0.08  # somebody turns the volume, or moves
+    loss: float = 0.08  # of packets
+    gain: float = 0.08  # changes of loudness, and a constant offset
 
 
 DRY: Final = Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-def resample_and_colour(
+def resample_and_equalise(
     samples: F32, rate_hz: float, rng: np.random.Generator, how: Augmentation
 ) -> F32:
-    """Audio at `rate_hz` to 16 kHz, coloured, with a room around it; times scale with the rate.
+    """Audio at `rate_hz` resampled to 16 kHz, with a random spectrum and room.
 
-    A `rate_hz` other than the true one shifts pitch and formants together.
+    A `rate_hz` other than the true one scales durations, pitch and formants together.
     """
     length = len(samples)
     tail = int(0.4 * rate_hz)
@@ -63,8 +63,8 @@ def resample_and_colour(
     shared = min(bins, len(spectrum))
     resized[:shared] = spectrum[:shared] * ratio
     hz = np.arange(bins, dtype=np.float32) * (SAMPLE_RATE_HZ / out_length)
-    if rng.random() < how.colour:
-        resized *= _colour(hz, rng)
+    if rng.random() < how.equaliser:
+        resized *= _equaliser(hz, rng)
     if rng.random() < how.room:
         response = _room(rng)
         resized *= fft.rfft(response, out_length)[:bins].astype(np.complex64)
@@ -76,7 +76,7 @@ def resample_and_colour(
     return np.asarray(out, dtype=np.float32)
 
 
-def _colour(hz: F32, rng: np.random.Generator) -> F32:
+def _equaliser(hz: F32, rng: np.random.Generator) -> F32:
     """A random smooth gain over frequency: microphone, distance, equaliser."""
     knots_hz = np.array([0, 100, 250, 500, 1000, 2000, 3000, 4500, 6000, 8000], np.float32)
     gains_db = rng.normal(0.0, 3.5, len(knots_hz)) + rng.uniform(-2.5, 2.0) * np.arange(-4, 6)
@@ -111,7 +111,7 @@ def coloured_noise(samples: int, rng: np.random.Generator) -> F32:
     hz = np.arange(len(spectrum), dtype=np.float32) * (SAMPLE_RATE_HZ / padded)
     spectrum *= (hz + 20.0) ** -float(rng.choice([0.0, 0.5, 0.5, 1.0]))
     if rng.random() < 0.4:
-        spectrum *= _colour(hz, rng)
+        spectrum *= _equaliser(hz, rng)
     noise = fft.irfft(spectrum, padded)[:samples]
     noise /= np.sqrt(np.mean(noise**2)) + 1e-9
     time_s = np.arange(samples) / SAMPLE_RATE_HZ
@@ -129,7 +129,7 @@ def coloured_noise(samples: int, rng: np.random.Generator) -> F32:
 
 
 def mouth_noise(samples: int, rng: np.random.Generator) -> F32:
-    """Sounds of a mouth that does not speak: breaths in and out, clicks; f32 [samples]."""
+    """Sounds of a mouth without speech: breaths, clicks; f32 [samples]."""
     out = np.zeros(samples, np.float32)
     time_s = np.arange(samples) / SAMPLE_RATE_HZ
     if rng.random() < 0.7:
@@ -147,9 +147,9 @@ def mouth_noise(samples: int, rng: np.random.Generator) -> F32:
 
 
 def add_noise(samples: F32, babble: F32 | None, rng: np.random.Generator, how: Augmentation) -> F32:
-    """Voice plus the babble of others, or noise, at a random ratio; then a random loudness."""
+    """Voice plus babble, music or noise at a random ratio; then a random level."""
     power = float(np.mean(samples**2))
-    if power < 1e-8:  # nobody speaks: as loud as if somebody had
+    if power < 1e-8:  # no speech: noise as loud as with speech
         power = 1e-3
     out = samples.copy()
     if babble is None and rng.random() < how.music:
@@ -170,12 +170,12 @@ def add_noise(samples: F32, babble: F32 | None, rng: np.random.Generator, how: A
         limit = float(np.quantile(np.abs(out), rng.uniform(0.97, 0.999))) + 1e-6
         out = np.clip(out, -limit, limit)
     if rng.random() < how.gain:
-        out += np.float32(rng.normal(0.0, 0.02))  # a sound card's own offset
+        out += np.float32(rng.normal(0.0, 0.02))  # constant offset of a sound card
     return np.asarray(out, dtype=np.float32)
 
 
 def music(samples: int, rng: np.random.Generator) -> F32:
-    """Chords that change, a bass and a beat, f32 [samples]: music as a recogniser hears it."""
+    """Changing chords, a bass and a beat, f32 [samples]."""
     time_s = np.arange(samples) / SAMPLE_RATE_HZ
     beat_s = 60.0 / float(rng.uniform(70, 150))
     scale = np.array([0, 2, 3, 5, 7, 8, 10] if rng.random() < 0.5 else [0, 2, 4, 5, 7, 9, 11])
@@ -206,8 +206,8 @@ def _gain_steps(samples: int, rng: np.random.Generator) -> F32:
     return np.asarray(10.0 ** (gain_db / 20.0), dtype=np.float32)
 
 
-def over_the_line(samples: F32, rng: np.random.Generator, how: Augmentation) -> F32:
-    """Through a codec, and over a network that loses packets; each now and then."""
+def through_channel(samples: F32, rng: np.random.Generator, how: Augmentation) -> F32:
+    """Speech after a codec and after packet loss, each with its probability."""
     if rng.random() < how.codec:
         samples = through_codec(samples, rng)
     if rng.random() < how.loss:
@@ -216,14 +216,14 @@ def over_the_line(samples: F32, rng: np.random.Generator, how: Augmentation) -> 
 
 
 def lose_packets(samples: F32, rng: np.random.Generator) -> F32:
-    """1 to 15 % of 20 ms packets lost, in runs, and hidden as a receiver hides them: the last
-    packet again, fading, then silence."""
+    """Speech with 1 to 15 % of its 20 ms packets lost in runs, concealed as by a receiver: the
+    last packet repeats and fades, then silence."""
     packet = SAMPLE_RATE_HZ // 50
     out = samples.copy()
-    share, stays = float(rng.uniform(0.01, 0.15)), float(rng.uniform(0.1, 0.6))
+    rate, stays = float(rng.uniform(0.01, 0.15)), float(rng.uniform(0.1, 0.6))
     run = 0
     for at in range(packet, len(out) - packet, packet):
-        lost = rng.random() < (stays if run else share * (1.0 - stays))
+        lost = rng.random() < (stays if run else rate * (1.0 - stays))
         run = run + 1 if lost else 0
         if lost:
             fade = np.float32(0.6 if run < 4 else 0.0)
@@ -232,7 +232,7 @@ def lose_packets(samples: F32, rng: np.random.Generator) -> F32:
 
 
 def through_codec(samples: F32, rng: np.random.Generator) -> F32:
-    """What a speech codec leaves, re-aligned to the input to the sample."""
+    """Speech after a random codec, aligned with the input to the sample."""
     import av
 
     codec, container_format, bit_rate, rate_hz = _CODECS[int(rng.integers(len(_CODECS)))]
@@ -263,18 +263,18 @@ def through_codec(samples: F32, rng: np.random.Generator) -> F32:
             for out in joiner.resample(decoded)
         ]
         pieces += [out.to_ndarray()[0] for out in joiner.resample(None)]
-    heard = np.concatenate(pieces).astype(np.float32)
-    return _align(heard, samples) * np.float32(2.0 * peak)
+    decoded_samples = np.concatenate(pieces).astype(np.float32)
+    return _align(decoded_samples, samples) * np.float32(2.0 * peak)
 
 
-def _align(heard: F32, reference: F32) -> F32:
-    """Shift `heard` by up to 150 ms so that it lies on `reference`, same length."""
+def _align(delayed: F32, reference: F32) -> F32:
+    """`delayed`, shifted by up to 150 ms to match `reference`, and as long."""
     length = len(reference)
-    heard = np.pad(heard, (0, max(0, length - len(heard))))[: length + 4800]
-    padded = fft.next_fast_len(len(heard) + length, real=True)
-    product = fft.rfft(heard, padded) * np.conj(fft.rfft(reference, padded))
+    delayed = np.pad(delayed, (0, max(0, length - len(delayed))))[: length + 4800]
+    padded = fft.next_fast_len(len(delayed) + length, real=True)
+    product = fft.rfft(delayed, padded) * np.conj(fft.rfft(reference, padded))
     correlation = fft.irfft(product, padded)
     lags = np.concatenate([np.arange(0, 2400), np.arange(-2400, 0)])
     lag = int(lags[int(np.argmax(correlation[lags]))])
-    shifted = heard[lag:] if lag >= 0 else np.pad(heard, (-lag, 0))
+    shifted = delayed[lag:] if lag >= 0 else np.pad(delayed, (-lag, 0))
     return np.asarray(np.pad(shifted, (0, length))[:length], dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Lip motion computed from phone times, where no camera was there to see it.
+"""Lip motion computed from phone times, for speech without video.
 
-Each phone pulls the lips towards its own shape with a strength that falls off on both sides of
-it; the lips go to the weighted mean of all pulls. Source: dominance functions, Cohen and Massaro,
+Each phone pulls the lips towards its own shape with a strength that falls off on both sides of it;
+the lips go to the weighted mean of all pulls. Source: dominance functions, Cohen and Massaro,
 "Modeling coarticulation in synthetic visual speech", 1993; the numbers are ours.
 """
 
@@ -15,13 +15,13 @@ from lipstream.calibration.training.speech.phones import BILABIALS, LABIODENTALS
 from lipstream.engine.types import F32, U8
 
 FRAME_S: Final = 0.01
-# Fall-off of a pull before and after its phone. Rounding is prepared well ahead of its vowel.
+# Decay of a pull before and after its phone. Rounding starts well before its vowel.
 _OPENING_BEFORE_S: Final = 0.045
 _OPENING_AFTER_S: Final = 0.050
 _SHAPE_BEFORE_S: Final = 0.110
 _SHAPE_AFTER_S: Final = 0.070
-_CLOSURE_S: Final = 0.020  # lips meet this near to the hold of p, b and m
-_BITE_OPENING: Final = 0.15  # the most that f and v allow
+_CLOSURE_S: Final = 0.020  # lips meet within this time of the hold of p, b and m
+_BITE_OPENING: Final = 0.15  # maximum of f and v
 _OPENING: Final = np.array([p.opening for p in PHONES], np.float32)
 _WIDTH: Final = np.array([p.width for p in PHONES], np.float32)
 _ROUNDING: Final = np.array([p.rounding for p in PHONES], np.float32)
@@ -46,14 +46,14 @@ def lip_track(phones: U8) -> F32:
     starts, ends, names = segments(phones)
     time_s = ((np.arange(len(phones)) + 0.5) * FRAME_S).astype(np.float32)[:, None]
     middle = 0.5 * (starts + ends)
-    hold = 0.25 * (ends - starts)  # the middle half of a phone is its own
+    hold = 0.25 * (ends - starts)  # full strength in the middle half of a phone
     before = np.maximum(0.0, (middle - hold) - time_s)
     after = np.maximum(0.0, time_s - (middle + hold))
 
     def pull(dominance: F32, before_s: float, after_s: float) -> F32:
         fallen: F32 = dominance[names] * np.exp(-before / before_s - after / after_s)
-        share: F32 = fallen / fallen.sum(1, keepdims=True)
-        return share
+        weights: F32 = fallen / fallen.sum(1, keepdims=True)
+        return weights
 
     opening_pull = pull(_OPENING_DOMINANCE, _OPENING_BEFORE_S, _OPENING_AFTER_S)
     shape_pull = pull(_SHAPE_DOMINANCE, _SHAPE_BEFORE_S, _SHAPE_AFTER_S)

@@ -1,7 +1,7 @@
-"""The synthetic corpus on disk: log-mel features and phones, in shards that come back by seed.
+"""The synthetic corpus on disk: log-mel features and phones, in shards that their seeds determine.
 
-A shard is made by a process of its own, because espeak-ng carries state from one utterance to the
-next: the same seed in a fresh process gives the same shard, bit for bit.
+A new process makes each shard, because espeak-ng carries state from one utterance to the next: the
+same seed in a new process gives the same shard, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.calibration.training.npz import save_npz
 from lipstream.calibration.training.speech import augment, synthesis
 from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP, LOOK_AHEADS_MS
 from lipstream.engine.speech.features import Features, offline_log_mel
 from lipstream.engine.types import F32, U8
 
 SHARD_CLIPS: Final = 100
-CORPUS_VERSION: Final = 2  # of what a seed gives; shards of another are made anew
+CORPUS_VERSION: Final = 2  # of the content for a seed; part of a shard's file name
 CLIP_FRAMES: Final = synthesis.CLIP_SAMPLES // synthesis.PHONE_HOP_SAMPLES
 UNKNOWN: Final = 255  # a phone target before the clip began
 
@@ -31,11 +32,11 @@ UNKNOWN: Final = 255  # a phone target before the clip began
 class Shard:
     """Clips ready to train on."""
 
-    log_mel: NDArray[np.float16]  # f16 [clips, frames, BANDS], as heard
+    log_mel: NDArray[np.float16]  # f16 [clips, frames, BANDS], not normalised
     features: NDArray[np.float16]  # f16 [clips, steps, BANDS * FRAMES_PER_STEP], normalised
     phones: U8  # u8 [clips, frames], per 10 ms
-    voices: tuple[str, ...]  # who speaks, by clip; "" where that is not known
-    targets: U8  # u8 [clips, steps, look-aheads], the phone each output speaks of
+    voices: tuple[str, ...]  # of each clip; "" if unknown
+    targets: U8  # u8 [clips, steps, look-aheads], the phone of each output
 
 
 def make_shard(job: tuple[int, Path]) -> Path:
@@ -75,7 +76,8 @@ def make_corpus(
 def make_real_shard(
     speech: list[tuple[F32, U8]], path: Path, clips: int, rng: np.random.Generator
 ) -> None:
-    """Aligned real speech, f32 [samples] with u8 phones per 10 ms, damaged in `clips` ways."""
+    """Save a shard of `clips` augmentations of aligned real speech, f32 [samples] with u8 phones
+    per 10 ms."""
     features = Features()
     length = synthesis.CLIP_SAMPLES
     log_mel = np.zeros((clips, CLIP_FRAMES, BANDS), np.float16)
@@ -89,7 +91,7 @@ def make_real_shard(
         at = int(rng.uniform(-8000, 8000))
         while at < length:
             audio, labels = speech[which]
-            voice = augment.resample_and_colour(audio, 16_000 * speed, rng, augment.DRY)
+            voice = augment.resample_and_equalise(audio, 16_000 * speed, rng, augment.DRY)
             voice *= np.float32(0.1) / (np.sqrt(np.mean(voice**2, dtype=np.float32)) + 1e-6)
             first, last = max(0, at), min(length, at + len(voice))
             if last > first:
@@ -100,15 +102,15 @@ def make_real_shard(
             at += len(voice) + int(rng.exponential(0.2) * 16_000)
             # Neighbours in the list are mostly of one speaker.
             which = int(np.clip(which + rng.integers(-2, 3), 0, len(speech) - 1))
-        samples = augment.resample_and_colour(samples, 16_000, rng, how)
-        others = _crowd(speech, length, rng) if rng.random() < how.babble else None
+        samples = augment.resample_and_equalise(samples, 16_000, rng, how)
+        others = _babble(speech, length, rng) if rng.random() < how.babble else None
         samples = augment.add_noise(samples, others, rng, how)
-        samples = augment.over_the_line(samples, rng, how)
+        samples = augment.through_channel(samples, rng, how)
         log_mel[index] = offline_log_mel(features, samples)
     save_shard(path, log_mel, phones, [""] * clips)
 
 
-def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) -> F32:
+def _babble(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) -> F32:
     """Three to six sentences at once, f32 [length]."""
     chosen = rng.integers(len(speech), size=int(rng.integers(3, 7)))
     voices = [np.roll(np.resize(speech[i][0], length), int(rng.integers(length))) for i in chosen]
@@ -116,10 +118,8 @@ def _crowd(speech: list[tuple[F32, U8]], length: int, rng: np.random.Generator) 
 
 
 def save_shard(path: Path, log_mel: NDArray[np.float16], phones: U8, voices: Sequence[str]) -> None:
-    """Write a shard; a name appears only when the file is whole."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, log_mel=log_mel, phones=phones, voices=np.array(voices))
-    partial.rename(path)
+    """Write a shard, whole or not at all."""
+    save_npz(path, {"log_mel": log_mel, "phones": phones, "voices": np.array(voices)})
 
 
 def load_shard(path: Path) -> Shard:
@@ -143,7 +143,7 @@ def normalise(log_mel: NDArray[np.float16] | F32) -> NDArray[np.float16]:
 
 
 def phone_targets(phones: U8) -> U8:
-    """The phone that the output of each step and look-ahead speaks of, UNKNOWN before 0."""
+    """The phone of the output of each step and look-ahead, UNKNOWN before the clip."""
     steps = phones.shape[1] // FRAMES_PER_STEP
     targets = np.full((len(phones), steps, len(LOOK_AHEADS_MS)), UNKNOWN, np.uint8)
     for column, look_ahead_ms in enumerate(LOOK_AHEADS_MS):

@@ -1,8 +1,8 @@
 """One articulatory phone set for every synthesiser, language and label file.
 
-Each phone is described by what a camera sees of it: how far the lips open, how wide they are,
-how far they come forward, and how strongly it insists (Cohen and Massaro 1993 call that its
-dominance). IPA from espeak-ng, ARPAbet from flite, festival and the label files all map here.
+A phone is described by its visible shape: how far the lips open, how wide they are, how far they
+come forward, and its dominance over its neighbours (Cohen and Massaro 1993). IPA from espeak-ng,
+ARPAbet from flite, festival and the label files all map here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Phone:
-    """What one phone looks like.
+    """The visible shape of a phone.
 
     Opening is over the speaker's own 95th percentile; width and rounding run from -1 to 1 and
     0 to 1; dominance is relative. Values are ours, set by hand from phonetics textbooks.

@@ -1,7 +1,8 @@
-"""Synthesisers made of recorded people, with the time of every phone: flite and festival.
+"""Synthesisers that use recorded voices, with the time of every phone: flite and festival.
 
-Formant voices and recorded ones fail in different ways, and it is the variety that carries over
-to people. Festival speaks seven languages here; each voice names its phones in its own way.
+Formant synthesis and recorded voices differ from people in different ways; a recogniser trained on
+both generalises better. Festival speaks seven languages here, and each voice has its own phone
+names.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32
 
 _SHIFT_S: Final = 0.015  # best against the lips of real speakers
-_FESTIVAL_S: Final = 120  # a voice that loops must not hold a training up
+_FESTIVAL_S: Final = 120  # limit of a process, because a voice can loop
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Speech and what was said when."""
+    """Speech and its phones."""
 
     samples: F32  # f32 [n], at rate_hz
     rate_hz: int
@@ -74,7 +75,7 @@ _RUSSIAN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FestivalVoice:
-    """One voice: its name, and how it writes phones (None: ARPAbet; such a voice reads English)."""
+    """A voice, and its phone names (None: ARPAbet, and the voice reads English)."""
 
     name: str
     phones: dict[str, str] | None = None
@@ -183,16 +184,16 @@ def festival_voices() -> tuple[FestivalVoice, ...]:
     program = shutil.which("festival")
     if program is None:
         return ()
-    told = subprocess.run(
+    listed = subprocess.run(
         [program, "-b", "(print (voice.list))"], capture_output=True, text=True, timeout=_FESTIVAL_S
     ).stdout
-    have = told.replace("(", " ").replace(")", " ").split()
+    have = listed.replace("(", " ").replace(")", " ").split()
     return tuple(voice for voice in FESTIVAL_VOICES if voice.name in have)
 
 
 def text_for(voice: FestivalVoice, rng: np.random.Generator) -> str:
-    """Something that `voice` can say: English, or numbers and plain syllables elsewhere, whose
-    neighbours every set of recorded diphones holds."""
+    """Random text for `voice`: English, or else numbers and plain syllables, whose diphones every
+    voice has."""
     if voice.phones is None:
         return sentences.english(rng)
     return sentences.syllables(rng) if rng.random() < 0.6 else sentences.numbers(rng)

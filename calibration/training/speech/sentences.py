@@ -1,7 +1,7 @@
-"""Text to be spoken: commands, numbers, letters, questions, everyday sentences, nonsense words.
+"""Random text for synthesis: commands, numbers, letters, questions, sentences, nonsense words.
 
-The recogniser must learn sounds and not phrases, so half of what it hears should be words in an
-order that nobody would use. Everything is drawn from one random generator: a seed is a text.
+The recogniser must learn sounds and not phrases, so half of the words stand in an order that nobody
+would use. A seed determines the text.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def nonsense(rng: np.random.Generator) -> str:
 
 
 def syllables(rng: np.random.Generator) -> str:
-    """Words of plain syllables, consonant and vowel and at most one sonorant: sayable anywhere."""
+    """Words of plain syllables, of consonant, vowel and at most one sonorant, for any language."""
     words = []
     for _ in range(int(rng.integers(3, 8))):
         word = ""
@@ -140,7 +140,7 @@ def syllables(rng: np.random.Generator) -> str:
 
 
 def numbers(rng: np.random.Generator) -> str:
-    """Digits and numbers: words in every language that a synthesiser speaks."""
+    """Digits and numbers, which every language of a synthesiser can read."""
     kinds = rng.integers(0, 3, size=int(rng.integers(1, 4)))
     parts = []
     for kind in kinds:

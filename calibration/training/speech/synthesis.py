@@ -1,8 +1,8 @@
 """Synthetic speech with the exact time of every phone, from three synthesisers.
 
-espeak-ng speaks 100 languages in 100 voices through its C interface, which reports each phoneme
-with its sample; `recorded_voices` adds flite and festival. Each clip is a pure function of its
-seed and of the voices that are installed.
+espeak-ng speaks 100 languages in 100 voices, and its C interface reports the sample of each
+phoneme; `recorded_voices` adds flite and festival. Each clip is a pure function of its seed and of
+the voices that are installed.
 
 Source: time shifts measured against lips of real speakers (espeak stamps voiceless stops at the
 burst, 35 to 40 ms after the lips have closed).
@@ -28,7 +28,7 @@ from lipstream.calibration.training.speech.recorded_voices import (
     speak_flite,
     text_for,
 )
-from lipstream.calibration.training.speech.voice_styles import Manner, any_manner
+from lipstream.calibration.training.speech.voice_styles import VoiceStyle, draw_style
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8
 
@@ -40,7 +40,7 @@ _ENGLISH: Final = (
     "en-us", "en", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp",
     "en-us-nyc", "en-029",
 )  # fmt: skip
-# Latin letters: nonsense words can be read. The others read numbers.
+# Written in Latin letters: these read nonsense words, the others numbers.
 _LATIN: Final = (
     "de", "fr", "es", "it", "pt-br", "pt", "nl", "pl", "sv", "nb", "da", "fi", "tr", "ro", "cs",
     "hu", "id", "sw", "eu", "ca", "hr", "sk", "et", "lv", "lt", "sq", "is", "cy", "ga", "af", "eo",
@@ -97,9 +97,9 @@ _RATE, _PITCH, _RANGE = 1, 3, 4  # espeak_PARAMETER
 
 
 class Espeak:
-    """The espeak-ng library. It holds global state: one a process, and best in a worker.
+    """The espeak-ng library. It holds global state: use one per process, best in a worker.
 
-    Raises: UsageError when libespeak-ng is not installed.
+    Raises: UsageError if libespeak-ng is not installed.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Espeak:
             ) from error
         self._sound: list[bytes] = []
         self._events: list[tuple[int, str]] = []
-        self._callback = _CALLBACK(self._collect)  # kept alive as long as the library may call it
+        self._callback = _CALLBACK(self._collect)  # referenced as long as the library may call it
         synchronous, phoneme_events, as_ipa = 2, 1, 2
         self.rate_hz = int(
             self._library.espeak_Initialize(synchronous, 0, None, phoneme_events | as_ipa)
@@ -164,10 +164,10 @@ def _espeak() -> Espeak:
     return Espeak()
 
 
-def _voice_of_clip(rng: np.random.Generator, manner: Manner) -> tuple[str, list[Speech]]:
+def _voice_of_clip(rng: np.random.Generator, style: VoiceStyle) -> tuple[str, list[Speech]]:
     """Utterances of one random voice, together at least 8 s or eight tries."""
     kind = rng.random()
-    stretch = float(np.exp(rng.uniform(*np.log(manner.stretch))))
+    stretch = float(np.exp(rng.uniform(*np.log(style.stretch))))
     spoken: list[Speech] = []
     if kind < 0.12 and festival_voices():
         voices = festival_voices()
@@ -184,7 +184,7 @@ def _voice_of_clip(rng: np.random.Generator, manner: Manner) -> tuple[str, list[
     language = str(rng.choice(names))
     voice = f"{language}+{rng.choice(_VARIANTS)}"
     rate_wpm = int(np.clip(165 / stretch, 80, 260))
-    how = (rate_wpm, int(rng.integers(15, 85)), int(rng.integers(*manner.pitch_range)))
+    how = (rate_wpm, int(rng.integers(15, 85)), int(rng.integers(*style.pitch_range)))
     for _ in range(8):
         if names is _ENGLISH:
             text = sentences.english(rng)
@@ -208,11 +208,11 @@ def make_clip(
 ) -> LabelledClip:
     """The labelled clip of one seed. Raises: UsageError when no synthesiser is installed."""
     rng = np.random.default_rng(seed)
-    manner = any_manner(rng)
-    voice, spoken = _voice_of_clip(rng, manner)
-    if rng.random() < 0.03:  # a room where nobody speaks
+    style = draw_style(rng)
+    voice, spoken = _voice_of_clip(rng, style)
+    if rng.random() < 0.03:  # no speech
         voice, spoken = "none", []
-    shift = float(np.exp(rng.uniform(*np.log(manner.shift))))
+    shift = float(np.exp(rng.uniform(*np.log(style.shift))))
     samples = np.zeros(CLIP_SAMPLES, np.float32)
     phones = np.full(CLIP_SAMPLES // PHONE_HOP_SAMPLES, SILENCE, np.uint8)
     centres_s = (np.arange(len(phones)) + 0.5) * PHONE_HOP_SAMPLES / SAMPLE_RATE_HZ
@@ -223,8 +223,8 @@ def make_clip(
         at = _add_mouth_noise(samples, max(0, at), rng)
     for speech in spoken:
         rate_hz = speech.rate_hz * shift
-        voiced = manner.voiced(speech.samples, speech.rate_hz, rng)
-        voiced = augment.resample_and_colour(voiced, rate_hz, rng, augment.DRY)
+        voiced = style.apply(speech.samples, speech.rate_hz, rng)
+        voiced = augment.resample_and_equalise(voiced, rate_hz, rng, augment.DRY)
         starts_s = np.array(speech.starts_s) / shift + at / SAMPLE_RATE_HZ
         which = np.searchsorted(starts_s, centres_s, side="right") - 1
         end_s = (at + len(voiced)) / SAMPLE_RATE_HZ
@@ -238,10 +238,10 @@ def make_clip(
             at = _add_mouth_noise(samples, at, rng)
         if at >= CLIP_SAMPLES:
             break
-    samples = augment.resample_and_colour(samples, SAMPLE_RATE_HZ, rng, how)
+    samples = augment.resample_and_equalise(samples, SAMPLE_RATE_HZ, rng, how)
     babble = _babble(rng) if rng.random() < how.babble else None
     samples = augment.add_noise(samples, babble, rng, how)
-    samples = augment.over_the_line(samples, rng, how)
+    samples = augment.through_channel(samples, rng, how)
     return LabelledClip(samples, phones, voice)
 
 
@@ -263,8 +263,7 @@ def _babble(rng: np.random.Generator) -> F32:
         speech = _espeak().speak(sentences.english(rng), voice, 170, int(rng.integers(20, 80)), 50)
         if speech is None:
             continue
-        # Read at its own 22 050 Hz as if at 16 kHz would be a slow voice: keep every sample but
-        # skip along, which is cheap and aliasing does not matter in a crowd.
+        # Nearest-sample resampling from 22 050 Hz: cheap, and aliasing does not matter in babble.
         step = speech.rate_hz / SAMPLE_RATE_HZ
         picked = speech.samples[(np.arange(int(len(speech.samples) / step)) * step).astype(int)]
         out += np.resize(picked, CLIP_SAMPLES)

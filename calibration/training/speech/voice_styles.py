@@ -1,6 +1,6 @@
-"""Ways of speaking that no synthesiser here offers: whispered, shouted, trembling, sung, childlike.
+"""Voice styles that no synthesiser here offers: whispered, shouted, trembling, sung, childlike.
 
-They change the source of the voice and leave its filter, and so its phones, as they were.
+They change the source of the voice and keep its filter, and with it the phones.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from scipy import signal
 from lipstream.engine.types import F32
 
 _WINDOW_S: Final = 0.025
-_ENVELOPE_QUEFRENCY_S: Final = 0.0014  # finer structure of the spectrum is the pitch
+_ENVELOPE_QUEFRENCY_S: Final = 0.0014  # above it, the cepstrum holds the pitch
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class VoiceStyle:
     """How a clip is spoken."""
 
     name: str = "plain"
     shift: tuple[float, float] = (0.82, 1.22)  # of pitch, formants and rate together
-    stretch: tuple[float, float] = (0.75, 1.4)  # of durations, about the voice's own
+    stretch: tuple[float, float] = (0.75, 1.4)  # of durations, relative to the voice
     pitch_range: tuple[int, int] = (20, 80)  # espeak's: 0 is monotone
 
-    def voiced(self, samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
-        """Speech f32 [n] as spoken in this manner; same length, same times."""
+    def apply(self, samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
+        """Speech f32 [n] in this style, of the same length and timing."""
         if self.name == "whispered":
             return whispered(samples, rate_hz, rng)
         if self.name == "shouted":
@@ -37,24 +37,24 @@ class Manner:
         return samples
 
 
-_MANNERS: Final = (
-    (0.70, Manner()),
-    (0.78, Manner("whispered")),
-    (0.84, Manner("shouted", shift=(1.0, 1.25))),
-    (0.90, Manner("sung", stretch=(1.3, 2.2), pitch_range=(0, 8))),
-    (0.96, Manner("child", shift=(1.2, 1.45), stretch=(1.1, 1.7))),
-    (1.00, Manner("old", shift=(0.80, 1.05), stretch=(1.0, 1.5))),
+_STYLES: Final = (
+    (0.70, VoiceStyle()),
+    (0.78, VoiceStyle("whispered")),
+    (0.84, VoiceStyle("shouted", shift=(1.0, 1.25))),
+    (0.90, VoiceStyle("sung", stretch=(1.3, 2.2), pitch_range=(0, 8))),
+    (0.96, VoiceStyle("child", shift=(1.2, 1.45), stretch=(1.1, 1.7))),
+    (1.00, VoiceStyle("old", shift=(0.80, 1.05), stretch=(1.0, 1.5))),
 )
 
 
-def any_manner(rng: np.random.Generator) -> Manner:
-    """Plain in seven of ten."""
+def draw_style(rng: np.random.Generator) -> VoiceStyle:
+    """A random style, plain in seven of ten cases."""
     drawn = rng.random()
-    return next(manner for below, manner in _MANNERS if drawn < below)
+    return next(style for below, style in _STYLES if drawn < below)
 
 
 def whispered(samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
-    """The voice's filter with noise in place of its pitch.
+    """The filter of the voice, excited by noise in place of its pitch.
 
     Source: the cepstrum's first quefrencies are the vocal tract (Oppenheim and Schafer).
     """
@@ -66,7 +66,7 @@ def whispered(samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
     keep = int(_ENVELOPE_QUEFRENCY_S * rate_hz)
     cepstrum[keep : len(cepstrum) - keep + 1] = 0.0
     envelope = np.exp(np.fft.rfft(cepstrum, axis=0).real)[: len(spoken)]
-    # A whisper has little below 500 Hz: there is no voice to fill it.
+    # A whisper has little power below 500 Hz.
     hz = np.arange(len(spoken)) * rate_hz / width
     envelope *= (1.0 / (1.0 + (500.0 / (hz + 1.0)) ** 2))[:, None]
     shaped = envelope * noise[:, : envelope.shape[1]] / (np.abs(noise).mean() + 1e-9)
@@ -75,7 +75,7 @@ def whispered(samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
 
 
 def shouted(samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
-    """More of the high harmonics, and a voice that is driven to its limit."""
+    """More high harmonics, and soft clipping."""
     rise = float(rng.uniform(0.5, 0.9))
     tilted = samples - rise * signal.lfilter([1.0 - 0.9], [1.0, -0.9], samples)
     level = float(np.sqrt(np.mean(tilted**2))) + 1e-6
@@ -84,12 +84,12 @@ def shouted(samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
 
 
 def trembling(samples: F32, rate_hz: int, rng: np.random.Generator) -> F32:
-    """Loudness that wavers at 4 to 8 Hz, and breath in the voice."""
+    """Loudness modulated at 4 to 8 Hz, and added breath noise."""
     time_s = np.arange(len(samples)) / rate_hz
     depth, rate = float(rng.uniform(0.1, 0.35)), float(rng.uniform(4.0, 8.0))
-    waver = 1.0 + depth * np.sin(2 * np.pi * rate * time_s + float(rng.uniform(0, 6)))
+    tremolo = 1.0 + depth * np.sin(2 * np.pi * rate * time_s + float(rng.uniform(0, 6)))
     breath = whispered(samples, rate_hz, rng)
-    share = float(rng.uniform(0.1, 0.5)) * np.sqrt(
+    amount = float(rng.uniform(0.1, 0.5)) * np.sqrt(
         np.mean(samples**2) / (np.mean(breath**2) + 1e-9)
     )
-    return np.asarray(waver * samples + share * breath, np.float32)
+    return np.asarray(tremolo * samples + amount * breath, np.float32)

@@ -1,4 +1,4 @@
-"""Geometry, pose and expression, found again in footage whose truth is known."""
+"""Geometry, pose and expression of synthetic footage are recovered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_truth_is_found_through_tracker_noise(footage: SyntheticFootage) -> None
     assert np.abs(opening - footage.opening).mean() < 0.01
 
 
-def test_a_shaken_head_is_followed_and_a_still_one_does_not_tremble(
+def test_a_shaken_head_is_followed_and_a_still_one_has_no_jitter(
     footage: SyntheticFootage,
 ) -> None:
     time_s = np.arange(len(footage)) / float(FPS)
@@ -56,7 +56,7 @@ def test_a_shaken_head_is_followed_and_a_still_one_does_not_tremble(
     assert trembling < 0.6 * before, (trembling, before)
 
 
-def test_lips_that_meet_for_one_frame_are_seen_to(footage: SyntheticFootage) -> None:
+def test_lips_that_meet_for_one_frame_still_meet(footage: SyntheticFootage) -> None:
     shut, wide = int(footage.opening.argmin()), int(footage.opening.argmax())
     free = footage.pose.remove(footage.exact)
     spoken = np.tile(free[wide], (len(footage), 1, 1))
@@ -111,7 +111,7 @@ def test_a_cut_is_no_motion(footage: SyntheticFootage) -> None:
     assert track.head_speed[60] == 0
 
 
-def test_sources_cover_what_the_mouth_does(footage: SyntheticFootage) -> None:
+def test_sources_cover_the_mouth_shapes(footage: SyntheticFootage) -> None:
     track = footage.track()
     sharpness = np.ones(len(track), np.float32)
     chosen = choose_sources(track, MODEL, sharpness, 12)
@@ -132,7 +132,7 @@ def test_sources_cover_what_the_mouth_does(footage: SyntheticFootage) -> None:
     assert distance.max() < np.median(random)  # k-centre leaves no frame far away
 
 
-def test_rejected_frames_lend_no_mouth(footage: SyntheticFootage) -> None:
+def test_rejected_frames_are_no_sources(footage: SyntheticFootage) -> None:
     from dataclasses import replace
 
     usable = whole(footage)

@@ -1,4 +1,4 @@
-"""Closed lips of a photo lie where the picture is darkest between them."""
+"""Closed lips of a photo are moved to the darkest line between them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SIZE = 480
 
 
 def face(opening: float = 0.0, turned: float = 0.0) -> F32:
-    """Landmarks f32 [468, 3], px, of a mean face with its lips so far apart and its head tilted."""
+    """Landmarks f32 [468, 3], px, of a mean face with that lip opening and a tilted head."""
     model = face_model()
-    apart = np.float32(opening) * model.opener()
-    vertices = model.mean + np.tensordot(apart, model.basis, 1)
+    opened = np.float32(opening) * model.opener()
+    vertices = model.mean + np.tensordot(opened, model.basis, 1)
     if opening == 0:
         meet = (vertices[list(INNER_UPPER_LIP)] + vertices[list(INNER_LOWER_LIP)]) / 2
         vertices[list(INNER_UPPER_LIP)] = vertices[list(INNER_LOWER_LIP)] = meet
@@ -43,35 +43,35 @@ def photo(landmarks: F32, off: F32) -> U8:
 
 
 @pytest.mark.parametrize("turned", [0.0, 0.2])
-def test_lips_go_to_the_dark_line_and_their_outline_stays(turned: float) -> None:
+def test_the_contact_moves_to_the_dark_line_and_the_outline_stays(turned: float) -> None:
     was = face(turned=turned)
     bent = 3 * np.sin(np.linspace(0, 2 * np.pi, 11)).astype(np.float32) - 1
     bent[[0, -1]] = 0
-    told = snap_to_lip_contact(photo(was, bent), was, face_model())
+    snapped = snap_to_lip_contact(photo(was, bent), was, face_model())
     for lip in (INNER_UPPER_LIP, INNER_LOWER_LIP):
-        moved = (told - was)[list(lip)[2:-2], 1]
+        moved = (snapped - was)[list(lip)[2:-2], 1]
         np.testing.assert_allclose(moved, bent[2:-2] * np.cos(turned), atol=0.8)
     outline = list(OUTER_UPPER_LIP + OUTER_LOWER_LIP)
-    np.testing.assert_allclose(told[outline], was[outline], atol=0.01)
-    beside = np.abs(told - was).max(1) > 0.05
+    np.testing.assert_allclose(snapped[outline], was[outline], atol=0.01)
+    beside = np.abs(snapped - was).max(1) > 0.05
     low, high = was[outline].min(0), was[outline].max(0)
     assert ((was[beside, :2] >= low[:2]) & (was[beside, :2] <= high[:2])).all()
 
 
 def test_without_a_line_they_stay() -> None:
     was = face()
-    told = snap_to_lip_contact(np.full((SIZE, SIZE, 3), 128, np.uint8), was, face_model())
-    np.testing.assert_allclose(told, was, atol=0.01)
+    snapped = snap_to_lip_contact(np.full((SIZE, SIZE, 3), 128, np.uint8), was, face_model())
+    np.testing.assert_allclose(snapped, was, atol=0.01)
 
 
-def test_no_lip_leaves_its_own_thickness() -> None:
+def test_the_contact_stays_within_the_lips() -> None:
     was = face()
     far = np.full(11, 40, np.float32)  # the line of a chin
-    told = snap_to_lip_contact(photo(was, far), was, face_model())
-    assert np.abs(told - was).max() < 0.06 * PX + 0.5
+    snapped = snap_to_lip_contact(photo(was, far), was, face_model())
+    assert np.abs(snapped - was).max() < 0.06 * PX + 0.5
 
 
 def test_open_lips_stay() -> None:
     was = face(opening=0.1)
-    told = snap_to_lip_contact(photo(was, np.full(11, 3, np.float32)), was, face_model())
-    np.testing.assert_array_equal(told, was)
+    snapped = snap_to_lip_contact(photo(was, np.full(11, 3, np.float32)), was, face_model())
+    np.testing.assert_array_equal(snapped, was)

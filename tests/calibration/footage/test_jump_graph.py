@@ -1,4 +1,4 @@
-"""Where the footage may jump: on a made-up head whose every motion is known."""
+"""The jump graph of a synthetic head in known motion."""
 
 import numpy as np
 import pytest
@@ -69,8 +69,8 @@ def test_near_frames_the_tail_and_rejected_frames_are_no_targets():
     assert (graph.cost[origin, slot] >= 0).all()
 
 
-def test_jumps_are_sorted_and_apart():
-    graph = jump_graph(swaying(), scales=JumpScales(apart_frames=3))
+def test_jumps_are_sorted_and_separated():
+    graph = jump_graph(swaying(), scales=JumpScales(min_separation_frames=3))
     rows = graph.indices[:200]
     assert (graph.cost[:200, :-1] <= graph.cost[:200, 1:]).all()
     for row in rows:
@@ -88,7 +88,7 @@ def test_a_jump_into_a_dead_end_costs_more():
     assert cost[max(same_phase)] >= cost[min(same_phase)]
 
 
-def test_the_picture_counts():
+def test_thumbnails_are_part_of_the_cost():
     """Two copies of the motion, one under another light: jumps stay in the same light."""
     landmarks = swaying(400)
     thumbnails = np.full((400, 8, 8), 100, np.uint8)

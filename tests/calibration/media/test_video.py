@@ -1,4 +1,4 @@
-"""Footage of every awkward kind, made here by FFmpeg, must come out upright, even and on time."""
+"""Footage of unusual kinds, made here by FFmpeg: orientation, size, rate, color and timing."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def corner_names(rgb: np.ndarray) -> list[str]:
     return out
 
 
-def test_plain_video_comes_through_frame_by_frame(tmp_path: Path) -> None:
+def test_plain_video_is_read_frame_by_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [numbered(160, 96, k) for k in range(40)])
     with open_footage(path) as footage:
         assert (footage.width, footage.height, footage.fps) == (160, 96, Fraction(25))
@@ -116,7 +116,7 @@ def test_plain_video_comes_through_frame_by_frame(tmp_path: Path) -> None:
     assert frames[0].i420.shape == (144, 160)
 
 
-def test_start_and_end_are_counted_from_the_first_picture(tmp_path: Path) -> None:
+def test_start_and_end_count_from_the_first_frame(tmp_path: Path) -> None:
     path = write_video(
         tmp_path / "a.mp4", [numbered(160, 96, k) for k in range(100)], options={"g": "30"}
     )
@@ -198,7 +198,7 @@ def test_odd_size_loses_one_row_and_column(tmp_path: Path) -> None:
         (0, True, ["tr", "tl", "br", "bl"]),
     ],
 )
-def test_rotation_flag_is_followed(
+def test_rotation_flag_is_applied(
     tmp_path: Path, degrees: int, hflip: bool, expected: list[str]
 ) -> None:
     path = write_video(tmp_path / "r.mp4", [corners(160, 96)] * 5, degrees=degrees, hflip=hflip)
@@ -272,14 +272,14 @@ def click_at(sample: int, length: int = 96000) -> np.ndarray:
     return sound
 
 
-def heard_at_s(sound: np.ndarray) -> float:
+def click_at_s(sound: np.ndarray) -> float:
     return float(np.argmax(np.abs(sound) > 0.2)) / 16000
 
 
 @pytest.mark.parametrize("first_frame_s", [0.0, 0.4])
 @pytest.mark.parametrize("first_sample_s", [0.0, 0.3])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_sound_keeps_its_place_against_the_picture(
+def test_audio_stays_aligned_with_the_video(
     tmp_path: Path, first_frame_s: float, first_sample_s: float, suffix: str
 ) -> None:
     base = Fraction(1, 1000)
@@ -294,16 +294,16 @@ def test_sound_keeps_its_place_against_the_picture(
     click_s = 1.0 + first_sample_s - first_frame_s
     sound = read_sound(path)
     assert sound is not None and sound.dtype == np.float32
-    assert heard_at_s(sound) == pytest.approx(click_s, abs=0.004)
+    assert click_at_s(sound) == pytest.approx(click_s, abs=0.004)
     later = read_sound(path, 0.48, 1.6)
     assert later is not None
     assert later.size <= 16000 * 1.12 + 1
-    assert heard_at_s(later) == pytest.approx(click_s - 0.48, abs=0.004)
+    assert click_at_s(later) == pytest.approx(click_s - 0.48, abs=0.004)
     with open_footage(path, 0.48, 1.6) as footage:
         assert number_of(next(iter(footage)).rgb) == 12
 
 
-def test_no_sound_is_none(tmp_path: Path) -> None:
+def test_video_without_audio_gives_none(tmp_path: Path) -> None:
     assert read_sound(write_video(tmp_path / "m.mp4", [corners(160, 96)] * 5)) is None
 
 
@@ -370,7 +370,7 @@ def test_bad_parts_are_refused(
         open_footage(path, start_s, end_s)
 
 
-def test_photo_follows_exif_profile_and_alpha(tmp_path: Path) -> None:
+def test_exif_profile_and_alpha_of_a_photo_are_applied(tmp_path: Path) -> None:
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn clockwise

@@ -1,4 +1,4 @@
-"""How late the sound is: known shifts, real clips, and sound that is not this person's."""
+"""The A/V offset: known shifts, real clips, and audio of somebody else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from lipstream.calibration.person.av_offset import (
     estimate_offset_ms,
     predicted_opening,
 )
-from lipstream.calibration.tracking.tracker import inter_ocular_px, track
+from lipstream.calibration.tracking.raw_track import inter_ocular_px
+from lipstream.calibration.tracking.tracker import track
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from tests.calibration.tracking.test_tracker import DATA, clip, ignore, model  # noqa: F401
 
@@ -54,19 +55,19 @@ def test_a_known_shift_is_found(fps: Fraction, late_ms: int) -> None:
     assert confidence > 0.7
 
 
-def test_a_prediction_leads_when_loudness_misleads() -> None:
+def test_the_predicted_opening_outweighs_a_misleading_level() -> None:
     fps = Fraction(25)
     opening = opened(np.arange(SECONDS * 25) / 25).astype(np.float32)
     steps_s = np.arange(SECONDS * 50) / 50
-    heard = opened(steps_s - 0.12).astype(np.float32)
+    predicted = opened(steps_s - 0.12).astype(np.float32)
     # Loudness of somebody else, half as strong as the voice.
     sound = voice(0.12) + 0.5 * voice(0.0, seed=5)
-    found, confidence = estimate_offset_ms(opening, fps, sound, heard)
+    found, confidence = estimate_offset_ms(opening, fps, sound, predicted)
     assert found == pytest.approx(120, abs=12)
     assert confidence > 0.7
 
 
-def test_frames_that_were_rejected_do_not_count() -> None:
+def test_rejected_frames_are_ignored() -> None:
     fps = Fraction(25)
     opening = opened(np.arange(SECONDS * 25) / 25).astype(np.float32)
     opening[40:70] = np.nan
@@ -75,15 +76,15 @@ def test_frames_that_were_rejected_do_not_count() -> None:
     assert confidence > 0.5
 
 
-def test_nothing_is_claimed_without_evidence() -> None:
+def test_without_evidence_the_confidence_is_low() -> None:
     fps = Fraction(25)
     opening = opened(np.arange(SECONDS * 25) / 25).astype(np.float32)
     silence = np.zeros(SECONDS * SAMPLE_RATE_HZ, np.float32)
     still = np.full(SECONDS * 25, 0.02, np.float32)
-    unseen = np.full(SECONDS * 25, np.nan, np.float32)
+    no_face = np.full(SECONDS * 25, np.nan, np.float32)
     assert estimate_offset_ms(opening, fps, silence) == (0, 0.0)
     assert estimate_offset_ms(still, fps, voice(0.1)) == (0, 0.0)
-    assert estimate_offset_ms(unseen, fps, voice(0.1)) == (0, 0.0)
+    assert estimate_offset_ms(no_face, fps, voice(0.1)) == (0, 0.0)
     assert estimate_offset_ms(opening[:20], fps, voice(0.1)) == (0, 0.0)
     assert estimate_offset_ms(opening, fps, voice(0.1)[:8000]) == (0, 0.0)
     # Somebody else's eight seconds: some syllables will agree by chance, few by much.

@@ -1,4 +1,4 @@
-"""A photo lives: its loop closes, its head moves a little, its eyes blink, its lips rest."""
+"""The idle loop of a photo: closed, small head motion, blinks, lips at rest."""
 
 from __future__ import annotations
 

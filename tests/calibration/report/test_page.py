@@ -1,4 +1,4 @@
-"""The report stands alone, says what was measured, and judges as a person would."""
+"""The report is one file, shows the measurements, and has a verdict."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def good() -> ReportData:
         triangles=FOOTAGE.model.triangles,
         av_offset_ms=120,
         av_offset_confidence=0.9,
-        notes=("variable rate, 27.30 frames a second brought to 29.97",),
+        notes=("variable rate, 27.30 fps converted to 29.97",),
     )
 
 
@@ -97,7 +97,7 @@ def read(folder: Path, data: ReportData) -> tuple[str, Checker]:
     return page, checker
 
 
-def test_the_page_stands_alone(tmp_path: Path) -> None:
+def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     page, checker = read(tmp_path, good())
     assert not any(tag in ("script", "link", "iframe") for tag, _ in checker.tags)
     assert "http" not in page and "url(" not in page
@@ -112,7 +112,7 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
+def test_the_page_shows_the_measurements(tmp_path: Path) -> None:
     rejected = [Rejection(k, "blur") for k in (50, 51, 52)] + [Rejection(90, "cut")]
     bad = [ReportPicture(51, FOOTAGE.frame(5), None)]
     page, checker = read(tmp_path, but(rejected=rejected, rejected_pictures=bad))
@@ -172,7 +172,7 @@ def test_good_footage_is_good() -> None:
         ),
     ],
 )
-def test_each_fault_is_named_with_its_cure(
+def test_each_fault_has_a_reason_and_advice(
     changes: dict[str, object], grade: str, reason: str, advice: str
 ) -> None:
     verdict = judge_target(but(**changes))
@@ -245,7 +245,7 @@ def test_coverage_grows_with_variety() -> None:
     assert coverage(good()) > 0.6
 
 
-def test_mesh_is_drawn_on_the_face_and_nowhere_else() -> None:
+def test_the_mesh_is_drawn_on_the_face_only() -> None:
     rgb = FOOTAGE.frame(10)
     crop, points = face_crop(rgb, FOOTAGE.exact[10])
     assert points is not None and crop.shape == (SIDE_PX, SIDE_PX, 3)

@@ -1,4 +1,4 @@
-"""Each reason for leaving a frame out: caught where it was put, and nowhere else."""
+"""Each reason for rejection is found in the frames that have it, and in no others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from lipstream.calibration.media.video import FootageFrame, open_footage
 from lipstream.calibration.tracking.frame_metrics import measure_face, skin_points
+from lipstream.calibration.tracking.raw_track import RawTrack, inter_ocular_px
 from lipstream.calibration.tracking.rejection import (
     Rejection,
     occluded,
@@ -18,7 +19,7 @@ from lipstream.calibration.tracking.rejection import (
     usable,
     yaw_degrees,
 )
-from lipstream.calibration.tracking.tracker import RawTrack, inter_ocular_px, track
+from lipstream.calibration.tracking.tracker import track
 from tests.calibration.tracking.test_tracker import as_track, clip, ignore, model  # noqa: F401
 from tests.synthetic import SyntheticFootage, make_footage, rotations
 
@@ -33,7 +34,7 @@ def footage() -> SyntheticFootage:
 def measured(
     footage: SyntheticFootage, change: Callable[[int, np.ndarray], np.ndarray] | None = None
 ) -> RawTrack:
-    """What the tracker measures when its landmarks are the truth."""
+    """The raw track whose landmarks are the truth."""
     skin, sharpness = [], []
     for k in range(len(footage)):
         rgb = footage.frame(k)
@@ -143,20 +144,20 @@ def test_a_covered_mouth(footage: SyntheticFootage, colour: tuple[int, int, int]
     assert {r.reason for r in rejected} == {"occlusion"}
 
 
-def test_a_change_of_light_covers_nothing(footage: SyntheticFootage) -> None:
+def test_a_change_of_light_is_no_occlusion(footage: SyntheticFootage) -> None:
     def dimmer(k: int, rgb: np.ndarray) -> np.ndarray:
         return (rgb * (0.8 if k >= 30 else 1.0)).astype(np.uint8)
 
     assert reject_frames(measured(footage, dimmer)) == []
 
 
-def test_two_looks_of_like_weight_are_both_usual(clean: RawTrack) -> None:
+def test_two_equally_frequent_appearances_are_both_usual(clean: RawTrack) -> None:
     skin = clean.skin.copy()
     skin[30:, ::2] = 255 - skin[30:, ::2]
     assert not occluded(skin, np.ones(len(skin), np.bool_)).any()
 
 
-def test_a_second_is_too_short_to_know_what_is_usual() -> None:
+def test_a_second_is_too_short_for_a_usual_appearance() -> None:
     skin = np.random.default_rng(1).integers(0, 255, (20, 267, 3)).astype(np.uint8)
     assert not occluded(skin, np.ones(20, np.bool_)).any()
 
@@ -175,7 +176,7 @@ def test_a_blurred_mouth(footage: SyntheticFootage) -> None:
     assert frames_of(reject_frames(raw), "blur") == [12, 13, 50]
 
 
-def test_each_frame_has_one_reason_the_gravest(clean: RawTrack) -> None:
+def test_each_frame_has_the_first_reason_that_applies(clean: RawTrack) -> None:
     landmarks = clean.landmarks.copy()
     landmarks[29] = np.nan
     rejected = reject_frames(replaced(clean, landmarks=landmarks, cuts=(30,)))

@@ -1,4 +1,4 @@
-"""The tracker on real pictures, and its own parts on exact synthetic ones."""
+"""The tracker on real footage, and its parts on exact synthetic footage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 
 from lipstream.calibration import assets
 from lipstream.calibration.media.video import FootageFrame, open_footage
-from lipstream.calibration.tracking.tracker import Landmarker, RawTrack, inter_ocular_px, track
+from lipstream.calibration.tracking.landmarker import Landmarker
+from lipstream.calibration.tracking.raw_track import RawTrack, inter_ocular_px
+from lipstream.calibration.tracking.tracker import track
 from lipstream.engine.errors import AssetError, CalibrationError, MediaError
 from tests.synthetic import SyntheticFootage, make_footage
 
@@ -102,7 +104,7 @@ def drawn(footage: SyntheticFootage, count: int) -> list[np.ndarray]:
     return [footage.frame(k) for k in range(count)]
 
 
-def test_landmarks_lie_on_a_head_whose_truth_is_known(model: Path) -> None:
+def test_landmarks_are_near_the_truth_of_a_synthetic_head(model: Path) -> None:
     footage = make_footage(12, size=(320, 320), seed=4)
     raw = track(Made(drawn(footage, 12)), ignore, model)
     assert raw.found.all()
@@ -125,7 +127,7 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_of_two_people_the_larger_is_followed_and_it_is_said(model: Path) -> None:
+def test_of_two_people_the_larger_is_followed_with_a_warning(model: Path) -> None:
     near = make_footage(6, size=(320, 320), seed=1)
     far = make_footage(6, size=(180, 180), seed=2)
     frames = [beside(far.frame(k), near.frame(k)) for k in range(6)]
@@ -155,7 +157,7 @@ def test_a_lost_face_is_found_again_after_a_cut(model: Path) -> None:
     assert raw.cuts == (8, 10)
 
 
-def test_a_repeated_frame_costs_nothing_and_changes_nothing(model: Path) -> None:
+def test_a_repeated_frame_is_not_tracked_again(model: Path) -> None:
     frames = drawn(make_footage(3, size=(256, 256)), 3)
     raw = track(Made([frames[0], frames[0], frames[1], frames[2], frames[2]]), ignore, model)
     assert raw.repeated.tolist() == [False, True, False, False, True]
@@ -163,12 +165,12 @@ def test_a_repeated_frame_costs_nothing_and_changes_nothing(model: Path) -> None
     assert raw.difference[1] == 0.0
 
 
-def test_no_face_at_all_is_said(model: Path) -> None:
+def test_no_face_in_any_frame_is_an_error(model: Path) -> None:
     with pytest.raises(CalibrationError, match="no face was found in any of 5 frames"):
         track(Made([np.full((120, 160, 3), 90, np.uint8)] * 5), ignore, model)
 
 
-def test_errors_of_the_sink_and_of_the_footage_come_through(model: Path) -> None:
+def test_errors_of_the_sink_and_of_the_footage_are_raised(model: Path) -> None:
     frames = drawn(make_footage(3, size=(128, 128)), 3)
 
     def full(_: FootageFrame) -> None:
@@ -187,7 +189,7 @@ def test_errors_of_the_sink_and_of_the_footage_come_through(model: Path) -> None
     assert not [t for t in threading.enumerate() if t.name == "lipstream-tracker"]
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, model: Path) -> None:
+def test_an_invalid_model_file_is_an_error(tmp_path: Path, model: Path) -> None:
     path = tmp_path / "face_landmarker.task"
     path.write_bytes(b"not a model")
     with pytest.raises(AssetError, match=r"face_landmarker\.task"):
@@ -221,7 +223,7 @@ def as_track(landmarks: np.ndarray, **changes: object) -> RawTrack:
     return RawTrack(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def test_inter_ocular_distance_is_that_of_the_truth() -> None:
+def test_inter_ocular_distance_equals_the_truth() -> None:
     footage = make_footage(20)
     measured = inter_ocular_px(footage.landmarks)
     assert measured == pytest.approx(footage.pose.scale, rel=2e-3)

@@ -1,4 +1,4 @@
-"""Hearing one voice among others is learned from what the encoder says of it alone."""
+"""Distillation: the output with babble approaches the output without, and the head stays."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
 
 from lipstream.calibration.training.encoder import babble_distillation  # noqa: E402
+from lipstream.calibration.training.encoder.babble_distillation import Speech  # noqa: E402
 from lipstream.calibration.training.speech import corpus  # noqa: E402
 from lipstream.calibration.training.speech.corpus import Shard  # noqa: E402
 from lipstream.engine.face.model import face_model  # noqa: E402
@@ -22,7 +23,7 @@ SIZE = EncoderSize(hidden=24, code=4, head=8, coefficients=face_model().size)
 
 
 def shard(seed: int, *, known: bool) -> Shard:
-    """Something that rises and falls in every band, six clips."""
+    """Six clips of random levels in every band."""
     rng = np.random.default_rng(seed)
     knots = rng.normal(-3, 2.5, (6, 81, BANDS))
     log_mel = np.repeat(knots, 10, axis=1)[:, : corpus.CLIP_FRAMES].astype(np.float16)
@@ -31,44 +32,44 @@ def shard(seed: int, *, known: bool) -> Shard:
     return Shard(log_mel, steps, phones, ("",) * 6, corpus.phone_targets(phones))
 
 
-def test_a_batch_is_heard_alone_and_among_others() -> None:
-    spoken, plain = [shard(0, known=True)], [shard(1, known=False)]
-    alone, among, targets = babble_distillation._draw(spoken, plain, np.random.default_rng(0))
+def test_a_batch_has_clips_without_and_with_babble() -> None:
+    speech = Speech([shard(0, known=True)], [shard(1, known=False)])
+    alone, among, targets = babble_distillation._draw(speech, np.random.default_rng(0))
     assert alone.shape == among.shape
     known = (targets >= 0).any((1, 2))
-    assert 0 < known.sum() < len(known) / 2  # most speech has no words
+    assert 0 < known.sum() < len(known) / 2  # most speech is unlabelled
     other = ((alone - among).abs().mean((1, 2)) > 0.3).float()
     assert 0.4 < other.mean() < 1
 
 
-def test_what_is_said_in_a_crowd_comes_nearer_to_what_is_said_alone() -> None:
+def test_the_output_with_babble_approaches_that_without() -> None:
     torch.manual_seed(0)
     net = EncoderNet(SIZE).eval()
     with torch.no_grad():
-        net.phone.weight *= 8  # an opinion
+        net.phone.weight *= 8  # posteriors that differ from one another
     teacher = deepcopy(net)
-    spoken, plain = [shard(0, known=False)], [shard(1, known=False), shard(2, known=False)]
-    alone, among, _ = babble_distillation._draw(spoken, plain, np.random.default_rng(9))
-    rows, headed = torch.from_numpy(face_model().lip_rows()), torch.arange(16)
+    speech = Speech([shard(0, known=False)], [shard(1, known=False), shard(2, known=False)])
+    alone, among, _ = babble_distillation._draw(speech, np.random.default_rng(9))
+    rows, with_lips = torch.from_numpy(face_model().lip_rows()), torch.arange(16)
 
-    def apart() -> float:
+    def distance() -> float:
         with torch.no_grad():
-            wanted = babble_distillation._Said(teacher)(alone, headed)
+            wanted = babble_distillation._Outputs(teacher)(alone, with_lips)
             return float(
-                babble_distillation._apart(
-                    babble_distillation._Said(net)(among, headed), wanted, rows
+                babble_distillation._distance(
+                    babble_distillation._Outputs(net)(among, with_lips), wanted, rows
                 )
             )
 
-    before = apart()
-    babble_distillation.learn_crowds(net, spoken, plain, 40, 0, lambda what, share: None, teacher)
-    assert apart() < 0.95 * before
+    before = distance()
+    babble_distillation.distil(net, speech, 40, 0, lambda *_: None, teacher)
+    assert distance() < 0.95 * before
     for name, value in net.state_dict().items():
         if name.split(".")[0] in ("code", "head_gru", "head"):
             assert torch.equal(value, teacher.state_dict()[name]), name
 
 
-def test_held_out_people_and_reserved_clips_are_not_heard(tmp_path: Path) -> None:
+def test_held_out_people_and_reserved_clips_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "video"
     for name in ("obama_a.mp4", "anna_a.mp4", "portraits/x.mp4"):
         path = folder / name
@@ -76,5 +77,5 @@ def test_held_out_people_and_reserved_clips_are_not_heard(tmp_path: Path) -> Non
         path.touch()
     entry = {"file": "video/portraits/x.mp4", "use": "tests"}
     (tmp_path / "manifest.json").write_text(json.dumps([entry]))
-    heard = [path.name for path in babble_distillation.heard_clips(tmp_path, ("obama",))]
-    assert heard == ["anna_a.mp4"]
+    names = [path.name for path in babble_distillation.training_clips(tmp_path, ("obama",))]
+    assert names == ["anna_a.mp4"]

@@ -1,4 +1,4 @@
-"""Files of an encoder: what goes in comes out, and joined heads are exactly their mean."""
+"""Files of an encoder hold its weights, and merged heads are exactly their mean."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unrolled(folder: Path, backend: str) -> F32:
     return np.stack(outputs)
 
 
-def test_onnx_and_safetensors_hold_the_same_network(tmp_path: Path) -> None:
+def test_onnx_and_safetensors_hold_the_same_model(tmp_path: Path) -> None:
     from lipstream.calibration.training.encoder.export import save_encoder
 
     save_encoder(weights(0), tmp_path, {"seed": "0"})
@@ -56,12 +56,17 @@ def test_onnx_and_safetensors_hold_the_same_network(tmp_path: Path) -> None:
     np.testing.assert_allclose(unrolled(tmp_path, "numpy"), unrolled(tmp_path, "torch"), atol=1e-5)
 
 
-def test_joined_heads_are_their_mean(tmp_path: Path) -> None:
-    from lipstream.calibration.training.encoder.export import joined, rounded, save_encoder
+def rounded_to_f16(encoder: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights as they are stored."""
+    return {name: w.astype(np.float16).astype(np.float32) for name, w in encoder.items()}
 
-    encoders = [rounded(weights(0)), rounded(weights(0, 5)), rounded(weights(0, 6))]
+
+def test_merged_heads_are_their_mean(tmp_path: Path) -> None:
+    from lipstream.calibration.training.encoder.export import merge_heads, save_encoder
+
+    encoders = [rounded_to_f16(weights(*seeds)) for seeds in ((0,), (0, 5), (0, 6))]
     results = []
-    for index, encoder in enumerate([*encoders, joined(encoders)]):
+    for index, encoder in enumerate([*encoders, merge_heads(encoders)]):
         folder = tmp_path / str(index)
         folder.mkdir()
         save_encoder(encoder, folder, {})

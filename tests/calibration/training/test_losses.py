@@ -1,4 +1,4 @@
-"""The renderer's losses: 0 for the truth, and blind to what they are to be blind to."""
+"""The renderer's losses: 0 for the truth, and what each ignores."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def teeth(shift: int):  # noqa: ANN201
     return columns.float().mul(0.6).add(0.2).expand(1, 3, SIDE, SIDE).contiguous()
 
 
-def test_the_truth_costs_nothing() -> None:
+def test_the_truth_has_no_loss() -> None:
     found = picture_losses(teeth(0), teeth(0), guides(True))
     assert set(found) | {"motion", "adversarial"} == set(LossWeights.__slots__)
     assert all(abs(float(value)) < 1e-6 for value in found.values())
 
 
-def test_what_lies_outside_the_lip_layer_does_not_count() -> None:
+def test_outside_the_lip_layer_there_is_no_loss() -> None:
     other = teeth(0)
     other[..., :60, :] = 1
     found = picture_losses(other, teeth(0), guides(True))
     assert all(abs(float(value)) < 1e-6 for value in found.values())
 
 
-def test_moved_teeth_are_better_than_grey_ones() -> None:
+def test_displaced_teeth_cost_less_than_grey_ones() -> None:
     grey, moved, truth = torch.full((1, 3, SIDE, SIDE), 0.5), teeth(3), teeth(0)
     _, window = loss_weights(guides(True))
     assert float(window_loss(moved, truth, window)) < 0.2 * float(window_loss(grey, truth, window))
@@ -52,13 +52,13 @@ def test_moved_teeth_are_better_than_grey_ones() -> None:
     assert float((moved - truth).abs().mean()) >= float((grey - truth).abs().mean()) - 0.01
 
 
-def test_in_the_gap_windows_count_more_than_pixels() -> None:
+def test_in_the_gap_windows_weigh_more_than_pixels() -> None:
     pixel, window = loss_weights(guides(True))
     lips, gap = (0, 0, 100, 90), (0, 0, 130, 130)
     assert pixel[gap] < pixel[lips] == window[lips] < window[gap]
 
 
-def test_strength_is_silent_where_it_is_right() -> None:
+def test_strength_loss_is_0_at_equal_edge_strength() -> None:
     """A slope as steep at the aim as far from it would drown the other losses."""
 
     def off_by(share: float) -> float:

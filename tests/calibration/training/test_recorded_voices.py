@@ -1,4 +1,4 @@
-"""Recorded voices: every phone name has a phone, and what they say is what was written."""
+"""Recorded voices: every phone name has a phone, and the speech has the phones of its text."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def test_flite_reports_phones_with_their_times() -> None:
     assert 0.3 < len(speech.samples) / speech.rate_hz < 2.0
 
 
-def test_every_phone_that_festival_names_has_a_phone() -> None:
+def test_every_phone_name_of_festival_has_a_phone() -> None:
     voices = recorded.festival_voices()
     if not voices:
         pytest.skip(f"no festival: apt-get install {recorded.FESTIVAL_PACKAGES}")
-    told = (
+    listing = (
         "(format t \"%l\\n\" (mapcar car (cadr (assoc 'phones (PhoneSet.description '(phones))))))"
     )
     for voice in voices:
-        program = f"(begin (voice_{voice.name}) {told})"
+        program = f"(begin (voice_{voice.name}) {listing})"
         out = subprocess.run(["festival", "-b", program], capture_output=True, text=True).stdout
         names = out.strip().splitlines()[-1].strip("()").split()
         assert len(names) > 20, voice.name
@@ -43,7 +43,7 @@ def test_every_phone_that_festival_names_has_a_phone() -> None:
             assert all(phone in phones.INDEX for phone in known.values())
 
 
-def test_recorded_voices_say_what_is_written() -> None:
+def test_speech_has_the_phones_of_its_text() -> None:
     voices = recorded.festival_voices()
     if not voices:
         pytest.skip(f"no festival: apt-get install {recorded.FESTIVAL_PACKAGES}")

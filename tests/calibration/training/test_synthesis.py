@@ -1,4 +1,4 @@
-"""Synthetic speech: the phone set, phone times, damage that keeps time, and shards by seed."""
+"""Synthetic speech: the phone set, phone times, augmentation that keeps timing, shards by seed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_ipa_and_arpabet_meet_in_one_set() -> None:
         phones.from_arpabet("QQ")
 
 
-def test_text_comes_back_by_seed_and_differs_without() -> None:
+def test_a_seed_determines_the_text() -> None:
     first, again, other = (
         [sentences.english(np.random.default_rng(seed)) for _ in range(1)] for seed in (1, 1, 2)
     )
@@ -85,41 +85,41 @@ def pulses(seconds: float) -> F32:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_codec_keeps_time(seed: int) -> None:
+def test_a_codec_keeps_timing(seed: int) -> None:
     samples = pulses(2.0)
-    heard = augment.through_codec(samples, np.random.default_rng(seed))
-    assert len(heard) == len(samples)
+    decoded = augment.through_codec(samples, np.random.default_rng(seed))
+    assert len(decoded) == len(samples)
     lags = np.arange(-40, 41)
-    match = [float(np.dot(np.roll(heard, -lag), samples)) for lag in lags]
+    match = [float(np.dot(np.roll(decoded, -lag), samples)) for lag in lags]
     assert abs(int(lags[int(np.argmax(match))])) <= 8  # half a millisecond
 
 
-def test_resampling_shifts_time_by_the_rate_and_colour_does_not() -> None:
+def test_resampling_scales_time_by_the_rate_and_the_spectrum_does_not() -> None:
     samples = pulses(2.0)
     rng = np.random.default_rng(0)
-    faster = augment.resample_and_colour(samples, 16_000 * 1.25, rng, augment.DRY)
+    faster = augment.resample_and_equalise(samples, 16_000 * 1.25, rng, augment.DRY)
     assert abs(len(faster) - len(samples) / 1.25) <= 1
     assert abs(int(np.abs(faster[:1400]).argmax()) - 800 / 1.25) < 12
-    coloured = augment.resample_and_colour(samples, 16_000, rng, augment.Augmentation(room=0))
-    assert abs(int(np.abs(coloured[:1600]).argmax()) - int(np.abs(samples[:1600]).argmax())) < 24
+    equalised = augment.resample_and_equalise(samples, 16_000, rng, augment.Augmentation(room=0))
+    assert abs(int(np.abs(equalised[:1600]).argmax()) - int(np.abs(samples[:1600]).argmax())) < 24
 
 
-def test_lost_packets_are_hidden_and_keep_time() -> None:
+def test_lost_packets_are_concealed_and_keep_timing() -> None:
     rng = np.random.default_rng(3)
     samples = rng.standard_normal(8 * 16_000).astype(np.float32)
-    heard = augment.lose_packets(samples, rng)
-    packets, before = heard.reshape(-1, 320), samples.reshape(-1, 320)
+    received = augment.lose_packets(samples, rng)
+    packets, before = received.reshape(-1, 320), samples.reshape(-1, 320)
     lost = np.flatnonzero((packets != before).any(1))
     assert 0.005 * len(packets) < len(lost) < 0.4 * len(packets)
     first = int(lost[0])
     np.testing.assert_allclose(packets[first], 0.6 * before[first - 1], rtol=1e-6)
 
 
-def test_music_is_loud_all_the_time_and_changes() -> None:
-    heard = augment.music(8 * 16_000, np.random.default_rng(0))
-    power = (heard.reshape(-1, 16_000) ** 2).mean(1)
+def test_music_has_no_pauses_and_changes() -> None:
+    music = augment.music(8 * 16_000, np.random.default_rng(0))
+    power = (music.reshape(-1, 16_000) ** 2).mean(1)
     assert power.min() > 0.02 * power.max()
-    spectra = np.abs(np.fft.rfft(heard.reshape(-1, 16_000), axis=1))
+    spectra = np.abs(np.fft.rfft(music.reshape(-1, 16_000), axis=1))
     assert np.corrcoef(spectra[0], spectra[-1])[0, 1] < 0.9
 
 

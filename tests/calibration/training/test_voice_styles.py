@@ -1,4 +1,4 @@
-"""Manners of speaking: the source changes, the times and the shape of the sound do not."""
+"""Voice styles: the source of the voice changes, timing and resonances do not."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ def centroid_hz(samples: F32) -> float:
 
 
 @pytest.mark.parametrize("name", ["whispered", "shouted", "old"])
-def test_a_manner_keeps_times(name: str) -> None:
+def test_a_style_keeps_timing(name: str) -> None:
     clean = voiced()
-    heard = voice_styles.Manner(name).voiced(clean, RATE_HZ, np.random.default_rng(0))
-    assert heard.shape == clean.shape and heard.dtype == np.float32
+    styled = voice_styles.VoiceStyle(name).apply(clean, RATE_HZ, np.random.default_rng(0))
+    assert styled.shape == clean.shape and styled.dtype == np.float32
     half = len(clean) // 2
-    assert np.mean(heard[half + 800 :] ** 2) < 0.01 * np.mean(heard[:half] ** 2)
+    assert np.mean(styled[half + 800 :] ** 2) < 0.01 * np.mean(styled[:half] ** 2)
 
 
 def test_a_whisper_has_no_pitch_and_the_same_resonance() -> None:
     clean = voiced()
-    heard = voice_styles.whispered(clean, RATE_HZ, np.random.default_rng(0))
+    styled = voice_styles.whispered(clean, RATE_HZ, np.random.default_rng(0))
     assert pitch_strength(clean) > 0.9
-    assert abs(pitch_strength(heard)) < 0.25
-    assert centroid_hz(heard) == pytest.approx(centroid_hz(clean), rel=0.35)
+    assert abs(pitch_strength(styled)) < 0.25
+    assert centroid_hz(styled) == pytest.approx(centroid_hz(clean), rel=0.35)
 
 
-def test_a_shout_has_more_above() -> None:
+def test_a_shout_has_more_high_frequencies() -> None:
     rng = np.random.default_rng(0)
     low = np.sin(2 * np.pi * 150 * np.arange(RATE_HZ) / RATE_HZ).astype(np.float32)
     both = (low + voiced()).astype(np.float32)
     assert centroid_hz(voice_styles.shouted(both, RATE_HZ, rng)) > 1.3 * centroid_hz(both)
 
 
-def test_all_manners_are_drawn() -> None:
+def test_all_styles_are_drawn() -> None:
     rng = np.random.default_rng(0)
-    names = [voice_styles.any_manner(rng).name for _ in range(400)]
+    names = [voice_styles.draw_style(rng).name for _ in range(400)]
     assert set(names) == {"plain", "whispered", "shouted", "sung", "child", "old"}
     assert 0.6 < names.count("plain") / 400 < 0.8
