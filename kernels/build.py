@@ -52,13 +52,15 @@ CPU_HEADERS = [  # the fat binary needs only HEADERS
 ]
 # No -march=native (wheels travel; the hot loops choose their instruction set at run time) and no
 # -ffast-math; -ffp-contract=off keeps floats equal to NumPy's on machines that fuse, and
-# -fno-trapping-math changes no value but lets comparisons of floats become vector code.
+# -fno-trapping-math changes no value but lets comparisons of floats become vector code. A loop
+# that crosses a cache line costs `min_plus` a fifth, and where loops begin changes with every edit.
 COMPILE_FLAGS = [
     "-std=c++17",
     "-O3",
     "-ffp-contract=off",
     "-fno-trapping-math",
     "-fvisibility=hidden",
+    "-falign-loops=64",
 ]
 
 # In place of -O3; a finding ends the process.

@@ -196,7 +196,7 @@ class RendererPass:
         try:
             scratch = free.get_nowait()
         except queue.Empty:
-            scratch = np.zeros(library.ls_renderer_scratch(sizes), np.int16)
+            scratch = native.zeros(library.ls_renderer_scratch(sizes), np.int16)
         gates = native.empty((3, rows, columns), np.float32)
         library.ls_renderer_run(self._convolutions, sizes, ENTRY_LEVEL, planes, scratch, gates)
         free.put(scratch)

@@ -1,6 +1,6 @@
-// One source, two compilers: bodies over one pixel or one state, shared by cpu.cpp and
-// lipstream.cu. kernels/reference/all.py says what each must compute, bit for bit; that is why
-// neither compiler may fuse multiply and add (-ffp-contract=off, --fmad=false).
+// One source, two compilers: bodies over one pixel or one state, shared by the CPU's files and
+// lipstream.cu. The twins in kernels/reference say what each must compute, with the same bits; that
+// is why neither compiler may fuse multiply and add (-ffp-contract=off, --fmad=false).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // The same bodies for the GPU, batched: the z index of the grid is the session. No entry point
-// calls another; each pointer is device memory laid out as in kernels/reference/all.py, with the
+// calls another; each pointer is device memory laid out as in kernels/reference, with the
 // sessions as a leading dimension. kernels/cuda/loader.py launches them.
 //
 // Compile: python kernels/build.py --gpu
