@@ -44,13 +44,13 @@ REPLACED = {
     # renderer and crop kernels
     r"undrawn": "override_in_synthetic",
     r"withheld|withhold(s|ing)?": "attenuate_in_synthetic",
-    r"believed": "prior_weight",
+    r"believed(?=\()": "prior_weight",
     r"mend(s|ed|ing)?": "refine",
     r"halve_into": "downsample2x",
     r"outdone": "has_wider_simd",
     # streaming
     r"lead_ms|lead_s": "playout_delay",
-    r"patience(_m?s)?": "max_wait",
+    r"patience_m?s": "max_wait",
     r"unpainted(_frames)?": "repeated",
     r"SourceFollower": "SourceClockTracker",
     r"(?-i:Catalogue)": "TargetRegistry",
