@@ -89,8 +89,8 @@ def _calibrate_video(
 
     # 4: factorise into geometry, pose and expression; register to the pixels
     step("factorising")
-    good, shown = usable(raw, rejected), paintable(raw, rejected)
-    track = factorise(raw.landmarks, raw.cuts, good, shown, fps, model)
+    good, to_paint = usable(raw, rejected), paintable(raw, rejected)
+    track = factorise(raw.landmarks, raw.cuts, good, to_paint, fps, model)
     track, faces = register_faces(
         track, lambda frame: read(frame)[: raw.height], model, step("registering faces")
     )

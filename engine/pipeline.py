@@ -52,6 +52,7 @@ from lipstream.engine.types import (
     VideoFrame,
 )
 
+# Of the background matcher, or of the source selector where there is no matcher.
 MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
 BACKGROUNDS: Final = ("matched", "sequential")
 
@@ -243,7 +244,7 @@ class Session:
         """Barge-in: what was received but not shown is dropped, and the mouth eases to rest.
 
         The clock goes on: audio dropped here leaves as silence, and the next chunk follows. The
-        level and the channel of the voice stay known.
+        normaliser keeps the voice's level and spectral tilt (`engine.speech.features`).
         """
         engine, state = self.engine, self._state
         stages, at_rest = state.stages, engine.style.at_rest
@@ -349,6 +350,7 @@ def _chain(
 def _background_matcher(target: Target, lag_frames: int, model: FaceModel) -> BackgroundMatcher:
     """The matcher over a target's footage."""
     track = target.track
+    # A coefficient counts by how far it moves the lips.
     weights: F32 = (model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)).astype(np.float32)
     footage = BackgroundFootage(track.expression, track.head_speed, ~track.usable, *target.jumps)
     return BackgroundMatcher(footage, lag_frames, target.fps, weights)

@@ -80,19 +80,19 @@ LS_MULTIVERSION static void split_colours(
 
 // `step` is how far apart in the picture two neighbours of the crop lie.
 LS_EXPORT void ls_crop_in(
-    const uint8_t *picture, const uint8_t *guides, const uint8_t *prior,
+    const uint8_t *picture, const uint8_t *conditioning, const uint8_t *prior,
     const uint8_t *previous, int32_t height, int32_t width, int32_t prior_height,
     int32_t prior_width, float left, float top, float step, int32_t rows, int32_t columns,
     uint8_t *crop, float *planes) {
     const int64_t area = (int64_t)rows * columns;
-    RowSampler colour(picture, height, width, columns), guide(guides, height, width, columns);
+    RowSampler colour(picture, height, width, columns), map(conditioning, height, width, columns);
     RowSampler texture(prior, prior_height, prior_width, prior ? columns : 0);
     const float across = (float)((double)prior_width / width);
     const float down = (float)((double)prior_height / height);
     for (int i = 0; i < columns; ++i) {
         const float x = ((float)i + 0.5f) * step + left;
         colour.column(i, x);
-        guide.column(i, x);
+        map.column(i, x);
         if (prior) texture.column(i, x * across);
     }
     std::vector<uint8_t> colours(3 * columns), opacities(3 * columns), layer(3 * columns);
@@ -101,7 +101,7 @@ LS_EXPORT void ls_crop_in(
         const float y = ((float)row + 0.5f) * step + top;
         const int64_t at = (int64_t)row * columns;
         colour.row(y, colours.data());
-        guide.row(y, opacities.data());
+        map.row(y, opacities.data());
         if (prior) {
             texture.row(y * down, layer.data());
             for (int i = 0; i < columns; ++i) opacity[i] = opacities[3 * i];
@@ -374,7 +374,7 @@ LS_MULTIVERSION static void to_levels(
 // `stored` holds the difference in levels, 128 for none.
 LS_EXPORT void ls_crop_out(
     const float *difference, const uint8_t *crop, int32_t rows, int32_t columns,
-    const uint8_t *guides, int32_t height, int32_t width, float left, float top, float zoom,
+    const uint8_t *conditioning, int32_t height, int32_t width, float left, float top, float zoom,
     uint8_t *stored, uint8_t *picture, uint8_t *refined) {
     const int longest = 3 * ls_max(columns, width);
     std::vector<uint8_t> changes(longest), each(longest), own(longest);
@@ -395,7 +395,7 @@ LS_EXPORT void ls_crop_out(
     RowSampler change(stored, rows, columns, width);
     for (int i = 0; i < width; ++i) change.column(i, ((float)i + 0.5f - left) * zoom);
     for (int row = 0; row < height; ++row) {
-        const uint8_t *weights = guides + (int64_t)row * width * 3;
+        const uint8_t *weights = conditioning + (int64_t)row * width * 3;
         int weighed = 0;
         for (int i = 0; i < width; ++i) {
             weighed |= weights[3 * i];

@@ -1,8 +1,10 @@
 """A rectangle of the picture into the renderer's input, and what its gates add back.
 
 A place is (left, top, step): the corner in px of the picture, and how many of them lie between two
-neighbours of the crop. A guide's channels are the opacity of the lips' layer, the row of the gap
-between the lips, and how much of a pixel comes from a source and not from synthetic teeth.
+neighbours of the crop. The three conditioning maps are the opacity of the lip layer, the row of the
+gap between the lips, and how much of a pixel comes from a source and not from synthetic teeth.
+The last map tells two things in one byte: 0 to SYNTHETIC, how far inside the gap a pixel of its rim
+is; SYNTHETIC to 255, how much of it the source shows.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from lipstream.kernels.reference import crop as reference
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 Place = tuple[float, float, float]
-SYNTHETIC = 40  # a guide's last channel in the gap, where all of the pixel is synthetic
+SYNTHETIC = 40  # the last conditioning map in the gap, where all of the pixel is synthetic
 _LEVELS = np.arange(256)
-# Below SYNTHETIC a pixel is partly outside the gap, and 0 is far from it.
+# Below SYNTHETIC a pixel is partly outside the gap, and 0 is far from it. A source that shows half
+# of a pixel is enough to keep all of a difference: hence the 2.
 _OUTSIDE, _SOURCES = 1 - _LEVELS / SYNTHETIC, (_LEVELS - SYNTHETIC) / (255 - SYNTHETIC)
 _GATES_KEPT: U8 = (255 * np.maximum(_OUTSIDE, _SOURCES)).astype(np.uint8)
 _DIFFERENCE_KEPT: U8 = (255 * np.maximum(_OUTSIDE, 2 * _SOURCES)).clip(0, 255).astype(np.uint8)
@@ -29,29 +32,29 @@ _DIFFERENCE_KEPT: U8 = (255 * np.maximum(_OUTSIDE, 2 * _SOURCES)).clip(0, 255).a
 
 def crop_in(
     picture: U8,
-    guides: U8,
+    conditioning: U8,
     prior: U8 | None,
     previous: U8 | None,
     place: Place,
     shape: tuple[int, int],
     confidence: float = 1.0,
 ) -> tuple[U8, F32]:
-    """Bilinear samples of picture and guides, both u8 [h, w, 3]; the border repeats.
+    """Bilinear samples of picture and conditioning, both u8 [h, w, 3]; the border repeats.
 
     Args:
-        picture, guides: see the module.
+        picture, conditioning: see the module.
         prior: u8 [h', w', 3], the appearance prior of the same rectangle at a size of its own. It
-            is laid over the picture by the guides' first channel and, in the gap, by `confidence`,
+            is laid over the picture by the first conditioning map and, in the gap, by `confidence`,
             0 to 1. None: the picture itself.
         previous: u8 [rows, columns, 3], the crop of the previous frame; None: this frame's.
         place, shape: where the crop lies, and its (rows, columns).
 
     Returns:
-        crop u8 [rows, columns, 6], picture and guides; planes f32 [12, rows, columns], 0 to 1: the
-        crop, the prior and the previous crop.
+        crop u8 [rows, columns, 6], picture and conditioning maps; planes f32 [12, rows, columns],
+        0 to 1: the crop, the prior and the previous crop.
     """
     require("picture", picture, np.uint8, (None, None, 3))
-    require("guides", guides, np.uint8, picture.shape)
+    require("conditioning", conditioning, np.uint8, picture.shape)
     if prior is not None:
         require("prior", prior, np.uint8, (None, None, 3))
     if previous is not None:
@@ -62,7 +65,7 @@ def crop_in(
     if min(shape) <= 0:
         raise UsageError(f"shape is {shape}; expected (rows, columns) above 0")
     _require_place(place)
-    crop, planes = sample_crop(picture, guides, prior, previous, place, shape)
+    crop, planes = sample_crop(picture, conditioning, prior, previous, place, shape)
     if prior is not None and confidence < 1:
         doubt = 1 - prior_weight(crop[..., 5], confidence)
         planes[6:9] += doubt * (planes[:3] - planes[6:9])
@@ -73,7 +76,7 @@ def prior_weight(gap: U8, confidence: float) -> F32:
     """How much of the appearance prior shows, f32 [rows, columns].
 
     It is `confidence` in the gap and 1 on the lips, whose appearance hardly depends on the
-    expression. gap: u8 [rows, columns], a guide's last channel.
+    expression. gap: u8 [rows, columns], the last conditioning map.
     """
     within = np.minimum(gap.astype(np.float32) * np.float32(1 / SYNTHETIC), 1)
     return 1 - np.float32(1 - confidence) * within
@@ -133,10 +136,10 @@ def attenuate_in_synthetic(difference: F32, crop: U8) -> F32:
     return attenuate(difference, crop, _DIFFERENCE_KEPT)
 
 
-def crop_out(difference: F32, crop: U8, picture: U8, guides: U8, place: Place) -> U8:
+def crop_out(difference: F32, crop: U8, picture: U8, conditioning: U8, place: Place) -> U8:
     """Add a difference f32 [3, rows, columns] (1 is full scale) to `picture` u8 [h, w, 3].
 
-    In place, by the first channel of the guides u8 [h, w, 3], the opacity; where that is 0 nothing
+    In place, by the opacity, the first conditioning map (u8 [h, w, 3]); where that is 0 nothing
     changes. crop: what `crop_in` returned. Differences are rounded to levels and bounded to half of
     full scale. Returns the crop with the same added, u8 [rows, columns, 3].
     """
@@ -144,33 +147,33 @@ def crop_out(difference: F32, crop: U8, picture: U8, guides: U8, place: Place) -
     require("crop", crop, np.uint8, (*shape, 6))
     require("difference", difference, np.float32, (3, *shape))
     require("picture", picture, np.uint8, (None, None, 3))
-    require("guides", guides, np.uint8, picture.shape)
+    require("conditioning", conditioning, np.uint8, picture.shape)
     _require_place(place)
     if 0 in crop.shape:
         raise UsageError(f"crop is u8 {list(crop.shape)}; expected at least one pixel")
     if not (picture.flags.c_contiguous and picture.flags.writeable):
         raise UsageError("picture is not contiguous or read-only; it is written in place")
-    return add_crop(difference, crop, picture, guides, place)
+    return add_crop(difference, crop, picture, conditioning, place)
 
 
 @kernel(reference.crop_in)
 def sample_crop(
     picture: U8,
-    guides: U8,
+    conditioning: U8,
     prior: U8 | None,
     previous: U8 | None,
     place: Place,
     shape: tuple[int, int],
 ) -> tuple[U8, F32]:
     """`crop_in` without its checks, at confidence 1."""
-    picture, guides = np.ascontiguousarray(picture), np.ascontiguousarray(guides)
+    picture, conditioning = np.ascontiguousarray(picture), np.ascontiguousarray(conditioning)
     prior = None if prior is None else np.ascontiguousarray(prior)
     previous = None if previous is None else np.ascontiguousarray(previous)
     prior_size = (0, 0) if prior is None else prior.shape[:2]
     crop = native.empty((*shape, 6), np.uint8)
     planes = native.empty((12, *shape), np.float32)
     native.library().ls_crop_in(
-        picture, guides, prior, previous, *picture.shape[:2], *prior_size, *place, *shape,
+        picture, conditioning, prior, previous, *picture.shape[:2], *prior_size, *place, *shape,
         crop, planes,
     )  # fmt: skip
     return crop, planes
@@ -211,17 +214,17 @@ def attenuate(difference: F32, crop: U8, table: U8) -> F32:
 
 
 @kernel(reference.crop_out)
-def add_crop(difference: F32, crop: U8, picture: U8, guides: U8, place: Place) -> U8:
+def add_crop(difference: F32, crop: U8, picture: U8, conditioning: U8, place: Place) -> U8:
     """`crop_out` without its checks."""
     difference, crop = np.ascontiguousarray(difference), np.ascontiguousarray(crop)
-    guides = np.ascontiguousarray(guides)
+    conditioning = np.ascontiguousarray(conditioning)
     left, top, step = place
     shape = crop.shape[:2]
     stored = native.empty((*shape, 3), np.uint8)
     refined = native.empty((*shape, 3), np.uint8)
     native.library().ls_crop_out(
-        difference, crop, *shape, guides, *picture.shape[:2], left, top, 1 / step, stored, picture,
-        refined,
+        difference, crop, *shape, conditioning, *picture.shape[:2], left, top, 1 / step,
+        stored, picture, refined,
     )  # fmt: skip
     return refined
 

@@ -346,7 +346,7 @@ bool lay_prior(
 bool lay_lips(
     const LsPainter &p, const Face &face, const float *expression, const LsSource *sources, int count,
     double scale, int x, int y, int width, int height, uint8_t *painted, uint8_t *mask,
-    uint8_t *guides, Stages &stages) {
+    uint8_t *conditioning, Stages &stages) {
     float *points = Scratch::take(scratch.from, 2 * point_count(p));
     moved_by(face.points, point_count(p), (float)x, (float)y, 1, points);
     Bounds used;
@@ -410,7 +410,7 @@ bool lay_lips(
         uint8_t *out = mask + (int64_t)(box.y0 + row) * width + box.x0;
         for (int i = 0; i < w; ++i) out[i] = std::max(out[i], own[i]);
     }
-    if (!guides) return true;
+    if (!conditioning) return true;
     float *values = Scratch::take(scratch.values, 2 * grid_size(p));  // 40 is SYNTHETIC of crop.py
     for (int i = 0; i < grid_size(p); ++i) {
         values[2 * i] = p.gap_row[i], values[2 * i + 1] = 40 + 215 * leading[i];
@@ -420,7 +420,7 @@ bool lay_lips(
         values, points + 2 * p.vertices, p.gap, p.gap_count, h, w, 0, 0, mapped,
         Scratch::take(scratch.inside, pixels));
     for (int row = 0; row < h; ++row) {
-        uint8_t *out = guides + 3 * ((int64_t)(box.y0 + row) * width + box.x0);
+        uint8_t *out = conditioning + 3 * ((int64_t)(box.y0 + row) * width + box.x0);
         for (int i = 0; i < w; ++i) {
             const int at = row * w + i;
             out[3 * i] = alpha[at];
@@ -464,7 +464,7 @@ LS_EXPORT int32_t ls_paint_face(
     const LsPainter *painter, float *memory, const int32_t *kept, const int32_t *box,
     const uint8_t *background, int32_t width, int32_t height, const float *wanted,
     const LsSource *sources, int32_t count, double scale, const uint8_t *mouth_texture,
-    uint8_t *painted, uint8_t *mask, uint8_t *guides, uint8_t *prior, int32_t prior_h,
+    uint8_t *painted, uint8_t *mask, uint8_t *conditioning, uint8_t *prior, int32_t prior_h,
     int32_t prior_w, uint8_t *frame, int64_t *spent) {
     const LsPainter &p = *painter;
     const Face face(p, memory);
@@ -486,7 +486,7 @@ LS_EXPORT int32_t ls_paint_face(
             p, face, mouth_texture, box[0], box[1], w, h, painted, prior_h, prior_w, prior);
     }
     valid = valid && lay_lips(
-        p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, guides, stages);
+        p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, conditioning, stages);
     if (frame) std::memcpy(frame, background, (int64_t)width * height * 3 / 2);
     stages.end(Stages::kComposite);
     if (frame) {

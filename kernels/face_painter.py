@@ -61,7 +61,7 @@ class Painted(NamedTuple):
 
     rgb: U8  # u8 [h, w, 3]
     mask: U8  # u8 [h, w], what may differ from the frame
-    guides: U8 | None  # u8 [h, w, 3]: opacity, row of the gap, confidence
+    conditioning: U8 | None  # u8 [h, w, 3]: opacity, row of the gap, confidence
     prior: U8 | None  # u8 [h', w', 3], the appearance prior of the same rectangle
 
 
@@ -193,7 +193,7 @@ class FacePainter:
             )
         shape = (y1 - y0, x1 - x0)
         painted, mask = native.empty((*shape, 3), np.uint8), native.zeros(shape, np.uint8)
-        guides = native.zeros((*shape, 3), np.uint8) if guided else None
+        conditioning = native.zeros((*shape, 3), np.uint8) if guided else None
         prior = None
         if texture is not None:
             if min(prior_shape) <= 0:
@@ -219,12 +219,12 @@ class FacePainter:
         _require("wanted", wanted, (self._size,))
         astray = native.library().ls_paint_face(
             self._painter, placed.memory, placed.kept, placed.bounds, background, width, height,
-            wanted, views, len(sources), scale, texture, painted, mask, guides, prior, *prior_shape,
-            frame, spent,
+            wanted, views, len(sources), scale, texture, painted, mask, conditioning, prior,
+            *prior_shape, frame, spent,
         )  # fmt: skip
         if astray:
             raise UsageError(_ASTRAY)
-        return Painted(painted, mask, guides, prior)
+        return Painted(painted, mask, conditioning, prior)
 
 
 def _require(name: str, array: F32, shape: tuple[int, ...]) -> None:

@@ -123,7 +123,7 @@ LS_API void ls_weighted_sum(
 
 LS_API void ls_crop_in(
     const uint8_t *picture,   // [height, width, 3]
-    const uint8_t *guides,    // [height, width, 3]
+    const uint8_t *conditioning,    // [height, width, 3]
     const uint8_t *prior,     // [prior_height, prior_width, 3] or null
     const uint8_t *previous,  // [rows, columns, 3] or null
     int32_t height, int32_t width, int32_t prior_height, int32_t prior_width, float left, float top,
@@ -152,7 +152,7 @@ LS_API void ls_crop_out(
     const float *difference,  // [3, rows, columns]
     const uint8_t *crop,      // [rows, columns, 6]
     int32_t rows, int32_t columns,
-    const uint8_t *guides,  // [height, width, 3], the first channel the opacity
+    const uint8_t *conditioning,  // [height, width, 3], the first channel the opacity
     int32_t height, int32_t width, float left, float top, float zoom,
     uint8_t *stored,    // scratch [rows, columns, 3]
     uint8_t *picture,   // [height, width, 3], in place
@@ -321,7 +321,7 @@ typedef struct LsPainter {
     const int32_t *skin;          // [skin_count]
     const uint8_t *texture;       // [texture_h, texture_w, 2], opacity and seam
     const float *texture_xy;      // [vertices + grid, 2]
-    const float *gap_row;         // [grid], a guide
+    const float *gap_row;         // [grid], a conditioning map
     const float *look_xy;         // [vertices + grid, 2], of a mouth texture
     const float *limits;          // [4], as `face.Limits`
     const float *teeth;           // [2, 6], borders of the crowns above and below
@@ -370,7 +370,7 @@ LS_API int32_t ls_paint_face(
     const uint8_t *mouth_texture,  // [look_h, look_w, 3], laid into `prior`, or null
     uint8_t *painted,     // [h, w, 3]
     uint8_t *mask,        // [h, w], comes as zeros
-    uint8_t *guides,      // [h, w, 3], comes as zeros, or null
+    uint8_t *conditioning,      // [h, w, 3], comes as zeros, or null
     uint8_t *prior,       // [prior_h, prior_w, 3] or null
     int32_t prior_h, int32_t prior_w,
     uint8_t *frame,   // i420, becomes the background with the patch in it; or null

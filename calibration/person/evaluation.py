@@ -121,7 +121,7 @@ class _Rendered:
 
     def __init__(self, renderer: Renderer, layers: Layers, real: U8) -> None:
         assert layers.conditioning is not None and layers.crop is not None, "the layers are guided"
-        self._painted, self._guides, self._place = (
+        self._painted, self._conditioning, self._place = (
             layers.painted,
             layers.conditioning,
             layers.crop.place,
@@ -129,7 +129,7 @@ class _Rendered:
         self._has_prior = layers.prior is not None
         self._crop, self._planes = crop_in(
             self._painted,
-            self._guides,
+            self._conditioning,
             layers.prior,
             None,
             self._place,
@@ -145,7 +145,7 @@ class _Rendered:
         difference = residual(
             self._gates, self._planes, self._crop, sharpen, has_prior=self._has_prior
         )
-        crop_out(difference, self._crop, refined, self._guides, self._place)
+        crop_out(difference, self._crop, refined, self._conditioning, self._place)
         return compare_with(refined, self._real, self._inside)
 
 

@@ -72,7 +72,9 @@ class FusedPainter(Frozen):
         local_crop = None if crop is None else crop.seen_from(x0, y0)
         box = (x0, y0, x1 - x0, y1 - y0)
         confidence = 0.0 if prior is None else prior.confidence
-        return Layers(box, patch.rgb, patch.mask, patch.guides, local_crop, patch.prior, confidence)
+        return Layers(
+            box, patch.rgb, patch.mask, patch.conditioning, local_crop, patch.prior, confidence
+        )
 
 
 def face_painter(mesh: topology.FaceMesh, mouth: oral_cavity.Mouth, lips: LipLayer) -> FacePainter:

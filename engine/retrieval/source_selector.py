@@ -34,9 +34,9 @@ class SourceCosts:
 
     features: float = 0.5  # times the distance of features, where textures are predicted
     texture: float = 1.0  # times the distance of predicted textures
-    switch: float = 0.03  # any change of source
-    switch_distance: float = 0.05  # times the distance of the two sources
-    switch_default: float = 0.07  # a change to a source that is no neighbour
+    switch: float = 0.03  # a change to one of the nearest `neighbours`
+    switch_distance: float = 0.05  # added: times the squared distance of the two sources
+    switch_default: float = 0.07  # in place of both: a change to any other source
     neighbours: int = 32
     synthesis_penalty: float = 8.0  # times the squared shortfall from `_MIN_GAP_RATIO` of the gap
 

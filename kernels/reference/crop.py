@@ -16,7 +16,7 @@ NONE = 128  # of a stored difference: nothing to add
 
 def crop_in(
     picture: U8,
-    guides: U8,
+    conditioning: U8,
     prior: U8 | None,
     previous: U8 | None,
     place: tuple[float, float, float],
@@ -27,7 +27,7 @@ def crop_in(
     rows, columns = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in shape)
     x, y = columns * step + left, rows * step + top
     inward = _plane(x, y)
-    crop = np.concatenate([remap(picture, inward), remap(guides, inward)], axis=2)
+    crop = np.concatenate([remap(picture, inward), remap(conditioning, inward)], axis=2)
     own = np.ascontiguousarray(crop[..., :3])
     layer = own
     if prior is not None:
@@ -113,10 +113,10 @@ def attenuate_in_synthetic(difference: F32, crop: U8, table: U8) -> F32:
 
 
 def crop_out(
-    difference: F32, crop: U8, picture: U8, guides: U8, place: tuple[float, float, float]
+    difference: F32, crop: U8, picture: U8, conditioning: U8, place: tuple[float, float, float]
 ) -> U8:
-    """Add f32 [3, rows, columns] to `picture` in place, by the opacity in the guides' first
-    channel; returns the crop with the same added, u8 [rows, columns, 3]."""
+    """Add f32 [3, rows, columns] to `picture` in place, by the opacity, the first conditioning
+    map; returns the crop with the same added, u8 [rows, columns, 3]."""
     left, top, step = place
     levels = difference.transpose(1, 2, 0) * np.float32(255) + np.float32(NONE + 0.5)
     stored = np.ascontiguousarray(np.clip(levels, 0, 255), np.uint8)
@@ -125,7 +125,7 @@ def crop_out(
     columns = (np.arange(width, dtype=np.float32) + half - np.float32(left)) * zoom
     rows = (np.arange(height, dtype=np.float32) + half - np.float32(top)) * zoom
     own_size = remap(stored, _plane(columns, rows))
-    picture[:] = _add_weighted(picture, own_size, guides[..., 0])
+    picture[:] = _add_weighted(picture, own_size, conditioning[..., 0])
     return _add_weighted(crop[..., :3], stored, crop[..., 3])
 
 

@@ -99,8 +99,8 @@ class SessionRunner:
         self._session = engine.session()
         # A session of `streaming.workers` takes turns in its own process.
         is_remote = getattr(self._session, "is_remote", False)
-        self._compute_turn: AbstractContextManager[object] = (
-            nullcontext() if is_remote else _compute_turns()
+        self._compute_slot: AbstractContextManager[object] = (
+            nullcontext() if is_remote else _compute_slots()
         )
         self._delay_samples = round(engine.delay_ms * SAMPLE_RATE_HZ / 1000)
         self._lock = time_source.condition()  # never held while the engine session is called
@@ -211,7 +211,7 @@ class SessionRunner:
     def speaking(self) -> bool:
         """Whether sound of this turn has still to leave."""
         with self._lock:
-            return bool(self._turn_sound) and self._turn_sound[-1][1] > self._left_sample()
+            return bool(self._turn_sound) and self._turn_sound[-1][1] > self._delivered_until()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End: no frame leaves any more, and the thread is gone."""
@@ -225,7 +225,7 @@ class SessionRunner:
                 logger.error("session thread did not end within %.1f s", timeout_s)
 
     def _played_ms(self) -> float:
-        left = self._left_sample()
+        left = self._delivered_until()
         played = sum(max(0, min(end, left) - start) for start, end in self._turn_sound)
         return played * 1000 / SAMPLE_RATE_HZ
 
@@ -235,13 +235,13 @@ class SessionRunner:
         if phase > _ALIGNED_SAMPLES:
             self._fed.skip(phase)
 
-    def _left_sample(self) -> int:
+    def _delivered_until(self) -> int:
         """Where the sound that has left ends; by the clock while nobody watches."""
         if self._subscriptions:
             return self._sent_sample
         return self.clock.sample() - self.delay_samples
 
-    def _left(self, item: TimedFrame) -> None:
+    def _delivered(self, item: TimedFrame) -> None:
         """A frame has left for some viewer."""
         end = item.media_sample + item.frame.audio.samples.size
         self._sent_sample = max(self._sent_sample, end)
@@ -264,7 +264,7 @@ class SessionRunner:
                 self._closed = True
                 subscriptions, self._subscriptions = self._subscriptions, ()
             for subscription in subscriptions:
-                subscription._hand_over(None)
+                subscription._deliver(None)
 
     def _next_step(self) -> _Step | None:
         """Wait for the next 20 ms of sound, or for the time when it is silence; None at the end."""
@@ -303,7 +303,7 @@ class SessionRunner:
         began_s = self.clock.now()
         sound = TimedSound(step.chunk.samples, step.media_sample, step.turn)
         for subscription in self._subscriptions:
-            subscription._hand_sound(sound)
+            subscription._deliver_sound(sound)
         if step.interrupted:
             self._session.interrupt()
         late = self.clock.sample() - (step.media_sample + STEP_SAMPLES)
@@ -312,7 +312,7 @@ class SessionRunner:
             and self._repeated_steps < _MOST_REPEATED
         )
         self._repeated_steps = self._repeated_steps + 1 if repeat else 0
-        with self._compute_turn:
+        with self._compute_slot:
             frames = self._session.push(step.chunk, not repeat)
         if repeat:
             self.counters.repeated_frames += len(frames)
@@ -330,7 +330,7 @@ class SessionRunner:
                 self.counters.dropped_frames += 1
                 continue
             for subscription in self._subscriptions:
-                subscription._hand_over(item)
+                subscription._deliver(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +344,7 @@ class _Step:
 
 
 @cache
-def _compute_turns() -> threading.BoundedSemaphore:
+def _compute_slots() -> threading.BoundedSemaphore:
     """As many conversations compute at a time as there are cores.
 
     More threads at work do not finish sooner: they take turns at the interpreter's lock, and each

@@ -85,7 +85,7 @@ class Subscription:
                 continue
             self._frames.popleft()
             if item.turn == self._runner.turn:
-                self._runner._left(item)
+                self._runner._delivered(item)
                 return item
             self._runner.counters.dropped_frames += 1
 
@@ -99,12 +99,12 @@ class Subscription:
         self._ready.set()
         self._runner._unsubscribe(self)
 
-    def _hand_sound(self, item: TimedSound) -> None:
+    def _deliver_sound(self, item: TimedSound) -> None:
         """From the worker."""
         if self._sound is not None:
             self._sound(item)
 
-    def _hand_over(self, item: TimedFrame | None) -> None:
+    def _deliver(self, item: TimedFrame | None) -> None:
         """From the worker: a loop that is gone is a viewer that is gone."""
         if item is not None and self._painted is not None:
             self._painted(item)

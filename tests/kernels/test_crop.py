@@ -34,10 +34,10 @@ def test_a_smaller_prior_lies_on_the_same_face_where_the_layer_is_opaque():
     down, across = np.mgrid[:24, :32].astype(np.float32) + 0.5
     picture = np.stack([4 * across, 4 * down, 0 * down], -1).astype(np.uint8)
     small = picture.reshape(12, 2, 16, 2, 3).mean((1, 3)).astype(np.uint8)
-    guides = np.zeros_like(picture)
-    guides[:, 16:, 0] = 255
+    conditioning = np.zeros_like(picture)
+    conditioning[:, 16:, 0] = 255
     place, shape = (4.0, 4.0, 1.5), (10, 15)
-    pixels, planes = crop.crop_in(picture, guides, 255 - small, None, place, shape)
+    pixels, planes = crop.crop_in(picture, conditioning, 255 - small, None, place, shape)
     opaque = pixels[..., 3] == 255
     assert opaque.any() and (pixels[..., 3] == 0).any()
     shown = np.round(planes[6:9] * 255).transpose(1, 2, 0).astype(int)
@@ -49,15 +49,15 @@ def test_a_smaller_prior_lies_on_the_same_face_where_the_layer_is_opaque():
 @promise
 def test_in_the_gap_the_prior_shows_by_its_confidence():
     picture = np.full((12, 16, 3), 50, np.uint8)
-    guides = np.full_like(picture, 255)
-    guides[..., 2] = 0
-    guides[:, 4:8, 2], guides[:, 8:12, 2], guides[:, 12:, 2] = (
+    conditioning = np.full_like(picture, 255)
+    conditioning[..., 2] = 0
+    conditioning[:, 4:8, 2], conditioning[:, 8:12, 2], conditioning[:, 12:, 2] = (
         crop.SYNTHETIC // 2,
         crop.SYNTHETIC,
         255,
     )
     prior = np.full_like(picture, 150)
-    _, planes = crop.crop_in(picture, guides, prior, None, (0.0, 0.0, 1.0), (12, 16), 0.25)
+    _, planes = crop.crop_in(picture, conditioning, prior, None, (0.0, 0.0, 1.0), (12, 16), 0.25)
     shown = planes[6:9, :, [1, 5, 9, 14]] * 255
     wanted = np.array([150, 50 + 100 * (1 - 0.75 / 2), 75, 75], np.float32)
     np.testing.assert_allclose(shown, np.broadcast_to(wanted, shown.shape), atol=0.01)
@@ -93,12 +93,12 @@ def test_gates_take_parts_of_the_prior():
 @promise
 def test_a_difference_is_added_by_opacity_and_rounded():
     opacity = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    guides = np.repeat(opacity[..., None], 3, axis=2)
+    conditioning = np.repeat(opacity[..., None], 3, axis=2)
     for difference in (-128, -37, -1, 0, 1, 90, 127):
         picture = np.full((16, 16, 3), 120, np.uint8)
-        pixels, _ = crop.crop_in(picture, guides, None, None, (0.0, 0.0, 1.0), (16, 16))
+        pixels, _ = crop.crop_in(picture, conditioning, None, None, (0.0, 0.0, 1.0), (16, 16))
         values = np.full((3, 16, 16), difference / 255, np.float32)
-        refined = crop.crop_out(values, pixels, picture, guides, (0.0, 0.0, 1.0))
+        refined = crop.crop_out(values, pixels, picture, conditioning, (0.0, 0.0, 1.0))
         exact = np.floor(120 + difference * opacity.astype(np.float64) / 255 + 0.5)
         np.testing.assert_array_equal(picture[..., 1], np.clip(exact, 0, 255))
         np.testing.assert_array_equal(refined, picture)
@@ -153,7 +153,7 @@ def test_crop_arguments_are_checked():
     picture = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(UsageError, match="place"):
         crop.crop_in(picture, picture, None, None, (0.0, float("nan"), 1.0), (4, 4))
-    with pytest.raises(UsageError, match=r"guides.*\[4, 4, 3\]"):
+    with pytest.raises(UsageError, match=r"conditioning.*\[4, 4, 3\]"):
         crop.crop_in(picture, picture[:2], None, None, (0.0, 0.0, 1.0), (4, 4))
     pixels, planes = crop.crop_in(picture, picture, None, None, (0.0, 0.0, 1.0), (4, 4))
     with pytest.raises(UsageError, match="written in place"):
@@ -172,15 +172,15 @@ def test_crop_arguments_are_checked():
 )
 def test_twins_of_the_way_into_a_crop_and_out(seed, w, h, shape, first, with_prior):
     random = np.random.default_rng(seed)
-    picture, guides = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
-    guides[random.random((h, w)) < 0.3] = 0
-    guides[: random.integers(0, h + 1)] = 0
+    picture, conditioning = random.integers(0, 256, (2, h, w, 3), dtype=np.uint8)
+    conditioning[random.random((h, w)) < 0.3] = 0
+    conditioning[: random.integers(0, h + 1)] = 0
     previous = None if first else random.integers(0, 256, (*shape, 3), dtype=np.uint8)
     size = random.integers(1, 30, 2)
     prior = random.integers(0, 256, (*size, 3), dtype=np.uint8) if with_prior else None
     place = (*random.uniform(-5, 20, 2), random.uniform(0.1, 5))
     pixels, planes = assert_twins_agree(
-        crop.sample_crop, picture, guides, prior, previous, place, shape
+        crop.sample_crop, picture, conditioning, prior, previous, place, shape
     )
     gates = random.normal(0.4, 0.6, (3, *shape)).astype(np.float32)
     difference = assert_twins_agree(crop.gate, gates, planes)
@@ -192,8 +192,8 @@ def test_twins_of_the_way_into_a_crop_and_out(seed, w, h, shape, first, with_pri
     guards, expected = Guards(), picture.copy()
     got = guards.copy(picture)
     np.testing.assert_array_equal(
-        guards.call(crop.add_crop.native, difference, pixels, got, guides, place),
-        crop.add_crop.reference(difference, pixels, expected, guides, place),
+        guards.call(crop.add_crop.native, difference, pixels, got, conditioning, place),
+        crop.add_crop.reference(difference, pixels, expected, conditioning, place),
     )
     np.testing.assert_array_equal(got, expected)
 

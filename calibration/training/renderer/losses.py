@@ -37,18 +37,18 @@ class LossWeights:
     adversarial: float = 0.05
 
 
-def loss_weights(guides: Tensor) -> tuple[Tensor, Tensor]:
+def loss_weights(conditioning: Tensor) -> tuple[Tensor, Tensor]:
     """Weight maps of errors per pixel and per window, by the opacity of the lip layer."""
-    opacity, gap = guides[:, :1], (guides[:, 1:2] > 0).float()
+    opacity, gap = conditioning[:, :1], (conditioning[:, 1:2] > 0).float()
     return (
         opacity * (1 + (_PIXELS_IN_GAP - 1) * gap),
         opacity * (1 + (_WINDOWS_IN_GAP - 1) * gap),
     )
 
 
-def picture_losses(ours: Tensor, real: Tensor, guides: Tensor) -> dict[str, Tensor]:
+def picture_losses(ours: Tensor, real: Tensor, conditioning: Tensor) -> dict[str, Tensor]:
     """Each loss by its name in LossWeights, a scalar per name."""
-    pixel, window = loss_weights(guides)
+    pixel, window = loss_weights(conditioning)
     return {
         "color": _mean((ours - real).abs(), pixel),
         "structure": 1 - similarity(luma(ours), luma(real), pixel),
@@ -60,7 +60,7 @@ def picture_losses(ours: Tensor, real: Tensor, guides: Tensor) -> dict[str, Tens
             torch.zeros(()),
         ),
         "sharpness": sharpness_loss(ours, real, window),
-        "strength": strength_loss(ours, real, guides[:, :1]),
+        "strength": strength_loss(ours, real, conditioning[:, :1]),
         "levels": window_loss(ours, real, window),
         "edges": window_loss(_steepness(ours), _steepness(real), window),
     }

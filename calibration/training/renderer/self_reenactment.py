@@ -149,17 +149,19 @@ class Variation:
         bent = (crop.inward() + self.bend * np.float32(crop.step)).astype(np.float32)
         together = np.concatenate([layers.painted, layers.conditioning, real], axis=2)
         stack = remap(np.ascontiguousarray(together), bent)
-        lips, guides = stack[..., :3], stack[..., 3:6]
+        lips, conditioning = stack[..., :3], stack[..., 3:6]
         prior = lips
         if layers.prior is not None:
             size = np.array(layers.prior.shape[1::-1]) / real.shape[1::-1]
             layer = remap(layers.prior, (bent * size).astype(np.float32))
-            prior = blend(np.ascontiguousarray(lips), layer, np.ascontiguousarray(guides[..., 0]))
-            shown = prior_weight(guides[..., 2], layers.confidence)[..., None]
+            prior = blend(
+                np.ascontiguousarray(lips), layer, np.ascontiguousarray(conditioning[..., 0])
+            )
+            shown = prior_weight(conditioning[..., 2], layers.confidence)[..., None]
             change: F32 = shown * (prior.astype(np.float32) - lips)
             prior = _bytes(lips + change)
         pictures = [self._recolored(one) for one in (lips, prior, stack[..., 6:])]
-        opacity = guides[..., :1].astype(np.float32) / 255
+        opacity = conditioning[..., :1].astype(np.float32) / 255
         down, across = (np.linspace(-1, 1, n, dtype=np.float32) for n in CROP_SHAPE)
         for one, tilt in zip(pictures, self.tilt, strict=False):
             light = tilt[0] + across[:, None] * tilt[1] + down[:, None, None] * tilt[2]
@@ -170,7 +172,7 @@ class Variation:
             spread = (self.blur_px, self.blur_px, 0)
             pictures = [gaussian_filter(one, spread) for one in pictures]
         painted, other, truth = (_bytes(one) for one in pictures)
-        return np.concatenate([painted, guides, other], axis=2), truth
+        return np.concatenate([painted, conditioning, other], axis=2), truth
 
     def _recolored(self, picture: U8) -> F32:
         values = (picture.astype(np.float32) / 255) @ self.mixing.T

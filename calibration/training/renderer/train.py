@@ -133,9 +133,9 @@ class RendererTrainer:
         with torch.no_grad():
             before = refined(self.net, first, first[:, :3])
         ours = refined(self.net, second, before)
-        guides = second[:, 3:6]
-        found = losses.picture_losses(ours, truth[:, 1], guides)
-        weight = losses.loss_weights(guides)[0]
+        conditioning = second[:, 3:6]
+        found = losses.picture_losses(ours, truth[:, 1], conditioning)
+        weight = losses.loss_weights(conditioning)[0]
         found["motion"] = losses.motion_loss(ours, before, truth[:, 1], truth[:, 0], weight)
         adversarial = self.steps_done >= self.options.adversarial_from * self.options.steps
         if adversarial:

@@ -17,7 +17,7 @@ from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import AudioChunk
 from lipstream.streaming.server.targets import EngineSetting
-from lipstream.streaming.session.runner import RunnerOptions, SessionRunner, _compute_turns
+from lipstream.streaming.session.runner import RunnerOptions, SessionRunner, _compute_slots
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from tests.clock import ScriptedClock
 from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession
@@ -370,7 +370,7 @@ class RemoteEngine(LiveFakeEngine):
 
 def test_a_remote_session_does_not_wait_for_a_core_of_this_process(clock: ScriptedClock) -> None:
     async def test() -> None:
-        turns = _compute_turns()
+        turns = _compute_slots()
         taken = usable_cores()
         for _ in range(taken):
             turns.acquire()
