@@ -41,6 +41,7 @@ def test_a_target_that_is_loaded_during_a_call_neither_collects_nor_freezes(
     clock = ScriptedClock()
     for name in ("first", "second"):
         (tmp_path / f"{name}.target").mkdir()
+        (tmp_path / f"{name}.target" / "target.json").write_text("{}")
     setting: Any = FakeSetting()
     registry = TargetRegistry(tmp_path, setting)
 
