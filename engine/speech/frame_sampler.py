@@ -41,7 +41,8 @@ class FrameSampler(Frozen):
 
     def step(self, state: SamplerState, item: Expression) -> tuple[list[Expression], SamplerState]:
         """Consume one expression."""
-        return self._sample(replace(state, expressions=(*state.expressions, item)), None)
+        expressions = (*state.expressions, item)
+        return self._sample(SamplerState(expressions, state.next_frame, state.end_sample), None)
 
     def flush(self, state: SamplerState) -> list[Expression]:
         """The frames that begin before `end_sample`; if that is not known, in the last step."""
@@ -64,7 +65,7 @@ class FrameSampler(Frozen):
                 break
             outputs.append(sampled)
             index += 1
-        return outputs, replace(state, expressions=expressions, next_frame=index)
+        return outputs, SamplerState(expressions, index, state.end_sample)
 
 
 def interpolate(
@@ -76,16 +77,17 @@ def interpolate(
     """
     time, unit = index * SAMPLE_RATE_HZ * fps.denominator, fps.numerator  # samples, exact
     steps, rest = divmod(time, unit * STEP_SAMPLES)
-    before, t = steps * STEP_SAMPLES, np.float32(rest / (unit * STEP_SAMPLES))
+    before = steps * STEP_SAMPLES
     if not expressions or expressions[-1].sample < before:
         return None, expressions[-1:]  # the last one stays: an interruption eases from it
     keep = next(k for k, e in enumerate(expressions) if e.sample >= before)
     expressions = expressions[keep:]
-    if t == 0:
+    if rest == 0:
         return expressions[0], expressions
     if len(expressions) < 2:
         return (expressions[0] if ended else None), expressions
     first, second = expressions[:2]
+    t = np.float32(rest / (unit * STEP_SAMPLES))
     coefficients = first.coefficients + t * (second.coefficients - first.coefficients)
     nearer = first if t < 0.5 else second
     activity = first.activity + float(t) * (second.activity - first.activity)
