@@ -97,6 +97,7 @@ def test_a_runner_that_cannot_be_closed_frees_its_slot(monkeypatch: pytest.Monke
 
         monkeypatch.setattr(room.runner, "close", fail)
         await rooms.leave_unjoined(room)
+        assert list(rooms) == [], "the slot is free"
         await rooms.leave_unjoined(await rooms.enter("face"))
         await rooms.close()
 
