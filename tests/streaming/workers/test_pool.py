@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ from lipstream.streaming.workers import pool
 from lipstream.streaming.workers.pool import RemoteEngine, Workers, processes_for
 from lipstream.streaming.workers.protocol import PICTURES
 from tests.streaming.live_engine import LiveFakeEngine
+from tests.streaming.waiting import eventually_in_thread
 from tests.streaming.workers.gated_engine import Gate, gated_engine
 
 SETTING = EngineSetting(renderer="none")
@@ -256,3 +258,16 @@ def test_an_engine_that_is_closed_is_let_go_and_its_conversations_end_in_peace(
     for session in (going, late, kept):
         session.close()
     assert process.conversations == 0
+
+
+def test_an_engine_that_nobody_holds_is_let_go_in_the_workers(worker: Workers) -> None:
+    engine = worker.engine(FAKE)
+    number, session = engine._number, engine.session()
+    del engine
+    pushed(session, 2)  # a session holds its engine
+    (process,) = worker._workers
+    assert list(worker._makes) == list(process._loaded) == [number]
+    session.close()
+    del session
+    gc.collect()
+    eventually_in_thread(lambda: not worker._makes and not process._loaded)
