@@ -105,9 +105,8 @@ class TargetRegistry:
         self._workers = workers
         self._keep = keep
         self._loaded: dict[str, _Loaded] = {}
-        self._kept: OrderedDict[str, LiveEngine] = (
-            OrderedDict()
-        )  # the last one asked for at the end
+        # In the order in which they were asked for, the last one at the end.
+        self._kept: OrderedDict[str, LiveEngine] = OrderedDict()
         self._loading: dict[tuple[str, Fingerprint], asyncio.Task[LiveEngine]] = {}
 
     def names(self) -> list[str]:

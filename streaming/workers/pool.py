@@ -152,9 +152,14 @@ class RemoteEngine:
         """What runs the models."""
         return self._details.backend
 
+    @property
+    def address(self) -> tuple[Workers, int, EngineDetails]:
+        """Where it is: the pool, its number there, and what the pool said of it."""
+        return self._workers, self._number, self._details
+
     def session(self) -> RemoteSession:
         """A new conversation, in the worker with the fewest; it begins with its first sound."""
-        return RemoteSession(self, self._workers, self._number, self._details)
+        return RemoteSession(self)
 
     def close(self) -> None:
         """Let it go in every worker; conversations that have begun go on. Blocks."""
@@ -174,12 +179,9 @@ class RemoteSession:
 
     is_remote = True  # it computes in another process
 
-    def __init__(
-        self, engine: RemoteEngine, workers: Workers, number: int, details: EngineDetails
-    ) -> None:
+    def __init__(self, engine: RemoteEngine) -> None:
         """Use `RemoteEngine.session`."""
-        self._engine = engine  # keeps it in the workers
-        self._workers, self._number, self._details = workers, number, details
+        self._engine = engine  # which stays in the workers for as long as this refers to it
         self._line: _Line | None = None
         self._closed = False
 
@@ -191,7 +193,7 @@ class RemoteSession:
         if self._closed:
             raise WorkerLost("the conversation is over")
         if self._line is None:
-            self._line = _Line(self._workers, self._number, self._details)
+            self._line = _Line(*self._engine.address)
         return self._line.push(chunk, paint)
 
     def interrupt(self) -> None:
