@@ -1,9 +1,9 @@
-"""Trains the expression head: from phonetic state to lip motion, on real people and on phone times.
+"""Trains a head: from what the listener hears to phones and lip motion.
 
 Real clips show how lips move between sounds and how far. They are few, and their people differ in
 amplitude and in the resting face; so each person is scaled to one amplitude, and the constant part
-of a clip has no loss, except in the opening. Synthetic speech gives the exact times at which lips
-meet, round and open (`coarticulation`), in every voice. Every batch holds both.
+of a clip has no loss, except in the opening. Speech with phone times gives the moments at which
+lips meet, round and open (`coarticulation`), in every voice. Every batch holds both.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lipstream.calibration.training.clips import TYPICAL_OPENING
-from lipstream.calibration.training.encoder.sequences import RealSequence, SpokenSequence
-from lipstream.calibration.training.speech.phones import BILABIALS, OPEN_VOWELS
+from lipstream.calibration.training.encoder.sequences import (
+    FILE,
+    UNKNOWN,
+    Hearing,
+    RealSequence,
+    SpokenSequence,
+)
+from lipstream.calibration.training.speech.phones import BILABIALS, OPEN_VOWELS, SILENCE
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.encoder_torch import EncoderNet
 from lipstream.engine.types import F32
@@ -27,18 +34,24 @@ from lipstream.engine.types import F32
 _CROP_STEPS: Final = 175
 _REAL_BATCH: Final = 24
 _SYNTHETIC_BATCH: Final = 16
-_WARM_UP_STEPS: Final = 8  # of a crop, without a loss: the recurrent head starts from zero
+_WARM_UP_STEPS: Final = 8  # of a crop, without a loss: a recurrent head starts from zero
 _WIDTH_SWING: Final = 0.045  # standard deviation of mouth width in speech, inter-ocular
 _PROTRUSION_SWING: Final = 0.02
 _TRACK_PEAK: Final = 0.59  # 93rd percentile of coarticulated opening over synthetic speech
 EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, which scales errors
-_HEAD_WEIGHT: Final = (0.6, 1.0, 1.2, 1.0, 1.0)  # by look-ahead; `live` is the default profile
+_OUTPUT_WEIGHT: Final = (0.5, 0.9, 1.1, 1.3, 1.2)  # by look-ahead; `live` is the default profile
+# An m taken for an n leaves the lips open, which is visible; the reverse is not.
+_BILABIAL_WEIGHT: Final = 2.0
 # Lips aim beyond contact, so that they still meet if the time is off by 20 ms.
 _PRESSED: Final = 0.06
 _PARTED: Final = 0.4  # least opening of an open vowel; both over TYPICAL_OPENING
 _FAIRNESS: Final = 0.4
+_CODE_NOISE: Final = 0.1  # standard deviation; a component of the code has 1
 _AVERAGING: Final = 0.99  # of the weights over steps
-_PARTS: Final = ("code", "head_gru", "head")
+_PARTS: Final = {
+    "stream": ("head_gru", "phone", "head"),
+    "file": ("file_gru", "file_phone", "file_head"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,7 @@ class Weights:
     closure: float = 4.0  # lips meet on p b m, and part on open vowels
     real_closure: float = 3.0
     rest: float = 0.5
+    phone: float = 0.3
 
 
 class HeadTrainer:
@@ -61,6 +75,7 @@ class HeadTrainer:
     def __init__(
         self,
         net: EncoderNet,
+        hearing: Hearing,
         people: dict[str, list[RealSequence]],
         spoken: list[SpokenSequence],
         weights: Weights,
@@ -68,23 +83,23 @@ class HeadTrainer:
     ) -> None:
         torch.manual_seed(seed)
         self.net = net
+        self.hearing = hearing
+        self.parts = _PARTS[hearing.name]  # of the net, that train
         self.weights = weights
         self._rng = np.random.default_rng(seed)
         self._people = [people[name] for name in sorted(people)]
         # People with more footage are drawn more often, but far less than in proportion.
-        amount = (
-            np.array([sum(len(s.logits) for s in clips) for clips in self._people]) ** _FAIRNESS
-        )
+        amount = np.array([sum(len(s.code) for s in clips) for clips in self._people]) ** _FAIRNESS
         self._weights = amount / amount.sum() if len(amount) else amount
         self._spoken = spoken
         self._rows = torch.from_numpy(face_model().lip_rows())
         self._opening_axis = self._rows[0] / self._rows[0].norm()
         self._natural = torch.from_numpy(_natural_motion(people))
-        self._by_head = torch.tensor(_HEAD_WEIGHT)
+        self._by_output = torch.tensor((1.0,) if hearing is FILE else _OUTPUT_WEIGHT)
 
     def train(self, steps: int, rate: float, report: Callable[[str, float], None]) -> None:
         """Train the head of the net in place; its weights end as their running average."""
-        parameters = [p for n, p in self.net.named_parameters() if n.split(".")[0] in _PARTS]
+        parameters = [p for n, p in self.net.named_parameters() if n.split(".")[0] in self.parts]
         average = [p.detach().clone() for p in parameters]
         optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3)
         self.net.train()
@@ -112,13 +127,16 @@ class HeadTrainer:
         """Loss of one batch of real and spoken crops."""
         real = self._real_batch() if self._people else None
         spoken = self._spoken_batch()
-        logits = spoken[0] if real is None else torch.cat([real[0], spoken[0]])
-        hidden = spoken[1] if real is None else torch.cat([real[1], spoken[1]])
-        expression = self.net.express(logits, hidden)
+        code = spoken[0] if real is None else torch.cat([real[0], spoken[0]])
+        code = code + _CODE_NOISE * torch.randn_like(code)
+        express = self.net.express_file if self.hearing is FILE else self.net.express
+        logits, expression = express(code)
         count = 0 if real is None else len(real[0])
-        loss = self._spoken_loss(expression[count:], spoken[2], spoken[3])
+        loss = self._spoken_loss(expression[count:], logits[count:], spoken[1], spoken[2])
         if real is not None:
-            loss = loss + self._real_loss(expression[:count], real[0], real[2], real[3])
+            loss = loss + self._real_loss(
+                expression[:count], logits[:count].detach(), real[1], real[2]
+            )
         return loss
 
     def _real_loss(self, found: Tensor, logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
@@ -128,15 +146,15 @@ class HeadTrainer:
         along = (constant @ self._opening_axis)[..., None] * self._opening_axis
         residual = residual - (constant - along)[:, None]
         motion = _mean((residual**2).sum(-1), known) / EXPRESSION_POWER
-        loss = w.expression * (motion * self._by_head).mean()
+        loss = w.expression * (motion * self._by_output).mean()
         lips, lips_wanted = found @ self._rows.T, wanted @ self._rows.T
         for index, importance in enumerate((1.0, 0.4, 0.3)):
             r, log_spread = _correlate(lips[..., index], lips_wanted[..., index], known)
             agreement = w.correlation * (1.0 - r) + w.spread * log_spread**2
-            loss = loss + importance * (agreement * self._by_head).mean()
+            loss = loss + importance * (agreement * self._by_output).mean()
         gap = lips[..., 0] / TYPICAL_OPENING
         error = (gap.clamp(min=0) - lips_wanted[..., 0] / TYPICAL_OPENING) ** 2
-        loss = loss + w.opening * (_mean(error, known) * self._by_head).mean()
+        loss = loss + w.opening * (_mean(error, known) * self._by_output).mean()
         posterior = logits.softmax(-1)
         closed = known * (posterior[..., list(BILABIALS)].sum(-1) > 0.8)
         opened = known * (posterior[..., list(OPEN_VOWELS)].sum(-1) > 0.5)
@@ -144,16 +162,16 @@ class HeadTrainer:
         part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
         return loss + w.real_closure * (meet + 2.0 * part)
 
-    def _spoken_loss(self, found: Tensor, wanted: Tensor, phones: Tensor) -> Tensor:
+    def _spoken_loss(self, found: Tensor, logits: Tensor, wanted: Tensor, phones: Tensor) -> Tensor:
         w = self.weights
-        known = torch.ones(phones.shape)
+        known = (phones != UNKNOWN).float()
         known[:, :_WARM_UP_STEPS] = 0.0
         lips = found @ self._rows.T
         gap = lips[..., 0] / TYPICAL_OPENING
-        opening = ((gap - wanted[..., 0] / _TRACK_PEAK) ** 2 * known * self._by_head).mean()
+        opening = ((gap - wanted[..., 0] / _TRACK_PEAK) ** 2 * known * self._by_output).mean()
         width = (lips[..., 1] / _WIDTH_SWING - 1.6 * wanted[..., 1]) ** 2
         rounding = (lips[..., 2] / _PROTRUSION_SWING - 2.5 * (wanted[..., 2] - 0.15)) ** 2
-        shape = ((width + rounding) * known * self._by_head).mean()
+        shape = ((width + rounding) * known * self._by_output).mean()
         unnatural = ((found - lips @ self._natural) ** 2).sum(-1) / EXPRESSION_POWER
         natural = (unnatural * known).mean()
         loss = w.track * (2.0 * opening + 0.15 * shape + 0.3 * natural)
@@ -161,35 +179,40 @@ class HeadTrainer:
         opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.12)
         meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
         part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
-        silent = known * (phones == 0) * (wanted.abs().amax(-1) < 0.12)
+        silent = known * (phones == SILENCE) * (wanted.abs().amax(-1) < 0.12)
         rest = _mean_where((found**2).sum(-1), silent) / EXPRESSION_POWER
-        return loss + w.closure * (meet + 4.0 * part) + w.rest * rest
+        loss = loss + w.closure * (meet + 4.0 * part) + w.rest * rest
+        return loss + w.phone * (self._phone_loss(logits, phones) * known).mean()
 
-    def _real_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _phone_loss(self, logits: Tensor, phones: Tensor) -> Tensor:
+        """Cross-entropy f32 [B, T, L]; phones i64 [B, T, L]."""
+        by_phone = torch.ones(logits.shape[-1])
+        by_phone[list(BILABIALS)] = _BILABIAL_WEIGHT
+        wanted = phones.masked_fill(phones == UNKNOWN, SILENCE)
+        loss = functional.cross_entropy(
+            logits.movedim(-1, 1), wanted, by_phone, reduction="none", label_smoothing=0.03
+        )
+        return loss * self._by_output
+
+    def _real_batch(self) -> tuple[Tensor, Tensor, Tensor]:
         rows = []
         for _ in range(_REAL_BATCH):
             clips = self._people[int(self._rng.choice(len(self._people), p=self._weights))]
             s = clips[int(self._rng.integers(len(clips)))]
-            rows.append(self._crop((s.logits, s.hidden, s.target, s.known)))
-        logits, hidden, target, known = (np.stack(column) for column in zip(*rows, strict=True))
+            rows.append(self._crop((s.code, s.target, s.known)))
+        code, target, known = (np.stack(column) for column in zip(*rows, strict=True))
         known = known.astype(np.float32)
         known[:, :_WARM_UP_STEPS] = 0.0
-        return (
-            torch.from_numpy(logits).float(),
-            torch.from_numpy(hidden).float(),
-            torch.from_numpy(target),
-            torch.from_numpy(known),
-        )
+        return torch.from_numpy(code).float(), torch.from_numpy(target), torch.from_numpy(known)
 
-    def _spoken_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _spoken_batch(self) -> tuple[Tensor, Tensor, Tensor]:
         rows = []
         for _ in range(_SYNTHETIC_BATCH):
             s = self._spoken[int(self._rng.integers(len(self._spoken)))]
-            rows.append(self._crop((s.logits, s.hidden, s.lips, s.phones)))
-        logits, hidden, lips, phones = (np.stack(column) for column in zip(*rows, strict=True))
+            rows.append(self._crop((s.code, s.lips, s.phones)))
+        code, lips, phones = (np.stack(column) for column in zip(*rows, strict=True))
         return (
-            torch.from_numpy(logits).float(),
-            torch.from_numpy(hidden).float(),
+            torch.from_numpy(code).float(),
             torch.from_numpy(lips),
             torch.from_numpy(phones.astype(np.int64)),
         )

@@ -1,4 +1,4 @@
-"""Training sequences of the expression head: phonetic states, and the lip motion to predict."""
+"""Training sequences of the heads: what the listener makes of a clip, and the lips to predict."""
 
 from __future__ import annotations
 
@@ -13,69 +13,82 @@ from numpy.typing import NDArray
 from lipstream.calibration.training.clips import TalkingClip, person_scale
 from lipstream.calibration.training.speech import augment
 from lipstream.calibration.training.speech.coarticulation import lip_track
-from lipstream.calibration.training.speech.corpus import Shard, normalise
+from lipstream.calibration.training.speech.log_mel import features_of
 from lipstream.engine.networks.encoder_torch import EncoderNet
-from lipstream.engine.networks.signatures import BANDS, FRAMES_PER_STEP, LOOK_AHEADS_MS
-from lipstream.engine.speech.features import Features, offline_log_mel
-from lipstream.engine.types import F32, STEP_SAMPLES, U8
+from lipstream.engine.networks.signatures import (
+    FILE_DELAY_MS,
+    LOOK_AHEADS_MS,
+    TOKENS_AFTER,
+    TOKENS_AFTER_IN_FILE,
+)
+from lipstream.engine.types import F32, U8
 
+UNKNOWN: Final = 255  # a phone target outside the clip
 _VARIANTS: Final = 12  # augmented copies of each real clip
 _WITH_BABBLE: Final = 0.35  # fraction of them
 
 
 @dataclass(frozen=True, slots=True)
-class PhoneticState:
-    """Output of the recogniser for a clip."""
+class Hearing:
+    """How a head hears: the delays of its outputs, and how far the listener looks ahead."""
 
-    logits: NDArray[np.float16]  # f16 [T, L, phones]
-    hidden: NDArray[np.float16]  # f16 [T, hidden]
+    name: str
+    delays_ms: tuple[int, ...]  # of each output, before the end of its step
+    ahead_tokens: int
+
+    def code(self, net: EncoderNet, features: F32) -> NDArray[np.float16]:
+        """What the head sees of a clip: f32 [T, FEATURES] to f16 [T, code]."""
+        with torch.no_grad():
+            layers = net.listener(torch.from_numpy(features)[None], self.ahead_tokens)
+            late = tuple(i * TOKENS_AFTER for i in range(len(layers)))
+            code = net.code(layers, late if self is STREAM else (0,) * len(layers))
+        return code[0].half().numpy()
+
+    def times_s(self, steps: int) -> F32:
+        """The time that each output of each step belongs to, f32 [steps, outputs]."""
+        ends = (np.arange(steps, dtype=np.float32)[:, None] + 1) * 0.02
+        times: F32 = (ends - np.array(self.delays_ms) / 1000).astype(np.float32)
+        return times
+
+
+STREAM: Final = Hearing("stream", LOOK_AHEADS_MS, TOKENS_AFTER)
+FILE: Final = Hearing("file", (FILE_DELAY_MS,), TOKENS_AFTER_IN_FILE)
 
 
 @dataclass(frozen=True, slots=True)
-class RealSequence(PhoneticState):
-    """With the tracked expression of a real clip."""
+class RealSequence:
+    """A real clip with its tracked expression."""
 
+    code: NDArray[np.float16]  # f16 [T, code]
     target: F32  # f32 [T, L, K]
     known: NDArray[np.bool_]  # bool [T, L]
 
 
 @dataclass(frozen=True, slots=True)
-class SpokenSequence(PhoneticState):
-    """With the lip motion and the phones of a synthetic clip."""
+class SpokenSequence:
+    """Speech with the time of every phone, and the lip motion that follows from them."""
 
+    code: NDArray[np.float16]  # f16 [T, code]
     lips: F32  # f32 [T, L, 3], coarticulated
-    phones: U8  # u8 [T, L]
-
-
-def features_of(audio: F32) -> F32:
-    """Normalised features of a whole clip, f32 [steps, BANDS * FRAMES_PER_STEP]."""
-    whole = len(audio) // STEP_SAMPLES * STEP_SAMPLES
-    log_mel = offline_log_mel(Features(), audio[:whole])
-    return normalise(log_mel[None])[0].astype(np.float32).reshape(-1, BANDS * FRAMES_PER_STEP)
-
-
-def phonetic_state(net: EncoderNet, features: F32) -> PhoneticState:
-    """Phone logits and hidden state of one clip, from features f32 [steps, BANDS * …]."""
-    with torch.no_grad():
-        logits, hidden = net.recognise(torch.from_numpy(features.astype(np.float32))[None])
-    return PhoneticState(logits[0].half().numpy(), hidden[0].half().numpy())
+    phones: U8  # u8 [T, L], UNKNOWN outside the clip
 
 
 def real_sequences(
-    net: EncoderNet, clips: Sequence[TalkingClip], rng: np.random.Generator
+    net: EncoderNet, hearing: Hearing, clips: Sequence[TalkingClip], rng: np.random.Generator
 ) -> dict[str, list[RealSequence]]:
-    """Each clip as it is and in 12 augmented copies, through the frozen recogniser, by person."""
+    """Each clip as it is and in 12 augmented copies, through the listener, by person."""
     scale = person_scale(clips)
     people: dict[str, list[RealSequence]] = {}
     for clip in clips:
         for variant in range(_VARIANTS + 1):
             audio, speed = clip.audio, 1.0
             if variant:
-                audio, speed = _augmented(clip.audio, _babble(clip, clips, rng), rng)
-            state = phonetic_state(net, features_of(audio))
-            target, known = _targets(clip, speed, len(state.logits), scale[clip.speaker])
-            sequence = RealSequence(state.logits, state.hidden, target, known)
-            people.setdefault(clip.speaker, []).append(sequence)
+                speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.18))))
+                audio = augmented(clip.audio, speed, _babble(clip, clips, rng), rng)
+            code = hearing.code(net, features_of(audio))
+            times_s = hearing.times_s(len(code))
+            target, known = _targets(clip, times_s * speed, scale[clip.speaker])
+            people.setdefault(clip.speaker, []).append(RealSequence(code, target, known))
     return people
 
 
@@ -98,27 +111,17 @@ def _babble(
     )
 
 
-def _augmented(audio: F32, babble: F32 | None, rng: np.random.Generator) -> tuple[F32, float]:
-    speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.18))))
+def augmented(audio: F32, speed: float, babble: F32 | None, rng: np.random.Generator) -> F32:
+    """Speech f32 [n] at another speed, in another room, through another channel."""
     how = augment.Augmentation(room=0.4, noise=0.7, equaliser=0.8, telephone=0.1, clip=0.03)
-    augmented = augment.resample_and_equalise(audio, 16_000 * speed, rng, how)
+    heard = augment.resample_and_equalise(audio, 16_000 * speed, rng, how)
     if babble is not None:
-        babble = np.resize(babble, len(augmented))
-    augmented = augment.add_noise(augmented, babble, rng, how)
-    return augment.through_channel(augmented, rng, how), speed
+        babble = np.resize(babble, len(heard))
+    heard = augment.add_noise(heard, babble, rng, how)
+    return augment.through_channel(heard, rng, how)
 
 
-def output_times_s(steps: int) -> F32:
-    """The time that each output of each step belongs to, f32 [steps, L]."""
-    ends = (np.arange(steps, dtype=np.float32)[:, None] + 1) * 0.02
-    times: F32 = (ends - np.array(LOOK_AHEADS_MS) / 1000).astype(np.float32)
-    return times
-
-
-def _targets(
-    clip: TalkingClip, speed: float, steps: int, scale: float
-) -> tuple[F32, NDArray[np.bool_]]:
-    audio_s = output_times_s(steps) * speed
+def _targets(clip: TalkingClip, audio_s: F32, scale: float) -> tuple[F32, NDArray[np.bool_]]:
     video_s = audio_s - clip.late_s
     known = (video_s >= clip.time_s[0]) & (video_s <= clip.time_s[-1]) & (audio_s >= 0)
     columns = [np.interp(video_s, clip.time_s, column) for column in clip.expression.T]
@@ -126,18 +129,13 @@ def _targets(
     return target, known
 
 
-def spoken_sequences(net: EncoderNet, shards: Sequence[Shard]) -> list[SpokenSequence]:
-    """Synthetic clips with the coarticulated lip motion of their phones."""
-    sequences = []
-    for shard in shards:
-        for features, phones in zip(shard.features, shard.phones, strict=True):
-            state = phonetic_state(net, features.astype(np.float32))
-            times_s = output_times_s(len(state.logits))
-            frames_s = (np.arange(len(phones)) + 0.5) * 0.01
-            track = lip_track(phones)
-            lips = np.stack([np.interp(times_s, frames_s, column) for column in track.T], -1)
-            index = np.clip((times_s * 100).astype(int), 0, len(phones) - 1)
-            sequences.append(
-                SpokenSequence(state.logits, state.hidden, lips.astype(np.float32), phones[index])
-            )
-    return sequences
+def spoken_sequence(code: NDArray[np.float16], hearing: Hearing, phones: U8) -> SpokenSequence:
+    """A clip with its phones, u8 [n] per 10 ms; code f16 [T, code]."""
+    times_s = hearing.times_s(len(code))
+    frames_s = (np.arange(len(phones)) + 0.5) * 0.01
+    track = lip_track(phones)
+    lips = np.stack([np.interp(times_s, frames_s, column) for column in track.T], -1)
+    index = (times_s * 100).astype(int)
+    heard = phones[np.clip(index, 0, len(phones) - 1)]
+    heard[(times_s < 0) | (index >= len(phones))] = UNKNOWN
+    return SpokenSequence(code, lips.astype(np.float32), heard)

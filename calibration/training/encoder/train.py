@@ -1,23 +1,23 @@
-"""Trains the encoder that ships: synthetic speech, phones, real lips, files.
+"""Trains the encoder that ships: a listener from a teacher, and heads from lips and phone times.
 
-1. Synthesise a corpus with exact phone times; train the recogniser on it.
-2. With real clips: align their known words with that recogniser, and train on with them.
-3. Find the A/V offset of each clip; train expression heads on clips and phone times together.
-4. With real clips: distil the recogniser's output for real speech alone into one for the same
-   speech with babble (`babble_distillation`); train one more head on it.
+1. Prepare windows of real and of synthetic speech; the teacher hears them clean (`windows`).
+2. Distil the teacher into the listener, which hears a stream (`distillation`).
+3. Teach a head the phones of the synthetic speech; with it, align real sentences of known words,
+   and find the A/V offset of each real clip.
+4. Train the two heads, for a stream and for files, on real lips and on phone times
+   (`expression_head`).
 5. Write encoder.safetensors and encoder.onnx.
 
-The result of every step is cached. Without real clips the lips follow the phone table, which is
-correct for closures and poorer for everything else.
+Windows, tracks and the listener are cached.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,225 +27,249 @@ from lipstream.engine.types import F32, U8
 
 if TYPE_CHECKING:
     from lipstream.calibration.training.clips import TalkingClip
+    from lipstream.calibration.training.encoder.sequences import (
+        Hearing,
+        SpokenSequence,
+    )
+    from lipstream.calibration.training.encoder.windows import Windows
     from lipstream.engine.networks.encoder_torch import EncoderNet
 
 Report = Callable[[str, float], None]
-# Averaging and the loss both reduce the amplitude; measured on held-out people.
-OUTPUT_GAIN = 1.2
-# Weight of the recogniser as it was before distillation, which knows the synthetic voices better.
-_UNDISTILLED_WEIGHT = 0.3
-_LATER_RATE = 1.2e-3
-_CONTINUED_RATE = 1.0e-3
-_ALIGNING_HEAD = 3  # 120 ms: enough context after each step, and fully trained
+
+_HEAD_RATE: Final = 3e-3
+_ALIGNED_VERSIONS: Final = 3  # of each aligned sentence, in other channels
+_TAPPED_CLIPS: Final = 20  # whose tokens decide what the taps keep
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """Amount of training of each part; 3 h on one core in all."""
+    """Amount of training of each part; about 2 h on two cores in all."""
 
     seed: int = 0
-    hours: float = 17.0  # of synthetic speech
-    steps: int = 1200  # of the recogniser, on synthetic speech
-    more_steps: int = 1050  # and with real speech beside it
-    head_steps: int = 320  # more fit the training people better and held-out people worse
-    heads: int = 3  # trained independently, shipped as their mean
+    synthetic: int = 1000  # windows of 8 s
+    steps: int = 1000  # of the listener
+    phone_steps: int = 150  # of the head that aligns real speech
+    head_steps: int = 400  # more fit the training people better and held-out people worse
     held_out: tuple[str, ...] = HELD_OUT  # people that no training may see
-    distillation_steps: int = 1600  # with real speech
 
     def __post_init__(self) -> None:
-        if min(self.hours, self.steps, self.head_steps, self.heads) <= 0 or self.more_steps < 0:
-            raise UsageError(
-                f"got hours {self.hours}, steps {self.steps}, {self.more_steps} and "
-                f"{self.head_steps}, heads {self.heads}; expected positive numbers"
-            )
+        if min(self.synthetic, self.steps, self.phone_steps, self.head_steps) <= 0:
+            raise UsageError(f"got {self}; expected positive numbers")
 
 
 def main(
     output: Path,
-    data: Path | None = None,
+    data: Path,
+    wheel: Path,
     cache: Path | None = None,
     options: TrainingOptions | None = None,
     report: Report | None = None,
-    continued: Path | None = None,
+    listener: Path | None = None,
 ) -> dict[str, Any]:
     """Train an encoder and write it into the folder `output`; returns its figures.
 
     Args:
         output: folder.
-        data: folder of video clips of people talking (docs/models.md says what ours holds).
+        data: folder of clips of people talking and of speech (docs/models.md says what ours holds).
+        wheel: the teacher (`teacher.WHEEL`).
         cache: folder for the results of the steps.
         options: the amount of training.
         report: takes the name of a step and the fraction of it that is done.
-        continued: encoder.safetensors whose recogniser is trained further, in place of a new one,
-            with `more_steps` at a lower rate.
+        listener: listener.safetensors of an earlier training, in place of a new one.
 
     Raises:
         UsageError: torch, onnx or a synthesiser is missing, or `data` holds no clips.
-        AssetError: the face landmarker is missing (with `data` only).
+        AssetError: the face landmarker or the teacher is missing.
     """
     for module in ("torch", "onnx"):
         if importlib.util.find_spec(module) is None:
-            raise UsageError(f"training needs {module}; pip install 'lipstream[torch]'")
+            raise UsageError(f"training needs {module}; pip install 'lipstream[torch]' onnx")
     import torch
 
     from lipstream.calibration.assets import cache_folder
-    from lipstream.calibration.training.clips import track_clips
-    from lipstream.calibration.training.encoder import babble_distillation, export, recogniser
-    from lipstream.calibration.training.encoder.recogniser import PARTS
-    from lipstream.calibration.training.speech import corpus
+    from lipstream.calibration.training import clips as talking
+    from lipstream.calibration.training.encoder import export, windows
+    from lipstream.calibration.training.encoder.expression_head import HeadTrainer, Weights
+    from lipstream.calibration.training.encoder.sequences import FILE, STREAM, real_sequences
+    from lipstream.calibration.training.encoder.teacher import Teacher
     from lipstream.engine.face.model import face_model
-    from lipstream.engine.networks.encoder_torch import EncoderNet, EncoderSize, net_of
+    from lipstream.engine.networks.encoder_torch import EncoderNet, EncoderSize
 
     options = TrainingOptions() if options is None else options
     report = (lambda step, fraction: None) if report is None else report
     cache = cache_folder() / "train" if cache is None else cache
-    torch.manual_seed(options.seed)
+    cache.mkdir(parents=True, exist_ok=True)
+    teacher, seed = Teacher(wheel), options.seed
+    paths = windows.synthetic_windows(options.synthetic, teacher, cache, seed, report)
+    synthetic = [windows.load(path) for path in paths]
+    torch.manual_seed(seed)
     net = EncoderNet(EncoderSize(coefficients=face_model().size))
-    paths = corpus.make_corpus(cache / "corpus", options.hours, options.seed, report)
-    shards = [corpus.load_shard(path) for path in paths]
-    held, shards = shards[0], shards[1:]
-    if continued is None:
-        recogniser.train_recogniser(net, shards, options.steps, 2e-3, options.seed, report)
-    else:
-        load_recogniser(net, continued)
-    clips: list[TalkingClip] = []
-    if data is not None:
-        clips = track_clips(data, cache / "tracks", report)
-        aligned = _real_shards(net, data, clips, cache, options)
-        # At most a fifth of the whole: it holds few voices.
-        some = aligned[: max(3, len(paths) // 5)]
-        shards = [*shards, *(corpus.load_shard(path) for path in some)]
-    if options.more_steps:
-        seed = options.seed + 1
-        rate = _LATER_RATE if continued is None else _CONTINUED_RATE
-        recogniser.train_recogniser(net, shards, options.more_steps, rate, seed, report)
-    heads = train_heads(net, shards[:12], clips, options, report)
-    if data is not None and options.distillation_steps:
-        paths = babble_distillation.training_clips(data, options.held_out)
-        folder = cache / "corpus"
-        real = babble_distillation.unlabelled_shards(data, paths, folder, options.seed, report)
-        whole = net_of({n: torch.from_numpy(w) for n, w in export.merge_heads(heads).items()})
-        speech = babble_distillation.Speech(shards, real)
-        babble_distillation.distil(whole, speech, options.distillation_steps, options.seed, report)
-        distilled = {n: w for n, w in whole.state_dict().items() if n.split(".")[0] in PARTS}
-        net.load_state_dict(distilled, strict=False)
-        heads += train_heads(net, shards[:12], clips, replace(options, heads=1), report)
-        for name, new in distilled.items():
-            mean = _UNDISTILLED_WEIGHT * heads[0][name] + (1 - _UNDISTILLED_WEIGHT) * new.numpy()
-            heads = [{**head, name: mean.astype(np.float32)} for head in heads]
-        net.load_state_dict({n: torch.from_numpy(w) for n, w in heads[-1].items()})
-    weights = export.scale_outputs(export.merge_heads(heads), OUTPUT_GAIN)
-    output.mkdir(parents=True, exist_ok=True)
-    export.save_encoder(weights, output, {"seed": str(options.seed)})
-    accuracy = recogniser.frame_accuracy(net, held)
-    return {
-        "output": str(output),
-        "clips": len(clips),
-        "phone_accuracy": [round(value, 3) for value in accuracy],
-    }
-
-
-def load_recogniser(net: EncoderNet, weights: Path) -> None:
-    """Load the recogniser of encoder.safetensors. Raises: UsageError for another shape."""
-    from safetensors.torch import load_file
-
-    from lipstream.calibration.training.encoder.recogniser import PARTS
-
-    known = {k: w.float() for k, w in load_file(weights).items() if k.split(".")[0] in PARTS}
-    missing = net.load_state_dict(known, strict=False).missing_keys
-    if any(name.split(".")[0] in PARTS for name in missing):
-        raise UsageError(f"{weights}: not an encoder of this shape")
-
-
-def train_heads(
-    net: EncoderNet,
-    shards: Sequence[Any],
-    clips: Sequence[TalkingClip],
-    options: TrainingOptions,
-    report: Report,
-) -> list[dict[str, F32]]:
-    """Expression heads on clips that are not held out; the weights of `net` with each of them."""
-    import torch
-
-    from lipstream.calibration.training.clips import held_out, with_offsets
-    from lipstream.calibration.training.encoder import expression_head as head
-    from lipstream.calibration.training.encoder import sequences
-    from lipstream.engine.networks.encoder_torch import EncoderNet
-
-    seen: list[TalkingClip] = []
-    if clips:
-        held = held_out([clip.speaker for clip in clips], options.held_out)
-        seen = [clip for clip, hidden in zip(clips, held, strict=True) if not hidden]
-        seen = with_offsets(seen, lambda audio: openness(net, audio), 200)
-    people = sequences.real_sequences(net, seen, np.random.default_rng(options.seed))
-    spoken = sequences.spoken_sequences(net, shards)
-    trained = []
-    for seed in range(options.seed, options.seed + options.heads):
+    train_listener(net, teacher, data, synthetic, cache, options, report, listener)
+    found = talking.track_clips(data, cache / "tracks", report)
+    held = talking.held_out([clip.speaker for clip in found], options.held_out)
+    seen = [clip for clip, hidden in zip(found, held, strict=True) if not hidden]
+    fit_taps(net, seen[:: max(1, len(seen) // _TAPPED_CLIPS)])
+    spoken = {h: spoken_sequences(net, h, synthetic) for h in (STREAM, FILE)}
+    HeadTrainer(net, FILE, {}, spoken[FILE], Weights(), seed).train(
+        options.phone_steps, _HEAD_RATE, report
+    )
+    hidden_files = {clip.name for clip, hide in zip(found, held, strict=True) if hide}
+    sentences = aligned_sentences(net, data, hidden_files)
+    seen = talking.with_offsets(seen, lambda audio: openness(net, audio), FILE.delays_ms[0])
+    for hearing in (STREAM, FILE):
+        rng = np.random.default_rng(seed)
+        people = real_sequences(net, hearing, seen, rng)
+        aligned = aligned_sequences(net, hearing, sentences, rng)
         torch.manual_seed(seed)
         fresh = EncoderNet(net.size)
-        for part in ("code", "head_gru", "head"):
+        trainer = HeadTrainer(net, hearing, people, spoken[hearing] + aligned, Weights(), seed)
+        for part in trainer.parts:
             getattr(net, part).load_state_dict(getattr(fresh, part).state_dict())
-        trainer = head.HeadTrainer(net, people, spoken, head.Weights(), seed)
-        trainer.train(options.head_steps, 3e-3, report)
-        trained.append({name: w.numpy().copy() for name, w in net.state_dict().items()})
-    return trained
+        trainer.train(options.head_steps, _HEAD_RATE, report)
+    output.mkdir(parents=True, exist_ok=True)
+    export.save_encoder(net, output, {"seed": str(seed)})
+    return {
+        "output": str(output),
+        "clips": len(seen),
+        "sentences": len(sentences),
+        "late_ms": {clip.name: round(1000 * clip.late_s) for clip in seen},
+    }
 
 
-def openness(net: EncoderNet, audio: F32) -> F32:
-    """Lip opening by the phone table, f32 [steps], at the longest look-ahead."""
-    from lipstream.calibration.training.encoder.sequences import features_of, phonetic_state
-    from lipstream.calibration.training.speech.phones import PHONES
-
-    posterior = _posterior(phonetic_state(net, features_of(audio)).logits[:, -1].astype(np.float32))
-    table = np.array([phone.opening for phone in PHONES], np.float32)
-    opening: F32 = posterior @ table
-    return opening
-
-
-def _posterior(logits: F32) -> F32:
-    raised = np.exp(logits - logits.max(-1, keepdims=True))
-    posterior: F32 = raised / raised.sum(-1, keepdims=True)
-    return posterior
-
-
-def _real_shards(
+def train_listener(
     net: EncoderNet,
+    teacher: Any,
     data: Path,
-    clips: Sequence[TalkingClip],
+    synthetic: Sequence[Windows],
     cache: Path,
     options: TrainingOptions,
-) -> list[Path]:
-    """Real speech with known words, aligned and augmented: 12 shards."""
-    from lipstream.calibration.training.clips import held_out
-    from lipstream.calibration.training.encoder.sequences import features_of, phonetic_state
-    from lipstream.calibration.training.speech import alignment, corpus
-    from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
+    report: Report,
+    earlier: Path | None,
+) -> None:
+    """The listener of `net`, and its last tap; kept in `cache` as listener.safetensors."""
+    from safetensors.torch import load_file, save_file
 
-    hidden = {
-        clip.name.split("__")[-1]
-        for clip, held in zip(
-            clips, held_out([clip.speaker for clip in clips], options.held_out), strict=True
+    from lipstream.calibration.training.encoder import distillation, windows
+
+    if earlier is None:
+        speech = windows.real_speech(data, options.held_out)
+        paths = windows.real_windows(speech, teacher, cache, options.seed, report)
+        real = [windows.load(path) for path in paths]
+        net.listener.load_state_dict(teacher.listener.state_dict())
+        components = distillation.teacher_components(real)
+        distillation.distil(
+            net.listener, components, real, synthetic, options.steps, options.seed, report
         )
-        if held
-    }
-    delay_steps = LOOK_AHEADS_MS[_ALIGNING_HEAD] // 20
+        set_tap(net, -1, components)
+        earlier = cache / "listener.safetensors"
+        parts = ("listener.", "taps.2.")
+        kept = {n: w for n, w in net.state_dict().items() if n.startswith(parts)}
+        save_file({name: value.contiguous() for name, value in kept.items()}, earlier)
+    missing, unknown = net.load_state_dict(load_file(earlier), strict=False)
+    if unknown or any(name.startswith("listener.") for name in missing):
+        raise UsageError(f"{earlier}: not a listener of this shape")
+
+
+def set_tap(net: EncoderNet, layer: int, components: Any) -> None:
+    """Let the heads see these components of a layer."""
+    import torch
+
+    with torch.no_grad():
+        net.taps[layer].weight.copy_(torch.from_numpy(components.weight))
+        net.taps[layer].bias.copy_(torch.from_numpy(components.bias))
+
+
+def fit_taps(net: EncoderNet, clips: Sequence[TalkingClip]) -> None:
+    """Set all taps but the last to principal components of their layers over `clips`."""
+    import torch
+
+    from lipstream.calibration.training.encoder.distillation import principal_components
+    from lipstream.calibration.training.speech.log_mel import features_of
+    from lipstream.engine.networks.signatures import TOKENS_AFTER
+
+    with torch.no_grad():
+        heard = [
+            net.listener(torch.from_numpy(features_of(clip.audio))[None], TOKENS_AFTER)
+            for clip in clips
+        ]
+    for layer, width in enumerate(net.size.taps[:-1]):
+        tokens = torch.cat([layers[layer][0] for layers in heard]).numpy()
+        set_tap(net, layer, principal_components(tokens, width))
+
+
+def spoken_sequences(
+    net: EncoderNet, hearing: Hearing, shards: Sequence[Windows]
+) -> list[SpokenSequence]:
+    """Synthetic speech with the coarticulated lip motion of its phones."""
+    from lipstream.calibration.training.encoder.sequences import spoken_sequence
+    from lipstream.calibration.training.speech.log_mel import normalise
+    from lipstream.engine.networks.signatures import FEATURES
+
+    sequences = []
+    for shard in shards:
+        for energies, phones in zip(shard.energies, shard.phones, strict=True):
+            for frames in normalise(energies):
+                code = hearing.code(net, frames.reshape(-1, FEATURES))
+                sequences.append(spoken_sequence(code, hearing, phones))
+    return sequences
+
+
+def aligned_sentences(net: EncoderNet, data: Path, hidden: set[str]) -> list[tuple[F32, U8]]:
+    """Real speech f32 [n] with its phones u8 per 10 ms, aligned by the head for files; `hidden`:
+    names of clips to leave out."""
+    from lipstream.calibration.training.clips import clip_name
+    from lipstream.calibration.training.encoder.sequences import FILE
+    from lipstream.calibration.training.speech import alignment
+
+    delay_steps = FILE.delays_ms[0] // 20
     speech: list[tuple[F32, U8]] = []
     for path, text in alignment.labelled_sentences(data):
-        if path.stem in hidden:
+        if clip_name(path, data) in hidden:
             continue
         audio = alignment.read_sentence(path)
-        padded = np.concatenate([audio, np.zeros(delay_steps * 320, np.float32)])
-        logits = phonetic_state(net, features_of(padded)).logits[delay_steps:, _ALIGNING_HEAD]
-        posterior = _posterior(logits.astype(np.float32))
+        posterior = phone_posterior(net, np.pad(audio, (0, delay_steps * 320)))[delay_steps:]
         labels, score = alignment.align(np.log(posterior + 1e-9), alignment.phones_of(text))
         if score > alignment.GOOD_SCORE:
             speech.append((audio, labels))
-    paths = [
-        cache / "corpus" / f"real_{corpus.CORPUS_VERSION}_{options.seed}_{index:02d}.npz"
-        for index in range(12)
-    ]
-    for index, path in enumerate(paths if speech else []):
-        if not path.is_file():
-            rng = np.random.default_rng((options.seed, index))
-            corpus.make_real_shard(speech, path, corpus.SHARD_CLIPS, rng)
-    return paths if speech else []
+    return speech
+
+
+def aligned_sequences(
+    net: EncoderNet,
+    hearing: Hearing,
+    sentences: Sequence[tuple[F32, U8]],
+    rng: np.random.Generator,
+) -> list[SpokenSequence]:
+    """Aligned sentences in several channels, with the lip motion of their phones."""
+    from lipstream.calibration.training.encoder.sequences import augmented, spoken_sequence
+    from lipstream.calibration.training.speech.log_mel import features_of
+
+    sequences = []
+    for audio, phones in sentences:
+        for _ in range(_ALIGNED_VERSIONS):
+            code = hearing.code(net, features_of(augmented(audio, 1.0, None, rng)))
+            sequences.append(spoken_sequence(code, hearing, phones))
+    return sequences
+
+
+def phone_posterior(net: EncoderNet, audio: F32) -> F32:
+    """Of the head for files, f32 [steps, phones]."""
+    import torch
+
+    from lipstream.calibration.training.encoder.sequences import FILE
+    from lipstream.calibration.training.speech.log_mel import features_of
+
+    code = torch.from_numpy(FILE.code(net, features_of(audio))).float()[None]
+    with torch.no_grad():
+        logits, _ = net.express_file(code)
+    posterior: F32 = logits[0, :, 0].softmax(-1).numpy()
+    return posterior
+
+
+def openness(net: EncoderNet, audio: F32) -> F32:
+    """Lip opening by the phone table, f32 [steps], delayed as the head for files is."""
+    from lipstream.calibration.training.speech.phones import PHONES
+
+    table = np.array([phone.opening for phone in PHONES], np.float32)
+    opening: F32 = phone_posterior(net, audio) @ table
+    return opening
