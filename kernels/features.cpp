@@ -10,7 +10,8 @@
 
 namespace {
 
-constexpr int kHop = 160, kWindow = 400, kFrames = 2, kBands = 64;
+constexpr int kHop = 160, kWindow = 400, kFrames = 2, kBands = 80, kState = 4;
+constexpr int kFirstSummedBand = 2;  // below lie hum and rumble, which must not move the level
 constexpr int kPoints = 256, kStages = 8;  // of the complex transform that 512 real samples take
 
 float within(float x, float low, float high) { return std::fmin(std::fmax(x, low), high); }
@@ -53,8 +54,9 @@ void power_of(const LsFilterBank &bank, float *re, float *im, float *power) {
     }
 }
 
-void log_mel(const LsFilterBank &bank, const float *samples, float *bands) {
-    float re[kPoints] = {}, im[kPoints] = {}, power[kPoints + 1];
+// Returns the log energy of all bands that count for the level.
+float log_mel(const LsFilterBank &bank, const float *samples, float *bands) {
+    float re[kPoints] = {}, im[kPoints] = {}, power[kPoints + 1], total = 0;
     for (int i = 0; i < kWindow / 2; ++i) {
         re[i] = samples[2 * i] * bank.window[2 * i];
         im[i] = samples[2 * i + 1] * bank.window[2 * i + 1];
@@ -64,30 +66,32 @@ void log_mel(const LsFilterBank &bank, const float *samples, float *bands) {
         const float *weights = bank.weights + (int64_t)b * bank.widest;
         float sum = 0;
         for (int i = 0; i < bank.width[b]; ++i) sum += power[bank.first[b] + i] * weights[i];
-        bands[b] = std::log(sum + bank.normalisation.energy_floor);
+        sum += bank.normalisation.energy_floor;
+        if (b >= kFirstSummedBand) total += sum;
+        bands[b] = std::log10(sum);
     }
+    return std::log(total);
 }
 
-// Normaliser.step of one frame; state f32 [4 + kBands], in place.
-void normalise(const LsNormalisation &n, const float *frame, float *state, float *normal) {
-    float &level = state[0], &floor = state[1], &sound_frames = state[2], &speech_frames = state[3];
-    float *mean = state + 4;
-    float energy = 0;
-    for (int b = 0; b < kBands; ++b) energy += frame[b];
-    energy /= kBands;
+// Normaliser.step of one frame; state f32 [kState], in place.
+void normalise(
+    const LsNormalisation &n, const float *frame, float energy, float *state, float *normal) {
+    float &level = state[0], &floor = state[1], &peak = state[2], &speech_frames = state[3];
     floor = std::fmin(energy, floor + n.floor_rise);
     const float sound = within(energy - floor - n.sound_margin, 0, 1);
-    const float rise = energy - level;
-    const float release = sound_frames < n.first_frames ? n.release_first : n.release;
-    level = level + (rise > 0 ? n.attack : release) * sound * rise;
-    const float weight = within(energy - level + n.speech_range, 0, 1) * sound;
+    peak = std::fmax(energy, peak - n.peak_fall * sound);
+    const float weight = sound * within(energy - peak + n.speech_range, 0, 1);
+    const float excess = energy - n.jump - level;
+    if (weight > 0 && excess > 0) {
+        level += n.jump_takes * excess;
+        speech_frames *= n.jump_keeps;
+    }
     speech_frames = std::fmin(speech_frames + weight, n.memory_frames);
-    sound_frames += sound;
-    const float gain = weight / (speech_frames + n.prior_frames);
+    const float rate = weight / (speech_frames + n.prior_frames);
+    level = std::fmax(level + rate * (energy - level), n.lowest_level);
+    const float middle = level * n.per_nat - n.offset;
     for (int b = 0; b < kBands; ++b) {
-        const float relative = frame[b] - level;
-        mean[b] = mean[b] + gain * (relative - mean[b]);
-        normal[b] = within((relative - mean[b]) * n.scale, n.lowest, n.highest);
+        normal[b] = (within(frame[b] - middle, -n.range, n.range) + n.centre) * n.scale;
     }
 }
 
@@ -96,10 +100,10 @@ void normalise(const LsNormalisation &n, const float *frame, float *state, float
 LS_EXPORT void ls_features_step(
     const LsFilterBank *bank, const float *samples, const float *state, float *next_state,
     float *features) {
-    std::memcpy(next_state, state, (4 + kBands) * sizeof(float));
+    std::memcpy(next_state, state, kState * sizeof(float));
     for (int f = 0; f < kFrames; ++f) {
         float bands[kBands];
-        log_mel(*bank, samples + f * kHop, bands);
-        normalise(bank->normalisation, bands, next_state, features + f * kBands);
+        const float energy = log_mel(*bank, samples + f * kHop, bands);
+        normalise(bank->normalisation, bands, energy, next_state, features + f * kBands);
     }
 }

@@ -15,15 +15,15 @@ from lipstream.kernels.errors import UsageError
 
 F32 = NDArray[np.float32]
 
-_WINDOW, _FFT, _BANDS, _STEP, _HISTORY = 400, 512, 64, 320, 240  # as in features.cpp
-_STATE, _NUMBERS = 4 + _BANDS, 13
+_WINDOW, _FFT, _BANDS, _STEP, _HISTORY = 400, 512, 80, 320, 240  # as in features.cpp
+_STATE, _NUMBERS = 4, 16
 
 
 class FeatureStep:
     """Filters and constants; any number of threads may call it."""
 
     def __init__(self, window: F32, mel: F32, numbers: Sequence[float]) -> None:
-        """window f32 [400]; mel f32 [257, 64]; numbers in the order of `LsNormalisation`.
+        """window f32 [400]; mel f32 [257, 80]; numbers in the order of `LsNormalisation`.
 
         Raises: UsageError for other sizes.
         """
@@ -54,9 +54,9 @@ class FeatureStep:
         )
 
     def __call__(self, samples: F32, state: F32) -> tuple[F32, F32]:
-        """samples f32 [560], the last 240 and 320 new ones; state f32 [68] of the normalisation.
+        """samples f32 [560], the last 240 and 320 new ones; state f32 [4] of the normalisation.
 
-        Returns features f32 [2, 64] and the next state.
+        Returns features f32 [2, 80] and the next state.
         """
         for name, array, size in (("samples", samples, _HISTORY + _STEP), ("state", state, _STATE)):
             if array.shape != (size,) or array.dtype != np.float32 or not array.flags.c_contiguous:

@@ -228,16 +228,16 @@ LS_BRIEF void ls_downsample2x(
 // --------------------------------------------------------------------------- features.cpp
 
 typedef struct LsNormalisation {
-    float floor_rise, sound_margin, first_frames, release_first, release, attack, speech_range;
-    float memory_frames, prior_frames, scale, lowest, highest, energy_floor;
+    float energy_floor, floor_rise, sound_margin, peak_fall, speech_range, jump, jump_takes;
+    float jump_keeps, memory_frames, prior_frames, lowest_level, per_nat, offset, range, centre, scale;
 } LsNormalisation;
 
 typedef struct LsFilterBank {
     const float *window;     // [400]
     const float *twiddles;   // [2, 512], cosine and minus sine of 2 pi k / 512
-    const int32_t *first;    // [64], first bin of each filter
-    const int32_t *width;    // [64], its bins
-    const float *weights;    // [64, widest]
+    const int32_t *first;    // [80], first bin of each filter
+    const int32_t *width;    // [80], its bins
+    const float *weights;    // [80, widest]
     int32_t widest;
     LsNormalisation normalisation;
 } LsFilterBank;
@@ -245,9 +245,9 @@ typedef struct LsFilterBank {
 LS_BRIEF void ls_features_step(
     const LsFilterBank *bank,
     const float *samples,  // [560]
-    const float *state,    // [68]
-    float *next_state,     // [68]
-    float *features);      // [2, 64]
+    const float *state,    // [4]
+    float *next_state,     // [4]
+    float *features);      // [2, 80]
 
 // -------------------------------------------------------------------------------- gru.cpp
 
