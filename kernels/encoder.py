@@ -103,7 +103,7 @@ class _Layers:
             self._padded(bias, outputs),
             2 * blocks.shape[1],
             outputs,
-            reference.level_limit(weights.shape[1]),
+            reference.level_limit(weights),
         )
 
     def address(self, array: NDArray[Any]) -> int:
@@ -147,8 +147,6 @@ class _Weights:
     def integer(self, name: str, outputs: int, inputs: int, has_bias: bool = True) -> Any:
         """`LsIntegerLayer`."""
         weights = self.tensor(f"{name}.weight", np.int8, (outputs, inputs))
-        if weights.min() < -reference.LARGEST_WEIGHT:
-            raise UsageError(f"{name}.weight has -128; expected -127 to 127")
         scale = self.vector(f"{name}.scale", outputs)
         bias = self.vector(f"{name}.bias", outputs) if has_bias else np.zeros(outputs, np.float32)
         return self.layers.integer(weights, scale, bias)

@@ -259,7 +259,7 @@ typedef struct LsLayer {
     int32_t outputs;  // of the blocks: a multiple of 64
 } LsLayer;
 
-// Weights in blocks of 64 outputs and pairs of inputs, i8 [blocks, inputs / 2, 64, 2], none -128.
+// Weights in blocks of 64 outputs and pairs of inputs, i8 [blocks, inputs / 2, 64, 2].
 typedef struct LsIntegerLayer {
     const int8_t *weights;
     const float *scale;  // [outputs], what a weight of 1 is worth

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.engine.networks.base import Model
 from lipstream.engine.networks.signatures import (
     BANDS,
     BLOCKS,
@@ -72,3 +74,21 @@ def random_inputs(batch: int = 1, seed: int = 0) -> dict[str, F32]:
         name: random.standard_normal((batch, *shape)).astype(np.float32)
         for name, shape in encoder_shapes(HIDDEN).items()
     }
+
+
+def save_random_encoder(folder: Path, seed: int = 0) -> Model:
+    """encoder.safetensors and encoder.onnx in `folder`, as training writes them."""
+    from safetensors.numpy import save_file
+
+    from lipstream.calibration.training.encoder.onnx_graph import encoder_onnx
+
+    model = Model(folder / "encoder.onnx", folder / "encoder.safetensors")
+    metadata = {
+        "architecture": "lipstream-encoder",
+        "state_widths": str(HIDDEN),
+        "coefficients": str(COEFFICIENTS),
+        "phones": str(PHONES),
+    }
+    save_file(random_weights(seed), str(model.safetensors), metadata=metadata)
+    model.onnx.write_bytes(encoder_onnx(model.safetensors).SerializeToString())
+    return model

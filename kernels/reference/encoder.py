@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
-LARGEST_WEIGHT = 127
-
 
 def affine(x: F32, weights: NDArray[np.float16], bias: F32) -> F32:
     """bias + sum over i, in order, of x[i] * weights[:, i]: f32 [outputs]."""
@@ -20,9 +18,10 @@ def affine(x: F32, weights: NDArray[np.float16], bias: F32) -> F32:
     return total
 
 
-def level_limit(inputs: int) -> int:
-    """The largest level of so many inputs: 16 bits, and no sum of products leaves 32 bits."""
-    return min(2**15 - 1, 2**31 // (LARGEST_WEIGHT * inputs))
+def level_limit(weights: NDArray[np.int8]) -> int:
+    """The largest level of an input: it has 16 bits, and no sum of products leaves 32 bits."""
+    most = int(np.abs(weights.astype(np.int64)).sum(1).max(initial=1))
+    return min(2**15 - 1, (2**31 - 1) // most)
 
 
 def integer_affine(x: F32, weights: NDArray[np.int8], scale: F32, bias: F32) -> F32:
@@ -30,7 +29,7 @@ def integer_affine(x: F32, weights: NDArray[np.int8], scale: F32, bias: F32) -> 
 
     The largest |x| is `level_limit`, so 16 bits are used whatever the size of x.
     """
-    limit = np.float32(level_limit(len(x)))
+    limit = np.float32(level_limit(weights))
     largest = np.abs(x).max()
     if largest < np.float32(1e-30):
         return bias.copy()
