@@ -1,8 +1,8 @@
 """A step of the encoder as a kernel: one call, the weights as integers and halves.
 
-The twin of the step is `engine.networks.encoder_numpy`, which does not round activations to 16 bits;
-docs/kernels.md says how far the two are apart. The two products of a matrix and a vector have twins
-of their own, with the same bits.
+The twin of the step is `engine.networks.encoder_numpy`, which does not round activations to 16
+bits; docs/kernels.md says how far the two are apart. The two products of a matrix and a vector have
+twins of their own, with the same bits.
 """
 
 from __future__ import annotations
@@ -235,9 +235,7 @@ class EncoderStep:
         for (name, shape), array in zip(self._shapes.items(), inputs, strict=True):
             require(name, array, np.float32, shape)
         shapes = (self._expression_shape, self._expression_shape[:1], *self._shapes.values())
-        outputs = tuple(
-            native.empty(shape, np.float32) for shape in (*shapes[:2], *shapes[3:])
-        )
+        outputs = tuple(native.empty(shape, np.float32) for shape in (*shapes[:2], *shapes[3:]))
         native.library().ls_encoder_step(
             self._encoder,
             *map(np.ascontiguousarray, inputs),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -77,10 +81,8 @@ def random_inputs(batch: int = 1, seed: int = 0) -> dict[str, F32]:
 
 
 def save_random_encoder(folder: Path, seed: int = 0) -> Model:
-    """encoder.safetensors and encoder.onnx in `folder`, as training writes them."""
+    """encoder.safetensors in `folder` and, where the onnx package is, encoder.onnx."""
     from safetensors.numpy import save_file
-
-    from lipstream.calibration.training.encoder.onnx_graph import encoder_onnx
 
     model = Model(folder / "encoder.onnx", folder / "encoder.safetensors")
     metadata = {
@@ -90,5 +92,16 @@ def save_random_encoder(folder: Path, seed: int = 0) -> Model:
         "phones": str(PHONES),
     }
     save_file(random_weights(seed), str(model.safetensors), metadata=metadata)
-    model.onnx.write_bytes(encoder_onnx(model.safetensors).SerializeToString())
+    if find_spec("onnx") is not None:
+        from lipstream.calibration.training.encoder.onnx_graph import encoder_onnx
+
+        model.onnx.write_bytes(encoder_onnx(model.safetensors).SerializeToString())
     return model
+
+
+@cache
+def random_model() -> Model:
+    """`save_random_encoder`, once for a run of the tests."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return save_random_encoder(Path(folder.name))

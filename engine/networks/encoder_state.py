@@ -7,10 +7,18 @@ from typing import Final
 import numpy as np
 
 from lipstream.engine.networks.base import Network
-from lipstream.engine.networks.signatures import ENCODER_STATES, TOKENS_KEPT, encoder_shapes
+from lipstream.engine.networks.signatures import (
+    BLOCKS,
+    ENCODER_STATES,
+    TOKENS_AFTER,
+    TOKENS_KEPT,
+    encoder_shapes,
+)
 from lipstream.engine.types import F32
 
-SILENT_STEPS: Final = TOKENS_KEPT + 8  # 1.4 s: no zero is left in the memory
+# Each block's memory fills anew once that of the block before holds nothing but silence; then the
+# recurrent head settles.
+SILENT_STEPS: Final = BLOCKS * (TOKENS_KEPT + TOKENS_AFTER) + 12  # 2.8 s
 
 
 def silent_state(network: Network, hidden: int, features: F32) -> dict[str, F32]:

@@ -2,9 +2,9 @@
 
 Step k consumes samples [320 k, 320 (k+1)) and emits the expression of sample 320 (k+1) - lag. It
 takes audio of any length and cuts it into whole steps, so no cutting by the caller changes a bit of
-the result. A stream begins in the state that a long silence leaves. Reconstructed after *Everybody's Talkin'* (arXiv 2001.05201, §III-B), whose recurrent
-audio-to-expression model takes speaker-normalised audio; ours normalises causally and recognises
-phones first (docs/models.md).
+the result. A stream begins in the state that a long silence leaves. Reconstructed after
+*Everybody's Talkin'* (arXiv 2001.05201, §III-B), whose recurrent audio-to-expression model takes
+speaker-normalised audio; ours normalises causally and recognises phones first (docs/models.md).
 """
 
 from __future__ import annotations

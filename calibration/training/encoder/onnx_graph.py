@@ -146,9 +146,7 @@ class _Graph:
 
     def norm(self, x: str, name: str) -> str:
         scale, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
-        return self.add(
-            "LayerNormalization", [x, scale, bias], axis=-1, epsilon=NORM_EPSILON
-        )
+        return self.add("LayerNormalization", [x, scale, bias], axis=-1, epsilon=NORM_EPSILON)
 
     def gru(self, x: str, h: str, name: str, output: str) -> str:
         width = self.tensors.shape(f"{name}.weight_hh_l0")[1]
