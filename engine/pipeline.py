@@ -244,7 +244,7 @@ class Session:
         """Barge-in: what was received but not shown is dropped, and the mouth eases to rest.
 
         The clock goes on: audio dropped here leaves as silence, and the next chunk follows. The
-        normaliser keeps the voice's level and spectral tilt (`engine.speech.features`).
+        encoder keeps what it knows of the voice (`Encoder.restart`).
         """
         engine, state = self.engine, self._state
         stages, at_rest = state.stages, engine.style.at_rest

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 SCALARS: Final = (
-    "uint8_t", "uint16_t", "int16_t", "int32_t", "int64_t", "uint64_t", "float", "double",
+    "uint8_t", "uint16_t", "int8_t", "int16_t", "int32_t", "int64_t", "uint64_t", "float", "double",
 )  # fmt: skip
 LETS_GO, HOLDS, EITHER = "LS_API", "LS_BRIEF", "LS_EITHER"  # of the interpreter's lock
 

@@ -249,7 +249,7 @@ LS_BRIEF void ls_features_step(
     float *next_state,     // [4]
     float *features);      // [2, 80]
 
-// -------------------------------------------------------------------------------- gru.cpp
+// ---------------------------------------------------------------------------- encoder.cpp
 
 // Weights in blocks of 64 outputs, f16 [blocks, inputs, 64].
 typedef struct LsLayer {
@@ -259,23 +259,65 @@ typedef struct LsLayer {
     int32_t outputs;  // of the blocks: a multiple of 64
 } LsLayer;
 
-typedef struct LsEncoderSizes {
-    int32_t hidden, code, head, look_aheads, phones, outputs;
-} LsEncoderSizes;
+// Weights in blocks of 64 outputs and pairs of inputs, i8 [blocks, inputs / 2, 64, 2].
+typedef struct LsIntegerLayer {
+    const int8_t *weights;
+    const float *scale;  // [outputs], what a weight of 1 is worth
+    const float *bias;   // [outputs]
+    int32_t inputs;      // even
+    int32_t outputs;     // a multiple of 64
+    int32_t limit;       // largest level of an input: no sum leaves 32 bits
+} LsIntegerLayer;
+
+typedef struct LsNorm {
+    const float *weight;  // [384]
+    const float *bias;    // [384]
+} LsNorm;
+
+typedef struct LsBlock {
+    LsNorm before, middle;
+    LsIntegerLayer query, key, value, out;  // [384, 384]
+    LsIntegerLayer up;                      // [1536, 384]
+    LsIntegerLayer down;                    // [384, 1536]
+    const float *offsets;                   // [6, 63]
+} LsBlock;
+
+typedef struct LsEncoder {
+    LsIntegerLayer conv1;      // [384, 240]
+    LsIntegerLayer conv2;      // [384, 1152]
+    const float *base;         // [384]
+    LsBlock blocks[2];
+    LsLayer taps[3];           // [tap width, 384]
+    int32_t tap_widths[3];
+    LsLayer gru_input;         // [3 * hidden, sum of tap widths]
+    LsLayer gru_state;         // [3 * hidden, hidden]
+    LsLayer phone;             // [look_aheads * phones, hidden]
+    LsLayer head;              // [outputs, hidden]
+    int32_t hidden, look_aheads, phones, outputs;
+} LsEncoder;
 
 LS_API void ls_affine(
     const float *x,           // [inputs]
     const LsLayer *layer,
     float *out);              // [outputs]
+LS_API void ls_integer_affine(
+    const float *x,           // [inputs]
+    const LsIntegerLayer *layer,
+    int16_t *levels,          // scratch [inputs]
+    float *out);              // [outputs]
 LS_API void ls_encoder_step(
-    const LsLayer *layers,  // [10]: dense, two a GRU (input, state) twice, phone, code, head GRU, head
-    const LsEncoderSizes *sizes,
-    const float *features,                              // [inputs of the first layer]
-    const float *h1, const float *h2, const float *h3,  // [hidden], [hidden], [head]
-    float *scratch,                                     // [4 * the most outputs + 2 * hidden]
-    float *expression,                                  // [outputs]
-    float *speech,                                      // [look_aheads]
-    float *next1, float *next2, float *next3);
+    const LsEncoder *encoder,
+    const float *features,  // [160]
+    const float *frames,    // [160]
+    const float *lifted,    // [384]
+    const float *waiting,   // [2, 2, 384]
+    const float *memory,    // [2, 2, 62, 384]
+    const float *hidden,    // [hidden]
+    float *scratch,         // [tap widths + 64 + the most of both GRU layers, phone, head]
+    float *expression,      // [outputs]
+    float *speech,          // [look_aheads]
+    float *next_frames, float *next_lifted, float *next_waiting, float *next_memory,
+    float *next_hidden);
 
 // ------------------------------------------------------------------------ convolution.cpp
 

@@ -24,9 +24,9 @@ _REMEDY: Final = (
     "run `python kernels/build.py` in the source tree, or reinstall with a C++ compiler"
 )
 _SCALARS: Final[dict[str, Any]] = {
-    "uint8_t": ctypes.c_uint8, "uint16_t": ctypes.c_uint16, "int16_t": ctypes.c_int16,
-    "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64,
-    "float": ctypes.c_float, "double": ctypes.c_double,
+    "uint8_t": ctypes.c_uint8, "uint16_t": ctypes.c_uint16, "int8_t": ctypes.c_int8,
+    "int16_t": ctypes.c_int16, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64,
+    "uint64_t": ctypes.c_uint64, "float": ctypes.c_float, "double": ctypes.c_double,
 }  # fmt: skip
 
 

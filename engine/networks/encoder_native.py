@@ -1,7 +1,7 @@
 """The encoder in our own kernels: what `auto` runs on a CPU.
 
-A step is bound by memory traffic of the weights, so they stay in half precision, the form in which
-they ship: `kernels/gru.cpp`. `encoder_numpy` is the readable reference.
+A step is bound by memory traffic of the weights, so they stay integers of 8 bits, the form in which
+they ship: `kernels/encoder.cpp`. `encoder_numpy` is the readable reference.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lipstream.engine.networks.base import Model
 from lipstream.engine.networks.signatures import ENCODER_INPUTS, ENCODER_OUTPUTS
 from lipstream.engine.types import F32
 from lipstream.kernels.dispatch import use_native
-from lipstream.kernels.gru import EncoderStep
+from lipstream.kernels.encoder import EncoderStep
 
 
 class EncoderNative:
@@ -23,13 +23,13 @@ class EncoderNative:
 
     name = "native"
     device = "CPU"
-    precision = "f32"
+    precision = "f32"  # of weights in 8 bits and activations in 16
 
     def __init__(self, step: EncoderStep) -> None:
         self._step = step
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        """features f32 [B, 128] and states h1, h2, h3 to expression, speech and next states."""
+        """As `EncoderNumpy.run`."""
         rows = zip(*(inputs[name] for name in ENCODER_INPUTS), strict=True)
         done = [self._step(*row) for row in rows]
         if len(done) == 1:
@@ -43,8 +43,7 @@ class EncoderNative:
 def load_network(model: Model) -> EncoderNative:
     """The encoder with the weights of a model's safetensors file.
 
-    Raises: BackendUnavailable without the compiled kernels, or for weights in another precision
-    than half.
+    Raises: BackendUnavailable without the compiled kernels, or for weights of another form.
     """
     from safetensors.numpy import load_file
 

@@ -1,18 +1,60 @@
 """The encoder in NumPy: the readable reference, and the backend that runs on any machine.
 
-One step costs about 0.9 million multiplications, so NumPy too runs many times faster than real
-time.
+    features ─► two convolutions ─► token ─► block ─► block
+                                      └─ tap ─┴─ tap ─┴─ tap ─► GRU ─► expression, phone posteriors
+
+Two frames of 10 ms become a token. A block is a layer of a transformer: attention over the tokens
+around its own, then a dense part, each behind a layer norm (Xiong et al., arXiv 2002.04745).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
 
 from lipstream.engine.networks.base import Model
-from lipstream.engine.networks.signatures import ENCODER_OUTPUTS
+from lipstream.engine.networks.signatures import (
+    BANDS,
+    BLOCKS,
+    ENCODER_STATES,
+    FRAMES_PER_STEP,
+    HEADS,
+    TOKEN_WIDTH,
+    TOKENS_KEPT,
+)
 from lipstream.engine.types import F32
+
+OF_WHOLE_FILES: Final = "file."  # begins the names of tensors that no step uses
+NORM_EPSILON: Final = 1e-5
+
+
+def dequantised(weights: Mapping[str, NDArray[Any]]) -> dict[str, F32]:
+    """The f32 weights of a step: i8 [outputs, inputs] times f32 [outputs] of the same layer."""
+    plain = {}
+    for name, stored in weights.items():
+        if name.startswith(OF_WHOLE_FILES) or name.endswith(".scale"):
+            continue
+        plain[name] = stored.astype(np.float32)
+        if stored.dtype == np.int8:
+            plain[name] *= weights[name.removesuffix("weight") + "scale"][:, None]
+    return plain
+
+
+def gelu(x: F32) -> F32:
+    """x times the normal distribution's share below x (Hendrycks and Gimpel, arXiv 1606.08415)."""
+    result: F32 = np.float32(0.5) * x * (np.float32(1) + erf(x * np.float32(np.sqrt(0.5))))
+    return result
+
+
+def softmax(x: F32) -> F32:
+    """Along the last axis."""
+    raised = np.exp(x - x.max(-1, keepdims=True))
+    shares: F32 = raised / raised.sum(-1, keepdims=True)
+    return shares
 
 
 def _sigmoid(x: F32) -> F32:
@@ -27,34 +69,85 @@ class EncoderNumpy:
     device = "CPU"
     precision = "f32"
 
-    def __init__(self, weights: Mapping[str, F32]) -> None:
-        self._w = {key: np.asarray(value, dtype=np.float32) for key, value in weights.items()}
-        phones = self._w["phone.bias"].shape[0]
-        coefficients = self._w["head.bias"].shape[0]
-        look_aheads = self._w["look_aheads_ms"].shape[0]
-        self._posterior_shape = (look_aheads, phones // look_aheads)
-        self._expression_shape = (look_aheads, coefficients // look_aheads)
+    def __init__(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        self._w = dequantised(weights)
+        look_aheads = len(self._w["look_aheads_ms"])
+        self._posterior_shape = (look_aheads, len(self._w["phone.bias"]) // look_aheads)
+        self._expression_shape = (look_aheads, len(self._w["head.bias"]) // look_aheads)
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        """features f32 [B, 128] and states h1, h2, h3 to expression, speech and next states."""
+        """Features and states, shaped as `signatures.encoder_shapes` says behind a batch axis.
+
+        Returns expression f32 [B, look-aheads, K], speech f32 [B, look-aheads] (probability that it
+        is not silence), and the next states.
+        """
         batch = len(inputs["features"])
-        lifted = np.maximum(self._linear("dense", inputs["features"]), np.float32(0))
-        h1 = self._gru("gru1", lifted, inputs["h1"])
-        h2 = self._gru("gru2", h1, inputs["h2"])
-        logits = self._linear("phone", h2).reshape(batch, *self._posterior_shape)
-        raised = np.exp(logits - logits.max(-1, keepdims=True))
-        posterior = raised / raised.sum(-1, keepdims=True)
-        code = np.tanh(self._linear("code", h2))
-        h3 = self._gru(
-            "head_gru", np.concatenate([posterior.reshape(batch, -1), code], 1), inputs["h3"]
+        fresh = inputs["features"].reshape(batch, FRAMES_PER_STEP, BANDS)
+        frames = np.concatenate([inputs["frames"].reshape(fresh.shape), fresh], 1)
+        before, newest = (
+            gelu(self._linear("conv1", frames[:, i : i + 3].reshape(batch, -1))) for i in (0, 1)
         )
-        expression = self._linear("head", h3).reshape(batch, *self._expression_shape)
-        speech = np.float32(1) - posterior[..., 0]
-        return dict(zip(ENCODER_OUTPUTS, (expression, speech, h1, h2, h3), strict=True))
+        lifted = np.concatenate([inputs["lifted"], before, newest], 1)
+        token = gelu(self._linear("conv2", lifted)) + self._w["base"]
+        taps, waiting, memory = [self._linear("tap0", token)], [], []
+        for block in range(BLOCKS):
+            token, late, kept = self._block(
+                block, token, inputs["waiting"][:, block], inputs["memory"][:, block]
+            )
+            taps.append(self._linear(f"tap{block + 1}", token))
+            waiting.append(late)
+            memory.append(kept)
+        hidden = self._gru("head_gru", np.concatenate(taps, 1), inputs["hidden"])
+        phones = softmax(self._linear("phone", hidden).reshape(batch, *self._posterior_shape))
+        states = {
+            "frames": inputs["features"],
+            "lifted": newest,
+            "waiting": np.stack(waiting, 1),
+            "memory": np.stack(memory, 1),
+            "hidden": hidden,
+        }
+        return {
+            "expression": self._linear("head", hidden).reshape(batch, *self._expression_shape),
+            "speech": np.float32(1) - phones[..., 0],
+            **{f"{name}_next": states[name] for name in ENCODER_STATES},
+        }
+
+    def _block(self, block: int, token: F32, waiting: F32, memory: F32) -> tuple[F32, F32, F32]:
+        """The newest token f32 [B, width] in, the one that has waited for it out.
+
+        waiting f32 [B, 2, width], memory f32 [B, 2, kept, width] of this block; both are returned
+        one token later.
+        """
+        batch, name = len(token), f"blocks.{block}"
+        queue = np.concatenate([waiting, token[:, None]], 1)
+        own = queue[:, 0]
+        normal = self._norm(f"{name}.before", token)
+        new = np.stack([normal @ self._w[f"{name}.key.weight"].T,
+                        self._linear(f"{name}.value", normal)], 1)  # fmt: skip
+        known = np.concatenate([memory, new[:, :, None]], 2)
+        query = self._linear(f"{name}.query", self._norm(f"{name}.before", own))
+        per_head = TOKEN_WIDTH // HEADS
+        query = query.reshape(batch, HEADS, 1, per_head)
+        keys, values = (
+            known[:, i].reshape(batch, TOKENS_KEPT + 1, HEADS, per_head).swapaxes(1, 2)
+            for i in (0, 1)
+        )
+        scores = (query @ keys.swapaxes(2, 3)) / np.float32(np.sqrt(per_head))
+        scores += self._w["offsets"][block, :, None, : TOKENS_KEPT + 1]
+        attended = (softmax(scores) @ values).reshape(batch, TOKEN_WIDTH)
+        middle = own + self._linear(f"{name}.out", attended)
+        raised = gelu(self._linear(f"{name}.up", self._norm(f"{name}.middle", middle)))
+        return middle + self._linear(f"{name}.down", raised), queue[:, 1:], known[:, :, 1:]
 
     def _linear(self, name: str, x: F32) -> F32:
         result: F32 = x @ self._w[f"{name}.weight"].T + self._w[f"{name}.bias"]
         return result
+
+    def _norm(self, name: str, x: F32) -> F32:
+        centred = x - x.mean(-1, keepdims=True)
+        variance = np.square(centred).mean(-1, keepdims=True)
+        normal: F32 = centred / np.sqrt(variance + np.float32(NORM_EPSILON))
+        return normal * self._w[f"{name}.weight"] + self._w[f"{name}.bias"]
 
     def _gru(self, name: str, x: F32, h: F32) -> F32:
         width = h.shape[1]

@@ -6,6 +6,7 @@ import queue
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -90,8 +91,8 @@ def library() -> Any:
     return openvino
 
 
-def load(onnx: bytes, precision: str = "f32", ranges: Ranges | None = None) -> OpenVinoNetwork:
-    """Compile an ONNX model for the CPU.
+def load(onnx: Path, precision: str = "f32", ranges: Ranges | None = None) -> OpenVinoNetwork:
+    """Compile an ONNX model for the CPU; weights outside of the file are found beside it.
 
     "fast" is bf16 where the CPU computes in it; else int8 where the model's `ranges` are known;
     else f32.
@@ -112,7 +113,7 @@ def load(onnx: bytes, precision: str = "f32", ranges: Ranges | None = None) -> O
             f"this CPU has no {precision} in OpenVINO (it has {', '.join(sorted(supported))}); "
             "use precision f32"
         )
-    model = core.read_model(onnx, b"")
+    model = core.read_model(onnx)
     if precision == "int8":
         quantise(model, ranges or {})
     copies = min(usable_cores(), _MOST_COPIES)

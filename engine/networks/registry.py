@@ -63,7 +63,7 @@ def build_from_code(backend: str, model: Model) -> Network:
 def _openvino(model: Model, precision: str) -> Network:
     from lipstream.engine.networks.openvino import load
 
-    return load(model.onnx.read_bytes(), precision, model.ranges())
+    return load(model.onnx, precision, model.ranges())
 
 
 def _native(model: Model, precision: str) -> Network:
@@ -107,7 +107,7 @@ def _numpy(model: Model, precision: str) -> Network:
 def _tensorrt(model: Model, precision: str) -> Network:
     from lipstream.engine.networks.tensorrt import load
 
-    network: Network = load(model.onnx.read_bytes(), precision=precision)
+    network: Network = load(model, precision=precision)
     return network
 
 

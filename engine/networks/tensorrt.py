@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lipstream.engine.errors import BackendUnavailable
+from lipstream.engine.networks.base import Model
 from lipstream.engine.types import F32
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ _MODULES: Final = ("tensorrt", "tensorrt_rtx")
 class EngineKey:
     """Everything that a plan depends on."""
 
-    onnx_sha256: str
+    model_sha256: str  # of the ONNX file and the weights beside it
     library: str
     library_version: str
     gpu: str
@@ -84,7 +85,7 @@ def library() -> Any:
     )
 
 
-def build_plan(trt: Any, onnx: bytes, batches: tuple[int, int, int]) -> bytes:
+def build_plan(trt: Any, onnx: Path, batches: tuple[int, int, int]) -> bytes:
     """An engine from an ONNX model whose first axis is the batch; needs no GPU with RTX.
 
     The network is strongly typed: its precision is that of the ONNX file.
@@ -95,7 +96,7 @@ def build_plan(trt: Any, onnx: bytes, batches: tuple[int, int, int]) -> bytes:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(onnx):
+    if not parser.parse_from_file(str(onnx)):
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise BackendUnavailable(f"tensorrt does not read the model ({errors}); use openvino")
     profile = builder.create_optimization_profile()
@@ -149,12 +150,12 @@ class TensorRtNetwork:
 
 
 def load(
-    onnx: bytes,
+    model: Model,
     precision: str = "f32",
     batches: tuple[int, int, int] = (1, 1, 64),
     cache: PlanCache | None = None,
 ) -> TensorRtNetwork:
-    """The engine of an ONNX model on this machine's GPU, from the cache or built.
+    """The engine of a model's ONNX on this machine's GPU, from the cache or built.
 
     Raises: BackendUnavailable without TensorRT, torch with CUDA, or a GPU.
     """
@@ -175,7 +176,9 @@ def load(
         )
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     key = EngineKey(
-        onnx_sha256=hashlib.sha256(onnx).hexdigest(),
+        model_sha256=hashlib.sha256(
+            model.onnx.read_bytes() + model.safetensors.read_bytes()
+        ).hexdigest(),
         library=trt.__name__,
         library_version=trt.__version__,
         gpu=properties.name,
@@ -190,7 +193,7 @@ def load(
     engine = None if plan is None else runtime.deserialize_cuda_engine(plan)
     if engine is None:
         log.info("building a TensorRT engine", extra={"gpu": key.gpu})
-        plan = build_plan(trt, onnx, batches)
+        plan = build_plan(trt, model.onnx, batches)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BackendUnavailable(f"tensorrt cannot load the engine it built for {key.gpu}")

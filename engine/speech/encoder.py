@@ -2,13 +2,14 @@
 
 Step k consumes samples [320 k, 320 (k+1)) and emits the expression of sample 320 (k+1) - lag. It
 takes audio of any length and cuts it into whole steps, so no cutting by the caller changes a bit of
-the result. Reconstructed after *Everybody's Talkin'* (arXiv 2001.05201, §III-B), whose recurrent
-audio-to-expression model takes speaker-normalised audio; ours normalises causally and recognises
-phones first (docs/models.md).
+the result. A stream begins in the state that a long silence leaves. Reconstructed after
+*Everybody's Talkin'* (arXiv 2001.05201, §III-B), whose recurrent audio-to-expression model takes
+speaker-normalised audio; ours normalises causally and recognises phones first (docs/models.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +19,7 @@ from lipstream.engine.errors import AssetError, UsageError
 from lipstream.engine.face.model import face_model
 from lipstream.engine.frozen import Frozen
 from lipstream.engine.networks import models as networks
+from lipstream.engine.networks.encoder_state import next_states, silent_state
 from lipstream.engine.networks.models import Models
 from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
@@ -26,11 +28,9 @@ from lipstream.engine.speech.features import Features, FeatureState
 from lipstream.engine.speech.gate import Gate, GateInput, GateState
 from lipstream.engine.stream import Stage
 from lipstream.engine.timebase import ms_to_samples
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, Expression, Lips
+from lipstream.engine.types import F32, STEP_SAMPLES, AudioChunk, Expression, Lips
 
 PROFILE_LOOK_AHEAD_MS: Final = {"low": 40, "live": 80, "studio": 200}
-_AVERAGED: Final = (2,)  # heads (80 ms); at 40 ms and beyond 80 the mean is no better
-_STEP_MS: Final = STEP_SAMPLES * 1000 // SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,8 @@ class EncoderState:
     steps: int  # steps done since the first sample
     origin: int  # the session's clock at the first sample
     features: FeatureState
-    hidden: tuple[F32, F32, F32]  # f32 [1, width] each
+    network: Mapping[str, F32]  # f32 [1, ...], by the names in `signatures.ENCODER_STATES`
     gate: GateState
-    shorter_head: tuple[F32, ...]  # f32 [K] each, last outputs of the next shorter look-ahead
 
 
 class Encoder(Frozen):
@@ -78,24 +77,27 @@ class Encoder(Frozen):
         self.lag_samples = ms_to_samples(look_ahead_ms)
         self.network = (networks.SHARED if models is None else models).load(backend, model)
         self._head = LOOK_AHEADS_MS.index(look_ahead_ms)
-        self._widths = tuple(int(width) for width in metadata["state_widths"].split(","))
         self._features: Stage[FeatureState, F32, F32] = Features()
+        (silence,), _ = self._features.step(
+            self._features.init(), np.zeros(STEP_SAMPLES, np.float32)
+        )
+        self._silent = silent_state(
+            self.network, int(metadata["state_widths"]), silence.reshape(1, -1)
+        )
         self._gate: Stage[GateState, GateInput, float] = Gate(look_ahead_ms)
         self._lip_rows = face.lip_rows()
         self._rest_width = face.rest_width()
 
     def init(self) -> EncoderState:
         """State before the first sample."""
-        h1, h2, h3 = (np.zeros((1, width), np.float32) for width in self._widths)
         return EncoderState(
             pending=np.zeros(0, np.float32),
             next_sample=0,
             steps=0,
             origin=0,
             features=self._features.init(),
-            hidden=(h1, h2, h3),
+            network=self._silent,
             gate=self._gate.init(),
-            shorter_head=(),
         )
 
     @span("encoder")
@@ -123,31 +125,36 @@ class Encoder(Frozen):
         received.setflags(write=False)
         whole = len(received) // STEP_SAMPLES
         outputs: list[Expression] = []
-        core = (state.features, state.hidden, state.gate, state.shorter_head)
+        core = (state.features, state.network, state.gate)
         for index in range(whole):
             piece = received[index * STEP_SAMPLES : (index + 1) * STEP_SAMPLES]
             end = (state.steps + index + 1) * STEP_SAMPLES
             expression, core = self._advance(core, piece, origin + end - self.lag_samples)
             if end >= self.lag_samples:
                 outputs.append(expression)
-        features, hidden, gate, shorter_head = core
+        features, network, gate = core
         return outputs, EncoderState(
             pending=received[whole * STEP_SAMPLES :],
             next_sample=item.start_sample + len(samples),
             steps=state.steps + whole,
             origin=origin,
             features=features,
-            hidden=hidden,
+            network=network,
             gate=gate,
-            shorter_head=shorter_head,
         )
 
     def restart(self, state: EncoderState) -> EncoderState:
         """The state for a new turn of the same voice, which begins with the next sample.
 
-        Everything is reset but the features: they keep the level and the channel of the voice.
+        What is known of the voice is kept: its level, and the tokens that attention looks back on.
+        All else is as after silence.
         """
-        return replace(self.init(), next_sample=state.next_sample, features=state.features)
+        return replace(
+            self.init(),
+            next_sample=state.next_sample,
+            features=state.features,
+            network={**self._silent, "memory": state.network["memory"]},
+        )
 
     def flush(self, state: EncoderState) -> list[Expression]:
         """Outputs for every moment up to the last sample; silence follows it."""
@@ -164,38 +171,18 @@ class Encoder(Frozen):
         return outputs
 
     def _advance(self, core: _Core, piece: F32, sample: int) -> tuple[Expression, _Core]:
-        features, hidden, gate, shorter_head = core
+        features, network, gate = core
         (frames,), features = self._features.step(features, piece)
-        h1, h2, h3 = hidden
-        result = self.network.run({"features": frames.reshape(1, -1), "h1": h1, "h2": h2, "h3": h3})
+        result = self.network.run({**network, "features": frames.reshape(1, -1)})
         # The output of the next shorter look-ahead is of a moment 40 to 80 ms later: lips part
         # before the first sound, and the gate has to be open by then.
         speech = float(result["speech"][0, max(0, self._head - 1) : self._head + 1].max())
         (opening,), gate = self._gate.step(gate, GateInput(piece, speech))
-        output, shorter_head = self.average_heads(result["expression"][0], shorter_head)
-        coefficients = output * np.float32(opening)
+        coefficients = result["expression"][0, self._head] * np.float32(opening)
         gap, width, protrusion = (self._lip_rows @ coefficients).tolist()
         lips = Lips(max(0.0, gap), self._rest_width + width, protrusion)
         expression = Expression(coefficients, lips, opening > 0.0, sample, opening)
-        hidden = (result["h1_next"], result["h2_next"], result["h3_next"])
-        return expression, (features, hidden, gate, shorter_head)
-
-    def average_heads(
-        self, output: F32, shorter_head: tuple[F32, ...]
-    ) -> tuple[F32, tuple[F32, ...]]:
-        """Mean of two look-aheads' outputs for one moment; output f32 [look-aheads, K].
-
-        The next shorter look-ahead gave its output some steps ago, so the mean adds no delay. Their
-        errors differ: with the mean, lips meet on more of the sounds that need it.
-        """
-        own = output[self._head]
-        if self._head not in _AVERAGED:
-            return own, ()
-        gap_ms = LOOK_AHEADS_MS[self._head] - LOOK_AHEADS_MS[self._head - 1]
-        if len(shorter_head) * _STEP_MS == gap_ms:
-            own = np.float32(0.5) * (own + shorter_head[0])
-            shorter_head = shorter_head[1:]
-        return own, (*shorter_head, output[self._head - 1])
+        return expression, (features, next_states(result), gate)
 
 
-_Core = tuple[FeatureState, tuple[F32, F32, F32], GateState, tuple[F32, ...]]
+_Core = tuple[FeatureState, Mapping[str, F32], GateState]

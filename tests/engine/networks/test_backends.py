@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import threading
 from pathlib import Path
@@ -15,68 +14,72 @@ from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.networks import encoder_native, registry
 from lipstream.engine.networks.base import Model, Network
 from lipstream.engine.networks.registry import select_backend, shipped
+from lipstream.engine.networks.signatures import ENCODER_OUTPUTS, ENCODER_STATES
 from lipstream.engine.types import F32
+from tests.random_encoder import random_inputs, random_model
 
-# Largest difference from the reference after 200 recurrent steps, in inter-ocular distances for
-# the expression. Measured 3e-7 (openvino, f32) on AVX-512; the bound leaves room for other CPUs.
-TOLERANCE = 1e-4
+# Largest difference from the reference after 100 steps, over the largest number of the same tensor.
+# Measured: 2e-6 (openvino), 1.3e-4 (native, which rounds activations to 16 bits).
+TOLERANCE = {"openvino": 1e-4, "native": 1e-3, "auto": 1e-3}
 
 
-def inputs(batch: int = 1, seed: int = 0) -> dict[str, F32]:
-    rng = np.random.default_rng(seed)
-    widths = [int(width) for width in shipped("encoder").metadata()["state_widths"].split(",")]
-    named = {"features": rng.standard_normal((batch, 128)).astype(np.float32)}
-    for index, width in enumerate(widths):
-        named[f"h{index + 1}"] = np.zeros((batch, width), np.float32)
-    return named
+def needs_onnx(name: str) -> None:
+    """The graph of the random model is written by the onnx package."""
+    if name == "openvino":
+        pytest.importorskip("onnx")
 
 
 def unroll(network: Network, steps: int) -> dict[str, F32]:
-    named = inputs()
+    named = random_inputs(seed=0)
     for step in range(steps):
-        out = network.run({**named, "features": inputs(seed=step)["features"]})
-        named = {"features": named["features"], **{f"h{i}": out[f"h{i}_next"] for i in (1, 2, 3)}}
+        out = network.run({**named, "features": random_inputs(seed=step)["features"]})
+        named = {name: out[f"{name}_next"] for name in ENCODER_STATES}
     return out
 
 
-@pytest.mark.parametrize("name", ["native", "openvino", "torch", "auto"])
+@pytest.mark.parametrize("name", TOLERANCE)
 def test_equal_to_the_reference(name: str) -> None:
-    if name == "torch":
-        pytest.importorskip("torch")
-    reference = unroll(select_backend("numpy", shipped("encoder")), 200)
-    result = unroll(select_backend(name, shipped("encoder")), 200)
-    assert result.keys() == reference.keys()
-    for key in reference:
-        assert np.abs(result[key] - reference[key]).max() < TOLERANCE, key
+    needs_onnx(name)
+    reference = unroll(select_backend("numpy", random_model()), 100)
+    result = unroll(select_backend(name, random_model()), 100)
+    assert tuple(result) == ENCODER_OUTPUTS == tuple(reference)
+    for key, expected in reference.items():
+        assert result[key].shape == expected.shape
+        apart = np.abs(result[key] - expected).max() / np.abs(expected).max()
+        assert apart < TOLERANCE[name], key
 
 
 @pytest.mark.parametrize("name", ["native", "openvino", "numpy"])
 def test_rows_of_a_batch_are_independent(name: str) -> None:
-    network = select_backend(name, shipped("encoder"))
-    both = network.run(inputs(batch=3))
+    needs_onnx(name)
+    network, inputs = select_backend(name, random_model()), random_inputs(batch=3)
+    both = network.run(inputs)
     for row in range(3):
-        alone = network.run({key: value[row : row + 1] for key, value in inputs(batch=3).items()})
+        alone = network.run({key: value[row : row + 1] for key, value in inputs.items()})
+        assert alone.keys() == both.keys()
         for key, value in alone.items():
-            np.testing.assert_allclose(both[key][row : row + 1], value, atol=1e-5)
+            np.testing.assert_allclose(both[key][row : row + 1], value, rtol=1e-5, atol=1e-5)
 
 
 def test_outputs_belong_to_the_caller() -> None:
-    network = select_backend("openvino", shipped("encoder"))
-    first = network.run(inputs(seed=1))
+    pytest.importorskip("onnx")
+    network = select_backend("openvino", random_model())
+    first = network.run(random_inputs(seed=1))
     kept = {key: value.copy() for key, value in first.items()}
-    network.run(inputs(seed=2))
+    network.run(random_inputs(seed=2))
     for key, value in kept.items():
         np.testing.assert_array_equal(first[key], value)
 
 
 def test_threads_share_one_network() -> None:
-    network = select_backend("openvino", shipped("encoder"))
-    alone = network.run(inputs(seed=3))["expression"]
+    pytest.importorskip("onnx")
+    network = select_backend("openvino", random_model())
+    alone = network.run(random_inputs(seed=3))["expression"]
     results: list[F32] = []
 
     def work() -> None:
         for _ in range(30):
-            results.append(network.run(inputs(seed=3))["expression"])
+            results.append(network.run(random_inputs(seed=3))["expression"])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -88,13 +91,14 @@ def test_threads_share_one_network() -> None:
 
 
 def test_each_says_what_it_is() -> None:
-    network = select_backend("openvino", shipped("encoder"))
+    pytest.importorskip("onnx")
+    network = select_backend("openvino", random_model())
     assert (network.name, network.device, network.precision) == ("openvino", "CPU", "f32")
 
 
 def test_auto_logs_what_it_chose_and_why(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, registry.__name__):
-        network = select_backend("auto", shipped("encoder"))
+        network = select_backend("auto", random_model())
     (record,) = [r for r in caplog.records if r.message == "backend chosen"]
     assert record.__dict__["backend"] == network.name
     assert record.__dict__["reason"]
@@ -106,23 +110,23 @@ def test_auto_falls_back_to_numpy_and_a_name_does_not(
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr(encoder_native, "use_native", lambda: False)
     with caplog.at_level(logging.INFO, registry.__name__):
-        assert select_backend("auto", shipped("encoder")).name == "numpy"
+        assert select_backend("auto", random_model()).name == "numpy"
     assert "compiled kernels" in caplog.records[-1].__dict__["reason"]
     assert "pip install openvino" in caplog.records[-1].__dict__["reason"]
     with pytest.raises(BackendUnavailable, match="pip install openvino"):
-        select_backend("openvino", shipped("encoder"))
+        select_backend("openvino", random_model())
 
 
 def test_an_unknown_name_is_a_usage_error_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="auto, openvino, native, numpy, torch"):
-        select_backend("cuda", shipped("encoder"))
+        select_backend("cuda", random_model())
 
 
 def test_a_precision_that_is_not_there() -> None:
     with pytest.raises(BackendUnavailable, match="f64"):
-        select_backend("openvino", shipped("encoder"), precision="f64")
+        select_backend("openvino", random_model(), precision="f64")
     with pytest.raises(BackendUnavailable, match="bf16"):
-        select_backend("numpy", shipped("encoder"), precision="bf16")
+        select_backend("numpy", random_model(), precision="bf16")
 
 
 def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:
@@ -130,10 +134,8 @@ def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "other.safetensors"
     save_file({"x": np.zeros(1, np.float32)}, str(path), metadata={"architecture": "renderer"})
-    onnx = tmp_path / "other.onnx"
-    shutil.copy(shipped("encoder").onnx, onnx)
     with pytest.raises(BackendUnavailable, match="architecture 'renderer'"):
-        select_backend("numpy", Model(onnx, path))
+        select_backend("numpy", Model(tmp_path / "other.onnx", path))
 
 
 def test_the_weights_fit_the_budget() -> None:
@@ -144,7 +146,7 @@ def test_the_weights_fit_the_budget() -> None:
 
 def test_tensorrt_names_what_is_missing() -> None:
     try:
-        select_backend("tensorrt", shipped("encoder"))
+        select_backend("tensorrt", random_model())
     except BackendUnavailable as error:
         assert "pip install" in str(error) or "use openvino" in str(error)
     else:
@@ -158,7 +160,8 @@ def test_tensorrt_builds_the_encoder_without_a_gpu() -> None:
         trt = tensorrt.library()
     except BackendUnavailable as error:
         pytest.skip(str(error))
-    plan = tensorrt.build_plan(trt, shipped("encoder").onnx.read_bytes(), (1, 1, 16))
+    pytest.importorskip("onnx")
+    plan = tensorrt.build_plan(trt, random_model().onnx, (1, 1, 16))
     assert len(plan) > 100_000
 
 
