@@ -23,12 +23,12 @@ from lipstream.engine.networks.signatures import (
 )
 from lipstream.engine.types import F32
 
-HIDDEN, PHONES, COEFFICIENTS, TAPS = 96, 41, 20, (48, 48, 64)
+HIDDEN, FILE_HIDDEN, PHONES, COEFFICIENTS, TAPS = 96, 32, 41, 20, (48, 48, 64)
 UP = 4 * TOKEN_WIDTH
 
 
 def random_weights(seed: int = 0) -> dict[str, NDArray[Any]]:
-    """The tensors of encoder.safetensors, with one of those that only whole files use."""
+    """The tensors of encoder.safetensors."""
     random = np.random.default_rng(seed)
     weights: dict[str, NDArray[Any]] = {}
 
@@ -67,7 +67,11 @@ def random_weights(seed: int = 0) -> dict[str, NDArray[Any]]:
     half("phone", len(LOOK_AHEADS_MS) * PHONES, HIDDEN, gain=4.0)
     half("head", len(LOOK_AHEADS_MS) * COEFFICIENTS, HIDDEN)
     weights["look_aheads_ms"] = np.array(LOOK_AHEADS_MS, np.int32)
-    weights["file.base"] = normal(TOKEN_WIDTH)
+    for end in ("_l0", "_l0_reverse"):
+        half("file.gru", 3 * FILE_HIDDEN, sum(TAPS), f"_ih{end}")
+        half("file.gru", 3 * FILE_HIDDEN, FILE_HIDDEN, f"_hh{end}")
+    half("file.phone", PHONES, 2 * FILE_HIDDEN, gain=4.0)
+    half("file.head", COEFFICIENTS, 2 * FILE_HIDDEN)
     return weights
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from lipstream.engine.networks.base import Model
 from lipstream.engine.networks.encoder_numpy import (
-    OF_WHOLE_FILES,
     dequantised,
     gelu,
     gru_step,

@@ -28,15 +28,15 @@ from lipstream.engine.networks.signatures import (
 )
 from lipstream.engine.types import F32
 
-OF_WHOLE_FILES: Final = "file."  # begins the names of tensors that no step uses
 NORM_EPSILON: Final = 1e-5
 
 
 def dequantised(weights: Mapping[str, NDArray[Any]]) -> dict[str, F32]:
-    """The f32 weights of a step: i8 [outputs, inputs] times f32 [outputs] of the same layer."""
+    """The weights as f32: those stored as i8 [outputs, inputs] times the f32 [outputs] of their
+    layer."""
     plain = {}
     for name, stored in weights.items():
-        if name.startswith(OF_WHOLE_FILES) or name.endswith(".scale"):
+        if name.endswith(".scale"):
             continue
         plain[name] = stored.astype(np.float32)
         if stored.dtype == np.int8:
@@ -55,6 +55,25 @@ def softmax(x: F32) -> F32:
     raised = np.exp(x - x.max(-1, keepdims=True))
     shares: F32 = raised / raised.sum(-1, keepdims=True)
     return shares
+
+
+def layer_norm(x: F32, weights: Mapping[str, F32], name: str) -> F32:
+    """Each row of f32 [..., width] at mean 0 and variance 1, then as the layer `name` scales it."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = np.square(centred).mean(-1, keepdims=True)
+    normal: F32 = centred / np.sqrt(variance + np.float32(NORM_EPSILON))
+    return normal * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def gru_step(from_input: F32, from_state: F32, state: F32) -> F32:
+    """The next state f32 [B, width] of a recurrent layer, from its products f32 [B, 3 width] with
+    what comes in and with its own state."""
+    width = state.shape[1]
+    gates = _sigmoid(from_input[:, : 2 * width] + from_state[:, : 2 * width])
+    reset, update = gates[:, :width], gates[:, width:]
+    fresh = np.tanh(from_input[:, 2 * width :] + reset * from_state[:, 2 * width :])
+    moved: F32 = fresh + update * (state - fresh)
+    return moved
 
 
 def _sigmoid(x: F32) -> F32:
@@ -97,7 +116,8 @@ class EncoderNumpy:
             taps.append(self._linear(f"tap{block + 1}", token))
             waiting.append(late)
             memory.append(kept)
-        hidden = self._gru("head_gru", np.concatenate(taps, 1), inputs["hidden"])
+        code, hidden = np.concatenate(taps, 1), inputs["hidden"]
+        hidden = gru_step(self._side("ih", code), self._side("hh", hidden), hidden)
         phones = softmax(self._linear("phone", hidden).reshape(batch, *self._posterior_shape))
         states = {
             "frames": inputs["features"],
@@ -121,11 +141,11 @@ class EncoderNumpy:
         batch, name = len(token), f"blocks.{block}"
         queue = np.concatenate([waiting, token[:, None]], 1)
         own = queue[:, 0]
-        normal = self._norm(f"{name}.before", token)
+        normal = layer_norm(token, self._w, f"{name}.before")
         new = np.stack([normal @ self._w[f"{name}.key.weight"].T,
                         self._linear(f"{name}.value", normal)], 1)  # fmt: skip
         known = np.concatenate([memory, new[:, :, None]], 2)
-        query = self._linear(f"{name}.query", self._norm(f"{name}.before", own))
+        query = self._linear(f"{name}.query", layer_norm(own, self._w, f"{name}.before"))
         per_head = TOKEN_WIDTH // HEADS
         query = query.reshape(batch, HEADS, 1, per_head)
         keys, values = (
@@ -136,28 +156,18 @@ class EncoderNumpy:
         scores += self._w["offsets"][block, :, None, : TOKENS_KEPT + 1]
         attended = (softmax(scores) @ values).reshape(batch, TOKEN_WIDTH)
         middle = own + self._linear(f"{name}.out", attended)
-        raised = gelu(self._linear(f"{name}.up", self._norm(f"{name}.middle", middle)))
+        raised = gelu(self._linear(f"{name}.up", layer_norm(middle, self._w, f"{name}.middle")))
         return middle + self._linear(f"{name}.down", raised), queue[:, 1:], known[:, :, 1:]
 
     def _linear(self, name: str, x: F32) -> F32:
         result: F32 = x @ self._w[f"{name}.weight"].T + self._w[f"{name}.bias"]
         return result
 
-    def _norm(self, name: str, x: F32) -> F32:
-        centred = x - x.mean(-1, keepdims=True)
-        variance = np.square(centred).mean(-1, keepdims=True)
-        normal: F32 = centred / np.sqrt(variance + np.float32(NORM_EPSILON))
-        return normal * self._w[f"{name}.weight"] + self._w[f"{name}.bias"]
-
-    def _gru(self, name: str, x: F32, h: F32) -> F32:
-        width = h.shape[1]
-        from_input = x @ self._w[f"{name}.weight_ih_l0"].T + self._w[f"{name}.bias_ih_l0"]
-        from_state = h @ self._w[f"{name}.weight_hh_l0"].T + self._w[f"{name}.bias_hh_l0"]
-        gates = _sigmoid(from_input[:, : 2 * width] + from_state[:, : 2 * width])
-        reset, update = gates[:, :width], gates[:, width:]
-        fresh = np.tanh(from_input[:, 2 * width :] + reset * from_state[:, 2 * width :])
-        moved: F32 = fresh + update * (h - fresh)
-        return moved
+    def _side(self, side: str, x: F32) -> F32:
+        """A product of the recurrent head."""
+        weight, bias = (self._w[f"head_gru.{part}_{side}_l0"] for part in ("weight", "bias"))
+        result: F32 = x @ weight.T + bias
+        return result
 
 
 def load_network(model: Model) -> EncoderNumpy:
