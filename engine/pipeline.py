@@ -135,7 +135,7 @@ class Engine(Frozen):
         openings = opening_range(target.track, target.kind, self._opening)
         self.style = SpeakingStyle(target.style, openings, model)
         self.matcher = _background_matcher(target, lag_frames, model) if matched else None
-        # In the footage's own order the whole lag is the source selector's; for a file both have it.
+        # In the footage's own order the lag is the source selector's; for a file both have it.
         sources, waits = mouth_sources(target), profile == FILE or not matched
         self.selector = SourceSelector(sources, lag_frames if waits else 0, target.fps)
         self.stages = _chain(
