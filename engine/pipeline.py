@@ -231,7 +231,7 @@ class Session:
         """What `push` returns for a chunk, or `flush` for None, painted while it is taken.
 
         With the profile `file` one chunk may complete 40 s of frames: a list would hold them all.
-        Frames that are not taken come with the next call.
+        Take all of them before the next call.
         """
         self._state = self._ended() if chunk is None else self._received(chunk)
         while self._state.selected:

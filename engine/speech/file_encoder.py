@@ -25,7 +25,7 @@ from lipstream.engine.profiling import span
 from lipstream.engine.speech.features import Features
 from lipstream.engine.speech.gate import Gate, GateInput, GateState
 from lipstream.engine.timebase import ms_to_samples
-from lipstream.engine.types import F32, STEP_SAMPLES, AudioChunk, Expression
+from lipstream.engine.types import F32, STEP_SAMPLES, AudioChunk, Expression, Lips
 
 _SHORTEST_STEPS: Final = 500  # 10 s
 _LONGEST_STEPS: Final = 1000  # 20 s
@@ -70,7 +70,7 @@ class StreamedExpress(Frozen):
     def __call__(self, samples: F32) -> tuple[F32, F32]:
         """See `Express`."""
         steps = -(-len(samples) // STEP_SAMPLES)
-        # The step that ends at sample 320 (k + 1) puts out what belongs 200 ms before its end.
+        # The step that ends at sample 320 (k + 1) puts out the expression of 200 ms before its end.
         heard = _padded(samples, (steps + _AHEAD_STEPS - 1) * STEP_SAMPLES)
         features = self._features.init()
         h1, h2, h3 = (np.zeros((1, width), np.float32) for width in self._widths)
@@ -116,7 +116,8 @@ class FileEncoder(Frozen):
         self._express = StreamedExpress(backend, models) if express is None else express
         self.network = self._express.network
         self._gate = Gate(_LOOK_AHEAD_MS)
-        self._face = face_model()
+        face = face_model()
+        self._lip_rows, self._rest_width = face.lip_rows(), face.rest_width()
 
     def init(self) -> FileEncoderState:
         """State before the first sample."""
@@ -164,30 +165,40 @@ class FileEncoder(Frozen):
 
     def _segment(self, state: FileEncoderState) -> tuple[list[Expression], FileEncoderState]:
         """The expressions of the segment at `begin`, and the state at the next one."""
-        sound, gate = state.sound, state.gate
+        sound = state.sound
         before = min(_CONTEXT_STEPS, state.begin // STEP_SAMPLES)
         own = sound[before * STEP_SAMPLES :]
         steps = segment_steps(own)
         after = steps + _CONTEXT_STEPS
         expression, speech = self._express(sound[: (before + after) * STEP_SAMPLES])
-        expression, speech = expression[before:], speech[before:]
-        # What the gate hears at a moment begins 180 ms after it, as in the streaming encoder.
-        pieces = _padded(own, (steps + _AHEAD_STEPS - 1) * STEP_SAMPLES).reshape(-1, STEP_SAMPLES)
+        openings, gate = self._openings(state, own, speech[before:], steps)
+        coefficients = expression[before:][:steps] * np.array(openings, np.float32)[:, None]
+        lips = (coefficients @ self._lip_rows.T).tolist()
         outputs: list[Expression] = []
-        for k in range(0 if state.begin else 1 - _AHEAD_STEPS, steps):
-            likely = float(speech[max(0, k) : k + _PARTING_STEPS + 1].max(initial=0.0))
-            (opening,), gate = self._gate.step(
-                gate, GateInput(pieces[k + _AHEAD_STEPS - 1], likely)
-            )
-            if k < 0:  # the gate has heard the first 180 ms before the first moment
-                continue
-            coefficients = expression[k] * np.float32(opening)
-            lips = self._face.lips(coefficients)
+        for k, (opening, (gap, width, protrusion)) in enumerate(zip(openings, lips, strict=True)):
+            shape = Lips(max(0.0, gap), self._rest_width + width, protrusion)
             sample = state.origin + state.begin + k * STEP_SAMPLES
-            outputs.append(Expression(coefficients, lips, opening > 0.0, sample, opening))
+            outputs.append(Expression(coefficients[k], shape, opening > 0.0, sample, opening))
         begin = state.begin + steps * STEP_SAMPLES
         kept = sound[max(0, before + steps - _CONTEXT_STEPS) * STEP_SAMPLES :]
         return outputs, FileEncoderState(kept, state.origin, state.next_sample, begin, gate)
+
+    def _openings(
+        self, state: FileEncoderState, own: F32, speech: F32, steps: int
+    ) -> tuple[list[float], GateState]:
+        """The gate at each of `steps`; sound f32 [n] and speech f32 [...] begin with the segment.
+
+        What the gate hears at a moment begins 180 ms after it, as in the streaming encoder; before
+        the first moment of a file it hears the first 180 ms.
+        """
+        ahead, gate = _AHEAD_STEPS - 1, state.gate
+        pieces = _padded(own, (steps + ahead) * STEP_SAMPLES).reshape(-1, STEP_SAMPLES)
+        openings: list[float] = []
+        for k in range(0 if state.begin else -ahead, steps):
+            likely = float(speech[max(0, k) : k + _PARTING_STEPS + 1].max(initial=0.0))
+            (opening,), gate = self._gate.step(gate, GateInput(pieces[k + ahead], likely))
+            openings.append(opening)
+        return openings[-steps:], gate
 
 
 def segment_steps(sound: F32) -> int:
