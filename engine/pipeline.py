@@ -34,8 +34,10 @@ from lipstream.engine.retrieval.background_matcher import BackgroundMatcher, Mat
 from lipstream.engine.retrieval.motion_graph import BackgroundFootage
 from lipstream.engine.retrieval.sequential import SequentialBackground
 from lipstream.engine.retrieval.source_selector import SelectedSource, SourceSelector, SourceState
-from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, EncoderState
+from lipstream.engine.speech.encoder import Encoder, EncoderState
+from lipstream.engine.speech.file_encoder import FileEncoderState
 from lipstream.engine.speech.frame_sampler import FrameSampler, SamplerState, ease_to_rest
+from lipstream.engine.speech.profiles import FILE, PROFILES, make_encoder, require_live
 from lipstream.engine.speech.style import SpeakingStyle, opening_range
 from lipstream.engine.stream import Chain, Stage
 from lipstream.engine.target.appearance import AppearancePrior
@@ -53,14 +55,17 @@ from lipstream.engine.types import (
 )
 
 # Of the background matcher, or of the source selector where there is no matcher.
-MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200}
+# That of a file is longer than paths differ; it bounds what a search of an hour holds.
+MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200, "file": 20_000}
 BACKGROUNDS: Final = ("matched", "sequential")
+# Painted before they are handed on, where a caller takes frames one at a time: see `_ahead`.
+_GROUP_FRAMES: Final = 12
 
 
 class StageStates(NamedTuple):
     """The state of each stage of the chain, in its order."""
 
-    encoder: EncoderState
+    encoder: EncoderState | FileEncoderState
     sampler: SamplerState
     style: None
     background: MatcherState | int
@@ -80,7 +85,7 @@ class SessionState(NamedTuple):
     """All that a session remembers, and the audio that has not left yet."""
 
     stages: StageStates
-    eased: tuple[SelectedSource, ...]  # selected by an interruption, painted by the next push
+    selected: tuple[SelectedSource, ...]  # not painted yet
     paint: PaintState
     sound: F32  # f32 [samples], from `sound_start`
     sound_start: int
@@ -118,23 +123,21 @@ class Engine(Frozen):
         crop_resolution: of the renderer, one of CROP_RESOLUTIONS.
         models: which engines share; those of the process if None.
         """
-        if profile not in PROFILE_LOOK_AHEAD_MS:
-            raise UsageError(
-                f"profile {profile!r}: expected one of {', '.join(PROFILE_LOOK_AHEAD_MS)}"
-            )
+        if profile not in PROFILES:
+            raise UsageError(f"profile {profile!r}: expected one of {', '.join(PROFILES)}")
         if background not in BACKGROUNDS:
             raise UsageError(f"background {background!r}: expected {' or '.join(BACKGROUNDS)}")
         self.target, self.profile, self.background = target, profile, background
         model, matched = face_model(), background == "matched"
         lag_frames = int(MATCHER_LAG_MS[profile] * target.fps / 1000)
         self._opening = model.lip_rows()[0]
-        self.encoder = Encoder(PROFILE_LOOK_AHEAD_MS[profile], backend, models)
+        self.encoder = make_encoder(profile, backend, models)
         openings = opening_range(target.track, target.kind, self._opening)
         self.style = SpeakingStyle(target.style, openings, model)
         self.matcher = _background_matcher(target, lag_frames, model) if matched else None
-        # In the footage's own order the whole lag is the source selector's.
-        sources = mouth_sources(target)
-        self.selector = SourceSelector(sources, 0 if matched else lag_frames, target.fps)
+        # In the footage's own order the lag is the source selector's; for a file both have it.
+        sources, waits = mouth_sources(target), profile == FILE or not matched
+        self.selector = SourceSelector(sources, lag_frames if waits else 0, target.fps)
         self.stages = _chain(
             self.encoder,
             FrameSampler(target.fps),
@@ -214,6 +217,29 @@ class Session:
         Raises:
             UsageError: not f32 mono, not finite, or a chunk that does not follow the last one.
         """
+        state = self._received(chunk)
+        frames, self._state = self._paint(state, len(state.selected), paint)
+        return frames
+
+    def flush(self) -> list[VideoFrame]:
+        """End of the audio: the frames that the lag still holds. The session is then over."""
+        state = self._ended()
+        frames, self._state = self._paint(state, len(state.selected), True)
+        return frames
+
+    def frames(self, chunk: AudioChunk | F32 | None) -> Iterator[VideoFrame]:
+        """What `push` returns for a chunk, or `flush` for None, painted while it is taken.
+
+        With the profile `file` one chunk may complete 40 s of frames: a list would hold them all.
+        Take all of them before the next call.
+        """
+        self._state = self._ended() if chunk is None else self._received(chunk)
+        while self._state.selected:
+            frames, self._state = self._paint(self._state, _GROUP_FRAMES, True)
+            yield from frames
+
+    def _received(self, chunk: AudioChunk | F32) -> SessionState:
+        """The state with more sound, and what it selects still to be painted."""
         state = self._state
         if not isinstance(chunk, AudioChunk):
             samples = np.asarray(chunk)
@@ -225,29 +251,29 @@ class Session:
         with span("matcher"):
             selected, stages = self.engine.stages.step(state.stages, chunk)
         sound = np.concatenate([state.sound, chunk.samples])
-        frames, self._state = self._paint(
-            state._replace(stages=stages, eased=(), sound=sound), [*state.eased, *selected], paint
-        )
-        return frames
+        return state._replace(stages=stages, selected=(*state.selected, *selected), sound=sound)
 
-    def flush(self) -> list[VideoFrame]:
-        """End of the audio: the frames that the lag still holds. The session is then over."""
+    def _ended(self) -> SessionState:
+        """The state with all that the stages still hold selected."""
         state = self._state
         received = state.sound_start + len(state.sound)
         sampler = replace(state.stages.sampler, end_sample=received)
         with span("matcher"):
             selected = self.engine.stages.flush(state.stages._replace(sampler=sampler))
-        frames, self._state = self._paint(state._replace(eased=()), [*state.eased, *selected], True)
-        return frames
+        return state._replace(selected=(*state.selected, *selected))
 
     def interrupt(self) -> None:
         """Barge-in: what was received but not shown is dropped, and the mouth eases to rest.
 
         The clock goes on: audio dropped here leaves as silence, and the next chunk follows. The
         encoder keeps what it knows of the voice (`Encoder.restart`).
+
+        Raises: UsageError with the profile `file`, which nobody listens to yet.
         """
         engine, state = self.engine, self._state
+        require_live(engine.profile)
         stages, at_rest = state.stages, engine.style.at_rest
+        assert isinstance(engine.encoder, Encoder) and isinstance(stages.encoder, EncoderState)
         received = state.sound_start + len(state.sound)
         # The restarted encoder puts out expressions from `received` on: until then the last shape
         # eases away.
@@ -266,15 +292,18 @@ class Session:
             StageStates._fields.index("sampler"),
         )
         silence = np.zeros(len(state.sound), np.float32)
-        self._state = state._replace(stages=stages, eased=(*state.eased, *selected), sound=silence)
+        waiting = (*state.selected, *selected)
+        self._state = state._replace(stages=stages, selected=waiting, sound=silence)
 
     def close(self) -> None:
         """End the painting thread."""
         self._prefetcher.close()
 
     def _paint(
-        self, state: SessionState, selected: list[SelectedSource], paint: bool
+        self, state: SessionState, count: int, paint: bool
     ) -> tuple[list[VideoFrame], SessionState]:
+        """The next `count` frames, or as many as are selected."""
+        selected = state.selected[:count]
         if not selected:
             return [], state
         engine, fps = self.engine, self.engine.target.fps
@@ -296,7 +325,8 @@ class Session:
                 frames.append(
                     VideoFrame(shown, item.frame_index, fps, audio, item.background, speech)
                 )
-        return frames, state._replace(paint=last, sound=sound, sound_start=start)
+        rest = state.selected[count:]
+        return frames, state._replace(selected=rest, paint=last, sound=sound, sound_start=start)
 
     def _ahead(
         self, prepared: Iterator[PreparedFrame], count: int
@@ -311,7 +341,7 @@ class Session:
         return nullcontext(prepared)
 
     def _prepare(
-        self, last: PaintState, selected: list[SelectedSource], paint: bool
+        self, last: PaintState, selected: tuple[SelectedSource, ...], paint: bool
     ) -> Generator[PreparedFrame, None, None]:
         """Each frame as far as it does not depend on the pixels of the one before."""
         engine, track = self.engine, self.engine.target.track
@@ -337,7 +367,7 @@ class Session:
 
 
 def _chain(
-    encoder: Stage[EncoderState, AudioChunk, Expression],
+    encoder: Stage[Any, AudioChunk, Expression],
     sampler: Stage[SamplerState, Expression, Expression],
     style: Stage[None, Expression, Expression],
     background: Stage[Any, Expression, MatchedFrame],

@@ -2,8 +2,8 @@
 
 import sys
 
-from lipstream.streaming.files.dub import DubOptions, dub
+from lipstream.streaming.files.dub import dub
 
 target, speech, out = sys.argv[1:]
-report = dub(target, speech, out, DubOptions(profile="live"))
+report = dub(target, speech, out)
 print(f"{report['frames']} frames at {report['realtime_factor']} times real time")

@@ -18,7 +18,7 @@ import typer
 
 from lipstream.cli_bench import bench_app
 from lipstream.cli_live import present, publish, serve
-from lipstream.cli_options import Backend, CropResolution, Json, Profile, Renderer, Verbose
+from lipstream.cli_options import Backend, CropResolution, FileProfile, Json, Renderer, Verbose
 from lipstream.cli_train import train_app
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError
@@ -65,7 +65,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")] = Path(
         "demo.mp4"
     ),
-    profile: Profile = "live",
+    profile: FileProfile = "file",
     backend: Backend = "auto",
     json: Json = False,
     verbose: Verbose = False,
@@ -138,7 +138,7 @@ def dub(
             help="matched: frames chosen to fit the speech; sequential: the order of the footage."
         ),
     ] = "matched",
-    profile: Profile = "live",
+    profile: FileProfile = "file",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
     crop_resolution: CropResolution = 256,
@@ -180,7 +180,7 @@ def express(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the JSON lines to this file.")
     ] = None,
-    profile: Profile = "live",
+    profile: FileProfile = "file",
     backend: Backend = "auto",
     verbose: Verbose = False,
 ) -> None:

@@ -123,11 +123,13 @@ def present(
             raise typer.BadParameter("expected NAME.target (or --list-devices)")
 
         from lipstream.engine.pipeline import Engine
+        from lipstream.engine.speech.profiles import require_live
         from lipstream.engine.target.bundle import load_target
         from lipstream.streaming.devices.video_outputs import Camera, Window
         from lipstream.streaming.present import PresentOptions
         from lipstream.streaming.present import present as go
 
+        require_live(profile)
         loaded = load_target(target)
         outputs: list[VideoOutput] = []
         size = (loaded.width, loaded.height)

@@ -12,6 +12,13 @@ Verbose = Annotated[
     typer.Option("--verbose", "-v", help="Show messages of libraries, and tracebacks of errors."),
 ]
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
+FileProfile = Annotated[
+    str,
+    typer.Option(
+        help="file: the lips follow from the whole sound; low, live, studio: as a call with 40, "
+        "120 or 400 ms of delay."
+    ),
+]
 Renderer = Annotated[
     str,
     typer.Option(help="Refine mouths by a model: auto (where it can run), network (always), none."),

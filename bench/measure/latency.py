@@ -22,6 +22,7 @@ from lipstream.bench.measure.statistics import percentiles
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.profiling import SPANS, Recorder, Span, recording
 from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS
+from lipstream.engine.speech.profiles import require_live
 from lipstream.engine.target.bundle import Target
 from lipstream.engine.timebase import frame_sample
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES
@@ -40,6 +41,10 @@ class Setting:
     backend: str = "auto"
     renderer: str = "auto"
     background: str = "matched"
+
+    def __post_init__(self) -> None:
+        """Refuse the profile `file`; the engine checks the names."""
+        require_live(self.profile)
 
     def engine(self, target: Target) -> Engine:
         """An engine of this configuration for `target`."""

@@ -10,7 +10,9 @@ import threading
 from typing import Final
 from weakref import WeakValueDictionary
 
+from lipstream.engine.networks import encoder_file
 from lipstream.engine.networks.base import Model, Network
+from lipstream.engine.networks.encoder_file import EncoderFile
 from lipstream.engine.networks.registry import select_backend
 
 
@@ -23,6 +25,7 @@ class Models:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loaded: WeakValueDictionary[tuple[str, Model, str], Network] = WeakValueDictionary()
+        self._file_encoders: WeakValueDictionary[Model, EncoderFile] = WeakValueDictionary()
 
     def load(self, backend: str, model: Model, precision: str = "f32") -> Network:
         """`select_backend`, or what it returned for the same arguments.
@@ -35,6 +38,14 @@ class Models:
             network = self._loaded.get(key)
             if network is None:
                 network = self._loaded[key] = select_backend(backend, model, precision)
+            return network
+
+    def load_file_encoder(self, model: Model) -> EncoderFile:
+        """The encoder of whole files, which runs in NumPy whatever the backend."""
+        with self._lock:
+            network = self._file_encoders.get(model)
+            if network is None:
+                network = self._file_encoders[model] = encoder_file.load_network(model)
             return network
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 import numpy as np
 
@@ -124,6 +125,11 @@ def _path(backs: Iterable[I32], last: int) -> list[int]:
     return states[::-1]
 
 
+# Frames held from which it pays to look for those that all paths agree on: a long trace then serves
+# many frames, and with fewer a trace is as short as the look.
+_LONG_FRAMES: Final = 50
+
+
 @dataclass(frozen=True, slots=True)
 class LagState:
     """What the fixed-lag search remembers; its arrays are never written to again."""
@@ -131,6 +137,7 @@ class LagState:
     score: F32 | None  # f32 [N], before the first frame None
     backs: tuple[I32, ...]  # i32 [N] each, between the frames held, oldest first
     held_frames: int  # seen, but not committed yet
+    agreed: tuple[int, ...] = ()  # states of the oldest frames held, which all paths pass
 
 
 class FixedLagViterbi(Frozen):
@@ -143,7 +150,8 @@ class FixedLagViterbi(Frozen):
         concat(step(e0), step(e1), ..., flush())  is one path;  lag = ∞:  == viterbi(e0, e1, ...)
 
     Where all surviving paths agree on a frame before its lag is over, it is still put out at its
-    time: the delay of the engine is constant and stated.
+    time: the delay of the engine is constant and stated. With a long lag they agree on all but the
+    newest frames, and those are found once for many frames: a frame then costs no trace.
     """
 
     def __init__(
@@ -185,9 +193,13 @@ class FixedLagViterbi(Frozen):
             score, back = self.transitions.advance(state.score, item)
             if state.held_frames:
                 backs = (*backs, back)
-        held = state.held_frames + 1
+        held, agreed = state.held_frames + 1, state.agreed
         if held <= self.lag_frames:
             return [], LagState(score, backs, held)
+        if not agreed and held > _LONG_FRAMES:
+            agreed = _agreed(score, backs)
+        if agreed:
+            return [agreed[0]], LagState(score, backs[1:], held - 1, agreed[1:])
         best = int((score if to_go is None else score + to_go).argmin())
         if not score[best] < np.inf:
             raise UsageError("to_go leaves no state; expected a finite one among those allowed")
@@ -236,6 +248,18 @@ def expected_cost(transitions: Transitions, emission: F32, discount: float) -> F
         value = after
         if moved <= 1e-2 * max(float(after[alive].max(initial=0)), 1e-6):
             return value
+
+
+def _agreed(score: F32, backs: tuple[I32, ...]) -> tuple[int, ...]:
+    """States of the oldest frames held, as far as all paths of finite score pass them."""
+    passed = np.flatnonzero(score < np.inf)
+    for position in range(len(backs) - 1, -1, -1):
+        if len(passed) == 1:
+            return tuple(_path(backs[: position + 1], int(passed[0])))
+        before = np.zeros(len(score), bool)
+        before[backs[position][passed]] = True
+        passed = np.flatnonzero(before)
+    return (int(passed[0]),) if len(passed) == 1 else ()
 
 
 def _descendants(score: F32, backs: tuple[I32, ...], ancestor: int) -> F32:

@@ -1,10 +1,11 @@
-"""A sound file and a target make a video: the live engine, fed as fast as it can go."""
+"""A sound file and a target make a video: the engine, fed as fast as it can go."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,11 +17,11 @@ import numpy as np
 
 from lipstream.engine.errors import MediaError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, VideoFrame
-from lipstream.streaming.files.audio_file import AudioFile
+from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ, AudioFile
 from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
 from lipstream.streaming.files.partial_file import PartialFile
 
-# Frames and blocks of sound between engine and encoder: more than one engine push makes. A full
+# Frames and blocks of sound between engine and encoder: more than the engine makes at once. A full
 # queue blocks the engine and drops nothing; 1080x1920 frames take 3 MB each.
 _QUEUE_ITEMS: Final = 40
 # Within one push the engine prepares one frame while it refines another. Longer pushes gain next to
@@ -33,12 +34,8 @@ Progress = Callable[[str, float], None]  # the task, and the fraction of it that
 class SpeakingSession(Protocol):
     """The part of `Session` that a dub needs."""
 
-    def push(self, chunk: AudioChunk) -> list[VideoFrame]:
-        """Frames that this sound completes."""
-        ...
-
-    def flush(self) -> list[VideoFrame]:
-        """The remaining frames."""
+    def frames(self, chunk: AudioChunk | None) -> Iterator[VideoFrame]:
+        """Frames that this sound completes, or with None the remaining ones, one at a time."""
         ...
 
 
@@ -59,7 +56,7 @@ class SpeakingEngine(Protocol):
 class DubOptions:
     """How to dub; the engine checks the names."""
 
-    profile: str = "live"
+    profile: str = "file"
     backend: str = "auto"
     background: str = "matched"
     renderer: str = "auto"
@@ -129,23 +126,23 @@ def write_dub(
         MediaError: the sound breaks off, or the output cannot be written.
     """
     session = engine.session()
-    done_samples = 0
     total_s = sound.duration_s
     with _Encoder(part, sound.channels) as encoder:
+
+        def paint(chunk: AudioChunk | None) -> None:
+            for frame in session.frames(chunk):
+                encoder.put(frame)
+                if progress is not None and total_s:
+                    progress("dubbing", frame.audio.start_sample / SAMPLE_RATE_HZ / total_s)
+
         buffer = _PushBuffer()
         for block in sound.blocks():
             encoder.put(block.output)
             for chunk in buffer.add(block.speech):
-                for frame in session.push(chunk):
-                    encoder.put(frame)
-                done_samples += chunk.samples.size
-                if progress is not None and total_s:
-                    progress("dubbing", done_samples / SAMPLE_RATE_HZ / total_s)
+                paint(chunk)
         for chunk in buffer.rest():
-            for frame in session.push(chunk):
-                encoder.put(frame)
-        for frame in session.flush():
-            encoder.put(frame)
+            paint(chunk)
+        paint(None)
         encoder.finish()
     picture = encoder.picture
     return {
@@ -222,11 +219,12 @@ class _Encoder:
             self._error = error
 
     def _write(self) -> None:
-        # The size is known with the first frame: the sound before it waits.
-        early: list[F32] = []
+        # Sound waits for the picture of its time: frames may come 40 s later, and the container
+        # would lay that much sound in front of them.
+        waiting: deque[F32] = deque()
         first = self._next()
         while isinstance(first, np.ndarray):
-            early.append(first)
+            waiting.append(first)
             first = self._next()
         if first is None:
             if not self._abandoned.is_set():
@@ -234,17 +232,21 @@ class _Encoder:
             return
         self._picture = PictureFormat(first.width, first.height, Fraction(first.fps))
         with Mp4Writer(self._part, self._picture, self._channels) as writer:
-            for samples in early:
-                writer.write_sound(samples)
+            written_samples = 0
             item: VideoFrame | F32 | None = first
             while item is not None:
                 if isinstance(item, VideoFrame):
                     writer.write_frame(item)
                     self.frames += 1
                 else:
-                    writer.write_sound(item)
+                    waiting.append(item)
+                while waiting and written_samples * first.fps < self.frames * OUTPUT_RATE_HZ:
+                    written_samples += waiting[0].shape[1]
+                    writer.write_sound(waiting.popleft())
                 item = self._next()
             if not self._abandoned.is_set():
+                for samples in waiting:
+                    writer.write_sound(samples)
                 writer.finish()
 
     def _next(self) -> VideoFrame | F32 | None:

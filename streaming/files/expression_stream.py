@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from lipstream.engine.errors import UsageError
 from lipstream.engine.face.model import FaceModel, face_model
-from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.speech.profiles import FILE, make_encoder
+from lipstream.engine.stream import Stage
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
 from lipstream.streaming.files.audio_file import AudioFile
 
@@ -30,7 +30,7 @@ ARKIT_NAMES: Final = (
 _DIGITS: Final = 5
 
 
-def express_lines(audio: str | Path, profile: str = "live", backend: str = "auto") -> Iterator[str]:
+def express_lines(audio: str | Path, profile: str = FILE, backend: str = "auto") -> Iterator[str]:
     """One JSON object a line for a file's speech.
 
     Raises:
@@ -38,33 +38,27 @@ def express_lines(audio: str | Path, profile: str = "live", backend: str = "auto
         MediaError: the file cannot be read or holds no sound.
         BackendUnavailable: a backend asked for by name is not here.
     """
-    encoder = Encoder(look_ahead_of(profile), backend)
+    encoder = make_encoder(profile, backend)
     with AudioFile(audio) as sound:
         blocks = (block.speech for block in sound.blocks())
         yield from lines(encoder, blocks)
 
 
-def look_ahead_of(profile: str) -> int:
-    """The encoder's look-ahead of a profile, ms. Raises: UsageError for an unknown one."""
-    if profile not in PROFILE_LOOK_AHEAD_MS:
-        raise UsageError(
-            f"got profile {profile!r}, expected one of {', '.join(PROFILE_LOOK_AHEAD_MS)}"
-        )
-    return PROFILE_LOOK_AHEAD_MS[profile]
-
-
-def lines(encoder: Encoder, chunks: Iterable[F32]) -> Iterator[str]:
+def lines(encoder: Stage[Any, AudioChunk, Expression], chunks: Iterable[F32]) -> Iterator[str]:
     """JSON lines of a stream of chunks f32 [n], mono 16 kHz, each as soon as it is known."""
     face = face_model()
     for expression in expressions(encoder, chunks):
         yield json.dumps(record(expression, face), allow_nan=False)
 
 
-def expressions(encoder: Encoder, chunks: Iterable[F32]) -> Iterator[Expression]:
+def expressions(
+    encoder: Stage[Any, AudioChunk, Expression], chunks: Iterable[F32]
+) -> Iterator[Expression]:
     """The encoder as a fold over chunks f32 [n] of any length, flushed at the end."""
-    state = encoder.init()
+    state, start = encoder.init(), 0
     for samples in chunks:
-        outputs, state = encoder.step(state, AudioChunk(samples, state.next_sample))
+        outputs, state = encoder.step(state, AudioChunk(samples, start))
+        start += len(samples)
         yield from outputs
     yield from encoder.flush(state)
 

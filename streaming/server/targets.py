@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
+from lipstream.engine.speech.profiles import require_live
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class EngineSetting:
     profile: str = "live"
     backend: str = "auto"
     renderer: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse the profile `file`; the engine checks the names."""
+        require_live(self.profile)
 
     def load(self, folder: Path) -> Engine:
         """The engine of a bundle; raises LipstreamError."""

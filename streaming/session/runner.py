@@ -42,6 +42,7 @@ from lipstream.streaming.session.subscription import Subscription, TimedFrame, T
 logger = logging.getLogger(__name__)
 
 _MOST_REPEATED: Final = 8  # steps in a row, four frames: the picture jerks, but it moves
+_MOST_DELAY_MS: Final = 2000  # of the engine; nobody talks with an answer that is later
 _ALIGNED_SAMPLES: Final = 80  # 5 ms: what is nearer is not worth a step in time
 
 
@@ -90,6 +91,12 @@ class SessionRunner:
         options: RunnerOptions | None = None,
         time_source: TimeSource = MONOTONIC,
     ) -> None:
+        """Raises: UsageError for an engine too late to talk with."""
+        if engine.delay_ms > _MOST_DELAY_MS:
+            raise UsageError(
+                f"this engine is {engine.delay_ms:g} ms behind the voice, expected at most "
+                f"{_MOST_DELAY_MS}: the profile file needs the whole sound; use low, live or studio"
+            )
         self.options = options or RunnerOptions()
         self.counters = RunnerCounters()
         self.clock = MediaClock(time_source)

@@ -38,6 +38,8 @@ def test_all_backends_are_measured_once_and_missing_ones_left_out(loaded: Target
     assert ("low", "numpy") not in found or found[0][1] == "numpy"
     with pytest.raises(BackendUnavailable):
         Configurations(("live",), ("numpy",), ("network",)).settings(loaded)
+    with pytest.raises(UsageError, match="expected low, live or studio"):
+        Configurations(("file",), ("auto",), ("none",)).settings(loaded)
 
 
 @pytest.mark.parametrize(("most", "guess"), [(5, 1), (5, 5), (5, 8), (0, 3), (64, 63)])

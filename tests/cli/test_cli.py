@@ -133,8 +133,8 @@ def test_dub_json_is_one_object_and_nothing_else(cli: Cli, target: Path, tmp_pat
     assert report["frames"] == 2 * report["fps"]
     assert report["duration_s"] == pytest.approx(2.0)
     assert report["av_offset_ms"] == 0.0
-    assert report["profile"] == "live"
-    assert report["delay_ms"] == 120
+    assert report["profile"] == "file"
+    assert report["delay_ms"] == 62_500
     assert report["realtime_factor"] == pytest.approx(2.0 / report["seconds"], abs=0.02)
     assert (tmp_path / "out.mp4").stat().st_size > 10_000
 
@@ -146,6 +146,19 @@ def test_dub_prints_a_sentence(cli: Cli, target: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{out}: 25 frames, 1.0 s in ")
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["serve", "present", "publish"])
+def test_live_commands_refuse_the_profile_of_files(
+    cli_here: Cli, target: Path, command: str
+) -> None:
+    arguments = {
+        "serve": ["--targets", target.parent, "--port", "0"],
+        "present": [target],
+        "publish": [target, "--whip", "http://127.0.0.1:1/whip"],
+    }[command]
+    done = cli_here(command, *arguments, "--profile", "file")
+    assert_one_line(done, "the profile file needs the whole sound; expected low, live or studio")
 
 
 @pytest.mark.parametrize(

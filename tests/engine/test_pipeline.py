@@ -22,9 +22,10 @@ from lipstream.engine.networks.models import Models
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.rendering.background import JumpBlend, advance
 from lipstream.engine.rendering.compositor import Compositor
+from lipstream.engine.retrieval.viterbi import viterbi
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.timebase import frame_sample
-from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, Expression, Lips, VideoFrame
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, AudioChunk, Expression, Lips, VideoFrame
 from tests.engine.voices import babble
 
 PROFILES_MS = {"low": 40, "live": 120, "studio": 400}
@@ -130,6 +131,50 @@ def test_a_frame_does_not_depend_on_later_audio(loaded: Target, profile: str) ->
     assert any(changed), "the change of audio must show"
     # And the look-ahead is used: what changes does so before the change is due.
     assert frame_sample(changed.index(True), Fraction(25)) <= change
+
+
+@pytest.mark.parametrize("background", ["matched", "sequential"])
+def test_a_file_keeps_its_sound_and_its_last_frame(loaded: Target, background: str) -> None:
+    engine = Engine(loaded, "file", background=background, renderer="none")
+    sound = babble(13.0)[:-100]
+    session, halves = engine.session(), [sound[:100_000], sound[100_000:], None]
+    frames = [frame for half in halves for frame in session.frames(half)]
+    assert len(frames) == 325  # ceil(12.994 s * 25)
+    for index, frame in enumerate(frames):
+        assert frame.frame_index == index
+        assert frame.audio.start_sample == frame_sample(index, frame.fps)
+    assert np.array_equal(np.concatenate([f.audio.samples for f in frames]), sound)
+    assert sum(frame.speech for frame in frames) > 150
+
+
+def test_a_file_in_any_pieces_gives_the_same_frames(loaded: Target) -> None:
+    """Also painted in groups."""
+    engine, sound = Engine(loaded, "file", renderer="none"), babble(21.0)
+    session = engine.session()
+    frames = [f for piece in (sound, None) for f in session.frames(piece)]
+    assert_same(frames, run(engine, sound, [3, 100_000, 100_001]))
+
+
+def test_a_file_is_searched_over_all_of_it(loaded: Target) -> None:
+    """The background of a clip shorter than the lag is the offline optimum."""
+    engine, sound = Engine(loaded, "file", renderer="none"), babble(4.0)
+    chain = engine.stages.step(engine.stages.init(), AudioChunk(sound, 0))[1]
+    selected = engine.stages.flush(chain)
+    assert engine.matcher is not None
+    rows, silent_frames = [], 0
+    for choice in selected:
+        wanted = choice.matched.expression
+        silent_frames = 0 if wanted.speech else silent_frames + 1
+        row = engine.matcher.emission(wanted, silent_frames)
+        rows.append(np.concatenate([row, row]))
+    path = viterbi(engine.matcher.transitions, rows) % len(loaded.track)
+    assert [choice.matched.background for choice in selected] == path.tolist()
+
+
+def test_nobody_interrupts_a_file(loaded: Target) -> None:
+    session = Engine(loaded, "file", renderer="none").session()
+    with pytest.raises(UsageError, match="profile file needs the whole sound"):
+        session.interrupt()
 
 
 def test_interleaved_sessions_do_not_affect_each_other(engine: Engine) -> None:

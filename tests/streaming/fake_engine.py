@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -44,6 +45,9 @@ class FakeSession:
         return self._upto(
             self.sound.size + SAMPLE_RATE_HZ, frames_covering(self.sound.size, self.engine.fps)
         )
+
+    def frames(self, chunk: AudioChunk | None) -> Iterator[VideoFrame]:
+        yield from self.flush() if chunk is None else self.push(chunk)
 
     def _upto(self, ready_sample: int, limit: int | None = None) -> list[VideoFrame]:
         frames = []

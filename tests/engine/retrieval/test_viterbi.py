@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.retrieval import viterbi as search
 from lipstream.engine.retrieval.viterbi import FixedLagViterbi, Transitions, expected_cost, viterbi
 
 MANY = settings(max_examples=150, deadline=None, derandomize=True)
@@ -141,6 +142,44 @@ def test_the_committed_state_begins_the_best_surviving_path(seed, states, slots,
     outputs, rest = fold(FixedLagViterbi(transitions, lag), emissions)
     path = [state for committed in outputs for state in committed] + rest
     assert path == surviving_paths(transitions, emissions, lag)
+
+
+@MANY
+@given(SEEDS, st.integers(2, 8), st.integers(1, 4), st.integers(2, 30), st.integers(2, 12))
+def test_a_long_lag_commits_the_same_states_by_what_all_paths_agree_on(
+    seed, states, slots, frames, lag
+):
+    transitions, emissions = problem(seed, states, slots, frames)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_LONG_FRAMES", 2)
+        outputs, rest = fold(FixedLagViterbi(transitions, lag), emissions)
+    assert [len(committed) for committed in outputs] == [int(t >= lag) for t in range(frames)]
+    path = [state for committed in outputs for state in committed] + rest
+    assert path == surviving_paths(transitions, emissions, lag)
+
+
+def test_a_long_lag_rarely_traces(monkeypatch):
+    """Once in many frames, for all that the paths agree on; else 250 frames each time."""
+    traces = []
+    trace = search.trace_back
+
+    def counted(backs, states):
+        traces.append(len(backs))
+        return trace(backs, states)
+
+    agreed = search._agreed
+
+    def looked(score, backs):
+        traces.append(len(backs))
+        return agreed(score, backs)
+
+    monkeypatch.setattr(search, "trace_back", counted)
+    monkeypatch.setattr(search, "_agreed", looked)
+    transitions, emissions = problem(1, 40, 4, 1_000)
+    outputs, rest = fold(FixedLagViterbi(transitions, 250), emissions)
+    path = [state for committed in outputs for state in committed] + rest
+    assert path == viterbi(transitions, emissions).tolist()
+    assert 1 <= len(traces) <= 8
 
 
 @MANY

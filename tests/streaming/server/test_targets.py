@@ -22,6 +22,11 @@ from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
 
 
+def test_calls_refuse_the_profile_of_files() -> None:
+    with pytest.raises(UsageError, match="expected low, live or studio"):
+        EngineSetting(profile="file")
+
+
 class Loader(EngineSetting):
     """Makes fake engines, and counts them."""
 

@@ -283,6 +283,11 @@ def test_a_machine_that_is_slightly_too_slow_repeats_pictures_and_keeps_the_soun
     clock.run(test())
 
 
+def test_an_engine_for_files_is_refused() -> None:
+    with pytest.raises(UsageError, match="profile file needs the whole sound"):
+        SessionRunner(LiveFakeEngine(delay_ms=42_500.0))
+
+
 def test_a_repeated_frame_shows_the_previous_picture_with_its_own_sound(target: Path) -> None:
     engine = EngineSetting(renderer="none").load(target)
     sound = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
