@@ -56,7 +56,7 @@ from lipstream.engine.types import (
 
 # Of the background matcher, or of the source selector where there is no matcher.
 # That of a file is longer than paths differ; it bounds what a search of an hour holds.
-MATCHER_LAG_MS: Final = {"low": 0, "live": 40, "studio": 200, "file": 20_000}
+MATCHER_LAG_MS: Final = {"low": 0, "live": 0, "studio": 200, "file": 20_000}
 BACKGROUNDS: Final = ("matched", "sequential")
 # Painted before they are handed on, where a caller takes frames one at a time: see `_ahead`.
 _GROUP_FRAMES: Final = 12

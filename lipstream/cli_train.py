@@ -15,37 +15,35 @@ train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=Tru
 
 @train_app.command("encoder")
 def train_encoder(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", exists=True, file_okay=False, help="Folder of clips and of speech."
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for encoder.safetensors and .onnx.")
     ],
-    data: Annotated[
-        Path | None,
+    teacher: Annotated[
+        Path,
         typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Folder of clips of people talking; without it, only synthetic speech.",
+            help="The wheel that holds the teacher: pip download --no-deps pipecat-ai==1.14.0",
         ),
-    ] = None,
-    hours: Annotated[float, typer.Option(help="Hours of synthetic speech.")] = 17.0,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Steps of the recogniser on real speech; 1050, or 600 with --continue-from."
-        ),
-    ] = None,
-    continue_from: Annotated[
+    ],
+    listener: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="encoder.safetensors whose recogniser is trained further.",
+            help="listener.safetensors of an earlier training; only the heads are trained.",
         ),
     ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the listener.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of every random generator.")] = 0,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train the encoder on synthetic speech and on real lips."""
+    """Train the encoder: a listener from the teacher, and heads on real lips and phone times."""
     with own_console(verbose) as console:
         from lipstream.calibration.training.encoder.train import TrainingOptions, main
         from lipstream.streaming.files.partial_file import PartialFile
@@ -53,12 +51,12 @@ def train_encoder(
         # Fails ahead of hours of training when the folder cannot be written to.
         output.mkdir(parents=True, exist_ok=True)
         PartialFile(output / "encoder.onnx").discard()
-        steps = steps if steps is not None else (1050 if continue_from is None else 600)
-        options = TrainingOptions(seed=seed, hours=hours, more_steps=steps)
+        options = TrainingOptions(seed=seed, steps=steps)
         with console.progress() as progress:
-            report = main(output, data, options=options, report=progress, continued=continue_from)
-        accuracy = report["phone_accuracy"]
-        sentence = f"{output}: {report['clips']} clips, phone accuracy {accuracy[-1]:.1%} of frames"
+            report = main(
+                output, data, teacher, options=options, report=progress, listener=listener
+            )
+        sentence = f"{output}: {report['clips']} clips, {report['sentences']} aligned sentences"
         console.result(report, json, sentence)
 
 

@@ -18,9 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.bench.measure.encode_clip import encode_clip
+from lipstream.bench.measure.encode_clip import AnyEncoder, encode_clip
 from lipstream.calibration.training.clips import TalkingClip
-from lipstream.engine.speech.encoder import Encoder
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.files.audio_file import read_speech
 
@@ -39,7 +38,7 @@ _LOUD_DB: Final = -20.0  # relative to the loudest 10 ms of a vowel
 
 
 def labelled_closures(
-    encoder: Encoder, data: Path, distort: Callable[[F32], F32] = lambda samples: samples
+    encoder: AnyEncoder, data: Path, distort: Callable[[F32], F32] = lambda samples: samples
 ) -> dict[str, Any]:
     """Closure of bilabials and of open vowels over audio/lj, and the opening in its pauses.
 
@@ -98,7 +97,7 @@ def labelled_closures(
     }
 
 
-def grid_closures(encoder: Encoder, clips: Sequence[TalkingClip], data: Path) -> dict[str, Any]:
+def grid_closures(encoder: AnyEncoder, clips: Sequence[TalkingClip], data: Path) -> dict[str, Any]:
     """Shares of words of GRID that begin with b or p and whose lips close near their start.
 
     Returns: words, closed_60ms, and real_60ms, the same count over the tracked lips of the speaker;

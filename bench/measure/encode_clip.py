@@ -1,14 +1,18 @@
-"""The streaming encoder over a whole clip: lips over time, speech gate included."""
+"""An encoder over a whole clip: lips over time, speech gate included."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.speech.encoder import Encoder
+from lipstream.engine.stream import Stage
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
+
+# Of a stream, or of whole files.
+AnyEncoder: TypeAlias = Stage[Any, AudioChunk, Expression]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class EncodedClip:
         return np.stack(columns, 1).astype(np.float32)
 
 
-def encode_clip(encoder: Encoder, samples: F32) -> EncodedClip:
+def encode_clip(encoder: AnyEncoder, samples: F32) -> EncodedClip:
     """Push `samples` f32 [n], 16 kHz, through the encoder in packets of 20 ms, as WebRTC does."""
     state = encoder.init()
     outputs: list[Expression] = []

@@ -1,8 +1,8 @@
 """Accuracy of the shipped encoder: against tracked lips of real people, and against phone labels.
 
-Every figure is of the streaming stage, speech gate included. Clips are tracked as calibration
-tracks them; tracks are cached, since that takes minutes. The A/V offset of each clip is removed,
-because it is a property of the footage.
+Every figure is of the stage that a profile runs, speech gate included. Clips are tracked as
+calibration tracks them; tracks are cached, since that takes minutes. The A/V offset of each clip is
+removed, because it is a property of the footage.
 
 On clips: correlation with the tracked lip opening, and the ratio of standard deviations with each
 person scaled to one amplitude (1 is as lively as the person). On labelled speech: closure on p b m
@@ -12,15 +12,17 @@ and opening on open vowels (`closures`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipstream.bench.measure.closures import grid_closures, labelled_closures
-from lipstream.bench.measure.encode_clip import encode_clip
+from lipstream.bench.measure.encode_clip import AnyEncoder, encode_clip
 from lipstream.calibration.training.clips import (
     HELD_OUT,
     LAGS_S,
@@ -33,12 +35,14 @@ from lipstream.calibration.training.clips import (
 from lipstream.engine.errors import UsageError
 from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.speech.profiles import FILE, PROFILES, make_encoder
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.files.audio_file import read_speech
 
 Report = Callable[[str, float], None]
 BABBLE_SNR_DB: Final = 10.0
 _BABBLERS: Final = 6
+NOISY: Final = ("live", FILE)  # profiles that are measured in babble too
 
 
 def measure_quality(
@@ -58,50 +62,52 @@ def measure_quality(
     held = held_out([clip.speaker for clip in clips], HELD_OUT)
     unseen = [clip for clip, hidden in zip(clips, held, strict=True) if hidden]
     scale = person_scale(clips)
-    encoders = {ms: Encoder(ms, backend) for ms in LOOK_AHEADS_MS}
-    profiles = {ms: name for name, ms in PROFILE_LOOK_AHEAD_MS.items()}
-    result: dict[str, Any] = {"profiles": {}, "look_aheads": [], "clips": len(unseen)}
+    crowd = babble(data)
+    profiles: dict[str, AnyEncoder] = {name: make_encoder(name, backend) for name in PROFILES}
+    result: dict[str, Any] = {"profiles": {}, "look_aheads": [], "babble": {}, "rest": {}}
+    result["clips"] = len(unseen)
 
-    def evaluate(encoder: Encoder, some: Sequence[TalkingClip]) -> list[dict[str, Any]]:
+    def evaluate(encoder: AnyEncoder, some: Sequence[TalkingClip]) -> list[dict[str, Any]]:
         return [_clip_figures(encoder, clip, scale[clip.speaker]) for clip in some]
 
-    for index, (look_ahead_ms, encoder) in enumerate(encoders.items()):
-        report(f"measuring {look_ahead_ms} ms of look-ahead", index / len(encoders))
-        rows = evaluate(encoder, unseen)
-        figures: dict[str, Any] = _by_speaker(rows)
-        figures["closures"] = labelled_closures(encoder, data)
-        figures["grid_closures"] = grid_closures(encoder, unseen, data)
-        result["look_aheads"].append({"look_ahead_ms": look_ahead_ms, **figures})
-        if look_ahead_ms in profiles:
-            result["profiles"][profiles[look_ahead_ms]] = figures
-        if profiles.get(look_ahead_ms) == "live":
-            result["each"] = rows
-    live = encoders[PROFILE_LOOK_AHEAD_MS["live"]]
-    crowd = babble(data)
-    if crowd is not None:
-        noisy = [replace(clip, audio=with_babble(clip.audio, crowd)) for clip in unseen]
-        result["babble"] = {
-            **_by_speaker(evaluate(live, noisy)),
-            "closures": labelled_closures(live, data, lambda s: with_babble(s, crowd)),
+    def figures(encoder: AnyEncoder) -> dict[str, Any]:
+        return {
+            **_by_group(evaluate(encoder, unseen)),
+            "closures": labelled_closures(encoder, data),
+            "grid_closures": grid_closures(encoder, unseen, data),
         }
-    result["rest"] = rest_figures(live)
+
+    for index, (name, encoder) in enumerate(profiles.items()):
+        report(f"measuring the profile {name}", index / len(profiles))
+        result["profiles"][name] = figures(encoder)
+        result["rest"][name] = rest_figures(encoder)
+        if crowd is not None and name in NOISY:
+            noisy = [replace(clip, audio=with_babble(clip.audio, crowd)) for clip in unseen]
+            result["babble"][name] = {
+                **_by_group(evaluate(encoder, noisy)),
+                "closures": labelled_closures(encoder, data, partial(with_babble, crowd=crowd)),
+            }
+    by_look_ahead = {ms: name for name, ms in PROFILE_LOOK_AHEAD_MS.items()}
+    for look_ahead_ms in LOOK_AHEADS_MS:
+        name = by_look_ahead.get(look_ahead_ms, "")
+        found = result["profiles"].get(name) or figures(Encoder(look_ahead_ms, backend))
+        result["look_aheads"].append({"look_ahead_ms": look_ahead_ms, **found})
+    live = Encoder(PROFILE_LOOK_AHEAD_MS["live"], backend)
     result["step_ms"] = step_ms(live)
     result["backend"] = live.network.name
     return result
 
 
-def _clip_figures(encoder: Encoder, clip: TalkingClip, scale: float) -> dict[str, Any]:
+def _clip_figures(encoder: AnyEncoder, clip: TalkingClip, scale: float) -> dict[str, Any]:
     encoded = encode_clip(encoder, clip.audio)
-    # The clips of GRID share one recording set-up, whose A/V offset is 0.
-    lags = np.array([0.0]) if clip.speaker.startswith("grid") else LAGS_S
-    scores = [correlation(encoded.at(clip.time_s + lag)[:, 0], clip.opening) for lag in lags]
+    scores = [correlation(encoded.at(clip.time_s + lag)[:, 0], clip.opening) for lag in LAGS_S]
     best = int(np.argmax(scores))
-    lips = encoded.at(clip.time_s + float(lags[best]))
+    lips = encoded.at(clip.time_s + float(LAGS_S[best]))
     real = clip.lips
     return {
         "clip": clip.name,
         "speaker": clip.speaker,
-        "late_ms": round(1000 * float(lags[best])),
+        "late_ms": round(1000 * float(LAGS_S[best])),
         "opening_r": scores[best],
         "width_r": correlation(lips[:, 1], real[:, 1]),
         "protrusion_r": correlation(lips[:, 2], real[:, 2]),
@@ -109,14 +115,32 @@ def _clip_figures(encoder: Encoder, clip: TalkingClip, scale: float) -> dict[str
     }
 
 
-def _by_speaker(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    speakers = sorted({row["speaker"] for row in rows})
-    return {name: _mean([row for row in rows if row["speaker"] == name]) for name in speakers}
+def group_of(speaker: str) -> str:
+    """What a speaker's clips are: sentences read for GRID, by a person whose other sentences were
+    trained on or by one of whom nothing was, or talk as in broadcasts."""
+    if speaker == "grid_s1":
+        return "read, seen person"
+    return "read" if speaker.startswith("grid") else "broadcast"
+
+
+def _by_group(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the people of each group, a person being the mean of the clips."""
+    people = [
+        {"speaker": name, **_mean([row for row in rows if row["speaker"] == name])}
+        for name in sorted({row["speaker"] for row in rows})
+    ]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for person in people:
+        groups.setdefault(group_of(person["speaker"]), []).append(person)
+    return {
+        name: {**_mean(group), "people": {p["speaker"]: p["opening_r"] for p in group}}
+        for name, group in groups.items()
+    }
 
 
 def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     keys = ("opening_r", "width_r", "protrusion_r", "spread")
-    return {"clips": len(rows), **{k: round(float(np.mean([r[k] for r in rows])), 3) for k in keys}}
+    return {k: round(float(np.mean([row[k] for row in rows])), 3) for k in keys}
 
 
 def babble(data: Path) -> F32 | None:
@@ -138,7 +162,7 @@ def with_babble(samples: F32, crowd: F32) -> F32:
     return mixed
 
 
-def rest_figures(encoder: Encoder) -> dict[str, float]:
+def rest_figures(encoder: AnyEncoder) -> dict[str, float]:
     """Widest opening in 3 s of sounds that are not speech, over the inter-ocular distance."""
     rng = np.random.default_rng(0)
     time_s = np.arange(3 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
@@ -149,11 +173,22 @@ def rest_figures(encoder: Encoder) -> dict[str, float]:
         "white_noise": 0.03 * white,
         "hum": 0.05 * np.sin(2 * np.pi * 100 * time_s) + 0.001 * white,
         "breath": 0.01 * swell * np.convolve(white, [0.5, 0.0, -0.5], "same"),
+        "music": 0.05 * _music(time_s),
     }
     return {
         name: round(float(encode_clip(encoder, sound.astype(np.float32)).lips[:, 0].max()), 4)
         for name, sound in sounds.items()
     }
+
+
+def _music(time_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A chord a second on a plucked instrument, over f64 [n], of about unit power."""
+    chords_hz = np.array([[220.0, 277.2, 329.6], [196.0, 246.9, 293.7], [174.6, 220.0, 261.6]])
+    hz = chords_hz[time_s.astype(int) % 3]
+    fade = np.exp(-2.0 * (time_s % 1.0))
+    harmonics = [np.sin(2 * np.pi * k * hz * time_s[:, None]).sum(1) / k for k in range(1, 8)]
+    music: NDArray[np.float64] = fade * np.sum(harmonics, axis=0)
+    return music
 
 
 def step_ms(encoder: Encoder) -> float:
@@ -169,16 +204,44 @@ def step_ms(encoder: Encoder) -> float:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """The figures as lines for people."""
-    lines = []
+    """The figures as a table by profile, and lines, for people."""
+    profiles = result["profiles"]
+    rows = [("", *profiles)]
+    for label, group, key in (
+        ("opening, read speech", "read", "opening_r"),
+        ("opening, broadcast speech", "broadcast", "opening_r"),
+        ("width, read speech", "read", "width_r"),
+        ("width, broadcast speech", "broadcast", "width_r"),
+        ("p b m closed within 60 ms", "closures", "bilabials_closed_60ms"),
+        ("open vowels closed, middle half", "closures", "open_vowels_closed_in_the_middle"),
+    ):
+        rows.append((label, *(_cell(figures, group, key) for figures in profiles.values())))
+    for group in ("read", "broadcast"):
+        alone = [_figure(figures, group, "opening_r") for figures in profiles.values()]
+        among = [_figure(result["babble"].get(n, {}), group, "opening_r") for n in profiles]
+        lost = [
+            "-" if a is None or b is None else f"{a - b:.3f}"
+            for a, b in zip(alone, among, strict=True)
+        ]
+        rows.append((f"lost in babble at {BABBLE_SNR_DB:g} dB, {group} speech", *lost))
+    for sound in ("silence", "breath", "music", "hum", "white_noise"):
+        widest = [f"{result['rest'][name][sound]:.3f}" for name in profiles]
+        rows.append((f"widest opening in {sound.replace('_', ' ')}", *widest))
+    width = max(len(row[0]) for row in rows)
+    lines = ["  ".join([row[0].ljust(width), *(f"{cell:>7}" for cell in row[1:])]) for row in rows]
     for row in result["look_aheads"]:
         for group, figures in list(row.items())[1:]:
             values = ", ".join(f"{key} {value}" for key, value in figures.items())
             lines.append(f"{row['look_ahead_ms']:3d} ms ahead, {group}: {values}")
-    for group, figures in result.get("babble", {}).items():
-        values = ", ".join(f"{key} {value}" for key, value in figures.items())
-        lines.append(f"live, babble at {BABBLE_SNR_DB:g} dB, {group}: {values}")
-    rest = ", ".join(f"{key} {value}" for key, value in result["rest"].items())
-    lines.append(f"opening without speech: {rest}")
     lines.append(f"CPU per 20 ms step: {result['step_ms']} ms ({result['backend']})")
     return "\n".join(lines)
+
+
+def _figure(figures: Mapping[str, Any], group: str, key: str) -> float | None:
+    value = figures.get(group, {}).get(key)
+    return None if value is None else float(value)
+
+
+def _cell(figures: Mapping[str, Any], group: str, key: str) -> str:
+    value = _figure(figures, group, key)
+    return "-" if value is None else f"{value:.3f}"

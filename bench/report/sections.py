@@ -320,7 +320,9 @@ def _frontier(data: Data) -> list[tuple[float, Data]]:
         found = [(float(one["look_ahead_ms"]), one) for one in data["look_aheads"]]
     else:
         found = [
-            (float(PROFILE_LOOK_AHEAD_MS[name]), one) for name, one in data["profiles"].items()
+            (float(PROFILE_LOOK_AHEAD_MS[name]), one)
+            for name, one in data["profiles"].items()
+            if name in PROFILE_LOOK_AHEAD_MS
         ]
     return sorted(found, key=lambda one: one[0])
 

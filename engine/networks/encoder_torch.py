@@ -46,7 +46,7 @@ class EncoderSize:
     """Widths of the layers above the attention blocks."""
 
     phones: int = 41
-    taps: tuple[int, int, int] = (48, 48, 128)
+    taps: tuple[int, ...] = (48, 48, 128)
     head: int = 192
     file_head: int = 96  # in each direction
     coefficients: int = 20

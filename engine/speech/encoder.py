@@ -30,7 +30,7 @@ from lipstream.engine.stream import Stage
 from lipstream.engine.timebase import ms_to_samples
 from lipstream.engine.types import F32, STEP_SAMPLES, AudioChunk, Expression, Lips
 
-PROFILE_LOOK_AHEAD_MS: Final = {"low": 40, "live": 80, "studio": 200}
+PROFILE_LOOK_AHEAD_MS: Final = {"low": 40, "live": 120, "studio": 200}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Synthetic speech: the phone set, phone times, augmentation that keeps timing, shards by seed."""
+"""Synthetic speech: the phone set, phone times, augmentation that keeps timing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from lipstream.calibration.training.speech import alignment, augment, phones, sentences, synthesis
 from lipstream.calibration.training.speech.coarticulation import lip_track
-from lipstream.calibration.training.speech.corpus import UNKNOWN, phone_targets
 from lipstream.engine.types import F32, U8
 
 INDEX = phones.INDEX
@@ -65,14 +64,6 @@ def test_lips_meet_on_bilabials_open_on_vowels_and_round_early() -> None:
     assert 0.05 < bite[18] < 0.2
     # 100 ms before the vowel begins the lips already come forward.
     assert rounding[50] > 3 * rounding[18]
-
-
-def test_targets_of_a_look_ahead_lie_in_the_past() -> None:
-    spoken = np.arange(40, dtype=np.uint8)[None]
-    targets = phone_targets(spoken)[0]
-    assert targets.shape == (20, 5)
-    assert targets[10].tolist() == [21, 17, 13, 9, 1]
-    assert targets[3].tolist() == [7, 3, UNKNOWN, UNKNOWN, UNKNOWN]
 
 
 def pulses(seconds: float) -> F32:
