@@ -137,5 +137,5 @@ def spoken_sequence(code: NDArray[np.float16], hearing: Hearing, phones: U8) -> 
     lips = np.stack([np.interp(times_s, frames_s, column) for column in track.T], -1)
     index = np.rint(times_s * 100).astype(int)
     heard = phones[np.clip(index, 0, len(phones) - 1)]
-    heard[(times_s < 0) | (index >= len(phones))] = UNKNOWN
+    heard[(index < 0) | (index >= len(phones))] = UNKNOWN
     return SpokenSequence(code, lips.astype(np.float32), heard)
