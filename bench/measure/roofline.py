@@ -137,22 +137,23 @@ def _model(file: str, precision: str, shape: Sequence[int] = ()) -> tuple[float,
     try:
         model = library().Core().read_model(str(path))
     except BackendUnavailable:
-        weights = path.stat().st_size / 4
-        return weights, size * weights  # a recurrent step uses each weight once
+        weights = path.with_suffix(".safetensors").stat().st_size
+        return weights, weights  # a step uses each weight once, and most are stored in a byte
     model.reshape({port.any_name: list(shape) or _one(port.partial_shape) for port in model.inputs})
-    macs = elements = 0.0
+    macs = moved = 0.0
     for layer in model.get_ordered_ops():
         kind = layer.get_type_name()
         if kind == "Constant":
-            elements += _count(layer.output(0).get_shape())
+            stored = layer.output(0).get_element_type().size
+            moved += min(size, stored) * _count(layer.output(0).get_shape())
         elif kind in ("MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData"):
             macs += _layer(kind, layer)
-            elements += _count(layer.output(0).get_shape())
+            moved += size * _count(layer.output(0).get_shape())
         elif kind in ("GRUCell", "GRUSequence"):
             macs += sum(
                 _count(layer.input(k).get_shape()) for k in range(2, layer.get_input_size())
             )
-    return macs, size * elements
+    return macs, moved
 
 
 def _layer(kind: str, layer: Any) -> float:
