@@ -63,6 +63,8 @@ class Weights:
     spread: float = 0.3  # amplitude, which a mean-square loss alone makes too small
     opening: float = 0.5
     track: float = 1.0  # coarticulated motion of synthetic speech
+    shape: float = 0.3  # width and protrusion in that motion
+    narrowing: float = 3.2  # of rounded lips, in swings of width; people differ from 2 to 5
     closure: float = 4.0  # lips meet on p b m, and part on open vowels
     real_closure: float = 3.0
     rest: float = 0.5
@@ -169,12 +171,13 @@ class HeadTrainer:
         lips = found @ self._rows.T
         gap = lips[..., 0] / TYPICAL_OPENING
         opening = ((gap - wanted[..., 0] / _TRACK_PEAK) ** 2 * known * self._by_output).mean()
-        width = (lips[..., 1] / _WIDTH_SWING - 1.6 * wanted[..., 1]) ** 2
+        spread, narrowed = wanted[..., 1].clamp(min=0), wanted[..., 1].clamp(max=0)
+        width = (lips[..., 1] / _WIDTH_SWING - 1.6 * spread - w.narrowing * narrowed) ** 2
         rounding = (lips[..., 2] / _PROTRUSION_SWING - 2.5 * (wanted[..., 2] - 0.15)) ** 2
         shape = ((width + rounding) * known * self._by_output).mean()
         unnatural = ((found - lips @ self._natural) ** 2).sum(-1) / EXPRESSION_POWER
         natural = (unnatural * known).mean()
-        loss = w.track * (2.0 * opening + 0.15 * shape + 0.3 * natural)
+        loss = w.track * (2.0 * opening + w.shape * shape + 0.3 * natural)
         closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.04)
         opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.12)
         meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)

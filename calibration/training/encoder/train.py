@@ -207,10 +207,11 @@ def spoken_sequences(
 
     sequences = []
     for shard in shards:
-        for energies, phones in zip(shard.energies, shard.phones, strict=True):
-            for frames in normalise(energies):
-                code = hearing.code(net, frames.reshape(-1, FEATURES))
-                sequences.append(spoken_sequence(code, hearing, phones))
+        versions = shard.energies.shape[1]
+        heard = normalise(shard.energies.reshape(-1, *shard.energies.shape[2:]))
+        for index, frames in enumerate(heard):
+            code = hearing.code(net, frames.reshape(-1, FEATURES))
+            sequences.append(spoken_sequence(code, hearing, shard.phones[index // versions]))
     return sequences
 
 
