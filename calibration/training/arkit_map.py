@@ -82,6 +82,8 @@ def fit_arkit(people: Mapping[str, Samples], model: FaceModel) -> F32:
     fitted = np.zeros((len(ARKIT_NAMES), model.size + 1))
     for column, shape in enumerate(SPOKEN):
         wanted = y[:, column]
+        if wanted.max() <= _SHOWN:  # nobody shows it
+            continue
         shown = row * wanted / (np.percentile(wanted, 99) + 1e-3)
         if ARKIT_NAMES[shape] in _ROUNDED:
             weight = row + _ROUNDED_EMPHASIS * shown
