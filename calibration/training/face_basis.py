@@ -1,4 +1,4 @@
-"""Fits the face model that ships: expression basis, mean face and ARKit map, from tracked speech.
+"""Fits the face model that ships: expression basis, mean face and ARKit maps, from tracked speech.
 
     python -m lipstream.calibration.training.face_basis DATA
 
@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.calibration.fitting.canonical import neutral_face, to_canonical_units
+from lipstream.engine.face.arkit import ARKIT_NAMES, MEDIAPIPE_NAMES
 from lipstream.engine.face.model import VERTICES, FaceModel, fit_pose
 from lipstream.engine.types import F32, I32
 
-ARKIT_SHAPES = 52
 COEFFICIENTS = 20  # error on the lips of held-out people: 0.5 % of the inter-ocular distance
 
 
@@ -66,22 +66,20 @@ def mouth_weight(mean: F32) -> F32:
 
 def fit_model(clips: list[TrackedClip], asset: Path, size: int) -> FaceModel:
     """Fit the universal face model with `size` coefficients."""
+    from lipstream.calibration.training.arkit_map import with_arkit
+
     canonical, triangles = canonical_mesh(asset)
     mean, rigid = _mean_face(clips, canonical)
     weight = mouth_weight(mean)
     motions, shapes, people = _motions(clips, mean, rigid)
-    motions = motions * np.clip((mean[:, 1] - mean[2, 1] + 0.35) / 0.25, 0, 1)[None, :, None]
     basis, spread = _principal(motions, weight, people, size)
     model = FaceModel(
         mean, basis, spread, triangles, rigid, weight,
-        np.zeros((ARKIT_SHAPES, size + 1), np.float32),
-        np.zeros((size, ARKIT_SHAPES + 1), np.float32),
+        np.zeros((len(ARKIT_NAMES), size + 1), np.float32),
+        np.zeros((size, len(MEDIAPIPE_NAMES) + 1), np.float32),
     )  # fmt: skip
     expression = model.encode(motions)
-    return FaceModel(
-        mean, basis, spread, triangles, rigid, weight,
-        _ridge(expression, shapes), _ridge(shapes, expression),
-    )  # fmt: skip
+    return with_arkit(replace(model, from_arkit=_ridge(shapes, expression)), clips)
 
 
 def _mean_face(clips: list[TrackedClip], canonical: F32) -> tuple[F32, NDArray[np.int64]]:
@@ -108,14 +106,24 @@ def _motions(
 ) -> tuple[F32, F32, list[str]]:
     motions, shapes, people = [], [], []
     for clip in clips:
-        neutral = mean
-        for _ in range(2):  # better geometry gives a better pose
-            free = fit_pose(clip.landmarks, neutral, rigid).remove(clip.landmarks[:, :VERTICES])
-            neutral = neutral_face(free)
-        motions.append(free - neutral)
+        motions.append(lip_motion(clip.landmarks, mean, rigid))
         shapes.append(clip.blendshapes)
-        people.extend([clip.speaker] * len(free))
+        people.extend([clip.speaker] * len(motions[-1]))
     return np.concatenate(motions), np.concatenate(shapes).astype(np.float32), people
+
+
+def lip_motion(landmarks: F32, mean: F32, rigid: NDArray[np.int64]) -> F32:
+    """Motion of the lower face in one clip, f32 [frames, 468, 3]; landmarks f32 [frames, ≥468, 3].
+
+    The pose is removed, and the person's own neutral face taken off.
+    """
+    neutral = mean
+    for _ in range(2):  # better geometry gives a better pose
+        free = fit_pose(landmarks, neutral, rigid).remove(landmarks[:, :VERTICES])
+        neutral = neutral_face(free)
+    lower = np.clip((mean[:, 1] - mean[2, 1] + 0.35) / 0.25, 0, 1)
+    motion: F32 = (free - neutral) * lower[None, :, None]
+    return motion
 
 
 def _principal(motions: F32, weight: F32, people: list[str], size: int) -> tuple[F32, F32]:
@@ -198,13 +206,17 @@ def clips_of(data: Path) -> list[TrackedClip]:
         for path in sorted((data / "video" / folder).iterdir()):
             with open_footage(path) as footage:
                 raw = track(footage, lambda _: None, assets.fetch())
-            speaker = path.stem
-            if folder == "grid_s1":
-                speaker = folder
-            elif speaker.startswith("grid_"):  # grid_NAME_LETTER_sentence: two people
-                speaker = speaker.rsplit("_", 1)[0]
-            clips.append(TrackedClip(speaker, raw.landmarks[raw.found], raw.blendshapes[raw.found]))
+            landmarks, shapes = raw.landmarks[raw.found], raw.blendshapes[raw.found]
+            clips.append(TrackedClip(speaker_of(path), landmarks, shapes))
     return clips
+
+
+def speaker_of(path: Path) -> str:
+    """Who speaks in a clip of grid_s1 or of talkers."""
+    if path.parent.name == "grid_s1":
+        return path.parent.name
+    # grid_NAME_LETTER_sentence: two people
+    return path.stem.rsplit("_", 1)[0] if path.stem.startswith("grid_") else path.stem
 
 
 def save(model: FaceModel, path: Path) -> None:

@@ -96,8 +96,8 @@ class FaceModel:
     triangles: I32  # i32 [898, 3]
     rigid: NDArray[np.int64]  # i64 [R], vertices that speech does not move
     weight: F32  # f32 [468], how much each vertex counts in an expression fit
-    arkit: F32  # f32 [52, K+1], ridge map to ARKit weights, last column the constant
-    from_arkit: F32  # f32 [K, 53], ridge map from ARKit weights, last column the constant
+    arkit: F32  # f32 [52, K+1], map to ARKit weights, last column the negative thresholds
+    from_arkit: F32  # f32 [K, 53], ridge map from MediaPipe's weights, last column the constant
 
     @property
     def size(self) -> int:
@@ -144,7 +144,11 @@ class FaceModel:
         return Lips(max(0.0, opening), self.rest_width() + width, protrusion)
 
     def arkit_weights(self, coefficients: F32) -> F32:
-        """ARKit blendshape weights in [0, 1], f32 [..., 52], in MediaPipe's order."""
+        """ARKit blendshape weights in [0, 1], f32 [..., 52], in the order of `ARKIT_NAMES`.
+
+        They are relative to rest: an expression of 0 has weights of 0. Only those of jaw and mouth
+        move.
+        """
         linear = coefficients @ self.arkit[:, :-1].T + self.arkit[:, -1]
         clipped: F32 = np.clip(linear, 0.0, 1.0).astype(np.float32)
         return clipped

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from lipstream.engine.face.arkit import ARKIT_NAMES
 from lipstream.engine.face.model import LEFT_EYE, RIGHT_EYE, Pose, face_model, fit_pose
 from lipstream.engine.types import F32
 
@@ -76,13 +77,40 @@ def test_rest_is_zero() -> None:
     assert lips.width == MODEL.rest_width()
 
 
+def weights_of(
+    opening: float = 0.0, width: float = 0.0, protrusion: float = 0.0
+) -> dict[str, float]:
+    """ARKit weights by name of the most probable expression with these three measures."""
+    rows, variance = MODEL.lip_rows(), MODEL.spread**2
+    wanted = np.array([opening, width, protrusion], np.float32)
+    expression = variance * (rows.T @ np.linalg.solve((rows * variance) @ rows.T, wanted))
+    return dict(zip(ARKIT_NAMES, MODEL.arkit_weights(expression).tolist(), strict=True))
+
+
+def test_arkit_weights_of_rest_are_zero() -> None:
+    assert not MODEL.arkit_weights(np.zeros(MODEL.size, np.float32)).any()
+
+
+def test_only_jaw_and_mouth_have_arkit_weights() -> None:
+    weights = MODEL.arkit_weights(np.concatenate([expression_of(k) for k in range(200)]))
+    assert weights.shape == (200, 52)
+    assert weights.min() >= 0 and weights.max() <= 1
+    moved = {ARKIT_NAMES[k] for k in np.flatnonzero(weights.any(axis=0))}
+    assert all(name.startswith(("jaw", "mouth")) for name in moved)
+    assert len(moved) > 20
+
+
 def test_arkit_weights_of_an_open_jaw() -> None:
-    """MediaPipe's order has jawOpen at 25."""
-    row = MODEL.lip_rows()[0]
-    direction = row * MODEL.spread**2
-    wide = direction * np.float32(0.35 / float(row @ direction))
-    weights = MODEL.arkit_weights(np.stack([np.zeros_like(wide), wide]))
-    assert weights.shape == (2, 52)
-    assert weights.min() >= 0
-    assert weights.max() <= 1
-    assert weights[1, 25] > weights[0, 25] + 0.2
+    weights = weights_of(opening=0.35)
+    assert weights["jawOpen"] > 0.25
+    assert max(weights["mouthSmileLeft"], weights["mouthSmileRight"]) < 0.05
+
+
+def test_arkit_weights_of_rounded_lips() -> None:
+    """Narrow lips pucker; narrow lips that are open funnel as well."""
+    closed, rounded, wide = weights_of(width=-0.1), weights_of(0.15, -0.1), weights_of(width=0.15)
+    assert closed["mouthPucker"] > 0.3 and rounded["mouthPucker"] > 0.3
+    assert rounded["mouthFunnel"] > closed["mouthFunnel"] + 0.02
+    assert wide["mouthPucker"] == wide["mouthFunnel"] == 0
+    assert min(wide["mouthSmileLeft"], wide["mouthSmileRight"]) > 0.2
+    assert max(rounded["mouthSmileLeft"], rounded["mouthSmileRight"]) < 0.05

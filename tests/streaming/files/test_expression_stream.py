@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.face.arkit import ARKIT_NAMES
 from lipstream.engine.face.model import face_model
 from lipstream.engine.speech.encoder import Encoder
 from lipstream.streaming.files.expression_stream import (
-    ARKIT_NAMES,
     express_lines,
     expressions,
     lines,
@@ -43,6 +43,12 @@ def test_the_jaw_opens_with_the_lips(tmp_path: Path) -> None:
     jaw = np.array([record["arkit"]["jawOpen"] for record in records])
     gap = np.array([record["lips"]["opening"] for record in records])
     assert np.corrcoef(jaw, gap)[0, 1] > 0.7
+
+
+def test_a_silent_file_has_no_weights(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "silence.wav", np.zeros(16_000, np.float32))
+    for line in express_lines(path):
+        assert not any(json.loads(line)["arkit"].values())
 
 
 def test_a_stream_gives_lines_as_it_is_heard() -> None:
