@@ -35,9 +35,9 @@ from lipstream.engine.retrieval.motion_graph import BackgroundFootage
 from lipstream.engine.retrieval.sequential import SequentialBackground
 from lipstream.engine.retrieval.source_selector import SelectedSource, SourceSelector, SourceState
 from lipstream.engine.speech.encoder import Encoder, EncoderState
-from lipstream.engine.speech.file_encoder import FileEncoderState
+from lipstream.engine.speech.file_encoder import FileEncoderState, make_encoder
 from lipstream.engine.speech.frame_sampler import FrameSampler, SamplerState, ease_to_rest
-from lipstream.engine.speech.profiles import FILE, PROFILES, make_encoder, require_live
+from lipstream.engine.speech.profiles import FILE, require_live
 from lipstream.engine.speech.style import SpeakingStyle, opening_range
 from lipstream.engine.stream import Chain, Stage
 from lipstream.engine.target.appearance import AppearancePrior
@@ -123,15 +123,13 @@ class Engine(Frozen):
         crop_resolution: of the renderer, one of CROP_RESOLUTIONS.
         models: which engines share; those of the process if None.
         """
-        if profile not in PROFILES:
-            raise UsageError(f"profile {profile!r}: expected one of {', '.join(PROFILES)}")
         if background not in BACKGROUNDS:
             raise UsageError(f"background {background!r}: expected {' or '.join(BACKGROUNDS)}")
+        self.encoder = make_encoder(profile, backend, models)
         self.target, self.profile, self.background = target, profile, background
         model, matched = face_model(), background == "matched"
         lag_frames = int(MATCHER_LAG_MS[profile] * target.fps / 1000)
         self._opening = model.lip_rows()[0]
-        self.encoder = make_encoder(profile, backend, models)
         openings = opening_range(target.track, target.kind, self._opening)
         self.style = SpeakingStyle(target.style, openings, model)
         self.matcher = _background_matcher(target, lag_frames, model) if matched else None

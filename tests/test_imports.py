@@ -62,7 +62,7 @@ def test_imports_go_one_way(folder: str) -> None:
 # The rooms of engine/ in the order in which data flows: each may import those before it. The files
 # at the root of engine/ besides pipeline are the floor: any room may import them, they import none.
 ROOMS = ("face", "networks", "target", "speech", "retrieval", "rendering", "pipeline")
-MOST_ARROWS = 40
+MOST_ARROWS = 42
 
 
 def room_of(module: str) -> str | None:

@@ -35,7 +35,8 @@ from lipstream.calibration.training.clips import (
 from lipstream.engine.errors import UsageError
 from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
-from lipstream.engine.speech.profiles import FILE, PROFILES, make_encoder
+from lipstream.engine.speech.file_encoder import make_encoder
+from lipstream.engine.speech.profiles import FILE, PROFILES
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.files.audio_file import read_speech
 

@@ -169,16 +169,16 @@ class EncoderNet(nn.Module):
     def express(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Phone logits f32 [B, T, LOOK_AHEADS, phones] and expression f32 [B, T, LOOK_AHEADS, K]
         of a stream."""
-        hidden, _ = self.head_gru(functional.dropout(code, 0.2, self.training))
-        hidden = functional.dropout(hidden, 0.1, self.training)
+        hidden, _ = self.head_gru(functional.dropout(code, 0.3, self.training))
+        hidden = functional.dropout(hidden, 0.3, self.training)
         shape = (LOOK_AHEADS, -1)
         return self.phone(hidden).unflatten(-1, shape), self.head(hidden).unflatten(-1, shape)
 
     def express_file(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """The same over a whole file, with one output a step for the time FILE_DELAY_MS before the
         step's end: f32 [B, T, 1, phones] and f32 [B, T, 1, K]."""
-        hidden, _ = self.file_gru(functional.dropout(code, 0.2, self.training))
-        hidden = functional.dropout(hidden, 0.1, self.training)
+        hidden, _ = self.file_gru(functional.dropout(code, 0.3, self.training))
+        hidden = functional.dropout(hidden, 0.3, self.training)
         return self.file_phone(hidden)[:, :, None], self.file_head(hidden)[:, :, None]
 
     def step(

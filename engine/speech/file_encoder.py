@@ -22,8 +22,10 @@ from lipstream.engine.networks.models import Models
 from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import FILE_DELAY_MS, LOOK_AHEADS_MS
 from lipstream.engine.profiling import span
+from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
 from lipstream.engine.speech.features import Features
 from lipstream.engine.speech.gate import Gate, GateInput, GateState
+from lipstream.engine.speech.profiles import FILE, PROFILES
 from lipstream.engine.timebase import ms_to_samples
 from lipstream.engine.types import F32, STEP_SAMPLES, AudioChunk, Expression, Lips
 
@@ -199,6 +201,22 @@ class FileEncoder(Frozen):
             (opening,), gate = self._gate.step(gate, GateInput(pieces[k + ahead], likely))
             openings.append(opening)
         return openings[-steps:], gate
+
+
+def make_encoder(
+    profile: str, backend: str = "auto", models: Models | None = None
+) -> Encoder | FileEncoder:
+    """The encoder of a profile; that of files runs in NumPy, whatever the backend.
+
+    `models`: where it is loaded from; those of the process if None.
+
+    Raises: UsageError for an unknown profile; BackendUnavailable.
+    """
+    if profile == FILE:
+        return FileEncoder(models)
+    if profile not in PROFILE_LOOK_AHEAD_MS:
+        raise UsageError(f"profile {profile!r}: expected one of {', '.join(PROFILES)}")
+    return Encoder(PROFILE_LOOK_AHEAD_MS[profile], backend, models)
 
 
 def segment_steps(sound: F32) -> int:

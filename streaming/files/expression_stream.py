@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from lipstream.engine.face.arkit import ARKIT_NAMES
 from lipstream.engine.face.model import FaceModel, face_model
-from lipstream.engine.speech.profiles import FILE, make_encoder
+from lipstream.engine.speech.file_encoder import make_encoder
+from lipstream.engine.speech.profiles import FILE
 from lipstream.engine.stream import Stage
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, Expression
 from lipstream.streaming.files.audio_file import AudioFile

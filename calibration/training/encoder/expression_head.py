@@ -48,6 +48,7 @@ _PARTED: Final = 0.4  # least opening of an open vowel; both over TYPICAL_OPENIN
 _FAIRNESS: Final = 0.4
 _CODE_NOISE: Final = 0.1  # standard deviation; a component of the code has 1
 _AVERAGING: Final = 0.99  # of the weights over steps
+_DECAY: Final = 0.05
 _PARTS: Final = {
     "stream": ("head_gru", "phone", "head"),
     "file": ("file_gru", "file_phone", "file_head"),
@@ -103,7 +104,7 @@ class HeadTrainer:
         """Train the head of the net in place; its weights end as their running average."""
         parameters = [p for n, p in self.net.named_parameters() if n.split(".")[0] in self.parts]
         average = [p.detach().clone() for p in parameters]
-        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-3)
+        optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=_DECAY)
         self.net.train()
         for step in range(steps):
             done = step / steps
