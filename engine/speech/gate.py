@@ -24,10 +24,11 @@ _STEP_BYTES: Final = 2 * STEP_SAMPLES
 _AGGRESSIVENESS: Final = 2
 _OPEN_ABOVE: Final = 0.5  # probability of speech that opens the gate
 _CLOSE_BELOW: Final = 0.25  # and below which it starts to close
-_HOLD_STEPS: Final = 2  # 40 ms: the silence of a stop consonant does not close the mouth
+# 400 ms: in a stop consonant and between words the mouth does as the encoder says.
+_HOLD_STEPS: Final = 20
 _VOICE_MEMORY_STEPS: Final = 5  # 100 ms: unvoiced ends of words still belong to speech
 _RISE_STEPS: Final = 2
-_FALL_STEPS: Final = 5  # with the 40 ms of hold, at rest 140 ms after speech ends
+_FALL_STEPS: Final = 15  # with the 400 ms of hold, at rest 700 ms after speech ends
 
 
 class GateInput(NamedTuple):

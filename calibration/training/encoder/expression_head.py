@@ -46,6 +46,7 @@ _BILABIAL_WEIGHT: Final = 2.0
 _PRESSED: Final = 0.06
 _PARTED: Final = 0.4  # least opening of an open vowel; both over TYPICAL_OPENING
 _FAIRNESS: Final = 0.4
+_READ_SHARE: Final = 0.72  # of the real clips of a batch: their lips are less exact, but many
 _CODE_NOISE: Final = 0.1  # standard deviation; a component of the code has 1
 _AVERAGING: Final = 0.99  # of the weights over steps
 _DECAY: Final = 0.05
@@ -63,13 +64,13 @@ class Weights:
     correlation: float = 1.0  # of opening, width and protrusion, per clip
     spread: float = 0.3  # amplitude, which a mean-square loss alone makes too small
     opening: float = 0.5
-    track: float = 1.0  # coarticulated motion of synthetic speech
-    shape: float = 0.3  # width and protrusion in that motion
-    narrowing: float = 3.2  # of rounded lips, in swings of width; people differ from 2 to 5
-    closure: float = 4.0  # lips meet on p b m, and part on open vowels
-    real_closure: float = 3.0
-    rest: float = 0.5
-    phone: float = 0.3
+    track: float = 0.3  # coarticulated motion of synthetic speech
+    shape: float = 0.6  # width and protrusion in that motion
+    narrowing: float = 4.0  # of rounded lips, in swings of width; people differ from 2 to 5
+    closure: float = 1.5  # lips meet on p b m, and part on open vowels
+    real_closure: float = 1.0
+    rest: float = 0.4
+    phone: float = 0.15
 
 
 class HeadTrainer:
@@ -83,7 +84,9 @@ class HeadTrainer:
         spoken: list[SpokenSequence],
         weights: Weights,
         seed: int,
+        read: list[RealSequence] | None = None,
     ) -> None:
+        """`people`: clips by person; `read`: speech whose lips were read, of many people."""
         torch.manual_seed(seed)
         self.net = net
         self.hearing = hearing
@@ -94,6 +97,9 @@ class HeadTrainer:
         # People with more footage are drawn more often, but far less than in proportion.
         amount = np.array([sum(len(s.code) for s in clips) for clips in self._people]) ** _FAIRNESS
         self._weights = amount / amount.sum() if len(amount) else amount
+        if read:
+            self._people.append(read)
+            self._weights = np.append((1 - _READ_SHARE) * self._weights, _READ_SHARE)
         self._spoken = spoken
         self._rows = torch.from_numpy(face_model().lip_rows())
         self._opening_axis = self._rows[0] / self._rows[0].norm()

@@ -14,14 +14,16 @@ from lipstream.calibration.training.clips import TalkingClip, person_scale
 from lipstream.calibration.training.speech import augment
 from lipstream.calibration.training.speech.coarticulation import lip_track
 from lipstream.calibration.training.speech.log_mel import features_of
+from lipstream.calibration.training.speech.phones import SILENCE
 from lipstream.engine.networks.encoder_torch import EncoderNet
 from lipstream.engine.networks.signatures import (
     FILE_DELAY_MS,
+    FRAMES_PER_STEP,
     LOOK_AHEADS_MS,
     TOKENS_AFTER,
     TOKENS_AFTER_IN_FILE,
 )
-from lipstream.engine.types import F32, U8
+from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, U8
 
 UNKNOWN: Final = 255  # a phone target outside the clip
 _VARIANTS: Final = 12  # augmented copies of each real clip
@@ -127,6 +129,33 @@ def _targets(clip: TalkingClip, audio_s: F32, scale: float) -> tuple[F32, NDArra
     columns = [np.interp(video_s, clip.time_s, column) for column in clip.expression.T]
     target = (scale * np.stack(columns, -1)).astype(np.float32)
     return target, known
+
+
+def silent_sequences(
+    net: EncoderNet, hearing: Hearing, count: int, rng: np.random.Generator
+) -> list[SpokenSequence]:
+    """Noise, hum, music, breaths and clicks without a voice: lips rest."""
+    length = 6 * SAMPLE_RATE_HZ
+    time_s = np.arange(length) / SAMPLE_RATE_HZ
+    phones = np.full(length // STEP_SAMPLES * FRAMES_PER_STEP, SILENCE, np.uint8)
+    sequences = []
+    for index in range(count):
+        kind = index % 4
+        if kind == 0:
+            sound = augment.music(length, rng)
+        elif kind == 1:
+            sound = np.resize(augment.mouth_noise(int(rng.integers(8_000, 32_000)), rng), length)
+        elif kind == 2:
+            hz = float(rng.uniform(40, 250))
+            sound = np.sin(2 * np.pi * hz * time_s).astype(np.float32)
+            sound += float(rng.uniform(0.005, 0.1)) * augment.coloured_noise(length, rng)
+        else:
+            sound = augment.coloured_noise(length, rng)
+        level = 10 ** (float(rng.uniform(-60, -15)) / 20)
+        sound *= np.float32(level / (np.sqrt(np.mean(sound**2)) + 1e-9))
+        code = hearing.code(net, features_of(sound.astype(np.float32)))
+        sequences.append(spoken_sequence(code, hearing, phones))
+    return sequences
 
 
 def spoken_sequence(code: NDArray[np.float16], hearing: Hearing, phones: U8) -> SpokenSequence:

@@ -4,9 +4,11 @@
 2. Distil the teacher into the listener, which hears a stream (`distillation`).
 3. Teach a head the phones of the synthetic speech; with it, align real sentences of known words,
    and find the A/V offset of each real clip.
-4. Train the two heads, for a stream and for files, on real lips and on phone times
-   (`expression_head`).
-5. Write encoder.safetensors and encoder.onnx.
+4. Train lip readers on real clips, on what the teacher hears; they read the lips of all other real
+   speech (`lip_reader`).
+5. Train the two heads, for a stream and for files, on real lips, on lips that were read, and on
+   phone times (`expression_head`).
+6. Write encoder.safetensors and encoder.onnx.
 
 Windows, tracks and the listener are cached.
 """
@@ -27,10 +29,14 @@ from lipstream.engine.types import F32, U8
 
 if TYPE_CHECKING:
     from lipstream.calibration.training.clips import TalkingClip
+    from lipstream.calibration.training.encoder.distillation import Components
+    from lipstream.calibration.training.encoder.lip_reader import LipReader
     from lipstream.calibration.training.encoder.sequences import (
         Hearing,
+        RealSequence,
         SpokenSequence,
     )
+    from lipstream.calibration.training.encoder.teacher import Teacher
     from lipstream.calibration.training.encoder.windows import Windows
     from lipstream.engine.networks.encoder_torch import EncoderNet
 
@@ -38,6 +44,8 @@ Report = Callable[[str, float], None]
 
 _HEAD_RATE: Final = 3e-3
 _ALIGNED_VERSIONS: Final = 3  # of each aligned sentence, in other channels
+_SILENT: Final = 200  # clips without a voice
+_READ: Final = 1200  # windows of real speech whose lips are read
 _TAPPED_CLIPS: Final = 20  # whose tokens decide what the taps keep
 
 
@@ -88,9 +96,15 @@ def main(
 
     from lipstream.calibration.assets import cache_folder
     from lipstream.calibration.training import clips as talking
-    from lipstream.calibration.training.encoder import export, windows
+    from lipstream.calibration.training.encoder import export, lip_reader, windows
+    from lipstream.calibration.training.encoder.distillation import Components
     from lipstream.calibration.training.encoder.expression_head import HeadTrainer, Weights
-    from lipstream.calibration.training.encoder.sequences import FILE, STREAM, real_sequences
+    from lipstream.calibration.training.encoder.sequences import (
+        FILE,
+        STREAM,
+        real_sequences,
+        silent_sequences,
+    )
     from lipstream.calibration.training.encoder.teacher import Teacher
     from lipstream.engine.face.model import face_model
     from lipstream.engine.networks.encoder_torch import EncoderNet, EncoderSize
@@ -102,9 +116,12 @@ def main(
     teacher, seed = Teacher(wheel), options.seed
     paths = windows.synthetic_windows(options.synthetic, teacher, cache, seed, report)
     synthetic = [windows.load(path) for path in paths]
+    speech = windows.real_speech(data, options.held_out)
+    paths = windows.real_windows(speech, teacher, cache, seed, report)
+    real = [windows.load(path) for path in paths]
     torch.manual_seed(seed)
     net = EncoderNet(EncoderSize(coefficients=face_model().size))
-    train_listener(net, teacher, data, synthetic, cache, options, report, listener)
+    train_listener(net, teacher, real, synthetic, cache, options, report, listener)
     found = talking.track_clips(data, cache / "tracks", report)
     held = talking.held_out([clip.speaker for clip in found], options.held_out)
     seen = [clip for clip, hidden in zip(found, held, strict=True) if not hidden]
@@ -116,13 +133,20 @@ def main(
     hidden_files = {clip.name for clip, hide in zip(found, held, strict=True) if hide}
     sentences = aligned_sentences(net, data, hidden_files)
     seen = talking.with_offsets(seen, lambda audio: openness(net, audio), FILE.delays_ms[0])
+    components = Components(*(w.detach().numpy() for w in net.taps[-1].parameters()))
+    readers = lip_reader.train_readers(teacher, components, seen, seed, report)
     for hearing in (STREAM, FILE):
         rng = np.random.default_rng(seed)
         people = real_sequences(net, hearing, seen, rng)
-        aligned = aligned_sequences(net, hearing, sentences, rng)
+        read = read_sequences(net, hearing, readers, components, real, rng)
+        labelled = [
+            *spoken[hearing],
+            *aligned_sequences(net, hearing, sentences, rng),
+            *silent_sequences(net, hearing, _SILENT, rng),
+        ]
         torch.manual_seed(seed)
         fresh = EncoderNet(net.size)
-        trainer = HeadTrainer(net, hearing, people, spoken[hearing] + aligned, Weights(), seed)
+        trainer = HeadTrainer(net, hearing, people, labelled, Weights(), seed, read)
         for part in trainer.parts:
             getattr(net, part).load_state_dict(getattr(fresh, part).state_dict())
         trainer.train(options.head_steps, _HEAD_RATE, report)
@@ -138,8 +162,8 @@ def main(
 
 def train_listener(
     net: EncoderNet,
-    teacher: Any,
-    data: Path,
+    teacher: Teacher,
+    real: Sequence[Windows],
     synthetic: Sequence[Windows],
     cache: Path,
     options: TrainingOptions,
@@ -149,12 +173,9 @@ def train_listener(
     """The listener of `net`, and its last tap; kept in `cache` as listener.safetensors."""
     from safetensors.torch import load_file, save_file
 
-    from lipstream.calibration.training.encoder import distillation, windows
+    from lipstream.calibration.training.encoder import distillation
 
     if earlier is None:
-        speech = windows.real_speech(data, options.held_out)
-        paths = windows.real_windows(speech, teacher, cache, options.seed, report)
-        real = [windows.load(path) for path in paths]
         net.listener.load_state_dict(teacher.listener.state_dict())
         components = distillation.teacher_components(real)
         distillation.distil(
@@ -212,6 +233,31 @@ def spoken_sequences(
         for index, frames in enumerate(heard):
             code = hearing.code(net, frames.reshape(-1, FEATURES))
             sequences.append(spoken_sequence(code, hearing, shard.phones[index // versions]))
+    return sequences
+
+
+def read_sequences(
+    net: EncoderNet,
+    hearing: Hearing,
+    readers: Sequence[LipReader],
+    components: Components,
+    shards: Sequence[Windows],
+    rng: np.random.Generator,
+) -> list[RealSequence]:
+    """Real speech without a camera, one version of each of _READ windows, with lips as read."""
+    from lipstream.calibration.training.encoder.lip_reader import read_sequence, read_windows
+    from lipstream.calibration.training.speech.log_mel import normalise
+    from lipstream.engine.networks.signatures import FEATURES
+
+    sequences = []
+    for shard in shards:
+        chosen = rng.permutation(len(shard.target))[: _READ // len(shards)]
+        versions = rng.integers(shard.energies.shape[1], size=len(chosen))
+        heard = normalise(shard.energies[chosen, versions])
+        lips = read_windows(readers, components, shard.target[chosen])
+        for frames, expression in zip(heard, lips, strict=True):
+            code = hearing.code(net, frames.reshape(-1, FEATURES))
+            sequences.append(read_sequence(code, hearing, expression))
     return sequences
 
 
