@@ -40,6 +40,8 @@ _PROTRUSION_SWING: Final = 0.02
 _TRACK_PEAK: Final = 0.59  # 93rd percentile of coarticulated opening over synthetic speech
 EXPRESSION_POWER: Final = 0.12  # mean square of real expressions, which scales errors
 _OUTPUT_WEIGHT: Final = (0.5, 0.9, 1.1, 1.3, 1.2)  # by look-ahead; `live` is the default profile
+# The shorter the look-ahead, the less a closure shows in time, and the more it has to be sought.
+_CLOSURE_WEIGHT: Final = (3.0, 3.0, 1.7, 1.0, 1.0)
 # An m taken for an n leaves the lips open, which is visible; the reverse is not.
 _BILABIAL_WEIGHT: Final = 2.0
 # Lips aim beyond contact, so that they still meet if the time is off by 20 ms.
@@ -104,6 +106,7 @@ class HeadTrainer:
         self._rows = torch.from_numpy(face_model().lip_rows())
         self._opening_axis = self._rows[0] / self._rows[0].norm()
         self._natural = torch.from_numpy(_natural_motion(people))
+        self._by_closure = torch.tensor((1.0,) if hearing is FILE else _CLOSURE_WEIGHT)
         self._by_output = torch.tensor((1.0,) if hearing is FILE else _OUTPUT_WEIGHT)
 
     def train(self, steps: int, rate: float, report: Callable[[str, float], None]) -> None:
@@ -187,7 +190,7 @@ class HeadTrainer:
         loss = w.track * (2.0 * opening + w.shape * shape + 0.3 * natural)
         closed = known * torch.isin(phones, torch.tensor(BILABIALS)) * (wanted[..., 0] < 0.04)
         opened = known * torch.isin(phones, torch.tensor(OPEN_VOWELS)) * (wanted[..., 0] > 0.12)
-        meet = _mean_where(torch.relu(gap + _PRESSED) ** 2, closed)
+        meet = _mean_where(self._by_closure * torch.relu(gap + _PRESSED) ** 2, closed)
         part = _mean_where(torch.relu(_PARTED - gap) ** 2, opened)
         silent = known * (phones == SILENCE) * (wanted.abs().amax(-1) < 0.12)
         rest = _mean_where((found**2).sum(-1), silent) / EXPRESSION_POWER

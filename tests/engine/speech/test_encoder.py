@@ -206,7 +206,10 @@ def test_after_speech_the_mouth_rests_soon_and_stays(profile: str) -> None:
     silence = noise(3.0, 0.0002)
     outputs = run(encoder(PROFILE_LOOK_AHEAD_MS[profile]), np.concatenate([speech, silence]))
     assert max(output.lips.opening for output in outputs) > 0.1
-    late = [output for output in outputs if output.sample >= len(speech) + 4800]
+    # Its lips all but meet at once, and are exactly at rest when no word can follow any more.
+    soon = [output for output in outputs if output.sample >= len(speech) + 4_800]
+    assert max(output.lips.opening for output in soon) < 0.05
+    late = [output for output in outputs if output.sample >= len(speech) + 14_400]
     assert not any(output.coefficients.any() for output in late)
 
 

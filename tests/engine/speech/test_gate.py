@@ -54,13 +54,13 @@ def test_opens_over_two_steps() -> None:
 
 
 @pytest.mark.parametrize("look_ahead_ms", [0, 80, 200])
-def test_at_rest_140_ms_after_the_end_of_speech(look_ahead_ms: int) -> None:
-    probability = np.ones(50, np.float32)
+def test_at_rest_700_ms_after_the_end_of_speech(look_ahead_ms: int) -> None:
+    probability = np.ones(75, np.float32)
     probability[25:] = 0.0
-    openings = np.array(opened(Gate(look_ahead_ms), vowels(1.0), probability))
+    openings = np.array(opened(Gate(look_ahead_ms), vowels(1.5), probability))
     assert openings[24] == 1.0
     assert (np.diff(openings[24:]) <= 0).all()
-    assert np.flatnonzero(openings[25:] == 0.0)[0] * STEP_MS <= 140
+    assert np.flatnonzero(openings[25:] == 0.0)[0] * STEP_MS <= 700
 
 
 def test_a_short_dip_does_not_rest_the_mouth() -> None:
@@ -104,7 +104,8 @@ def test_a_decision_made_late_is_the_one_of_its_time(look_ahead_ms: int) -> None
     random = np.random.default_rng(0)
     parts = [noise(0.7, 0.05), vowels(0.5), np.zeros(4800, np.float32), noise(0.4, 0.4)]
     sound = np.concatenate([parts[k] for k in random.integers(0, 4, 24)]).astype(np.float32)
-    probability = np.repeat(random.uniform(0, 1, len(sound) // 1600 + 1), 5)[: len(sound) // 320]
+    likely = random.uniform(0, 1, len(sound) // 16_000 + 1) ** 3
+    probability = np.repeat(likely, 50)[: len(sound) // 320]  # a second each: longer than the hold
     openings = opened(Gate(look_ahead_ms), sound, probability.astype(np.float32))
     assert openings == opened(Eager(look_ahead_ms), sound, probability.astype(np.float32))
     assert 0.05 < np.mean(np.array(openings) > 0) < 0.95
