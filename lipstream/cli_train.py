@@ -43,7 +43,7 @@ def train_encoder(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train the encoder: a listener from the teacher, and heads on real lips and phone times."""
+    """Train the encoder from a teacher, real lips and phone times."""
     with own_console(verbose) as console:
         from lipstream.calibration.training.encoder.train import TrainingOptions, main
         from lipstream.streaming.files.partial_file import PartialFile

@@ -72,7 +72,7 @@ def test_quality_is_plotted_over_look_aheads_where_a_report_has_them() -> None:
     data: dict[str, Any] = {
         "profiles": {"low": {"people": {"opening_r": 0.5}}, "live": {"people": {"opening_r": 0.6}}}
     }
-    assert circles(drawn("quality", data)) == ["40: 0.5", "80: 0.6"]
+    assert circles(drawn("quality", data)) == ["40: 0.5", "120: 0.6"]
     data["look_aheads"] = [
         {
             "look_ahead_ms": ms,
