@@ -38,7 +38,7 @@ def train_encoder(
             help="listener.safetensors of an earlier training; only the heads are trained.",
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the listener.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Steps of the listener.")] = 1100,
     seed: Annotated[int, typer.Option(help="Seed of every random generator.")] = 0,
     json: Json = False,
     verbose: Verbose = False,

@@ -79,7 +79,7 @@ def test_without_arguments_the_help_is_shown(cli: Cli) -> None:
         (["dub", "a.target", "b.wav", "-o", "c.mp4", "--fast"], "No such option"),
         (["calibrate", "a.mp4", "-o", "a.target", "--start", "soon"], "'--start'"),
         (["bench", "nosuch"], "No such command"),
-        (["train", "encoder"], "Missing option"),
+        (["train", "encoder"], "Missing argument 'DATA'"),
         (["bench", "quality", "--data", "/none"], "/none"),
     ],
 )

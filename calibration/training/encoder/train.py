@@ -55,9 +55,9 @@ class TrainingOptions:
 
     seed: int = 0
     synthetic: int = 1000  # windows of 8 s
-    steps: int = 1000  # of the listener
+    steps: int = 1100  # of the listener
     phone_steps: int = 150  # of the head that aligns real speech
-    head_steps: int = 400  # more fit the training people better and held-out people worse
+    head_steps: int = 380  # more fit the training people better and held-out people worse
     held_out: tuple[str, ...] = HELD_OUT  # people that no training may see
 
     def __post_init__(self) -> None:

@@ -138,7 +138,7 @@ def test_variants_of_a_target_are_the_same_person(loaded: Target, tmp_path: Path
 
 def test_models_are_counted_from_their_graphs(loaded: Target) -> None:
     work = stage_work(SETTING.engine(loaded))
-    # A recurrent step uses each weight once: a multiply-add and four bytes for each.
+    # A step uses each weight about once: a multiply-add for each, and the byte of most.
     macs, moved = work["encoder"]["macs"], work["encoder"]["bytes"]
-    assert 1.2e6 < macs < 1.8e6
-    assert moved == pytest.approx(4 * macs, rel=0.1)
+    assert 4.2e6 < macs < 5.2e6
+    assert 0.9 * macs < moved < 2 * macs
