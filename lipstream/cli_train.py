@@ -35,7 +35,7 @@ def train_encoder(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="listener.safetensors of an earlier training; only the heads are trained.",
+            help="encoder.safetensors whose listener is trained further; 0 steps keep it.",
         ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the listener.")] = 1100,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -53,8 +53,7 @@ class Components:
 
     weight: F32  # f32 [COMPONENTS, TOKEN_WIDTH]
     bias: F32  # f32 [COMPONENTS]
-    # f32 [COMPONENTS], standard deviation before scaling to 1, descending; empty if not known
-    spread: F32 = field(default_factory=lambda: np.zeros(0, np.float32))
+    spread: F32  # f32 [COMPONENTS], standard deviation before scaling to 1, descending
 
     def of(self, tokens: Tensor) -> Tensor:
         """f32 [..., TOKEN_WIDTH] to f32 [..., COMPONENTS]."""

@@ -61,7 +61,7 @@ class TrainingOptions:
     held_out: tuple[str, ...] = HELD_OUT  # people that no training may see
 
     def __post_init__(self) -> None:
-        if min(self.synthetic, self.steps, self.phone_steps, self.head_steps) <= 0:
+        if min(self.synthetic, self.phone_steps, self.head_steps) <= 0 or self.steps < 0:
             raise UsageError(f"got {self}; expected positive numbers")
 
 
@@ -83,7 +83,8 @@ def main(
         cache: folder for the results of the steps.
         options: the amount of training.
         report: takes the name of a step and the fraction of it that is done.
-        listener: listener.safetensors of an earlier training, in place of a new one.
+        listener: encoder.safetensors whose listener is trained further; with 0 steps it is kept as
+            it is.
 
     Raises:
         UsageError: torch, onnx or a synthesiser is missing, or `data` holds no clips.
@@ -97,7 +98,6 @@ def main(
     from lipstream.calibration.assets import cache_folder
     from lipstream.calibration.training import clips as talking
     from lipstream.calibration.training.encoder import export, lip_reader, windows
-    from lipstream.calibration.training.encoder.distillation import Components
     from lipstream.calibration.training.encoder.expression_head import HeadTrainer, Weights
     from lipstream.calibration.training.encoder.sequences import (
         FILE,
@@ -121,7 +121,9 @@ def main(
     real = [windows.load(path) for path in paths]
     torch.manual_seed(seed)
     net = EncoderNet(EncoderSize(coefficients=face_model().size))
-    train_listener(net, teacher, real, synthetic, cache, options, report, listener)
+    components = train_listener(
+        net, teacher, real, synthetic, cache / "listener", options, report, listener
+    )
     found = talking.track_clips(data, cache / "tracks", report)
     held = talking.held_out([clip.speaker for clip in found], options.held_out)
     seen = [clip for clip, hidden in zip(found, held, strict=True) if not hidden]
@@ -133,7 +135,6 @@ def main(
     hidden_files = {clip.name for clip, hide in zip(found, held, strict=True) if hide}
     sentences = aligned_sentences(net, data, hidden_files)
     seen = talking.with_offsets(seen, lambda audio: openness(net, audio), FILE.delays_ms[0])
-    components = Components(*(w.detach().numpy() for w in net.taps[-1].parameters()))
     readers = lip_reader.train_readers(teacher, components, seen, seed, report)
     for hearing in (STREAM, FILE):
         rng = np.random.default_rng(seed)
@@ -165,30 +166,33 @@ def train_listener(
     teacher: Teacher,
     real: Sequence[Windows],
     synthetic: Sequence[Windows],
-    cache: Path,
+    kept: Path,
     options: TrainingOptions,
     report: Report,
     earlier: Path | None,
-) -> None:
-    """The listener of `net`, and its last tap; kept in `cache` as listener.safetensors."""
-    from safetensors.torch import load_file, save_file
+) -> Components:
+    """Train the listener of `net` from the teacher, or from an `earlier` one, and set its last tap.
 
-    from lipstream.calibration.training.encoder import distillation
+    It is kept as encoder.safetensors in the folder `kept`, with heads that know nothing yet.
+    Returns the components that the tap gives.
+    """
+    from lipstream.calibration.training.encoder import distillation, export
+    from lipstream.engine.networks.encoder_torch import load_net
 
-    if earlier is None:
-        net.listener.load_state_dict(teacher.listener.state_dict())
-        components = distillation.teacher_components(real)
+    try:
+        start = teacher.listener if earlier is None else load_net(earlier).listener
+    except KeyError as error:
+        raise UsageError(f"{earlier}: not an encoder of this shape; it lacks {error}") from error
+    net.listener.load_state_dict(start.state_dict())
+    components = distillation.teacher_components(real)
+    set_tap(net, -1, components)
+    if options.steps:
         distillation.distil(
             net.listener, components, real, synthetic, options.steps, options.seed, report
         )
-        set_tap(net, -1, components)
-        earlier = cache / "listener.safetensors"
-        parts = ("listener.", "taps.2.")
-        kept = {n: w for n, w in net.state_dict().items() if n.startswith(parts)}
-        save_file({name: value.contiguous() for name, value in kept.items()}, earlier)
-    missing, unknown = net.load_state_dict(load_file(earlier), strict=False)
-    if unknown or any(name.startswith("listener.") for name in missing):
-        raise UsageError(f"{earlier}: not a listener of this shape")
+        kept.mkdir(exist_ok=True)
+        export.save_encoder(net, kept, {"seed": str(options.seed)})
+    return components
 
 
 def set_tap(net: EncoderNet, layer: int, components: Any) -> None:

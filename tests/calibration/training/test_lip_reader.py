@@ -19,7 +19,9 @@ from lipstream.engine.networks.signatures import TOKEN_WIDTH  # noqa: E402
 from lipstream.engine.types import F32  # noqa: E402
 
 IDENTITY = Components(
-    np.eye(COMPONENTS, TOKEN_WIDTH, dtype=np.float32), np.zeros(COMPONENTS, np.float32)
+    np.eye(COMPONENTS, TOKEN_WIDTH, dtype=np.float32),
+    np.zeros(COMPONENTS, np.float32),
+    np.ones(COMPONENTS, np.float32),
 )
 
 

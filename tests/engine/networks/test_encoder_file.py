@@ -23,13 +23,12 @@ def features(steps: int) -> F32:
 
 def test_numpy_agrees_with_torch() -> None:
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'lipstream[torch]'")
-    from lipstream.calibration.training.encoder.sequences import FILE
     from lipstream.engine.networks.encoder_torch import load_net
 
     path = random_model().safetensors
     net, heard = load_net(path), features(300)
     with torch.no_grad():
-        layers = net.listener(torch.from_numpy(heard)[None], FILE.ahead_tokens)
+        layers = net.listener(torch.from_numpy(heard)[None], TOKENS_AFTER_IN_FILE)
         logits, expected = net.express_file(net.code(layers, (0, 0, 0)))
     expression, speech = EncoderFile(load_file(str(path))).run(heard)
     np.testing.assert_allclose(expression, expected[0, :, 0].numpy(), atol=2e-4)
