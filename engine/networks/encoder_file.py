@@ -18,6 +18,7 @@ from lipstream.engine.networks.encoder_numpy import (
     gelu,
     gru_step,
     layer_norm,
+    linear,
     softmax,
 )
 from lipstream.engine.networks.signatures import (
@@ -109,9 +110,7 @@ class EncoderFile:
         return np.concatenate(ways, 1)
 
     def _linear(self, name: str, x: F32) -> F32:
-        result: F32 = x @ self._w[f"{name}.weight"].T
-        bias = self._w.get(f"{name}.bias")
-        return result if bias is None else result + bias
+        return linear(x, self._w, name)
 
 
 def _neighbours(x: F32) -> F32:

@@ -57,6 +57,13 @@ def softmax(x: F32) -> F32:
     return shares
 
 
+def linear(x: F32, weights: Mapping[str, F32], name: str) -> F32:
+    """The layer `name` of f32 [..., inputs]; not every layer has a bias."""
+    product: F32 = x @ weights[f"{name}.weight"].T
+    bias = weights.get(f"{name}.bias")
+    return product if bias is None else product + bias
+
+
 def layer_norm(x: F32, weights: Mapping[str, F32], name: str) -> F32:
     """Each row of f32 [..., width] at mean 0 and variance 1, then as the layer `name` scales it."""
     centred = x - x.mean(-1, keepdims=True)
@@ -142,8 +149,7 @@ class EncoderNumpy:
         queue = np.concatenate([waiting, token[:, None]], 1)
         own = queue[:, 0]
         normal = layer_norm(token, self._w, f"{name}.before")
-        new = np.stack([normal @ self._w[f"{name}.key.weight"].T,
-                        self._linear(f"{name}.value", normal)], 1)  # fmt: skip
+        new = np.stack([self._linear(f"{name}.{part}", normal) for part in ("key", "value")], 1)
         known = np.concatenate([memory, new[:, :, None]], 2)
         query = self._linear(f"{name}.query", layer_norm(own, self._w, f"{name}.before"))
         per_head = TOKEN_WIDTH // HEADS
@@ -160,8 +166,7 @@ class EncoderNumpy:
         return middle + self._linear(f"{name}.down", raised), queue[:, 1:], known[:, :, 1:]
 
     def _linear(self, name: str, x: F32) -> F32:
-        result: F32 = x @ self._w[f"{name}.weight"].T + self._w[f"{name}.bias"]
-        return result
+        return linear(x, self._w, name)
 
     def _side(self, side: str, x: F32) -> F32:
         """A product of the recurrent head."""

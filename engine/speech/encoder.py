@@ -46,6 +46,24 @@ class EncoderState:
     gate: GateState
 
 
+def check_chunk(item: AudioChunk, expected: int | None) -> None:
+    """Refuse a chunk that is not f32 mono, not finite, or starts elsewhere than at sample
+    `expected`, where that is known. Raises: UsageError."""
+    samples = item.samples
+    if samples.ndim != 1 or samples.dtype != np.float32:
+        raise UsageError(
+            f"got audio of shape {samples.shape} and type {samples.dtype}, expected one "
+            "dimension of float32; mix to mono and convert first"
+        )
+    if not np.isfinite(samples).all():
+        raise UsageError("got audio with NaN or infinite samples; repair the source")
+    if expected is not None and item.start_sample != expected:
+        raise UsageError(
+            f"got a chunk that starts at sample {item.start_sample}, expected {expected}; chunks "
+            "must follow each other"
+        )
+
+
 class Encoder(Frozen):
     """The streaming encoder: `AudioChunk` in, one `Expression` per 20 ms out.
 
@@ -107,19 +125,8 @@ class Encoder(Frozen):
         Raises: UsageError for a chunk that does not follow the last one, or is not f32 mono.
         """
         samples = item.samples
-        if samples.ndim != 1 or samples.dtype != np.float32:
-            raise UsageError(
-                f"got audio of shape {samples.shape} and type {samples.dtype}, expected one "
-                "dimension of float32; mix to mono and convert first"
-            )
-        if not np.isfinite(samples).all():
-            raise UsageError("got audio with NaN or infinite samples; repair the source")
         fresh = state.steps == 0 and len(state.pending) == 0
-        if not fresh and item.start_sample != state.next_sample:
-            raise UsageError(
-                f"got a chunk that starts at sample {item.start_sample}, expected "
-                f"{state.next_sample}; chunks must follow each other"
-            )
+        check_chunk(item, None if fresh else state.next_sample)
         origin = item.start_sample if fresh else state.origin
         received = np.concatenate([state.pending, samples])
         received.setflags(write=False)

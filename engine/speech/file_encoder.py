@@ -22,7 +22,7 @@ from lipstream.engine.networks.models import Models
 from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import FILE_DELAY_MS, LOOK_AHEADS_MS
 from lipstream.engine.profiling import span
-from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder
+from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, check_chunk
 from lipstream.engine.speech.features import Features
 from lipstream.engine.speech.gate import Gate, GateInput, GateState
 from lipstream.engine.speech.profiles import FILE, PROFILES
@@ -133,19 +133,8 @@ class FileEncoder(Frozen):
         Raises: UsageError for a chunk that does not follow the last one, or is not f32 mono.
         """
         samples = item.samples
-        if samples.ndim != 1 or samples.dtype != np.float32:
-            raise UsageError(
-                f"got audio of shape {samples.shape} and type {samples.dtype}, expected one "
-                "dimension of float32; mix to mono and convert first"
-            )
-        if not np.isfinite(samples).all():
-            raise UsageError("got audio with NaN or infinite samples; repair the source")
         fresh = len(state.sound) == 0
-        if not fresh and item.start_sample != state.next_sample:
-            raise UsageError(
-                f"got a chunk that starts at sample {item.start_sample}, expected "
-                f"{state.next_sample}; chunks must follow each other"
-            )
+        check_chunk(item, None if fresh else state.next_sample)
         sound = np.concatenate([state.sound, samples])
         sound.setflags(write=False)
         origin = item.start_sample if fresh else state.origin

@@ -32,18 +32,18 @@ _WITH_BABBLE: Final = 0.35  # fraction of them
 
 @dataclass(frozen=True, slots=True)
 class Hearing:
-    """How a head hears: the delays of its outputs, and how far the listener looks ahead."""
+    """How a head hears: the delays of its outputs, how far the listener looks ahead, and when."""
 
     name: str
     delays_ms: tuple[int, ...]  # of each output, before the end of its step
-    ahead_tokens: int
+    ahead_tokens: int  # of each block
+    late_tokens: int  # by which a layer's output comes later than that of the layer before
 
     def code(self, net: EncoderNet, features: F32) -> NDArray[np.float16]:
         """What the head sees of a clip: f32 [T, FEATURES] to f16 [T, code]."""
         with torch.no_grad():
             layers = net.listener(torch.from_numpy(features)[None], self.ahead_tokens)
-            late = tuple(i * TOKENS_AFTER for i in range(len(layers)))
-            code = net.code(layers, late if self is STREAM else (0,) * len(layers))
+            code = net.code(layers, tuple(i * self.late_tokens for i in range(len(layers))))
         return code[0].half().numpy()
 
     def times_s(self, steps: int) -> F32:
@@ -53,8 +53,8 @@ class Hearing:
         return times
 
 
-STREAM: Final = Hearing("stream", LOOK_AHEADS_MS, TOKENS_AFTER)
-FILE: Final = Hearing("file", (FILE_DELAY_MS,), TOKENS_AFTER_IN_FILE)
+STREAM: Final = Hearing("stream", LOOK_AHEADS_MS, TOKENS_AFTER, TOKENS_AFTER)
+FILE: Final = Hearing("file", (FILE_DELAY_MS,), TOKENS_AFTER_IN_FILE, 0)
 
 
 @dataclass(frozen=True, slots=True)
