@@ -71,7 +71,7 @@ def test_where_many_packets_come_late_the_sound_is_placed_later(
         moved += source.placed_anew
         lost += min(max(0, unfed - start), out.size)
     assert lost / 16_000 <= 3 * 0.06, "in 60 s"
-    assert (source.margin_s > 0.002) == grows
+    assert (source.margin_s > 0.01) == grows
     assert source.margin_s <= 0.1
     assert moved < 8, "seldom, since each time is heard as a pause"
 
