@@ -183,6 +183,10 @@ class SourceClockTracker:
         offset_s = arrival_s - (first_sample + STEP_SAMPLES) / SAMPLE_RATE_HZ
         packet_s = STEP_SAMPLES / SAMPLE_RATE_HZ
         if self._is_placed_later(late, offset_s, arrival_s, packet_s):
+            # It is lost, unlike one that is merely late, and a later one would be as well.
+            ahead_s = min(packet_s, MAX_MARGIN_S - self._margin.in_force_s)
+            self._margin.in_force_s += ahead_s
+            self._shift_s += ahead_s
             self._next_source = -1  # the next packet is placed anew
 
     def _wrong_s(self, earliest_s: float) -> float:
