@@ -33,6 +33,7 @@ _NEW_JUMP_S: Final = 0.001
 _STALE_S: Final = 0.5  # sound that stays too late for so long takes a longer route
 
 _LONG_PAUSE_S: Final = 0.1  # in a shorter one a word may go on
+_DECODED_AHEAD_SAMPLES: Final = 80  # 5 ms
 _GIVE_BACK_S: Final = 0.01  # a smaller part of the margin is not worth it
 
 
@@ -177,9 +178,10 @@ class SourceClockTracker:
 
     def note_late(self, first_sample: int, arrival_s: float, unfed_sample: int) -> None:
         """A packet that came too late to be used; those after it are placed as if it had been."""
-        late = unfed_sample - self.session_sample(first_sample)
-        if self._began_s is None or late <= 0:
+        if self._began_s is None:
             return
+        # Its step may wait still, for half of it: the decoder has gone on, in time for the rest.
+        late = max(unfed_sample - self.session_sample(first_sample), _DECODED_AHEAD_SAMPLES)
         offset_s = arrival_s - (first_sample + STEP_SAMPLES) / SAMPLE_RATE_HZ
         packet_s = STEP_SAMPLES / SAMPLE_RATE_HZ
         if self._is_placed_later(late, offset_s, arrival_s, packet_s):

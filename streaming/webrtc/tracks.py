@@ -204,7 +204,7 @@ class IncomingVoice:
             return
         at_sample = self._place(frame.pts, frame.time_base or Fraction(1, frame.sample_rate))
         samples = self._resampler.push(frame)
-        if abs(at_sample - self._next_sample) > STEP_SAMPLES // 2:  # packets were lost, or paused
+        if abs(at_sample - self._next_sample) > STEP_SAMPLES // 4:  # packets were lost, or paused
             self._next_sample = at_sample
         self._runner.push_audio(samples, self._next_sample, arrival_s)
         self._next_sample += samples.size
