@@ -106,7 +106,6 @@ class SourceClockTracker:
         self._window = -_WINDOWS
         self._began_s: float | None = None
         self._stale_since_s: float | None = None
-        self._stale_offset_s = 0.0  # the earliest since
         self._shift_s = 0.0  # session time less source time, at the end of the last packet
         self._next_source = 0  # where the next packet begins if nothing is missing
         self._next_sample = 0  # of the session: the next output
@@ -237,14 +236,13 @@ class SourceClockTracker:
             self._shift_s += late_s
             return True
         if self._stale_since_s is None:
-            self._stale_since_s, self._stale_offset_s = arrival_s, offset_s
-        self._stale_offset_s = min(self._stale_offset_s, offset_s)
+            self._stale_since_s = arrival_s
         if arrival_s - self._stale_since_s < _STALE_S:
             return False
         self._stale_since_s = None
         self._margin.in_force_s = 0.0
-        self._earliest_s = [float("inf")] * (_WINDOWS - 1) + [self._stale_offset_s]
-        self._shift_s += self._wrong_s(self._stale_offset_s)
+        self._earliest_s = [float("inf")] * (_WINDOWS - 1) + [offset_s]
+        self._shift_s += self._wrong_s(offset_s)
         return True
 
     def _shorten_pause(self, samples: F32, arrival_s: float) -> tuple[F32, bool]:

@@ -224,7 +224,8 @@ class IncomingVoice:
             return
         try:
             for frame in frames:
-                self.push_audio(frame, packet.arrival_s)
+                if isinstance(frame, av.AudioFrame):
+                    self.push_audio(frame, packet.arrival_s)
         except Exception as error:
             self._fail(error)
 
