@@ -105,7 +105,8 @@ def bench_quality(
     data: Data,
     backend: Annotated[str, typer.Option(help="What runs the models.")] = "auto",
     part: Annotated[
-        str, typer.Option(help="lips (the encoder), mouths (the renderer) or both.")
+        str,
+        typer.Option(help="lips (encoder), mouths (renderer), both, or photo (photos that speak)."),
     ] = "both",
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Also adapt to each clip: a minute a clip, needs torch.")
@@ -121,24 +122,28 @@ def bench_quality(
     """
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.mouths import MouthsOptions, measure_mouths, mouths_summary
+        from lipstream.bench.measure.photos import measure_photos, photos_summary
         from lipstream.bench.measure.speech import measure_quality, summary
         from lipstream.bench.report.mouths_page import mouths_page
         from lipstream.bench.report.page import write_text
 
-        if part not in ("lips", "mouths", "both"):
-            raise UsageError(f"--part {part!r}: expected lips, mouths or both")
+        if part not in ("lips", "mouths", "both", "photo"):
+            raise UsageError(f"--part {part!r}: expected lips, mouths, both or photo")
         found: dict[str, Any] = {}
         lines = []
         with console.progress() as progress:
-            if part != "mouths":
+            if part == "photo":
+                found["photos"] = measure_photos(data, progress)
+                lines.append(photos_summary(found["photos"]))
+            if part in ("lips", "both"):
                 found["quality"] = measure_quality(data, backend=backend, report=progress)
                 lines.append(summary(found["quality"]))
-            if part != "lips":
+            if part in ("mouths", "both"):
                 options = MouthsOptions(backend, adapt)
                 found["mouths"], clips = measure_mouths(data, options, progress)
                 lines.append(mouths_summary(found["mouths"]))
         _finish(console, load, found, report_folder, json, "\n".join(lines))
-        if report_folder is not None and part != "lips":
+        if report_folder is not None and part in ("mouths", "both"):
             page = report_folder / "mouths.html"
             write_text(page, mouths_page(clips, found["mouths"]["summary"]))
             console.note(f"mouths: {page}")
