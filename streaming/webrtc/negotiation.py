@@ -72,6 +72,8 @@ class Negotiation:
         Raises:
             UsageError: there is nothing to take or to send, no codec for it, or no transport.
         """
+        if not offer.sections:
+            raise UsageError(f"the offer cannot be read: no line begins with m=; {_EXPECTED}")
         self._offer = offer
         self._mids = _unique_mids(offer)
         voice = self._section("audio", SENDS) if listens else None

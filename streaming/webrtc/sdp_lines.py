@@ -122,7 +122,7 @@ def read_sdp(sdp: str) -> Description:
     """Of an offer.
 
     Raises:
-        UsageError: no media section, or the first line of one cannot be read.
+        UsageError: the first line of a media section cannot be read.
     """
     blocks: list[list[str]] = [[]]
     for line in sdp.removeprefix("\ufeff").splitlines():
@@ -130,8 +130,6 @@ def read_sdp(sdp: str) -> Description:
         if line.startswith("m="):
             blocks.append([])
         blocks[-1].append(line)
-    if len(blocks) == 1:
-        raise UsageError("the offer cannot be read: no line begins with m=; expected WebRTC SDP")
     return Description(_attributes(blocks[0]), tuple(map(_section, blocks[1:])))
 
 

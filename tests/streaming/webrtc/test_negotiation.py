@@ -23,7 +23,6 @@ from tests.streaming.webrtc.offers import (  # noqa: E402
     audio,
     h264,
     offer,
-    section,
     video,
 )
 
@@ -82,6 +81,7 @@ def directions(sdp: str, options: PeerOptions = CALL) -> list[str | None]:
         (CALL, [audio(port=0), video()], ["refused", "sendonly"]),
         (CALL, [audio(), video(port=0)], ["sendrecv", "refused"]),
         (CALL, [audio(), ["m=video 0 UDP/TLS/RTP/SAVPF 0"]], ["sendrecv", "refused"]),
+        (CALL, [audio(transport=TRANSPORT[:3]), video(transport=())], ["sendrecv", "sendonly"]),
         (CALL, [audio(), ["m=text 9 RTP/AVP 98"], video()], ["sendrecv", "refused", "sendonly"]),
         (CALL, [["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "a=mid:d"], audio()],
          ["refused", "sendrecv"]),
