@@ -18,8 +18,9 @@ async function connect(url, direction) {
   const tracks = [peer.addTrack(audio), peer.addTrack(video)];
   const counts = [0, 0];
   tracks.forEach((track, k) => track.onMessage(() => { counts[k] += 1; }));
+  const open = Promise.all(tracks.map((track) => new Promise((done) => track.onOpen(done))));
   const connected = new Promise((done, failed) => peer.onStateChange((state) => {
-    if (state === "connected") done();
+    if (state === "connected") done(open);
     if (state === "failed" || state === "closed") failed(new Error(state));
   }));
   connected.catch(() => {});
