@@ -14,7 +14,7 @@ from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.gc_policy import collect, trim
 from lipstream.streaming.session.live_engine import LiveEngine
 from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
-from lipstream.streaming.webrtc.h264 import Encoding
+from lipstream.streaming.webrtc.h264 import Encoding, PictureFormat
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,13 @@ class Rooms:
             raise ServerBusy(f"{self._capacity} conversations are going on; try again later")
         runner = SessionRunner(engine, self._options)
         runner.start()
-        room = Room(name, target, engine, runner, VideoFeed(runner, self._encoding))
+        room = Room(
+            name,
+            target,
+            engine,
+            runner,
+            VideoFeed(runner, self._encoding, PictureFormat.of(engine)),
+        )
         self._rooms[name] = room
         self.opened += 1
         if self._trimmer is None or self._trimmer.done():

@@ -12,7 +12,13 @@ from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import Subscription, TimedFrame, TimedSound
-from lipstream.streaming.webrtc.h264 import H264, VIDEO_CLOCK_HZ, Encoding
+from lipstream.streaming.webrtc.h264 import (
+    H264,
+    VIDEO_CLOCK_HZ,
+    Encoding,
+    PictureFormat,
+    level_idc,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +62,18 @@ class VideoFeed:
     viewer begins a new one.
     """
 
-    def __init__(self, runner: SessionRunner, encoding: Encoding | None = None) -> None:
+    def __init__(
+        self,
+        runner: SessionRunner,
+        encoding: Encoding | None = None,
+        picture: PictureFormat | None = None,
+    ) -> None:
+        """`picture`: of the frames, where it is known before the first one."""
         self.runner = runner
+        self.encoding = encoding or Encoding()
+        self.level_idc = level_idc(self.encoding, picture or PictureFormat())
         self.key_frames = 0  # ever encoded
         self.encoded_bytes = 0
-        self._encoding = encoding or Encoding()
         self._encoder: H264 | None = None
         self._viewers: tuple[Viewer, ...] = ()
         self._subscription: Subscription | None = None
@@ -147,7 +160,7 @@ class VideoFeed:
         encoder = self._encoder
         if encoder is None:
             height, width = frame.i420.shape[0] * 2 // 3, frame.i420.shape[1]
-            encoder = self._encoder = H264(self._encoding, width, height, frame.fps)
+            encoder = self._encoder = H264(self.encoding, width, height, frame.fps)
         new_turn = item.turn != self._encoded_turn  # its reference frames may never be shown
         self._encoded_turn = item.turn
         key = new_turn or (self._key_wanted and now_s - self._key_s >= _MIN_KEY_INTERVAL_S)

@@ -153,6 +153,11 @@ class RemoteEngine:
         return self._details.backend
 
     @property
+    def target(self) -> EngineDetails:
+        """Size and rate of its pictures, where `engine.pipeline.Engine` has them."""
+        return self._details
+
+    @property
     def address(self) -> tuple[Workers, int, EngineDetails]:
         """Where it is: the pool, its number there, and what the pool said of it."""
         return self._workers, self._number, self._details

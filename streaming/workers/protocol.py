@@ -39,6 +39,16 @@ class EngineDetails:
     fps: Fraction
     picture_shape: tuple[int, int]  # of I420: height * 3 / 2, width
 
+    @property
+    def width(self) -> int:
+        """Of a picture, px."""
+        return self.picture_shape[1]
+
+    @property
+    def height(self) -> int:
+        """Of a picture, px."""
+        return self.picture_shape[0] * 2 // 3
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
