@@ -26,7 +26,7 @@ from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import Signalling
 from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
-from lipstream.streaming.session.live_engine import LiveEngine
+from lipstream.streaming.session.live_engine import LiveEngine, short_turns
 from lipstream.streaming.shutdown import on_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.aioice_patches import PortRange
@@ -169,6 +169,7 @@ def serve(
         LipstreamError: no targets, a bad bundle, or a port that cannot be had.
     """
     few_arenas()
+    short_turns()
     workers = Workers(options.processes) if options.processes else None
     try:
         registry = TargetRegistry(Path(folder), setting, workers, keep=options.sessions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ import numpy as np
 from lipstream.engine.types import SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk, VideoFrame
 
 _WARM_UP_S: Final = 1.0
+_TURN_S: Final = 0.0005
 
 
 class LiveSession(Protocol):
@@ -41,6 +43,15 @@ class LiveEngine(Protocol):
     def session(self) -> LiveSession:
         """A fresh session."""
         ...
+
+
+def short_turns() -> None:
+    """Let the threads of this process pass the interpreter's lock on after 0.5 ms, not 5.
+
+    A frame asks for the lock dozens of times. While another thread loads a target, it waits for a
+    whole turn each time: 150 ms for 30 of them by default, 15 with this.
+    """
+    sys.setswitchinterval(_TURN_S)
 
 
 class WarmUp(NamedTuple):

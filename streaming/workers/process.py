@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.engine.types import U8, AudioChunk
 from lipstream.streaming.session import gc_policy
-from lipstream.streaming.session.live_engine import LiveSession, warm_up
+from lipstream.streaming.session.live_engine import LiveSession, short_turns, warm_up
 from lipstream.streaming.workers.protocol import (
     PICTURES,
     Answer,
@@ -225,6 +225,7 @@ def run_worker(ready: Connection) -> None:
         ready: gets the address to connect to.
     """
     gc_policy.few_arenas()
+    short_turns()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -27,7 +27,7 @@ from lipstream.streaming.workers.pool import RemoteEngine, Workers, processes_fo
 from lipstream.streaming.workers.protocol import PICTURES
 from tests.streaming.live_engine import LiveFakeEngine
 from tests.streaming.waiting import eventually_in_thread
-from tests.streaming.workers.gated_engine import Gate, gated_engine
+from tests.streaming.workers.gated_engine import Gate, engine_that_states_its_turns, gated_engine
 
 SETTING = EngineSetting(renderer="none")
 
@@ -278,6 +278,11 @@ def test_an_engine_that_nobody_holds_is_let_go_in_the_workers(worker: Workers) -
     del session
     gc.collect()
     eventually_in_thread(lambda: not worker._makes and not process._loaded)
+
+
+def test_a_load_hands_the_lock_on_soon(worker: Workers) -> None:
+    make: Any = engine_that_states_its_turns
+    assert worker.engine(make).delay_ms <= 1.0
 
 
 def test_while_somebody_talks_a_target_is_loaded_where_nobody_does() -> None:
