@@ -203,7 +203,9 @@ def bench_capacity(
     growth: Annotated[
         bool, typer.Option("--growth", help="Also by cores, picture size and track length.")
     ] = False,
-    processes: Annotated[int, typer.Option(help="Worker processes; 0: this process.", min=0)] = 0,
+    processes: Annotated[
+        str, typer.Option(help="Worker processes; 0: this process. Several, by comma, in one run.")
+    ] = "0",
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
@@ -215,7 +217,7 @@ def bench_capacity(
         configurations = Configurations(("live",), _words(backends), _words(renderers))
         with console.progress() as progress:
             sections = capacity_sections(
-                target, configurations, seconds, progress, growth, processes
+                target, configurations, seconds, progress, growth, _counts(processes)
             )
         _finish(console, load, sections, report_folder, json, capacity_text(sections))
 
@@ -289,6 +291,13 @@ def bench_compare(
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    words = _words(text)
+    if not words or not all(word.isdecimal() for word in words):
+        raise typer.BadParameter(f"--processes {text!r}: expected numbers, such as 1,2")
+    return tuple(map(int, words))
 
 
 @contextmanager

@@ -46,13 +46,24 @@ def serve(
             help="Secret that clients must send; required unless the host is loopback.",
         ),
     ] = None,
-    sessions: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 4,
+    sessions: Annotated[int, typer.Option(help="Conversations at once, at most.", min=1)] = 4,
     processes: Annotated[
         int | None,
         typer.Option(
             help="Worker processes; 0 computes in the server. Default: one for each core, at most "
-            "--sessions; 0 with two cores or two sessions.",
+            "--sessions; 0 with one of either.",
             min=0,
+        ),
+    ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="Path under which a proxy serves it, such as /avatar."),
+    ] = "",
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of a proxy whose X-Forwarded-* headers count; repeatable.",
         ),
     ] = None,
     ice_server: IceServers = None,
@@ -71,6 +82,7 @@ def serve(
     with own_console(verbose) as console:
         from lipstream.streaming.server.app import ServerOptions
         from lipstream.streaming.server.app import serve as run_server
+        from lipstream.streaming.server.proxies import ProxyOptions
         from lipstream.streaming.server.targets import EngineSetting
         from lipstream.streaming.webrtc.aioice_patches import PortRange
         from lipstream.streaming.webrtc.h264 import Encoding
@@ -82,7 +94,10 @@ def serve(
         encoding = Encoding(video_preset, 1000 * bitrate if bitrate is not None else None)
         if processes is None:
             processes = processes_for(sessions)
-        options = ServerOptions(host, port, token, sessions, processes, servers, ports, encoding)
+        proxies = ProxyOptions.parse(root_path, trusted_proxy or ())
+        options = ServerOptions(
+            host, port, token, sessions, processes, servers, ports, encoding, proxies
+        )
         run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
 
 

@@ -18,13 +18,15 @@ from aiohttp import web
 from lipstream.engine.errors import UsageError
 from lipstream.streaming.server import api, websocket, whep, whip
 from lipstream.streaming.server.access import guard, is_loopback
+from lipstream.streaming.server.admission import Admission
 from lipstream.streaming.server.error_responses import answer_errors
 from lipstream.streaming.server.metrics import exposition
+from lipstream.streaming.server.proxies import ProxyOptions
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import Signalling
 from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
-from lipstream.streaming.session.live_engine import LiveEngine
+from lipstream.streaming.session.live_engine import LiveEngine, short_turns
 from lipstream.streaming.shutdown import on_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.aioice_patches import PortRange
@@ -66,6 +68,7 @@ class ServerOptions:
     ice_servers: tuple[IceServer, ...] = ()
     udp_ports: PortRange | None = None  # None: as the system chooses
     encoding: Encoding = field(default_factory=Encoding)
+    proxies: ProxyOptions = field(default_factory=ProxyOptions)
     max_body_bytes: int = 1 << 20
     max_sdp_bytes: int = 64 << 10
 
@@ -79,6 +82,8 @@ class ServerOptions:
                 f"host {self.host}: others can reach it, so it needs --token SECRET "
                 "(or --host 127.0.0.1)"
             )
+        if self.token is None and self.proxies.trusted:
+            raise UsageError("--trusted-proxy: others reach it by the proxy, so it needs --token")
 
     @property
     def local(self) -> bool:
@@ -91,6 +96,7 @@ def make_app(
     names: Callable[[], list[str]],
     engine: Callable[[str], Awaitable[LiveEngine]],
     descriptions: TargetDescriptions | None = None,
+    cores: Callable[[LiveEngine], float] = lambda engine: 0.0,
 ) -> web.Application:
     """The application.
 
@@ -99,6 +105,7 @@ def make_app(
         names: of the targets.
         engine: of a target by its name; `TargetRegistry.engine`, or a test's own.
         descriptions: for /api/targets and the page; None shows names alone.
+        cores: that a conversation of an engine keeps busy, 0 for unknown; `TargetRegistry.cores`.
 
     Raises:
         UsageError: a range of UDP ports with versions of aiortc that cannot keep to it.
@@ -106,10 +113,12 @@ def make_app(
     patches = aiortc_patches.PatchOptions(loopback=options.local, udp_ports=options.udp_ports)
     if not aiortc_patches.apply(patches) and options.udp_ports is not None:
         raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
-    rooms = Rooms(engine, options.sessions, encoding=options.encoding)
+    admission = Admission.for_processes(options.processes, cores)
+    rooms = Rooms(engine, options.sessions, encoding=options.encoding, admission=admission)
     signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
+    proxies = options.proxies
     app = web.Application(
-        middlewares=[answer_errors, guard(options.token, _OPEN)],
+        middlewares=[answer_errors, proxies.locate(), guard(options.token, _OPEN, proxies)],
         client_max_size=options.max_body_bytes,
     )
 
@@ -120,25 +129,24 @@ def make_app(
         return web.Response(body=exposition(rooms), headers={"Content-Type": "text/plain"})
 
     async def page(request: web.Request) -> web.Response:
-        name, kind = PAGE[request.path]
+        name, kind = PAGE[proxies.own_path(request)]
         body = files("lipstream.streaming.server").joinpath("web", name).read_text("utf-8")
         return web.Response(text=body, content_type=kind, headers=_SAFE_HEADERS)
 
     async def end_all(app: web.Application) -> None:
         await rooms.close()
 
-    app.add_routes(
-        [
-            *(web.get(path, page) for path in PAGE),
-            web.get("/healthz", health),
-            web.get("/metrics", metrics),
-            *api.routes(names, descriptions, signalling),
-            *signalling.routes(),
-            *whip.routes(signalling),
-            *whep.routes(signalling),
-            *websocket.routes(rooms),
-        ]
-    )
+    routes = [
+        *(web.get(path, page) for path in PAGE),
+        web.get("/healthz", health),
+        web.get("/metrics", metrics),
+        *api.routes(names, descriptions, signalling, proxies),
+        *signalling.routes(),
+        *whip.routes(signalling),
+        *whep.routes(signalling),
+        *websocket.routes(rooms),
+    ]
+    app.add_routes(proxies.under_root(routes))
     app.on_shutdown.append(end_all)
     return app
 
@@ -161,6 +169,7 @@ def serve(
         LipstreamError: no targets, a bad bundle, or a port that cannot be had.
     """
     few_arenas()
+    short_turns()
     workers = Workers(options.processes) if options.processes else None
     try:
         registry = TargetRegistry(Path(folder), setting, workers, keep=options.sessions)
@@ -182,9 +191,8 @@ async def _serve(
     for name in found[: options.sessions]:  # the others when they are first asked for
         await registry.engine(name)
     freeze()
-    runner = web.AppRunner(
-        make_app(options, registry.names, registry.engine, registry), access_log=None
-    )
+    app = make_app(options, registry.names, registry.engine, registry, registry.cores)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         try:

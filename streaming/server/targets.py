@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.engine.speech.profiles import require_live
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
+from lipstream.streaming.workers.pool import RemoteEngine
 
 if TYPE_CHECKING:
     from lipstream.engine.pipeline import Engine
@@ -112,6 +113,7 @@ class TargetRegistry:
         self._loaded: dict[str, _Loaded] = {}
         # In the order in which they were asked for, the last one at the end.
         self._kept: OrderedDict[str, LiveEngine] = OrderedDict()
+        self._cores: weakref.WeakKeyDictionary[LiveEngine, float] = weakref.WeakKeyDictionary()
         self._loading: dict[tuple[str, Fingerprint], asyncio.Task[LiveEngine]] = {}
 
     def names(self) -> list[str]:
@@ -182,6 +184,10 @@ class TargetRegistry:
         self._keep_last(name, engine)
         return engine
 
+    def cores(self, engine: LiveEngine) -> float:
+        """What the warm-up of an engine found: cores that one conversation keeps busy."""
+        return engine.cores if isinstance(engine, RemoteEngine) else self._cores.get(engine, 0.0)
+
     def _keep_last(self, name: str, engine: LiveEngine) -> None:
         self._kept[name] = engine
         self._kept.move_to_end(name)
@@ -232,5 +238,7 @@ class TargetRegistry:
         if self._workers is not None:
             return self._workers.engine(partial(self._setting.load, folder))
         engine = self._setting.load(folder)
-        logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
+        found = warm_up(engine)
+        logger.info("target %s ready, warmed up in %.2f s", name, found.seconds)
+        self._cores[engine] = found.cores
         return engine

@@ -55,7 +55,7 @@ function schema(name, { properties }) {
 
 async function show(token) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const response = await fetch("/api/openapi.json", { headers });
+  const response = await fetch("api/openapi.json", { headers });
   $("access").hidden = response.status !== 401;
   if (!response.ok) {
     $("status").textContent =

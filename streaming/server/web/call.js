@@ -18,7 +18,7 @@ export class Call {
   // For `voice` (an audio track), with the ICE servers that the server lists.
   static async open(token, voice) {
     const made = new Call(token, voice);
-    made.pc = new RTCPeerConnection(await (await made.#fetch("/api/config")).json());
+    made.pc = new RTCPeerConnection(await (await made.#fetch("api/config")).json());
     return made;
   }
 
@@ -33,7 +33,7 @@ export class Call {
     }
     await this.pc.setLocalDescription();
     await this.#gathered();
-    const response = await this.#fetch(`/whip?target=${encodeURIComponent(target)}`, {
+    const response = await this.#fetch(`whip?target=${encodeURIComponent(target)}`, {
       method: "POST",
       headers: { "Content-Type": "application/sdp" },
       body: this.pc.localDescription.sdp,

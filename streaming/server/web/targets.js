@@ -23,7 +23,7 @@ export class Targets {
 
   // Fill the list. Resolves to the number of targets, or to null when the server asks for its token.
   async list() {
-    const response = await fetch("/api/targets", { headers: this.#headers() });
+    const response = await fetch("api/targets", { headers: this.#headers() });
     if (response.status === 401) return null;
     if (!response.ok) throw new Error(`the server answered ${response.status}`);
     const { targets } = await response.json();

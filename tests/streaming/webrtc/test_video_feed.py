@@ -144,6 +144,24 @@ def test_after_an_interruption_every_packet_shown_can_be_decoded() -> None:
     run(test())
 
 
+def test_interruptions_cost_no_packet() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            for _ in range(8):
+                seen = len(watcher.got)
+                await eventually(lambda n=seen: len(watcher.got) >= n + 5)  # type: ignore[misc]
+                feed.runner.interrupt()
+            await eventually(lambda: watcher.got[-1][1].turn == 8)
+            places = [item.media_sample for _, item, _ in watcher.got]
+            assert set(np.diff(places)) == {640}, "every frame, in its place"
+            assert all(packet is not None for _, _, packet in watcher.got)
+            feed.detach(watcher)
+
+    run(test())
+
+
 def test_packets_are_ready_when_their_time_comes() -> None:
     async def test() -> None:
         async with feeding() as feed:
