@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.paths import refuse_address
 from lipstream.engine.target.appearance import Appearance
 from lipstream.engine.target.bundle_checks import SCHEMA_VERSION, sha256_of
 from lipstream.engine.target.frames import FrameReader, FrameWriter
@@ -40,11 +41,12 @@ def bundle_folder(output: Path) -> Iterator[Path]:
         UsageError: `output` exists and is not a bundle.
         MediaError: the folder cannot be made, or not be given its name.
     """
+    refuse_address(output)
     if output.exists() and not (output / "target.json").is_file():
         raise UsageError(f"{output}: exists and is not a target bundle; choose another name")
     with write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name[:40]}.", dir=output.parent))
     old = work / "old"
     try:
         with write_errors(output):

@@ -63,8 +63,9 @@ def own_console(verbose: bool) -> Iterator[Console]:
     kept_out, kept_err = os.dup(1), os.dup(2)
     noise = os.dup(2) if verbose else os.open(os.devnull, os.O_WRONLY)
     with (
-        os.fdopen(kept_out, "w", encoding="utf-8", closefd=False) as out,
-        os.fdopen(kept_err, "w", encoding="utf-8", closefd=False) as err,
+        # A file's name may hold bytes that are not UTF-8: they are written as they are.
+        os.fdopen(kept_out, "w", -1, "utf-8", "surrogateescape", closefd=False) as out,
+        os.fdopen(kept_err, "w", -1, "utf-8", "surrogateescape", closefd=False) as err,
         _logging_to(err, verbose),
     ):
         try:

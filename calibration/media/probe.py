@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from lipstream.engine.errors import MediaError
+from lipstream.engine.paths import libav_url, refuse_address
 
 MAX_FPS: Final = 60
 STANDARD_RATES: Final = (
@@ -63,12 +64,13 @@ def open_media(path: Path) -> av.container.InputContainer:
     if path.is_dir():
         raise MediaError(f"{path}: is a folder; expected a video or a photo")
     if not path.exists():
+        refuse_address(path)
         raise MediaError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: is empty")
     with media_errors(path):
         # A playlist could name remote files: only local ones are opened.
-        container = av.open(str(path), "r", container_options={"protocol_whitelist": "file"})
+        container = av.open(libav_url(path), "r", container_options={"protocol_whitelist": "file"})
     if container.format.name in ("tty", "hls"):
         container.close()
         raise MediaError(f"{path}: is a text file, not a video or a photo")

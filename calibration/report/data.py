@@ -20,6 +20,7 @@ from lipstream.calibration.report.verdict import (
 )
 from lipstream.calibration.tracking.rejection import Rejection
 from lipstream.engine.face.model import face_model
+from lipstream.engine.paths import as_text
 from lipstream.engine.target.bundle_checks import sha256_of
 from lipstream.engine.target.frames import FrameReader
 from lipstream.engine.target.track import Track
@@ -59,7 +60,7 @@ class Summary:
 
     def provenance(self, consent: str | None) -> dict[str, Any]:
         """Source of the footage, and consent."""
-        source = {"file": self.path.name, "sha256": sha256_of(self.path)}
+        source = {"file": as_text(self.path.name), "sha256": sha256_of(self.path)}
         return {"provenance": {"source": source, "maker": "lipstream"}, "consent": consent}
 
     def write_report(self, folder: Path, reader: FrameReader) -> None:
@@ -78,8 +79,8 @@ class Summary:
         write_report(
             folder,
             ReportData(
-                name=self.name,
-                source=self.path.name,
+                name=as_text(self.name),
+                source=as_text(self.path.name),
                 is_photo=self.kind == "photo",
                 width=reader.shape[1],
                 height=height,

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from lipstream.engine.errors import AssetError, TargetError
 from lipstream.engine.face.model import VERTICES, Pose, face_model
 from lipstream.engine.networks.registry import shipped
+from lipstream.engine.paths import refuse_address
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, Appearance
 from lipstream.engine.target.bundle_checks import (
     check_files,
@@ -84,6 +85,7 @@ def load_target(folder: str | Path) -> Target:
     """
     folder = Path(folder)
     if not folder.is_dir():
+        refuse_address(folder)
         raise TargetError(
             f"{folder}: not a target bundle (a folder named NAME.target); "
             "make one with `lipstream calibrate VIDEO -o NAME.target`"

@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from lipstream.engine.errors import MediaError
+from lipstream.engine.paths import libav_url
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ, AudioFile
 from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
@@ -268,7 +269,7 @@ class _Encoder:
 
 def av_offset_ms(path: Path) -> float:
     """Start of a file's sound less the start of its video, read back from the file."""
-    with av.open(str(path)) as container:
+    with av.open(libav_url(path)) as container:
         picture = next(container.decode(container.streams.video[0]))
         container.seek(0)
         sound = next(container.decode(container.streams.audio[0]))

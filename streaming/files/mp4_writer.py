@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.paths import libav_url
 from lipstream.engine.target.frames import as_picture
 from lipstream.engine.types import F32, VideoFrame
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ
@@ -67,7 +68,7 @@ class Mp4Writer:
         self._open = True
         try:
             self._container = av.open(
-                str(part.temporary), "w", format="mp4", options={"movflags": "+faststart"}
+                libav_url(part.temporary), "w", format="mp4", options={"movflags": "+faststart"}
             )
         except (FFmpegError, OSError) as error:
             raise write_error(part.path, _as_os_error(error)) from error

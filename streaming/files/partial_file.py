@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from lipstream.engine.errors import MediaError
+from lipstream.engine.paths import refuse_address
 
 
 class PartialFile:
@@ -28,12 +29,13 @@ class PartialFile:
         if self.path.is_dir():
             raise MediaError(f"cannot write {self.path}: it is a folder; name a file in it")
         if not folder.is_dir():
+            refuse_address(self.path)
             raise MediaError(
                 f"cannot write {self.path}: there is no folder {folder}; make it first"
             )
         try:
             handle, name = tempfile.mkstemp(
-                prefix=f".{self.path.name[:100]}.", suffix=".part", dir=folder
+                prefix=f".{self.path.name[:40]}.", suffix=".part", dir=folder
             )
         except OSError as error:
             raise write_error(self.path, error) from error

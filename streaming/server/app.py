@@ -27,6 +27,7 @@ from lipstream.streaming.server.signalling import Signalling
 from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
 from lipstream.streaming.session.live_engine import LiveEngine, short_turns
+from lipstream.streaming.session.runner import RunnerOptions
 from lipstream.streaming.shutdown import on_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.aioice_patches import PortRange
@@ -46,6 +47,8 @@ PAGE: Final = {
     "/api.html": ("api.html", "text/html"),
     "/api.js": ("api.js", "text/javascript"),
 }
+# What is synthesised faster than it is said waits here, 38 MB at most: ten minutes at once.
+_CONVERSATION: Final = RunnerOptions(sound_capacity_s=600)
 _OPEN: Final = frozenset(PAGE) | {"/healthz"}
 _SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -114,7 +117,13 @@ def make_app(
     if not aiortc_patches.apply(patches) and options.udp_ports is not None:
         raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
     admission = Admission.for_processes(options.processes, cores)
-    rooms = Rooms(engine, options.sessions, encoding=options.encoding, admission=admission)
+    rooms = Rooms(
+        engine,
+        options.sessions,
+        options=_CONVERSATION,
+        encoding=options.encoding,
+        admission=admission,
+    )
     signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
     proxies = options.proxies
     app = web.Application(

@@ -205,10 +205,21 @@ class SessionRunner:
             self._lock.notify()
         return played_ms
 
-    def begin_turn(self) -> None:
-        """Count what is played from here on; nothing is dropped."""
+    def begin_turn(self, first_sample: int | None = None) -> None:
+        """Count what is played from here on; nothing is dropped.
+
+        first_sample: of the session, where the turn begins among the sound that is queued already.
+        """
         with self._lock:
-            self._turn_sound = []
+            spans = [] if first_sample is None else self._turn_sound
+            begin = first_sample or 0
+            self._turn_sound = [(max(start, begin), end) for start, end in spans if end > begin]
+
+    @property
+    def left_sample(self) -> int:
+        """Session sample before which all sound has left; by the clock while nobody watches."""
+        with self._lock:
+            return self._delivered_until()
 
     def played_ms(self) -> float:
         """ms of this turn's sound that have left."""
