@@ -26,7 +26,9 @@ def person_of(path: Path) -> str:
     if path.parent.name.startswith("grid_"):
         return path.parent.name
     words = path.stem.split("_")
-    return "_".join(words[:3]) if words[0] == "grid" else words[0] if words[0] == "obama" else path.stem
+    if words[0] == "grid":
+        return "_".join(words[:3])
+    return words[0] if words[0] == "obama" else path.stem
 
 
 def parts_of(path: Path, landmarker: Landmarker) -> list[np.ndarray]:
