@@ -79,7 +79,8 @@ def _calibrate_video(
 
     # 1, 2: probe and track, one pass over the file
     with open_footage(path, options.start_s, options.end_s) as footage:
-        ingested = ingest(footage, folder, fetch(), step("tracking the face"))
+        report = step("tracking the face")
+        ingested = ingest(footage, folder, fetch(), report, options.person)
     raw, fps, reader = ingested.raw, ingested.fps, ingested.file.reader()
     read = reader.decoder().read
 

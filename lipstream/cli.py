@@ -101,6 +101,10 @@ def calibrate(
             "--adapt", help="Adapt the appearance prior to this person; needs torch, 3 min."
         ),
     ] = False,
+    person: Annotated[
+        int | None,
+        typer.Option(help="Of several people: whom to follow, from 1, as they appear."),
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -110,7 +114,7 @@ def calibrate(
         from lipstream.calibration.options import CalibrationOptions
 
         with console.progress() as progress:
-            options = CalibrationOptions(start, end, consent, progress, adapt)
+            options = CalibrationOptions(start, end, consent, progress, adapt, person)
             report = build(footage, output, options)
         sentence = (
             f"{output}: {report['frames']} frames at {report['fps']:g} fps, "

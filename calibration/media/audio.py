@@ -10,7 +10,8 @@ from typing import Final
 import av
 import numpy as np
 
-from lipstream.calibration.media.probe import media_errors, open_media, probe, video_stream
+from lipstream.calibration.media.opening import media_errors, open_media, video_stream
+from lipstream.calibration.media.probe import probe
 from lipstream.engine.channels import ChannelMixer
 from lipstream.engine.errors import MediaError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ

@@ -18,7 +18,7 @@ from lipstream.calibration.report.verdict import (
     choose_pictures,
     choose_rejected,
 )
-from lipstream.calibration.tracking.rejection import Rejection
+from lipstream.calibration.tracking.rejection import NO_FACE, Rejection
 from lipstream.engine.face.model import face_model
 from lipstream.engine.paths import as_text
 from lipstream.engine.target.bundle_checks import sha256_of
@@ -42,6 +42,7 @@ class Summary:
     rejected: Sequence[Rejection] = ()
     av_offset_ms: int | None = None
     av_offset_confidence: float = 0.0
+    faults: tuple[str, ...] = ()  # why the target is poor, of a photo
 
     def figures(self) -> dict[str, Any]:
         """The keys of `calibrate --json` that belong to the target."""
@@ -68,7 +69,7 @@ class Summary:
         track = self.track
         free = track.pose.remove(track.landmarks)
         no_face = np.zeros(len(track), bool)
-        no_face[[r.frame for r in self.rejected if r.reason == "no_face"]] = True
+        no_face[[r.frame for r in self.rejected if r.reason in NO_FACE]] = True
         opening = np.where(no_face, np.nan, openings(track)).astype(np.float32)
         width = np.linalg.norm(free[:, 291] - free[:, 61], axis=1)
         width = np.where(no_face, np.nan, width).astype(np.float32)
@@ -97,6 +98,7 @@ class Summary:
                 av_offset_ms=self.av_offset_ms,
                 av_offset_confidence=self.av_offset_confidence,
                 notes=self.notes,
+                faults=self.faults,
             ),
         )
 

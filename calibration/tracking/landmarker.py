@@ -42,7 +42,7 @@ class Landmarker:
 
     def __init__(self, model: Path) -> None:
         """Load the model; MediaPipe is imported here, as it needs the system's GL libraries."""
-        with _quiet_stderr():
+        with quiet_stderr():
             try:
                 import mediapipe as mp
                 from mediapipe.tasks.python import BaseOptions, vision
@@ -93,8 +93,14 @@ class Landmarker:
         return faces
 
 
+def translated(face: Face, x0: int, y0: int) -> Face:
+    """The face found in a crop that begins at x0, y0 of a picture, in px of that picture."""
+    shift = np.array([x0, y0, 0], np.float32)
+    return Face(face.landmarks + shift, face.blendshapes, face.transform)
+
+
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Silence file descriptor 2: the C++ library logs there before its settings can be made."""
     if logger.isEnabledFor(logging.DEBUG):
         yield
