@@ -22,7 +22,11 @@ class CalibrationOptions:
     adapt: bool = False  # learn the relevance of features on this footage; needs torch
 
     def __post_init__(self) -> None:
-        """Raises UsageError unless 0 <= start < end."""
+        """Raises UsageError unless 0 <= start < end, and for a consent that says nothing."""
+        if self.consent is not None and not self.consent.strip():
+            raise UsageError(
+                "--consent is empty: say who agreed to this use, when and how, or leave it out"
+            )
         start = self.start_s or 0.0
         if start < 0 or (self.end_s is not None and self.end_s <= start):
             raise UsageError(

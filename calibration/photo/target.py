@@ -67,7 +67,7 @@ def calibrate_photo(
     photo = read_photo(path)
     photo = np.ascontiguousarray(photo[: photo.shape[0] & ~1, : photo.shape[1] & ~1])
     options.report("tracking the face", 0.0)
-    with Landmarker(assets.fetch()) as landmarker:
+    with Landmarker(assets.fetch(report=options.report)) as landmarker:
         faces = landmarker.faces(photo)
     if not faces:
         raise CalibrationError(f"{path}: no face was found; expected one face seen from the front")
@@ -82,8 +82,7 @@ def calibrate_photo(
     options.report("rendering idle motion", 0.2)
     track, chosen, reader = build_photo_target(photo, face, folder)
     summary = Summary(name, path, "photo", FPS, track, chosen, tuple(notes))
-    summary.write_report(folder, reader)
-    result = summary.figures()
+    result = summary.write_report(folder, reader)
     size = (photo.shape[1], photo.shape[0])
     bundle_writer.write_info(
         folder, "photo", size, FPS, {**summary.provenance(options.consent), **result}
