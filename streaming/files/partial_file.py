@@ -30,15 +30,8 @@ class PartialFile:
         self.path = Path(path)
         self._destination = Path(os.path.realpath(self.path))
         folder = self._destination.parent
-        if self.path.is_dir():
-            raise MediaError(f"cannot write {self.path}: it is a folder; name a file in it")
-        if self.path.exists() and not self.path.is_file():
-            raise MediaError(f"cannot write {self.path}: it is not a file; choose another name")
-        if not folder.is_dir():
-            raise MediaError(
-                f"cannot write {self.path}: there is no folder {self.path.parent}; make it first"
-            )
         try:
+            _refuse_folders_and_devices(self.path, folder)
             handle, name = tempfile.mkstemp(
                 prefix=f".{self.path.name[:100]}.", suffix=".part", dir=folder
             )
@@ -68,6 +61,15 @@ class PartialFile:
     def __exit__(self, *error: object) -> None:
         """Remove the temporary file, unless it was committed."""
         self.discard()
+
+
+def _refuse_folders_and_devices(path: Path, folder: Path) -> None:
+    if path.is_dir():
+        raise MediaError(f"cannot write {path}: it is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise MediaError(f"cannot write {path}: it is not a file; choose another name")
+    if not folder.is_dir():
+        raise MediaError(f"cannot write {path}: there is no folder {path.parent}; make it first")
 
 
 def write_error(path: Path, error: OSError) -> MediaError:
