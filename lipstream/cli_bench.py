@@ -12,6 +12,7 @@ import typer
 from lipstream.cli_options import Json, Verbose
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.output_paths import refuse_to_overwrite
 
 if TYPE_CHECKING:
     from lipstream.bench.machine import Load
@@ -78,9 +79,10 @@ def bench_all(
         from lipstream.bench.report.page import section, write_report
         from lipstream.bench.suite import everything
 
+        refuse_to_overwrite(report_folder / "report.html", target)
         left_out: dict[str, str] = {}
         measured: dict[str, str] = {}
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             for name, measure in everything(target, data, seconds).items():
                 load = Load()
                 try:
@@ -131,7 +133,7 @@ def bench_quality(
             raise UsageError(f"--part {part!r}: expected lips, mouths, both or photo")
         found: dict[str, Any] = {}
         lines = []
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             if part == "photo":
                 found["photos"] = measure_photos(data, progress)
                 lines.append(photos_summary(found["photos"]))
@@ -185,11 +187,11 @@ def bench_latency(
     verbose: Verbose = False,
 ) -> None:
     """Latency by stage, without a clock and in real time."""
-    with own_console(verbose) as console, _load() as load:
+    with own_console(verbose) as console, _load(report_folder, target) as load:
         from lipstream.bench.suite import Configurations, latency_sections, latency_text
 
         configurations = Configurations(_words(profiles), _words(backends), _words(renderers))
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             sections = latency_sections(target, configurations, seconds, progress)
         _finish(console, load, sections, report_folder, json, latency_text(sections))
 
@@ -211,11 +213,11 @@ def bench_capacity(
     verbose: Verbose = False,
 ) -> None:
     """How many conversations at once this machine sustains."""
-    with own_console(verbose) as console, _load() as load:
+    with own_console(verbose) as console, _load(report_folder, target) as load:
         from lipstream.bench.suite import Configurations, capacity_sections, capacity_text
 
         configurations = Configurations(("live",), _words(backends), _words(renderers))
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             sections = capacity_sections(
                 target, configurations, seconds, progress, growth, _counts(processes)
             )
@@ -233,13 +235,13 @@ def bench_throughput(
     verbose: Verbose = False,
 ) -> None:
     """Frames per second by sessions, cores, picture and track."""
-    with own_console(verbose) as console, _load() as load:
+    with own_console(verbose) as console, _load(report_folder, target) as load:
         from lipstream.bench.measure.latency import Setting
         from lipstream.bench.measure.throughput import measure_throughput, throughput_text
         from lipstream.engine.cores import usable_cores
 
         setting, cores = Setting("live", backend, renderer), usable_cores()
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             report = measure_throughput(target, setting, cores, seconds, progress)
         text = throughput_text(report)
         _finish(console, load, {"throughput": report}, report_folder, json, text)
@@ -258,7 +260,7 @@ def bench_webrtc(
         from lipstream.bench.measure.webrtc import measure_webrtc, webrtc_text
 
         wanted = tuple(float(word) for word in _words(delays))
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             report = measure_webrtc(wanted, seconds, progress)
         _finish(console, load, {"webrtc": report}, report_folder, json, webrtc_text(report))
 
@@ -301,10 +303,15 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _load() -> Iterator[Load]:
-    """The load by other processes from here on."""
+def _load(report_folder: Path | None = None, target: Path | None = None) -> Iterator[Load]:
+    """The load by other processes from here on.
+
+    Raises: UsageError for a report that would be written over the target.
+    """
     from lipstream.bench.machine import Load
 
+    if report_folder is not None:
+        refuse_to_overwrite(report_folder / "report.html", target)
     yield Load()
 
 

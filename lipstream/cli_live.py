@@ -36,7 +36,9 @@ IceServers = Annotated[
 
 
 def serve(
-    targets: Annotated[Path, typer.Option(help="Folder with NAME.target bundles.")] = Path("."),
+    targets: Annotated[
+        Path, typer.Option(help="Folder with NAME.target bundles, or one of them.")
+    ] = Path("."),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     token: Annotated[

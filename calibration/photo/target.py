@@ -72,7 +72,7 @@ def calibrate_photo(
     photo = read_photo(path)
     photo = np.ascontiguousarray(photo[: photo.shape[0] & ~1, : photo.shape[1] & ~1])
     options.report("tracking the face", 0.0)
-    model = assets.fetch()
+    model = assets.fetch(report=options.report)
     small = SmallFaces(model)
     with Landmarker(model) as landmarker:
         faces = landmarker.faces(photo) or small.find(photo, landmarker)
@@ -92,8 +92,7 @@ def calibrate_photo(
     options.report("rendering idle motion", 0.2)
     track, chosen, reader = build_photo_target(photo, face, folder)
     summary = Summary(name, path, "photo", FPS, track, chosen, tuple(notes), faults=faults)
-    summary.write_report(folder, reader)
-    result = summary.figures()
+    result = summary.write_report(folder, reader)
     size = (photo.shape[1], photo.shape[0])
     bundle_writer.write_info(
         folder, "photo", size, FPS, {**summary.provenance(options.consent), **result}

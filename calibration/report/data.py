@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,11 @@ class Summary:
         source = {"file": as_text(self.path.name), "sha256": sha256_of(self.path)}
         return {"provenance": {"source": source, "maker": "lipstream"}, "consent": consent}
 
-    def write_report(self, folder: Path, reader: FrameReader) -> None:
-        """report.html, with pictures from the bundle's own frames."""
+    def write_report(self, folder: Path, reader: FrameReader) -> dict[str, Any]:
+        """report.html, with pictures from the bundle's own frames.
+
+        Returns the figures of the target, with the verdict of the report as `verdict`.
+        """
         track = self.track
         free = track.pose.remove(track.landmarks)
         no_face = np.zeros(len(track), bool)
@@ -77,30 +80,28 @@ class Summary:
         shown = choose_pictures(opening, width, angles, self.rejected)
         bad = choose_rejected(self.rejected)
         height = reader.shape[0] * 2 // 3
-        write_report(
-            folder,
-            ReportData(
-                name=as_text(self.name),
-                source=as_text(self.path.name),
-                is_photo=self.kind == "photo",
-                width=reader.shape[1],
-                height=height,
-                fps=self.fps,
-                opening=opening,
-                mouth_width=width,
-                pose=angles,
-                iod_px=float(np.median(track.pose.scale)),
-                source_frames=self.sources,
-                rejected=self.rejected,
-                pictures=_pictures(reader, track, shown, no_face),
-                rejected_pictures=_pictures(reader, track, bad, no_face),
-                triangles=face_model().triangles,
-                av_offset_ms=self.av_offset_ms,
-                av_offset_confidence=self.av_offset_confidence,
-                notes=self.notes,
-                faults=self.faults,
-            ),
+        data = ReportData(
+            name=as_text(self.name),
+            source=as_text(self.path.name),
+            is_photo=self.kind == "photo",
+            width=reader.shape[1],
+            height=height,
+            fps=self.fps,
+            opening=opening,
+            mouth_width=width,
+            pose=angles,
+            iod_px=float(np.median(track.pose.scale)),
+            source_frames=self.sources,
+            rejected=self.rejected,
+            pictures=_pictures(reader, track, shown, no_face),
+            rejected_pictures=_pictures(reader, track, bad, no_face),
+            triangles=face_model().triangles,
+            av_offset_ms=self.av_offset_ms,
+            av_offset_confidence=self.av_offset_confidence,
+            notes=self.notes,
+            faults=self.faults,
         )
+        return {**self.figures(), "verdict": asdict(write_report(folder, data))}
 
 
 def _pictures(

@@ -90,6 +90,14 @@ def load_target(folder: str | Path) -> Target:
             f"{folder}: not a target bundle (a folder named NAME.target); "
             "make one with `lipstream calibrate VIDEO -o NAME.target`"
         )
+    try:
+        return _read(folder)
+    except TargetError as error:
+        # The name and not the path: this text also reaches the clients of a server.
+        raise TargetError(f"{folder.resolve().name}: {error}") from error
+
+
+def _read(folder: Path) -> Target:
     info = read_info(folder / "target.json")
     width, height = (
         whole_number(info, "width", 16, MAX_SIDE_PX),

@@ -89,7 +89,7 @@ class _Loaded:
 
 
 class TargetRegistry:
-    """The bundles of a folder; each engine is made and warmed when it is first asked for.
+    """The bundles of a folder, or a single bundle; each engine is made when it is first asked for.
 
     A target that was calibrated again is loaded again for the next call, and calls that go on keep
     the engine they have. The registry keeps the `keep` engines that were asked for last; any other
@@ -108,6 +108,7 @@ class TargetRegistry:
         if not folder.is_dir():
             raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
         self.folder, self._setting = folder, setting or EngineSetting()
+        self._single = folder.resolve() if (folder / "target.json").is_file() else None
         self._workers = workers
         self._keep = keep
         self._loaded: dict[str, _Loaded] = {}
@@ -118,6 +119,8 @@ class TargetRegistry:
 
     def names(self) -> list[str]:
         """Of every target in the folder."""
+        if self._single is not None:
+            return [self._single.name.removesuffix(_SUFFIX)]
         found = (p for p in self.folder.iterdir() if p.suffix == _SUFFIX and p.is_dir())
         return sorted(p.name.removesuffix(_SUFFIX) for p in found if not p.name.startswith("."))
 
@@ -222,7 +225,7 @@ class TargetRegistry:
     def _bundle(self, name: str) -> Path:
         if name not in self.names():  # also keeps out names that are paths
             raise UnknownTarget(f"no target {name!r}; /api/targets lists those that are here")
-        return self.folder / (name + _SUFFIX)
+        return self._single or self.folder / (name + _SUFFIX)
 
     def _fingerprint(self, name: str) -> Fingerprint:
         """Of target.json, which holds the checksum of every other file of the bundle."""
@@ -234,7 +237,7 @@ class TargetRegistry:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _load(self, name: str) -> LiveEngine:
-        folder = self.folder / (name + _SUFFIX)
+        folder = self._single or self.folder / (name + _SUFFIX)
         if self._workers is not None:
             return self._workers.engine(partial(self._setting.load, folder))
         engine = self._setting.load(folder)
