@@ -62,6 +62,14 @@ def serve(
     ] = None,
     video_preset: VideoPreset = "standard",
     bitrate: Bitrate = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CERT KEY",
+            help="Serve https with this certificate and key, PEM; `--tls self-signed` makes them.",
+        ),
+    ] = None,
+    tls_key: Annotated[str | None, typer.Argument(metavar="KEY", hidden=True)] = None,
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
@@ -72,6 +80,7 @@ def serve(
         from lipstream.streaming.server.app import ServerOptions
         from lipstream.streaming.server.app import serve as run_server
         from lipstream.streaming.server.targets import EngineSetting
+        from lipstream.streaming.server.tls import Tls
         from lipstream.streaming.webrtc.aioice_patches import PortRange
         from lipstream.streaming.webrtc.h264 import Encoding
         from lipstream.streaming.webrtc.ice_servers import all_servers
@@ -82,7 +91,10 @@ def serve(
         encoding = Encoding(video_preset, 1000 * bitrate if bitrate is not None else None)
         if processes is None:
             processes = processes_for(sessions)
-        options = ServerOptions(host, port, token, sessions, processes, servers, ports, encoding)
+        options = ServerOptions(
+            host, port, token, sessions, processes, servers, ports, encoding,
+            tls=Tls.parse(tls, tls_key),
+        )  # fmt: skip
         run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
 
 
