@@ -7,7 +7,7 @@ const LOOK_MS = 250;
 const LOST_AFTER_MS = 1300; // nothing arrives; with the looks, said within 1.6 s
 const FIRST_MEDIA_MS = 10_000;
 const AGAIN_MS = 1000; // between two attempts
-const ANSWER_MS = 5000; // of the server to one attempt
+const ANSWER_MS = 8000; // of the server to one attempt
 const MEDIA_MS = 3000; // from that answer to the first packet
 const GIVE_UP_MS = 30_000;
 const FINAL = [400, 401, 403, 404, 405, 409, 413, 415]; // trying again would not help
@@ -24,6 +24,7 @@ export class Call extends EventTarget {
   #config;
   #token = null;
   #ended = false;
+  lost = false;
 
   constructor(request, target, track) {
     super();
@@ -101,6 +102,7 @@ export class Call extends EventTarget {
 
   async #reconnect() {
     if (this.#ended) return;
+    this.lost = true;
     this.dispatchEvent(new Event("lost"));
     const until = performance.now() + GIVE_UP_MS;
     let reason = "";
@@ -151,6 +153,7 @@ export class Call extends EventTarget {
   }
 
   #live(resumed) {
+    this.lost = false;
     this.dispatchEvent(new CustomEvent("live", { detail: { resumed } }));
   }
 

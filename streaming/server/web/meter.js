@@ -38,6 +38,7 @@ export class Meter {
   }
 
   async #read() {
+    if (this.#call.lost) return;
     let server, report;
     try {
       [server, report] = await Promise.all([this.#call.statistics(), this.#call.pc.getStats()]);
