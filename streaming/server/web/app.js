@@ -33,7 +33,7 @@ function notice(text, stay = false) {
 
 function show(calling) {
   document.body.classList.toggle("calling", calling);
-  for (const id of ["lobby", "header"]) $(id).hidden = calling;
+  $("lobby").hidden = calling;
 }
 
 async function start() {
