@@ -75,6 +75,14 @@ def serve(
     ] = None,
     video_preset: VideoPreset = "standard",
     bitrate: Bitrate = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CERT KEY",
+            help="Serve https with this certificate and key, PEM; `--tls self-signed` makes them.",
+        ),
+    ] = None,
+    tls_key: Annotated[str | None, typer.Argument(metavar="KEY", hidden=True)] = None,
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
@@ -86,6 +94,7 @@ def serve(
         from lipstream.streaming.server.app import serve as run_server
         from lipstream.streaming.server.proxies import ProxyOptions
         from lipstream.streaming.server.targets import EngineSetting
+        from lipstream.streaming.server.tls import Tls
         from lipstream.streaming.webrtc.aioice_patches import PortRange
         from lipstream.streaming.webrtc.h264 import Encoding
         from lipstream.streaming.webrtc.ice_servers import all_servers
@@ -98,8 +107,9 @@ def serve(
             processes = processes_for(sessions)
         proxies = ProxyOptions.parse(root_path, trusted_proxy or ())
         options = ServerOptions(
-            host, port, token, sessions, processes, servers, ports, encoding, proxies
-        )
+            host, port, token, sessions, processes, servers, ports, encoding, proxies,
+            tls=Tls.parse(tls, tls_key),
+        )  # fmt: skip
         run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
 
 

@@ -69,7 +69,8 @@ def routes(
         if descriptions is None:
             raise UnknownTarget(f"no poster of {name!r}")
         picture = await asyncio.to_thread(descriptions.poster, name)
-        return web.Response(body=picture, content_type="image/jpeg")
+        headers = {"Cache-Control": "private, max-age=60"}
+        return web.Response(body=picture, content_type="image/jpeg", headers=headers)
 
     async def sessions(request: web.Request) -> web.Response:
         return web.json_response({"sessions": [statistics(room) for room in signalling.rooms]})

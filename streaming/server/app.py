@@ -24,7 +24,9 @@ from lipstream.streaming.server.metrics import exposition
 from lipstream.streaming.server.proxies import ProxyOptions
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import Signalling
+from lipstream.streaming.server.start_message import start_message
 from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry
+from lipstream.streaming.server.tls import Tls
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
 from lipstream.streaming.session.live_engine import LiveEngine, short_turns
 from lipstream.streaming.session.runner import RunnerOptions
@@ -40,10 +42,18 @@ logger = logging.getLogger(__name__)
 PAGE: Final = {
     "/": ("index.html", "text/html"),
     "/style.css": ("style.css", "text/css"),
+    "/stage.css": ("stage.css", "text/css"),
     "/app.js": ("app.js", "text/javascript"),
     "/call.js": ("call.js", "text/javascript"),
+    "/call_bar.js": ("call_bar.js", "text/javascript"),
+    "/connection.js": ("connection.js", "text/javascript"),
+    "/http.js": ("http.js", "text/javascript"),
+    "/lobby.js": ("lobby.js", "text/javascript"),
     "/meter.js": ("meter.js", "text/javascript"),
+    "/microphone_test.js": ("microphone_test.js", "text/javascript"),
     "/targets.js": ("targets.js", "text/javascript"),
+    "/voices.js": ("voices.js", "text/javascript"),
+    "/words.js": ("words.js", "text/javascript"),
     "/api.html": ("api.html", "text/html"),
     "/api.js": ("api.js", "text/javascript"),
 }
@@ -74,6 +84,7 @@ class ServerOptions:
     proxies: ProxyOptions = field(default_factory=ProxyOptions)
     max_body_bytes: int = 1 << 20
     max_sdp_bytes: int = 64 << 10
+    tls: Tls | None = None  # None: http
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -172,7 +183,7 @@ def serve(
         folder: with NAME.target bundles in it.
         setting: of the engines.
         options: where and for whom.
-        tell: called with one line when calls are taken.
+        tell: called with each line of the start message when calls are taken.
 
     Raises:
         LipstreamError: no targets, a bad bundle, or a port that cannot be had.
@@ -191,6 +202,7 @@ def serve(
 async def _serve(
     registry: TargetRegistry, options: ServerOptions, tell: Callable[[str], None]
 ) -> None:
+    context = options.tls.context() if options.tls is not None else None
     found = registry.names()
     if not found:
         raise UsageError(
@@ -205,13 +217,14 @@ async def _serve(
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, options.host, options.port).start()
+            await web.TCPSite(runner, options.host, options.port, ssl_context=context).start()
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
             ) from error
         port = runner.addresses[0][1]
-        tell(f"serving {', '.join(found)} on http://{options.host}:{port}/ (Ctrl-C ends)")
+        for line in start_message(found, options.host, port, options.tls):
+            tell(line)
         stop = asyncio.Event()
         with on_sigterm(stop.set):
             await stop.wait()

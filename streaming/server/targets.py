@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.engine.speech.profiles import require_live
+from lipstream.streaming.server.poster import draw_poster
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.workers.pool import RemoteEngine
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".target"
 _MAX_JSON_BYTES: Final = 1 << 20
-_MAX_POSTER_BYTES: Final = 4 << 20
+_MAX_POSTERS: Final = 64  # kept; about 30 kB each
 
 Fingerprint: TypeAlias = tuple[int, int, int]  # of target.json: inode, time of change (ns), bytes
 
@@ -116,6 +117,7 @@ class TargetRegistry:
         self._kept: OrderedDict[str, LiveEngine] = OrderedDict()
         self._cores: weakref.WeakKeyDictionary[LiveEngine, float] = weakref.WeakKeyDictionary()
         self._loading: dict[tuple[str, Fingerprint], asyncio.Task[LiveEngine]] = {}
+        self._posters: dict[str, tuple[Fingerprint, bytes]] = {}
 
     def names(self) -> list[str]:
         """Of every target in the folder."""
@@ -149,23 +151,20 @@ class TargetRegistry:
             raise TargetError(f"{name}: target.json cannot be read ({error})") from error
 
     def poster(self, name: str) -> bytes:
-        """The first frame of the footage, a JPEG as it lies in the bundle.
+        """A JPEG of at most 640 px a side; see `poster`. Drawn once for each calibration.
 
         Raises:
             UnknownTarget: no target of this name.
             TargetError: no picture where one should be.
         """
-        path = self._bundle(name) / "frames.mjpeg"
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_POSTER_BYTES)
-        except OSError as error:
-            raise TargetError(f"{name}: frames.mjpeg: {error.strerror}") from error
-        # In a JPEG's coded data 0xFF is followed by 0 or a restart marker, never by 0xD9.
-        end = data.find(b"\xff\xd9") + 2
-        if not data.startswith(b"\xff\xd8") or end < 2:
-            raise TargetError(f"{name}: frames.mjpeg does not begin with a picture")
-        return data[:end]
+        fingerprint = self._fingerprint(name)
+        kept = self._posters.get(name)
+        if kept is None or kept[0] != fingerprint:
+            kept = fingerprint, draw_poster(self._bundle(name))
+            if len(self._posters) >= _MAX_POSTERS:
+                self._posters.clear()
+            self._posters[name] = kept
+        return kept[1]
 
     async def engine(self, name: str) -> LiveEngine:
         """Ready to speak. A load runs in a thread; other targets' calls do not wait for it.
