@@ -8,12 +8,12 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
 # An install is out of date when one of these is newer than its stamp.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h kernels/build.py kernels/cuda/*.cuh)
 
-.PHONY: demo test lint sanitize clean
+.PHONY: demo test landmarker lint sanitize clean
 .DELETE_ON_ERROR:
 
 demo: demo.mp4
@@ -21,8 +21,12 @@ demo: demo.mp4
 demo.mp4: $(VENV)/.base FORCE
 	$(BIN)/lipstream demo -o $@
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev landmarker
 	$(BIN)/python -m pytest
+
+# Has no stamp: a download that failed is tried again, and one that is here takes a second.
+landmarker: $(VENV)/.dev
+	@$(BIN)/lipstream assets fetch || echo "the face landmarker is missing: tests of calibration are skipped" >&2
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -44,17 +48,20 @@ clean:
 .PHONY: FORCE
 FORCE:
 
-$(VENV)/bin/python:
+# pip is the last thing that venv makes: an environment without it is half made, and is made anew.
+$(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "no Python found: install python3.11 (3.11 or newer)" >&2; exit 1; }
 	@.ci/system-packages base $(PYTHON)
-	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	{ rm -rf $(VENV); exit 1; }
+	@touch $@
 
-$(VENV)/.base: $(VENV)/bin/python $(INPUTS)
-	$(PIP) -e .
+$(VENV)/.base: $(VENV)/.made $(INPUTS)
+	@echo "installing: a download of 330 MB, 1.1 GB on disk, about three minutes" >&2
+	$(PIP) -e '.[calibrate]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
 	@.ci/system-packages test $(PYTHON)
-	$(PIP) -e '.[dev]'
-	@$(BIN)/lipstream assets fetch || echo "the face landmarker is missing: tests of calibration are skipped" >&2
+	$(PIP) -e '.[calibrate,dev]'
 	@touch $@

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from lipstream.bench.measure.latency import Report, Setting, instrumentation_cos
 from lipstream.bench.measure.live import measure_paced
 from lipstream.bench.measure.matcher import matcher_bench, matcher_text
 from lipstream.bench.measure.throughput import measure_throughput, throughput_text
-from lipstream.bench.report.compare import run_name
+from lipstream.bench.report.compare import capacity_name, run_name
 from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.pipeline import Engine
@@ -133,16 +133,19 @@ def latency_text(sections: Mapping[str, Any]) -> str:
 
 def capacity_sections(
     path: Path | None, configurations: Configurations, seconds: float, report: Report | None,
-    growth: bool = False, processes: int = 0,
+    growth: bool = False, processes: Sequence[int] = (0,),
 ) -> dict[str, Any]:  # fmt: skip
-    """{"capacity": …}, ready for a report; `growth`: also by cores, picture size and track."""
+    """{"capacity": …}, ready for a report; a run for each setting and number of processes.
+
+    growth: also by cores, picture size and track.
+    """
     runs, cores = [], usable_cores()
     with bench_target(path) as target:
-        for setting in configurations.settings(target):
-            run = measure_capacity(target, setting, seconds, report=report, processes=processes)
+        for setting, count in itertools.product(configurations.settings(target), processes):
+            run = measure_capacity(target, setting, seconds, report=report, processes=count)
             if growth:
                 run["growth"] = capacity_growth(
-                    target, setting, cores, min(seconds, 3.0), report, processes
+                    target, setting, cores, min(seconds, 3.0), report, count
                 )
             runs.append(run)
     return {"capacity": {"runs": runs}}
@@ -152,7 +155,7 @@ def capacity_text(sections: Mapping[str, Any]) -> str:
     """The figures as lines for people."""
     lines = []
     for run in sections["capacity"]["runs"]:
-        lines += ["", f"{run_name(run)}: {run['sessions']} conversations sustained"]
+        lines += ["", f"{capacity_name(run)}: {run['sessions']} conversations sustained"]
         lines += [
             f"  {row['sessions']:3d}  p50 {row['p50']:6.1f}  p99 {row['p99']:6.1f} ms  "
             f"{row['cores']:.2f} cores used, {row['others_cores']} by other processes"

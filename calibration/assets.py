@@ -22,6 +22,8 @@ ASSETS_VARIABLE: Final = "LIPSTREAM_ASSETS"
 _TIMEOUT_S: Final = 30
 _BLOCK_BYTES: Final = 1 << 16
 
+Report = Callable[[str, float], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Asset:
@@ -77,8 +79,10 @@ def find(asset: Asset = FACE_LANDMARKER) -> Path | None:
     return path
 
 
-def fetch(asset: Asset = FACE_LANDMARKER) -> Path:
+def fetch(asset: Asset = FACE_LANDMARKER, report: Report | None = None) -> Path:
     """The asset, downloaded into the cache unless it is on this machine already.
+
+    report: takes what is done, and the fraction of it that is.
 
     Raises:
         AssetError: it is not here and cannot be downloaded, or what came is not the pinned file.
@@ -98,7 +102,7 @@ def fetch(asset: Asset = FACE_LANDMARKER) -> Path:
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            digest = _download(asset, file.write)
+            digest = _download(asset, file.write, report)
         if digest != asset.sha256:
             raise AssetError(
                 f"{asset.url} gave a file with sha256 {digest[:12]}…, expected "
@@ -117,9 +121,12 @@ def fetch(asset: Asset = FACE_LANDMARKER) -> Path:
     return path
 
 
-def _download(asset: Asset, write: Callable[[bytes], object]) -> str:
+def _download(asset: Asset, write: Callable[[bytes], object], report: Report | None) -> str:
     digest = hashlib.sha256()
     received = 0
+    what = f"downloading {asset.name} ({asset.size_bytes / 1e6:.1f} MB)"
+    if report is not None:
+        report(what, 0.0)
     with urllib.request.urlopen(asset.url, timeout=_TIMEOUT_S) as answer:
         while block := answer.read(_BLOCK_BYTES):
             received += len(block)
@@ -130,6 +137,8 @@ def _download(asset: Asset, write: Callable[[bytes], object]) -> str:
                 )
             digest.update(block)
             write(block)
+            if report is not None:
+                report(what, received / asset.size_bytes)
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from lipstream.calibration.tracking.rejection import (
 )
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
+from lipstream.engine.output_paths import refuse_to_overwrite
 from lipstream.engine.target.oral_cavity import mouth_of
 from lipstream.kernels.color import i420_to_rgb
 
@@ -48,9 +50,13 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
         MediaError: the footage cannot be read, or the bundle not written.
         CalibrationError: no usable face.
         AssetError: the face landmarker cannot be found or loaded.
-        UsageError: `output` exists and is no bundle, or adapting lacks what it needs.
+        UsageError: `output` exists and is no bundle or holds the footage, or adapting lacks what it
+            needs.
     """
     path, output = Path(path), Path(output)
+    refuse_to_overwrite(output, path)
+    earlier = bundle_writer.earlier_consent(output) if options.consent is None else None
+    options = replace(options, consent=options.consent or earlier)
     if options.adapt:
         require_adaptable(path)
     began = time.monotonic()
@@ -65,6 +71,8 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
     return {
         "target": str(output),
         **result,
+        "consent": options.consent,
+        "consent_kept": earlier is not None,  # of the target that this one replaces
         "seconds": round(seconds, 3),
         "realtime_factor": round(result["duration_s"] / seconds, 3),
     }
@@ -79,7 +87,9 @@ def _calibrate_video(
 
     # 1, 2: probe and track, one pass over the file
     with open_footage(path, options.start_s, options.end_s) as footage:
-        ingested = ingest(footage, folder, fetch(), step("tracking the face"))
+        landmarker = fetch(report=options.report)
+        report = step("tracking the face")
+        ingested = ingest(footage, folder, landmarker, report, options.person)
     raw, fps, reader = ingested.raw, ingested.fps, ingested.file.reader()
     read = reader.decoder().read
 
@@ -131,8 +141,7 @@ def _calibrate_video(
         name, path, "video", fps, track, sources, ingested.notes, rejected,
         *((audio.late_ms, audio.confidence) if audio else (None, 0.0)),
     )  # fmt: skip
-    summary.write_report(folder, reader)
-    figures = summary.figures()
+    figures = summary.write_report(folder, reader)
     info = {**summary.provenance(options.consent), **figures}
     bundle_writer.write_info(folder, "video", (raw.width, raw.height), fps, info)
 

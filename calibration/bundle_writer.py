@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 
 from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.output_paths import remedy
+from lipstream.engine.paths import refuse_address
 from lipstream.engine.target.appearance import Appearance
 from lipstream.engine.target.bundle_checks import SCHEMA_VERSION, sha256_of
 from lipstream.engine.target.frames import FrameReader, FrameWriter
@@ -25,6 +29,8 @@ from lipstream.engine.target.sources import MouthSource
 from lipstream.engine.target.style import Style
 from lipstream.engine.target.track import Track
 from lipstream.engine.types import I32, U8
+
+logger = logging.getLogger(__name__)
 
 _FRAMES: Final = "frames.mjpeg"
 
@@ -40,11 +46,12 @@ def bundle_folder(output: Path) -> Iterator[Path]:
         UsageError: `output` exists and is not a bundle.
         MediaError: the folder cannot be made, or not be given its name.
     """
+    refuse_address(output)
     if output.exists() and not (output / "target.json").is_file():
         raise UsageError(f"{output}: exists and is not a target bundle; choose another name")
     with write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name[:40]}.", dir=output.parent))
     old = work / "old"
     try:
         with write_errors(output):
@@ -58,6 +65,19 @@ def bundle_folder(output: Path) -> Iterator[Path]:
         # The older bundle lies here still where putting it back failed too.
         if output.exists() or not old.exists():
             shutil.rmtree(work, ignore_errors=True)
+
+
+def earlier_consent(output: Path) -> str | None:
+    """The consent that the bundle at `output` holds; None without such a bundle or statement."""
+    path = output / "target.json"
+    if not path.is_file():
+        return None
+    try:
+        consent = json.loads(path.read_text("utf8")).get("consent")
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        logger.warning("%s: the consent in it, if any, is lost (%s)", path, error)
+        return None
+    return consent if isinstance(consent, str) and consent.strip() else None
 
 
 def _replace(output: Path, made: Path, old: Path) -> None:
@@ -84,9 +104,10 @@ def write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        # safetensors gives the system's error as text; what it fails at is a disk without space.
+        failed = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error))
         raise MediaError(
-            f"{path}: cannot be written ({reason}); free some space or choose another folder"
+            f"{path}: cannot be written ({failed.strerror or failed}); {remedy(failed)}"
         ) from error
 
 

@@ -35,11 +35,11 @@ def build_demo_target(folder: Path) -> Path:
     with bundle_writer.bundle_folder(output) as made:
         track, chosen, reader = build_photo_target(photo, face, made)
         summary = Summary("demo.target", Path(_SOURCE), "photo", FPS, track, chosen)
-        summary.write_report(made, reader)
+        figures = summary.write_report(made, reader)
         info = {
             "provenance": {"source": {"file": _SOURCE}, "maker": "lipstream"},
             "consent": "NASA portrait, public domain; used for this demonstration",
-            **summary.figures(),
+            **figures,
         }
         bundle_writer.write_info(made, "photo", (_SIDE_PX, _SIDE_PX), FPS, info)
     return output

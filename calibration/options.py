@@ -20,9 +20,16 @@ class CalibrationOptions:
     consent: str | None = None  # who agreed to this use, when and how; kept in the bundle
     progress: Progress | None = None
     adapt: bool = False  # learn the relevance of features on this footage; needs torch
+    person: int | None = None  # whom to follow, from 1, in the order in which people appear
 
     def __post_init__(self) -> None:
-        """Raises UsageError unless 0 <= start < end."""
+        """Raises UsageError unless 0 <= start < end, person is 1 or more, and consent says who."""
+        if self.person is not None and self.person < 1:
+            raise UsageError(f"--person {self.person}: expected 1 for the first to appear, 2, ...")
+        if self.consent is not None and not self.consent.strip():
+            raise UsageError(
+                "--consent is empty: say who agreed to this use, when and how, or leave it out"
+            )
         start = self.start_s or 0.0
         if start < 0 or (self.end_s is not None and self.end_s <= start):
             raise UsageError(

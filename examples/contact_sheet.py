@@ -13,6 +13,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.engine.output_paths import refuse_to_overwrite
+
 
 def row(video: str, frames: range, tile_px: int) -> NDArray[np.uint8]:
     """The chosen frames of one video from left to right, u8 [tile_px, columns * tile_px, 3]."""
@@ -41,6 +43,7 @@ parser.add_argument("--columns", type=int, default=9)
 parser.add_argument("--tile", type=int, default=144, help="px")
 args = parser.parse_args()
 
+refuse_to_overwrite(args.out, *(video.partition("@")[0] for video in args.videos))
 frames = range(args.first, args.first + args.columns * args.every, args.every)
 sheet = np.concatenate([row(video, frames, args.tile) for video in args.videos])
 with av.open(args.out, "w", format="image2") as container:

@@ -6,6 +6,8 @@ from lipstream.engine.speech.encoder import Encoder
 from lipstream.engine.types import AudioChunk
 from lipstream.streaming.files.audio_file import read_speech
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 encoder = Encoder(look_ahead_ms=80)
 steps, state = encoder.step(encoder.init(), AudioChunk(read_speech(sys.argv[1]), 0))
 for step in steps + encoder.flush(state):

@@ -10,6 +10,8 @@ from lipstream.streaming.files.audio_file import read_speech
 
 PACKET_SAMPLES = 320  # 20 ms at 16 kHz; any length works
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 target, speech = sys.argv[1:]
 engine = lipstream.Engine(lipstream.load_target(target), profile="low")
 session = engine.session()

@@ -12,6 +12,9 @@ import asyncio
 import os
 import sys
 
+if __name__ == "__main__" and len(sys.argv) != 2:
+    sys.exit(__doc__)  # before the imports, which need LiveKit
+
 from livekit import rtc
 from livekit.agents.voice.avatar import AvatarRunner, DataStreamAudioReceiver
 

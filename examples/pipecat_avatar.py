@@ -11,6 +11,9 @@ import asyncio
 import sys
 from typing import Any
 
+if __name__ == "__main__" and len(sys.argv) != 3:
+    sys.exit(__doc__)  # before the imports, which need Pipecat
+
 import av
 from pipecat.frames.frames import (
     EndFrame,

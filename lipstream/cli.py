@@ -18,9 +18,17 @@ import typer
 
 from lipstream.cli_bench import bench_app
 from lipstream.cli_live import present, publish, serve
-from lipstream.cli_options import Backend, CropResolution, FileProfile, Json, Renderer, Verbose
+from lipstream.cli_options import (
+    Backend,
+    CropResolution,
+    FileProfile,
+    Json,
+    Renderer,
+    Verbose,
+    VideoOutput,
+)
 from lipstream.cli_train import train_app
-from lipstream.console import Console, own_console
+from lipstream.console import Console, ReaderGone, own_console
 from lipstream.engine.errors import LipstreamError
 
 if TYPE_CHECKING:
@@ -30,13 +38,12 @@ EXIT_BAD_INPUT = 2
 EXIT_BUG = 70  # sysexits.h: internal software error
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
-EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 app = typer.Typer(
     name="lipstream",
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -60,11 +67,19 @@ def lipstream(
         raise typer.Exit
 
 
+@app.command("help")
+def show_help(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND]", help="Such as: calibrate, bench all.")
+    ] = None,
+) -> None:
+    """Show the options of a command: the same as COMMAND -h."""
+    app([*(command or ()), "--help"], prog_name="lipstream", standalone_mode=False)
+
+
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")] = Path(
-        "demo.mp4"
-    ),
+    output: VideoOutput = Path("demo.mp4"),
     profile: FileProfile = "file",
     backend: Backend = "auto",
     json: Json = False,
@@ -74,10 +89,16 @@ def demo(
     import tempfile
 
     with own_console(verbose) as console:
+        from lipstream.engine.extras import require
+
+        require("calibrate", "demo")
         from lipstream.calibration.demo import build_demo_target, demo_speech
+        from lipstream.streaming.files.mp4_writer import container_of
         from lipstream.streaming.files.partial_file import PartialFile
 
-        PartialFile(output).discard()  # fails at once when the output cannot be written
+        # Both fail at once when the output cannot be written.
+        container_of(output)
+        PartialFile(output).discard()
         with tempfile.TemporaryDirectory(prefix="lipstream-demo-") as folder:
             target = build_demo_target(Path(folder))
             speech = demo_speech(Path(folder))
@@ -101,26 +122,42 @@ def calibrate(
             "--adapt", help="Adapt the appearance prior to this person; needs torch, 3 min."
         ),
     ] = False,
+    person: Annotated[
+        int | None,
+        typer.Option(help="Of several people: whom to follow, from 1, as they appear."),
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Turn footage of a person into a target."""
     with own_console(verbose) as console:
+        from lipstream.engine.extras import require
+
+        require("calibrate", "calibrate")
         from lipstream.calibration.build import calibrate as build
         from lipstream.calibration.options import CalibrationOptions
 
-        with console.progress() as progress:
-            options = CalibrationOptions(start, end, consent, progress, adapt)
+        with console.progress("opening the footage") as progress:
+            options = CalibrationOptions(start, end, consent, progress, adapt, person)
             report = build(footage, output, options)
         sentence = (
             f"{output}: {report['frames']} frames at {report['fps']:g} fps, "
             f"{report['tracked_ratio']:.1%} usable, {len(report['rejected'])} rejected; "
-            f"report: {output / 'report.html'}"
+            f"report: {output / 'report.html'}\n{_verdict_text(report['verdict'])}"
         )
         notes = [*report["notes"], *([report["adapted"]["summary"]] if adapt else [])]
+        if report["consent_kept"]:
+            notes.append(f"consent as stated before: {report['consent']!r} (--consent changes it)")
         for note in () if json else notes:
             console.note(note)
         console.result(report, json, sentence)
+
+
+def _verdict_text(verdict: dict[str, Any]) -> str:
+    """The verdict for people: the grade with its reasons, and a line for each piece of advice."""
+    lines = [f"{verdict['grade'].capitalize()}: {' '.join(verdict['reasons'])}"]
+    lines += [f"  to improve it: {advice}" for advice in verdict["advice"]]
+    return "\n".join(lines)
 
 
 @app.command()
@@ -131,7 +168,7 @@ def dub(
     audio: Annotated[
         Path, typer.Argument(metavar="AUDIO", help="Speech: any audio or video file.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="MP4 to write.")],
+    output: VideoOutput,
     background: Annotated[
         str,
         typer.Option(
@@ -162,7 +199,7 @@ def _dub(
     from lipstream.streaming.files.dub import dub as write
 
     target, audio, output = paths
-    with console.progress() as progress:
+    with console.progress("loading the target") as progress:
         report = write(target, audio, output, DubOptions(*names, progress, crop_resolution))
     sentence = (
         f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
@@ -186,14 +223,13 @@ def express(
 ) -> None:
     """Print the motion of the lips, one JSON object for every 20 ms."""
     with own_console(verbose) as console:
+        from lipstream.engine.output_paths import refuse_to_overwrite
         from lipstream.streaming.files.expression_stream import express_lines
         from lipstream.streaming.files.partial_file import PartialFile, write_error
 
         if output is None:
-            for line in express_lines(audio, profile, backend):
-                console.out.write(line + "\n")
-            console.out.flush()
-            return
+            return console.lines(express_lines(audio, profile, backend))
+        refuse_to_overwrite(output, audio)
         with PartialFile(output) as part:
             try:
                 with part.temporary.open("w", encoding="utf-8") as file:
@@ -220,7 +256,8 @@ def assets_fetch(json: Json = False, verbose: Verbose = False) -> None:
     with own_console(verbose) as console:
         from lipstream.calibration.assets import FACE_LANDMARKER, fetch
 
-        path = fetch()
+        with console.progress("looking for the face landmarker") as progress:
+            path = fetch(report=progress)
         console.result({"path": path, "sha256": FACE_LANDMARKER.sha256}, json, str(path))
 
 
@@ -241,20 +278,17 @@ def run(arguments: Sequence[str]) -> int:
     except LipstreamError as error:
         return _fail(str(error), EXIT_BAD_INPUT, verbose)
     except KeyboardInterrupt:
-        return _fail("stopped; no incomplete file is left", EXIT_INTERRUPTED, False)
+        return _fail("stopped" + _left_over(arguments), EXIT_INTERRUPTED, False)
     except _Terminated:
-        return _fail("terminated; no incomplete file is left", EXIT_TERMINATED, False)
-    except BrokenPipeError:
-        # The reader has closed the pipe (`lipstream express … | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_BROKEN_PIPE
+        return _fail("terminated" + _left_over(arguments), EXIT_TERMINATED, False)
+    except ReaderGone:
+        return 0
     except MemoryError:
         return _fail("out of memory; use shorter or smaller footage", EXIT_BAD_INPUT, verbose)
     except OSError as error:
         return _fail(_system_message(error), EXIT_BAD_INPUT, verbose)
     except ImportError as error:
-        line = f"{error}; this command needs it: lipstream doctor shows how to install it"
-        return _fail(line, EXIT_BAD_INPUT, verbose)
+        return _fail(_import_message(error), EXIT_BAD_INPUT, verbose)
     except Exception as error:
         if hasattr(error, "format_message"):  # typer: a wrong option or argument
             return _wrong_usage(error)
@@ -294,11 +328,36 @@ def _fail(line: str, code: int, traceback: bool) -> int:
     return code
 
 
+def _left_over(arguments: Sequence[str]) -> str:
+    """What a command that writes files leaves when it is stopped."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    writes = command in {"demo", "calibrate", "dub", "assets", "bench", "train"} or (
+        command == "express" and any(word.startswith(("-o", "--output")) for word in arguments)
+    )
+    return "; no incomplete file is left" if writes else ""
+
+
+def _import_message(error: ImportError | OSError) -> str:
+    """What is missing, a Python package or a library of the system, and how to install it."""
+    from lipstream.calibration.tracking.system_libraries import missing_packages
+    from lipstream.engine.extras import extra_of, pip_install
+
+    extra = extra_of(error.name or "") if isinstance(error, ModuleNotFoundError) else None
+    if extra is not None:
+        return f"{error}; this command needs it: {pip_install(extra)}"
+    packages = missing_packages() if ".so" in str(error) else []
+    if packages:
+        return f"{error}; on Debian: apt-get install {' '.join(packages)}"
+    return f"{error}; this command needs it: lipstream doctor shows how to install it"
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
 def _system_message(error: OSError) -> str:
+    if error.errno is None and ".so" in str(error):  # a library that does not load
+        return _import_message(error)
     why = os.strerror(error.errno) if error.errno else str(error)
     where = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.ENOSPC:

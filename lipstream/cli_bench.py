@@ -12,6 +12,7 @@ import typer
 from lipstream.cli_options import Json, Verbose
 from lipstream.console import Console, own_console
 from lipstream.engine.errors import LipstreamError, UsageError
+from lipstream.engine.output_paths import refuse_to_overwrite
 
 if TYPE_CHECKING:
     from lipstream.bench.machine import Load
@@ -78,9 +79,10 @@ def bench_all(
         from lipstream.bench.report.page import section, write_report
         from lipstream.bench.suite import everything
 
+        refuse_to_overwrite(report_folder / "report.html", target)
         left_out: dict[str, str] = {}
         measured: dict[str, str] = {}
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             for name, measure in everything(target, data, seconds).items():
                 load = Load()
                 try:
@@ -105,7 +107,8 @@ def bench_quality(
     data: Data,
     backend: Annotated[str, typer.Option(help="What runs the models.")] = "auto",
     part: Annotated[
-        str, typer.Option(help="lips (the encoder), mouths (the renderer) or both.")
+        str,
+        typer.Option(help="lips (encoder), mouths (renderer), both, or photo (photos that speak)."),
     ] = "both",
     adapt: Annotated[
         bool, typer.Option("--adapt", help="Also adapt to each clip: a minute a clip, needs torch.")
@@ -121,24 +124,28 @@ def bench_quality(
     """
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.mouths import MouthsOptions, measure_mouths, mouths_summary
+        from lipstream.bench.measure.photos import measure_photos, photos_summary
         from lipstream.bench.measure.speech import measure_quality, summary
         from lipstream.bench.report.mouths_page import mouths_page
         from lipstream.bench.report.page import write_text
 
-        if part not in ("lips", "mouths", "both"):
-            raise UsageError(f"--part {part!r}: expected lips, mouths or both")
+        if part not in ("lips", "mouths", "both", "photo"):
+            raise UsageError(f"--part {part!r}: expected lips, mouths, both or photo")
         found: dict[str, Any] = {}
         lines = []
-        with console.progress() as progress:
-            if part != "mouths":
+        with console.progress("preparing") as progress:
+            if part == "photo":
+                found["photos"] = measure_photos(data, progress)
+                lines.append(photos_summary(found["photos"]))
+            if part in ("lips", "both"):
                 found["quality"] = measure_quality(data, backend=backend, report=progress)
                 lines.append(summary(found["quality"]))
-            if part != "lips":
+            if part in ("mouths", "both"):
                 options = MouthsOptions(backend, adapt)
                 found["mouths"], clips = measure_mouths(data, options, progress)
                 lines.append(mouths_summary(found["mouths"]))
         _finish(console, load, found, report_folder, json, "\n".join(lines))
-        if report_folder is not None and part != "lips":
+        if report_folder is not None and part in ("mouths", "both"):
             page = report_folder / "mouths.html"
             write_text(page, mouths_page(clips, found["mouths"]["summary"]))
             console.note(f"mouths: {page}")
@@ -180,11 +187,11 @@ def bench_latency(
     verbose: Verbose = False,
 ) -> None:
     """Latency by stage, without a clock and in real time."""
-    with own_console(verbose) as console, _load() as load:
+    with own_console(verbose) as console, _load(report_folder, target) as load:
         from lipstream.bench.suite import Configurations, latency_sections, latency_text
 
         configurations = Configurations(_words(profiles), _words(backends), _words(renderers))
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             sections = latency_sections(target, configurations, seconds, progress)
         _finish(console, load, sections, report_folder, json, latency_text(sections))
 
@@ -198,19 +205,21 @@ def bench_capacity(
     growth: Annotated[
         bool, typer.Option("--growth", help="Also by cores, picture size and track length.")
     ] = False,
-    processes: Annotated[int, typer.Option(help="Worker processes; 0: this process.", min=0)] = 0,
+    processes: Annotated[
+        str, typer.Option(help="Worker processes; 0: this process. Several, by comma, in one run.")
+    ] = "0",
     report_folder: ReportFolder = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """How many conversations at once this machine sustains."""
-    with own_console(verbose) as console, _load() as load:
+    with own_console(verbose) as console, _load(report_folder, target) as load:
         from lipstream.bench.suite import Configurations, capacity_sections, capacity_text
 
         configurations = Configurations(("live",), _words(backends), _words(renderers))
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             sections = capacity_sections(
-                target, configurations, seconds, progress, growth, processes
+                target, configurations, seconds, progress, growth, _counts(processes)
             )
         _finish(console, load, sections, report_folder, json, capacity_text(sections))
 
@@ -226,13 +235,13 @@ def bench_throughput(
     verbose: Verbose = False,
 ) -> None:
     """Frames per second by sessions, cores, picture and track."""
-    with own_console(verbose) as console, _load() as load:
+    with own_console(verbose) as console, _load(report_folder, target) as load:
         from lipstream.bench.measure.latency import Setting
         from lipstream.bench.measure.throughput import measure_throughput, throughput_text
         from lipstream.engine.cores import usable_cores
 
         setting, cores = Setting("live", backend, renderer), usable_cores()
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             report = measure_throughput(target, setting, cores, seconds, progress)
         text = throughput_text(report)
         _finish(console, load, {"throughput": report}, report_folder, json, text)
@@ -251,7 +260,7 @@ def bench_webrtc(
         from lipstream.bench.measure.webrtc import measure_webrtc, webrtc_text
 
         wanted = tuple(float(word) for word in _words(delays))
-        with console.progress() as progress:
+        with console.progress("preparing") as progress:
             report = measure_webrtc(wanted, seconds, progress)
         _finish(console, load, {"webrtc": report}, report_folder, json, webrtc_text(report))
 
@@ -286,11 +295,23 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    words = _words(text)
+    if not words or not all(word.isdecimal() for word in words):
+        raise typer.BadParameter(f"--processes {text!r}: expected numbers, such as 1,2")
+    return tuple(map(int, words))
+
+
 @contextmanager
-def _load() -> Iterator[Load]:
-    """The load by other processes from here on."""
+def _load(report_folder: Path | None = None, target: Path | None = None) -> Iterator[Load]:
+    """The load by other processes from here on.
+
+    Raises: UsageError for a report that would be written over the target.
+    """
     from lipstream.bench.machine import Load
 
+    if report_folder is not None:
+        refuse_to_overwrite(report_folder / "report.html", target)
     yield Load()
 
 

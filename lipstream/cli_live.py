@@ -36,7 +36,9 @@ IceServers = Annotated[
 
 
 def serve(
-    targets: Annotated[Path, typer.Option(help="Folder with NAME.target bundles.")] = Path("."),
+    targets: Annotated[
+        Path, typer.Option(help="Folder with NAME.target bundles, or one of them.")
+    ] = Path("."),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     token: Annotated[
@@ -46,13 +48,24 @@ def serve(
             help="Secret that clients must send; required unless the host is loopback.",
         ),
     ] = None,
-    sessions: Annotated[int, typer.Option(help="Conversations at once.", min=1)] = 4,
+    sessions: Annotated[int, typer.Option(help="Conversations at once, at most.", min=1)] = 4,
     processes: Annotated[
         int | None,
         typer.Option(
             help="Worker processes; 0 computes in the server. Default: one for each core, at most "
-            "--sessions; 0 with two cores or two sessions.",
+            "--sessions; 0 with one of either.",
             min=0,
+        ),
+    ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="Path under which a proxy serves it, such as /avatar."),
+    ] = "",
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of a proxy whose X-Forwarded-* headers count; repeatable.",
         ),
     ] = None,
     ice_server: IceServers = None,
@@ -62,6 +75,14 @@ def serve(
     ] = None,
     video_preset: VideoPreset = "standard",
     bitrate: Bitrate = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CERT KEY",
+            help="Serve https with this certificate and key, PEM; `--tls self-signed` makes them.",
+        ),
+    ] = None,
+    tls_key: Annotated[str | None, typer.Argument(metavar="KEY", hidden=True)] = None,
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
@@ -71,7 +92,9 @@ def serve(
     with own_console(verbose) as console:
         from lipstream.streaming.server.app import ServerOptions
         from lipstream.streaming.server.app import serve as run_server
+        from lipstream.streaming.server.proxies import ProxyOptions
         from lipstream.streaming.server.targets import EngineSetting
+        from lipstream.streaming.server.tls import Tls
         from lipstream.streaming.webrtc.aioice_patches import PortRange
         from lipstream.streaming.webrtc.h264 import Encoding
         from lipstream.streaming.webrtc.ice_servers import all_servers
@@ -82,7 +105,11 @@ def serve(
         encoding = Encoding(video_preset, 1000 * bitrate if bitrate is not None else None)
         if processes is None:
             processes = processes_for(sessions)
-        options = ServerOptions(host, port, token, sessions, processes, servers, ports, encoding)
+        proxies = ProxyOptions.parse(root_path, trusted_proxy or ())
+        options = ServerOptions(
+            host, port, token, sessions, processes, servers, ports, encoding, proxies,
+            tls=Tls.parse(tls, tls_key),
+        )  # fmt: skip
         run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
 
 

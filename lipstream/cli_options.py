@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +29,9 @@ CropResolution = Annotated[
     typer.Option(
         help="Size of the crop that is refined, px: 256, or 384 or 512 for large, sharp faces."
     ),
+]
+VideoOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="Video to write: NAME.mp4, .mov, .mkv or .webm.")
 ]
 Backend = Annotated[
     str,

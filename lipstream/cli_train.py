@@ -9,6 +9,7 @@ import typer
 
 from lipstream.cli_options import Json, Verbose
 from lipstream.console import own_console
+from lipstream.engine.output_paths import refuse_to_overwrite
 
 train_app = typer.Typer(help="Rebuild the shipped weights.", no_args_is_help=True)
 
@@ -49,10 +50,11 @@ def train_encoder(
         from lipstream.streaming.files.partial_file import PartialFile
 
         # Fails ahead of hours of training when the folder cannot be written to.
+        refuse_to_overwrite(output / "encoder.safetensors", listener, teacher)
         output.mkdir(parents=True, exist_ok=True)
         PartialFile(output / "encoder.onnx").discard()
         options = TrainingOptions(seed=seed, steps=steps)
-        with console.progress() as progress:
+        with console.progress("reading the data") as progress:
             report = main(
                 output, data, teacher, options=options, report=progress, listener=listener
             )
@@ -87,10 +89,11 @@ def train_renderer(
         from lipstream.calibration.training.renderer.train import RendererTraining, main
         from lipstream.streaming.files.partial_file import PartialFile
 
+        refuse_to_overwrite(output / "renderer.safetensors", continue_from)
         output.mkdir(parents=True, exist_ok=True)
         PartialFile(output / "renderer.onnx").discard()
         options = RendererTraining(seed=seed, steps=steps, rate=rate, device=device)
-        with console.progress() as progress:
+        with console.progress("reading the data") as progress:
             report = main(output, data, options=options, report=progress, continued=continue_from)
         sentence = f"{output}: {report['people']} people, {report['steps']} steps"
         console.result(report, json, sentence)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 _LEVEL_WORDS = {logging.WARNING: "warning: ", logging.ERROR: "error: "}
+
+
+class ReaderGone(Exception):
+    """The reader of standard output has seen enough (`lipstream express … | head`)."""
 
 
 class Console:
@@ -23,9 +28,21 @@ class Console:
 
     def result(self, values: dict[str, Any], as_json: bool, sentence: str) -> None:
         """The result of a command: a JSON object, or a sentence for people."""
-        text = json.dumps(values, default=_plain, allow_nan=False) if as_json else sentence
-        self.out.write(text + "\n")
-        self.out.flush()
+        self.lines([json.dumps(values, default=_plain, allow_nan=False) if as_json else sentence])
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Write lines on `out`. Raises: ReaderGone, and the rest is then not asked for."""
+        for line in itertools.chain(lines, [None]):
+            try:
+                if line is None:
+                    self.out.flush()
+                else:
+                    self.out.write(line + "\n")
+            except BrokenPipeError:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.out.fileno())  # where the rest of the buffer goes
+                os.close(nowhere)
+                raise ReaderGone from None
 
     def note(self, line: str) -> None:
         """One line on standard error."""
@@ -33,8 +50,11 @@ class Console:
         self.err.flush()
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str, float], None] | None]:
-        """A function of (current step, share done) that draws a bar; None without a terminal."""
+    def progress(self, what: str) -> Iterator[Callable[[str, float], None] | None]:
+        """A function of (current step, share done) that draws a bar; None without a terminal.
+
+        what: the first step, shown at once, while libraries and models are loaded.
+        """
         if not self.err.isatty():
             yield None
             return
@@ -43,7 +63,7 @@ class Console:
 
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
         with Progress(*columns, console=RichConsole(file=self.err), transient=True) as bar:
-            task = bar.add_task("", total=1.0)
+            task = bar.add_task(what, total=1.0)
 
             def advance(what: str, share: float) -> None:
                 bar.update(task, description=what, completed=share)
@@ -63,8 +83,9 @@ def own_console(verbose: bool) -> Iterator[Console]:
     kept_out, kept_err = os.dup(1), os.dup(2)
     noise = os.dup(2) if verbose else os.open(os.devnull, os.O_WRONLY)
     with (
-        os.fdopen(kept_out, "w", encoding="utf-8", closefd=False) as out,
-        os.fdopen(kept_err, "w", encoding="utf-8", closefd=False) as err,
+        # A file's name may hold bytes that are not UTF-8: they are written as they are.
+        os.fdopen(kept_out, "w", -1, "utf-8", "surrogateescape", closefd=False) as out,
+        os.fdopen(kept_err, "w", -1, "utf-8", "surrogateescape", closefd=False) as err,
         _logging_to(err, verbose),
     ):
         try:

@@ -10,16 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from lipstream.calibration.tracking.system_libraries import loads, missing_libraries
+from lipstream.engine import extras
+
 Status = Literal["ok", "slow", "missing"]
 
-# Library -> Debian package. The wheels of OpenCV and MediaPipe load these and do not contain them.
-_CALIBRATION_LIBRARIES = {
-    "libgthread-2.0.so.0": "libglib2.0-0",
-    "libGL.so.1": "libgl1",
-    "libxcb.so.1": "libxcb1",
-    "libEGL.so.1": "libegl1",
-    "libGLESv2.so.2": "libgles2",
-}
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "asimd")
 
 
@@ -43,6 +38,7 @@ def examine() -> list[Check]:
         _openvino,
         _weights,
         _encoders,
+        _calibrate_extra,
         _calibration_libraries,
         _landmarker,
         _portaudio,
@@ -82,14 +78,6 @@ def _version(*distributions: str) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
 
 
 def _python() -> Check:
@@ -163,17 +151,27 @@ def _encoders() -> Check:
     return Check("encoders", "ok", f"{', '.join(wanted)} (av {av.__version__})", "MP4 output")
 
 
+def _calibrate_extra() -> Check:
+    absent = extras.missing(extras.MODULES["calibrate"])
+    if absent:
+        found = f"no {', '.join(absent)}"
+        remedy = extras.pip_install("calibrate")
+        return Check("calibrate", "missing", found, "calibrate, demo, bench", remedy)
+    found = f"{_version('mediapipe')}, {_version('scikit-image')}"
+    return Check("calibrate", "ok", found, "calibrate, demo, bench")
+
+
 def _calibration_libraries() -> Check:
-    missing = {lib: deb for lib, deb in _CALIBRATION_LIBRARIES.items() if not _loads(lib)}
+    missing = missing_libraries()
     if missing:
         return Check(
-            "calibration",
+            "graphics",
             "missing",
             f"no {', '.join(missing)}",
             "calibrate",
             f"apt-get install {' '.join(missing.values())}",
         )
-    return Check("calibration", "ok", f"{_version('mediapipe')}, its GL libraries", "calibrate")
+    return Check("graphics", "ok", "the libraries that MediaPipe and OpenCV load", "calibrate")
 
 
 def _landmarker() -> Check:
@@ -191,7 +189,7 @@ def _landmarker() -> Check:
 
 
 def _portaudio() -> Check:
-    if _loads("libportaudio.so.2"):
+    if loads("libportaudio.so.2"):
         return Check("portaudio", "ok", "libportaudio.so.2", "microphones")
     remedy = "apt-get install libportaudio2"
     return Check("portaudio", "missing", "no libportaudio.so.2", "microphones", remedy)
@@ -200,7 +198,7 @@ def _portaudio() -> Check:
 def _window() -> Check:
     version = _version("pysdl2")
     if version is None:
-        remedy = "pip install 'lipstream[present]'"
+        remedy = extras.pip_install("present")
         return Check("window", "missing", "no SDL", "present --window", remedy)
     return Check("window", "ok", version, "present --window")
 
@@ -209,7 +207,7 @@ def _camera() -> Check:
     needed_for = "present --camera"
     version = _version("pyvirtualcam")
     if version is None:
-        remedy = "pip install 'lipstream[present]'"
+        remedy = extras.pip_install("present")
         return Check("camera", "missing", "no pyvirtualcam", needed_for, remedy)
     if platform.system() == "Linux" and not Path("/sys/module/v4l2loopback").exists():
         remedy = "apt-get install v4l2loopback-dkms, then modprobe v4l2loopback"
@@ -220,13 +218,13 @@ def _camera() -> Check:
 def _torch() -> Check:
     version = _version("torch")
     if version is None:
-        remedy = "pip install 'lipstream[torch]'"
+        remedy = extras.pip_install("torch")
         return Check("torch", "missing", "not installed", "training", remedy)
     return Check("torch", "ok", version, "training")
 
 
 def _cuda() -> Check:
-    if not _loads("libcuda.so.1"):
+    if not loads("libcuda.so.1"):
         return Check("cuda", "missing", "no NVIDIA driver", "GPUs", "install NVIDIA's driver")
     driver = ctypes.CDLL("libcuda.so.1")
     count = ctypes.c_int()

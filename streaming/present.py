@@ -74,12 +74,11 @@ async def _show(
             async for item in subscription:
                 # The voice needs its time in the card's buffer; the picture waits for it.
                 await asyncio.sleep(max(0.0, item.release_s + card.hold_s - now()))
-                if item.turn == runner.turn:
-                    for output in outputs:
-                        output.show(item.frame)
-                    last_s = now()
-                    first_s = last_s if not shown else first_s
-                    shown += 1
+                for output in outputs:
+                    output.show(item.frame)
+                last_s = now()
+                first_s = last_s if not shown else first_s
+                shown += 1
                 if any(not _obey(window, runner, card) for window in windows):
                     break
                 if options.seconds is not None and now() - began_s >= options.seconds:

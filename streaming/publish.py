@@ -22,7 +22,7 @@ from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.shutdown import cancelled_by_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
-from lipstream.streaming.webrtc.h264 import Encoding
+from lipstream.streaming.webrtc.h264 import Encoding, PictureFormat
 from lipstream.streaming.webrtc.ice_restart import MEDIA_TYPE
 from lipstream.streaming.webrtc.ice_servers import IceServer, from_links
 from lipstream.streaming.webrtc.peer import Peer, PeerOptions
@@ -100,7 +100,7 @@ def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
 
 async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
     runner = SessionRunner(engine)
-    feed = VideoFeed(runner, options.encoding)
+    feed = VideoFeed(runner, options.encoding, PictureFormat.of(engine))
     card = None
     began_s = runner.clock.now()
     publisher = _Publisher(feed, options)

@@ -45,6 +45,14 @@ def test_example(
     assert prints in done.stdout
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_without_arguments_an_example_shows_its_usage(path: Path) -> None:
+    """Also where the framework that it needs is not installed."""
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True)
+    assert done.returncode in (1, 2)
+    assert path.name in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_pipecat_example_shows_a_sound_file(tmp_path: Path, target: Path) -> None:
     pytest.importorskip("pipecat", reason="no Pipecat: pip install 'lipstream[pipecat]'")
     path = write_wav(tmp_path / "speech.wav", np.zeros(16_000, np.float32))

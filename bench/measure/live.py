@@ -105,7 +105,7 @@ def measure_paced(
 ) -> dict[str, Any]:
     """Latency of one conversation in real time; `slowed` as in `latency.measure_unpaced`."""
     engine = setting.engine(target)
-    warm_ms = warm_up(engine) * 1000
+    warm_ms = warm_up(engine).seconds * 1000
     freeze()
     load = Load()
     recorder = Recorder(slowed)

@@ -158,11 +158,17 @@ def run_name(run: Mapping[str, Any]) -> str:
     return f"{run.get('profile')} {run.get('backend')} {renderer} {size}"
 
 
+def capacity_name(run: Mapping[str, Any]) -> str:
+    """`run_name`, and how many processes compute, where they are not the measuring one."""
+    count = run.get("processes", 0)
+    return run_name(run) + (f", {count} process{'es' if count > 1 else ''}" if count else "")
+
+
 def _capacities(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     """Changes of the capacity. A difference of one session counts as noise."""
     old, new = (
         {
-            run_name(run): run["sessions"]
+            capacity_name(run): run["sessions"]
             for run in one["sections"].get("capacity", {"data": {}})["data"].get("runs", ())
         }
         for one in (before, after)

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from lipstream.bench.measure.live import PARTS as LATENCY_PARTS
 from lipstream.bench.report.charts import Level, figure, histogram, line_chart, table, waterfall
-from lipstream.bench.report.compare import run_name
+from lipstream.bench.report.compare import capacity_name, run_name
 from lipstream.bench.report.template import fragment, template
 from lipstream.engine.profiling import SPANS
 from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS
@@ -201,7 +201,7 @@ def _capacity(data: Data) -> Markup:
         interval = run["interval_ms"]
         out.append(
             fragment(
-                _CAPACITY_RUN, name=run_name(run), sessions=run["sessions"],
+                _CAPACITY_RUN, name=capacity_name(run), sessions=run["sessions"],
                 curve=line_chart(
                     "Capacity", ("conversations", "complete sound to encoded picture, ms"), series,
                     (Level(interval, f"frame interval, {interval:.0f} ms", "limit"),

@@ -31,14 +31,19 @@ class IngestedFootage:
 
 
 def ingest(
-    footage: Footage, folder: Path, landmarker: Path, report: Callable[[float], None]
+    footage: Footage,
+    folder: Path,
+    landmarker: Path,
+    report: Callable[[float], None],
+    person: int | None = None,
 ) -> IngestedFootage:
     """Write frames.mjpeg into `folder` and track the face.
 
-    landmarker: path of face_landmarker.task. report: takes the fraction of frames done.
+    landmarker: path of face_landmarker.task. report: takes the fraction of frames done. person: as
+    in `track`.
 
     Raises:
-        CalibrationError: no face in any frame, or two of one size at the start.
+        CalibrationError: no face in any frame, or it is not clear whom to follow.
         AssetError: the landmarker cannot be loaded.
         MediaError: the footage cannot be read, or the frames not written.
     """
@@ -53,7 +58,7 @@ def ingest(
         def progress(done: int) -> None:
             report(done / max(expected or done, done, 1))
 
-        raw = track(footage, write, landmarker, progress)
+        raw = track(footage, write, landmarker, progress, person)
     notes = (*footage.notes, *raw.warnings)
     return IngestedFootage(raw, np.stack(thumbnails), file, footage.fps, notes)
 

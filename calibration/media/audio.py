@@ -10,7 +10,9 @@ from typing import Final
 import av
 import numpy as np
 
-from lipstream.calibration.media.probe import media_errors, open_media, probe, video_stream
+from lipstream.calibration.media.opening import media_errors, open_media, video_stream
+from lipstream.calibration.media.probe import probe
+from lipstream.engine.channels import ChannelMixer
 from lipstream.engine.errors import MediaError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
@@ -74,7 +76,8 @@ def _stamped(
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise MediaError(f"{path}: its audio codec is unknown; re-encode the file")
-    resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE_HZ)
+    resampler = av.AudioResampler("fltp", None, SAMPLE_RATE_HZ)
+    mixer: ChannelMixer | None = None
     due_s = math.nan  # time of the resampler's next sample
     with media_errors(path):
         if origin_s > 1.0 and stream.time_base:
@@ -90,9 +93,12 @@ def _stamped(
                     # The resampler delays a few samples; only a real jump sets the clock.
                     if not abs(stamp_s - due_s) < _JUMP_S:
                         due_s = stamp_s
+                if mixer is None:
+                    mixer = ChannelMixer(frame.layout.nb_channels, SAMPLE_RATE_HZ)
                 for out in resampler.resample(frame):
-                    samples = out.to_ndarray()[0]
+                    samples = mixer.push(np.asarray(out.to_ndarray(), np.float32))
                     yield due_s, samples
                     due_s += samples.size / SAMPLE_RATE_HZ
-        for out in resampler.resample(None):
-            yield due_s, out.to_ndarray()[0]
+        if mixer is not None:
+            for out in resampler.resample(None):
+                yield due_s, mixer.push(np.asarray(out.to_ndarray(), np.float32))

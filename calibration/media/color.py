@@ -33,14 +33,25 @@ class FrameConversion:
     notes: tuple[str, ...]
 
 
+def _display_matrix(frame: av.VideoFrame) -> tuple[float, float, float, float]:
+    """a, b, c, d of shown = (a x + c y, b x + d y); the identity without a display matrix."""
+    try:
+        side: Any = frame.side_data.get(str(SideDataType.DISPLAYMATRIX.name))
+    except ValueError:
+        # PyAV cannot list the side data of a frame if it does not know one kind (EXIF); the angle
+        # it still tells. Counter-clockwise, degrees.
+        turn = math.radians(frame.rotation)
+        return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
+    if side is None:
+        return 1.0, 0.0, 0.0, 1.0
+    # Fixed point 16.16, rows (a b u)(c d v)(x y w).
+    m = np.frombuffer(bytes(side), np.int32)[:9].astype(np.float64) / 65536.0
+    return float(m[0]), float(m[1]), float(m[3]), float(m[4])
+
+
 def _display_turn(frame: av.VideoFrame) -> tuple[Callable[[U8], U8] | None, bool, str]:
     """The display matrix as a rotation of planes; whether it swaps the sides; a note on it."""
-    side: Any = frame.side_data.get(str(SideDataType.DISPLAYMATRIX.name))
-    if side is None:
-        return None, False, ""
-    # Fixed point 16.16, rows (a b u)(c d v)(x y w): shown = (a x + c y, b x + d y).
-    m = np.frombuffer(bytes(side), np.int32)[:9].astype(np.float64) / 65536.0
-    a, b, c, d = (float(v) for v in (m[0], m[1], m[3], m[4]))
+    a, b, c, d = _display_matrix(frame)
     size = math.sqrt(abs(a * d - b * c))
     if size < 1e-6:
         return None, False, ""

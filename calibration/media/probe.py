@@ -1,10 +1,8 @@
-"""Opens media files, and finds rate and origin from presentation times, because headers lie."""
+"""Finds rate and origin of footage from presentation times, because headers lie."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Final
 import av
 import numpy as np
 
+from lipstream.calibration.media.decoding import decoded
+from lipstream.calibration.media.opening import media_errors, open_media, video_stream
 from lipstream.engine.errors import MediaError
 
 MAX_FPS: Final = 60
@@ -40,66 +40,12 @@ class Source:
     notes: tuple[str, ...]
 
 
-@contextmanager
-def media_errors(path: Path) -> Iterator[None]:
-    """Raise errors of FFmpeg and the file system as MediaError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise MediaError(f"{path}: there is no such file") from None
-    except IsADirectoryError:
-        raise MediaError(f"{path}: is a folder; expected a video or a photo") from None
-    except PermissionError:
-        raise MediaError(f"{path}: may not be read; check its permissions") from None
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            f"{path}: is not a video or photo that can be read ({error.strerror or error}); "
-            "it may be cut short, or of another kind than its name says"
-        ) from None
-
-
-def open_media(path: Path) -> av.container.InputContainer:
-    """A local media file, opened for reading; raises MediaError."""
-    if path.is_dir():
-        raise MediaError(f"{path}: is a folder; expected a video or a photo")
-    if not path.exists():
-        raise MediaError(f"{path}: there is no such file")
-    if path.stat().st_size == 0:
-        raise MediaError(f"{path}: is empty")
-    with media_errors(path):
-        # A playlist could name remote files: only local ones are opened.
-        container = av.open(str(path), "r", container_options={"protocol_whitelist": "file"})
-    if container.format.name in ("tty", "hls"):
-        container.close()
-        raise MediaError(f"{path}: is a text file, not a video or a photo")
-    return container
-
-
-def video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    """The largest video stream that is not cover art; raises MediaError."""
-    # Cover art in a music file is a video stream too.
-    streams = [
-        s
-        for s in container.streams.video
-        if not s.disposition & av.stream.Disposition.attached_pic and s.codec_context is not None
-    ]
-    if not streams:
-        kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
-        container.close()
-        raise MediaError(f"{path}: has no picture (found: {', '.join(kinds)}); expected a video")
-    stream = max(streams, key=lambda s: s.width * s.height)
-    stream.thread_type = "AUTO"
-    return stream
-
-
-def _packet_times_s(path: Path, start_s: float) -> list[float]:
-    """Presentation times of the first packets from `start_s` (file clock) on, sorted."""
+def _packet_times_s(path: Path) -> list[float]:
+    """Presentation times of the first packets, sorted; none for an elementary stream."""
     times: list[float] = []
     with open_media(path) as container:
         stream = video_stream(container, path)
         base = stream.time_base or Fraction(1, 1000)
-        if start_s > 0:
-            container.seek(int(start_s / base), stream=stream, backward=True)
         with media_errors(path):
             for packet in container.demux(stream):
                 ticks = packet.pts if packet.pts is not None else packet.dts
@@ -124,33 +70,22 @@ def probe(path: Path, start_s: float | None, end_s: float | None) -> Source:
         raise MediaError(f"--end {end_s:g} lies before --start {start_s:g}")
     with open_media(path) as container:
         stream = video_stream(container, path)
-        times = _packet_times_s(path, 0.0)
+        times = _packet_times_s(path)
         if not times and not stream.average_rate:
             raise MediaError(f"{path}: has a video stream without a single frame")
         # Decode for the origin: with an edit list the first packets are not shown at all.
-        window = Source(-math.inf, None, Fraction(25), ())
-        first_s = next((t for t, _ in decoded(container, stream, path, window)), None)
+        first_s = next((t for t, _ in decoded(path, -math.inf)), None)
         if first_s is None:
             raise MediaError(f"{path}: no frame could be decoded; is the file whole?")
         fps, rate_note = constant_rate([t for t in times if t >= first_s], stream.average_rate)
     origin_s = first_s
     if start_s:
-        origin_s = _time_at(path, first_s + start_s - 0.5 / float(fps))
+        frames = decoded(path, first_s + start_s - 0.5 / float(fps))
+        origin_s = next((time_s for time_s, _ in frames), math.nan)
+        if math.isnan(origin_s):
+            raise MediaError(f"{path}: ends before --start {start_s:g}")
     notes = (rate_note,) if rate_note else ()
     return Source(origin_s, None if end_s is None else first_s + end_s, fps, notes)
-
-
-def _time_at(path: Path, wanted_s: float) -> float:
-    """Presentation time of the first frame at or after `wanted_s`, on the file's clock."""
-    with open_media(path) as container:
-        stream = video_stream(container, path)
-        window = Source(wanted_s, None, Fraction(25), ())
-        last_s = -math.inf
-        for time_s, _ in decoded(container, stream, path, window):
-            last_s = time_s
-            if time_s >= wanted_s:
-                return time_s
-    raise MediaError(f"{path}: ends at {last_s:.1f} s, before --start {wanted_s:.1f}")
 
 
 def constant_rate(times_s: list[float], declared: Fraction | None) -> tuple[Fraction, str]:
@@ -183,40 +118,6 @@ def constant_rate(times_s: list[float], declared: Fraction | None) -> tuple[Frac
     if steady and abs(float(nearest) - rate) / rate <= 0.005:
         return nearest, ""
     return nearest, f"{kind}{rate:.2f} fps converted to {float(nearest):.2f}"
-
-
-def decoded(
-    container: av.container.InputContainer, stream: av.VideoStream, path: Path, window: Source
-) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(presentation time on the file's clock, frame) from the window's origin on."""
-    base = stream.time_base or Fraction(1, 1000)
-    step_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
-    with media_errors(path):
-        beginning = stream.start_time * base if stream.start_time is not None else Fraction(0)
-        wanted_s = max(window.origin_s, float(beginning))
-        # Back to the key frame; formats without an index may refuse, and begin at the start.
-        container.seek(int((wanted_s - 1e-3) / base), stream=stream, backward=True)
-        stream.codec_context.flush_buffers()
-        time_s = float(beginning) - step_s
-        bad_packets = 0
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                # One damaged packet costs a frame; many mean that this is no video.
-                bad_packets += 1
-                if bad_packets > 50:
-                    raise
-                continue
-            for frame in frames:
-                ticks = frame.pts if frame.pts is not None else frame.dts
-                frame_base = frame.time_base or base
-                time_s = float(ticks * frame_base) if ticks is not None else time_s + step_s
-                if time_s < window.origin_s - 1e-6:
-                    continue
-                if window.end_s is not None and time_s > window.end_s + 1.0:
-                    return
-                yield time_s, frame
 
 
 def declared_end_s(stream: av.VideoStream) -> float | None:

@@ -13,21 +13,37 @@ from lipstream.calibration.media.color import MAX_SIDE_PX
 from lipstream.engine.errors import MediaError
 from lipstream.engine.types import U8
 
-_KINDS: Final = ("JPEG", "PNG", "WEBP")
+# Pillow's names.
+_KINDS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF")
+_ANIMATED: Final = ("PNG", "WEBP", "GIF", "AVIF")  # with more than one frame these are footage
+_HEAD_BYTES: Final = 64
 _MAX_PIXELS: Final = 120_000_000  # larger is a decompression bomb, or no portrait
 _BACKDROP: Final = (128, 128, 128)  # behind transparency: neither black nor white fringes
 
 
 def is_photo(path: str | Path) -> bool:
-    """Whether the file is a JPEG, PNG or WebP still picture, by its first bytes."""
+    """Whether the file is a still picture, by its first bytes and the number of its frames.
+
+    A HEIC picture counts: it cannot be read, and `read_photo` says what to do.
+    """
+    head = b""
     try:
         with open(path, "rb") as file:
-            head = file.read(64)
-    except OSError:
+            head = file.read(_HEAD_BYTES)
+        if head.startswith(b"\xff\xd8\xff") or _is_heic(head):
+            return True
+        with Image.open(path, formats=_KINDS) as image:
+            return image.format not in _ANIMATED or getattr(image, "n_frames", 1) == 1
+    except UnidentifiedImageError:
         return False
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return not (head[12:16] == b"VP8X" and head[20] & 2)  # the animation flag
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return head.startswith((b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8", b"II*\0", b"MM\0*"))
+
+
+def _is_heic(head: bytes) -> bool:
+    # ISO base media: size, "ftyp", the brand, the brands it is compatible with.
+    brands = head[8:] if head[4:8] == b"ftyp" else b""
+    return brands[:4] in (b"heic", b"heix", b"mif1", b"heim", b"heis") and b"avif" not in brands
 
 
 def read_photo(path: str | Path) -> U8:
@@ -51,7 +67,10 @@ def read_photo(path: str | Path) -> U8:
     except FileNotFoundError:
         raise MediaError(f"{path}: there is no such file") from None
     except UnidentifiedImageError:
-        raise MediaError(f"{path}: is not a JPEG, PNG or WebP photo") from None
+        raise MediaError(
+            f"{path}: is not a photo of a known kind (JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, "
+            "JPEG 2000); save it as JPEG"
+        ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: the photo is damaged or cut short ({error})") from None
     if max(image.size) > MAX_SIDE_PX:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -19,14 +20,10 @@ import av
 
 from lipstream.calibration.media.audio import read_sound
 from lipstream.calibration.media.color import Converter, FrameConversion, conversion_of
-from lipstream.calibration.media.probe import (
-    declared_end_s,
-    decoded,
-    open_media,
-    probe,
-    refuse_truncated,
-    video_stream,
-)
+from lipstream.calibration.media.decoding import decoded
+from lipstream.calibration.media.interlace import deinterlaced, deinterlacing_of
+from lipstream.calibration.media.opening import open_media, video_stream
+from lipstream.calibration.media.probe import declared_end_s, probe, refuse_truncated
 from lipstream.calibration.media.still_image import is_photo, read_photo
 from lipstream.engine.errors import MediaError
 from lipstream.engine.types import U8
@@ -64,7 +61,7 @@ class Footage:
             self._stream = video_stream(self._container, path)
             self._source = probe(path, start_s, end_s)
             refuse_truncated(self._stream, path, self._source.end_s)
-            self._conversion = self._first_frame()
+            self._conversion, self._deinterlacing = self._first_frames()
         except BaseException:
             self._container.close()
             raise
@@ -73,6 +70,8 @@ class Footage:
         self.width: int = self._conversion.width
         self.height: int = self._conversion.height
         self.notes: tuple[str, ...] = self._source.notes + self._conversion.notes
+        if self._deinterlacing:
+            self.notes += ("interlaced: made into whole pictures",)
         self.origin_s: float = self._source.origin_s
 
     @property
@@ -107,12 +106,18 @@ class Footage:
         self._iterated = True
         return self._frames()
 
-    def _first_frame(self) -> FrameConversion:
-        """The conversion of the first frame to show, which holds for all."""
-        for time_s, frame in decoded(self._container, self._stream, self._path, self._source):
-            if time_s >= self._source.origin_s - 1e-6:
-                return conversion_of(frame, self._stream)
-        raise MediaError(f"{self._path}: no frame could be decoded; is the file whole?")
+    def _decoded(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        return decoded(self._path, self._source.origin_s, self._source.end_s)
+
+    def _first_frames(self) -> tuple[FrameConversion, str]:
+        """The conversion of the first frame to show, which holds for all, and how to deinterlace
+        (`deinterlacing_of`)."""
+        frames = self._decoded()
+        first = next(frames, None)
+        if first is None:
+            raise MediaError(f"{self._path}: no frame could be decoded; is the file whole?")
+        conversion = conversion_of(first[1], self._stream)
+        return conversion, deinterlacing_of(chain([first], frames))
 
     def _frames(self) -> Iterator[FootageFrame]:
         converter = Converter(self._conversion)
@@ -131,7 +136,10 @@ class Footage:
                 yield FootageFrame(index, image[0], image[1], repeated)
                 index += 1
 
-        for time_s, frame in decoded(self._container, self._stream, self._path, self._source):
+        frames = self._decoded()
+        if self._deinterlacing:
+            frames = deinterlaced(frames, self._deinterlacing)
+        for time_s, frame in frames:
             shown_s = time_s - origin_s
             if held is not None:
                 if shown_s <= held_s:

@@ -13,7 +13,6 @@ weights are kept only where PSNR and SSIM together gain, and neither loses.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from lipstream.calibration.person.appearance_fit import (
 )
 from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S
 from lipstream.engine.errors import UsageError
+from lipstream.engine.extras import require
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.registry import shipped
@@ -73,8 +73,7 @@ def require_adaptable(footage: Path) -> None:
     """
     from lipstream.calibration.media.video import is_photo
 
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("--adapt needs torch; pip install 'lipstream[torch]', or leave it out")
+    require("torch", "--adapt", "torch")
     if is_photo(footage):
         raise UsageError("--adapt learns from motion, and a photo has none; leave it out")
 

@@ -12,10 +12,11 @@ from lipstream.calibration.fitting.lip_contact import snap_to_lip_contact
 from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.calibration.footage.sources import cut_source
 from lipstream.calibration.options import CalibrationOptions
+from lipstream.calibration.photo.checks import photo_faults
 from lipstream.calibration.photo.idle_motion import FPS, PhotoFace, idle_frames, idle_track
 from lipstream.calibration.report.data import Summary
 from lipstream.calibration.tracking.frame_metrics import cheek_color
-from lipstream.engine.errors import CalibrationError
+from lipstream.engine.errors import CalibrationError, UsageError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
 from lipstream.engine.target.frames import FrameReader
@@ -57,18 +58,25 @@ def calibrate_photo(
 
     Raises:
         MediaError: not a photo, or it cannot be read.
-        CalibrationError: no face, or several of one size.
+        CalibrationError: no face, several of one size, or eyes or mouth beyond the border.
+        UsageError: a choice among people, which only footage has.
     """
     from lipstream.calibration import assets
     from lipstream.calibration.media.video import read_photo
     from lipstream.calibration.tracking.follower import is_ambiguous
     from lipstream.calibration.tracking.landmarker import Landmarker
+    from lipstream.calibration.tracking.small_faces import SmallFaces
 
+    if options.person is not None:
+        raise UsageError("--person chooses among the people in a video; crop the photo to one")
     photo = read_photo(path)
     photo = np.ascontiguousarray(photo[: photo.shape[0] & ~1, : photo.shape[1] & ~1])
     options.report("tracking the face", 0.0)
-    with Landmarker(assets.fetch()) as landmarker:
-        faces = landmarker.faces(photo)
+    model = assets.fetch(report=options.report)
+    small = SmallFaces(model)
+    with Landmarker(model) as landmarker:
+        faces = landmarker.faces(photo) or small.find(photo, landmarker)
+    small.close()
     if not faces:
         raise CalibrationError(f"{path}: no face was found; expected one face seen from the front")
     faces = sorted(faces, key=lambda face: face.box[2], reverse=True)
@@ -77,13 +85,14 @@ def calibrate_photo(
             f"{path}: {len(faces)} faces of nearly one size; crop the photo to one person"
         )
     notes = [] if len(faces) == 1 else [f"{len(faces)} faces in the photo: the largest is taken"]
+    faults = photo_faults(path, photo, faces[0])
+    notes += [f"poor: {fault[:1].lower()}{fault[1:].rstrip('.')}" for fault in faults]
     landmarks = snap_to_lip_contact(photo, faces[0].landmarks, face_model())
     face = PhotoFace(landmarks, faces[0].blendshapes)
     options.report("rendering idle motion", 0.2)
     track, chosen, reader = build_photo_target(photo, face, folder)
-    summary = Summary(name, path, "photo", FPS, track, chosen, tuple(notes))
-    summary.write_report(folder, reader)
-    result = summary.figures()
+    summary = Summary(name, path, "photo", FPS, track, chosen, tuple(notes), faults=faults)
+    result = summary.write_report(folder, reader)
     size = (photo.shape[1], photo.shape[0])
     bundle_writer.write_info(
         folder, "photo", size, FPS, {**summary.provenance(options.consent), **result}

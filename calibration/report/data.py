@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from lipstream.calibration.report.verdict import (
     choose_pictures,
     choose_rejected,
 )
-from lipstream.calibration.tracking.rejection import Rejection
+from lipstream.calibration.tracking.rejection import NO_FACE, Rejection
 from lipstream.engine.face.model import face_model
+from lipstream.engine.paths import as_text
 from lipstream.engine.target.bundle_checks import sha256_of
 from lipstream.engine.target.frames import FrameReader
 from lipstream.engine.target.track import Track
@@ -41,6 +42,7 @@ class Summary:
     rejected: Sequence[Rejection] = ()
     av_offset_ms: int | None = None
     av_offset_confidence: float = 0.0
+    faults: tuple[str, ...] = ()  # why the target is poor, of a photo
 
     def figures(self) -> dict[str, Any]:
         """The keys of `calibrate --json` that belong to the target."""
@@ -59,15 +61,18 @@ class Summary:
 
     def provenance(self, consent: str | None) -> dict[str, Any]:
         """Source of the footage, and consent."""
-        source = {"file": self.path.name, "sha256": sha256_of(self.path)}
+        source = {"file": as_text(self.path.name), "sha256": sha256_of(self.path)}
         return {"provenance": {"source": source, "maker": "lipstream"}, "consent": consent}
 
-    def write_report(self, folder: Path, reader: FrameReader) -> None:
-        """report.html, with pictures from the bundle's own frames."""
+    def write_report(self, folder: Path, reader: FrameReader) -> dict[str, Any]:
+        """report.html, with pictures from the bundle's own frames.
+
+        Returns the figures of the target, with the verdict of the report as `verdict`.
+        """
         track = self.track
         free = track.pose.remove(track.landmarks)
         no_face = np.zeros(len(track), bool)
-        no_face[[r.frame for r in self.rejected if r.reason == "no_face"]] = True
+        no_face[[r.frame for r in self.rejected if r.reason in NO_FACE]] = True
         opening = np.where(no_face, np.nan, openings(track)).astype(np.float32)
         width = np.linalg.norm(free[:, 291] - free[:, 61], axis=1)
         width = np.where(no_face, np.nan, width).astype(np.float32)
@@ -75,29 +80,28 @@ class Summary:
         shown = choose_pictures(opening, width, angles, self.rejected)
         bad = choose_rejected(self.rejected)
         height = reader.shape[0] * 2 // 3
-        write_report(
-            folder,
-            ReportData(
-                name=self.name,
-                source=self.path.name,
-                is_photo=self.kind == "photo",
-                width=reader.shape[1],
-                height=height,
-                fps=self.fps,
-                opening=opening,
-                mouth_width=width,
-                pose=angles,
-                iod_px=float(np.median(track.pose.scale)),
-                source_frames=self.sources,
-                rejected=self.rejected,
-                pictures=_pictures(reader, track, shown, no_face),
-                rejected_pictures=_pictures(reader, track, bad, no_face),
-                triangles=face_model().triangles,
-                av_offset_ms=self.av_offset_ms,
-                av_offset_confidence=self.av_offset_confidence,
-                notes=self.notes,
-            ),
+        data = ReportData(
+            name=as_text(self.name),
+            source=as_text(self.path.name),
+            is_photo=self.kind == "photo",
+            width=reader.shape[1],
+            height=height,
+            fps=self.fps,
+            opening=opening,
+            mouth_width=width,
+            pose=angles,
+            iod_px=float(np.median(track.pose.scale)),
+            source_frames=self.sources,
+            rejected=self.rejected,
+            pictures=_pictures(reader, track, shown, no_face),
+            rejected_pictures=_pictures(reader, track, bad, no_face),
+            triangles=face_model().triangles,
+            av_offset_ms=self.av_offset_ms,
+            av_offset_confidence=self.av_offset_confidence,
+            notes=self.notes,
+            faults=self.faults,
         )
+        return {**self.figures(), "verdict": asdict(write_report(folder, data))}
 
 
 def _pictures(

@@ -54,6 +54,7 @@ class ReportData:
     av_offset_ms: int | None  # positive: the sound is late; None without sound
     av_offset_confidence: float  # 0 to 1
     notes: tuple[str, ...]  # footage.notes and track.warnings
+    faults: tuple[str, ...] = ()  # sentences: why the target is poor, found before it was built
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def choose_rejected(rejected: Sequence[Rejection], each: int = 4) -> list[int]:
 
 def judge_target(data: ReportData) -> Verdict:
     """Grade, reasons and advice. Thresholds are ours, set on the clips of docs/calibration.md."""
-    poor: list[str] = []
+    poor: list[str] = list(data.faults)
     limits: list[str] = []
     advice: list[str] = []
     total = int(data.opening.size)
@@ -112,6 +113,8 @@ def judge_target(data: ReportData) -> Verdict:
         limits.append(f"The face is small: the eyes are {data.iod_px:.0f} pixels apart.")
     if data.iod_px < 60:
         advice.append("Film closer, or in a higher resolution: 80 pixels between the eyes or more.")
+    if data.faults:
+        advice.append("A photo of the whole face from the front, with nothing over the mouth.")
     if data.is_photo:
         limits.append("One photo: the inside of the mouth and the teeth have to be invented.")
         advice.append("Twenty seconds of video of the same person talking will look better.")
@@ -149,6 +152,8 @@ def judge_target(data: ReportData) -> Verdict:
         advice.append("Keep hands and microphone below the chin.")
     if counts["blur"] > 0.05 * total:
         advice.append("More light, or a shorter exposure: the mouth blurs when it moves.")
+    if counts["other_person"] > 0.1 * total:
+        advice.append("Footage of this person alone.")
     if counts["cut"] > 0.1 * total:
         advice.append("One shot without cuts, or name a part with --start and --end.")
     verdict = _verdict(poor, limits, advice)

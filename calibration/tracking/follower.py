@@ -7,12 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from lipstream.calibration.tracking.landmarker import Face, Landmarker
+from lipstream.calibration.tracking.landmarker import Face, Landmarker, translated
+from lipstream.calibration.tracking.small_faces import SmallFaces
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.types import U8
 
 _FULL_SEARCH_FRAMES: Final = 25  # how often the whole frame is searched
 _WINDOW_FACES: Final = 2.4  # side of the search window, in sizes of the face
+_TILES_FRAMES: Final = 5  # how often the tiles are searched while no face is found
 _SIMILAR_SIZE: Final = 0.8  # of the size of the largest face
 
 
@@ -24,8 +26,10 @@ def is_ambiguous(face: Face, others: list[Face]) -> bool:
 class FaceFollower:
     """Chooses one face and follows it."""
 
-    def __init__(self, landmarker: Landmarker, width: int, height: int) -> None:
+    def __init__(self, landmarker: Landmarker, small: SmallFaces, width: int, height: int) -> None:
         self._landmarker = landmarker
+        self._small = small
+        self._tiles_from = 0  # frame
         self._size = (width, height)
         self._last: Face | None = None
         self._window: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1, px
@@ -37,6 +41,7 @@ class FaceFollower:
     def cut(self) -> None:
         """A new shot begins: the whole frame is searched again."""
         self._window = None
+        self._tiles_from = 0
 
     def __call__(self, rgb: U8, index: int) -> Face | None:
         """The followed face in frame `index`, u8 [h, w, 3]; None if it is not found.
@@ -61,7 +66,7 @@ class FaceFollower:
         assert self._window is not None
         x0, y0, x1, y1 = self._window
         found = self._landmarker.faces(rgb[y0:y1, x0:x1])
-        return self._same([_translated(face, x0, y0) for face in found])
+        return self._same([translated(face, x0, y0) for face in found])
 
     def _search_frame(self, rgb: U8, index: int) -> Face | None:
         self._since_search = 0
@@ -73,7 +78,13 @@ class FaceFollower:
             # or the landmarks would shift by a fraction of a pixel once a second.
             followed = self._search_window(rgb)
             if followed is not None:
+                self.face_count = max(self.face_count, 1)  # it may be too small for the search
                 return followed
+        if not faces and index >= self._tiles_from:
+            faces = self._small.find(rgb, self._landmarker)
+            self.face_count = len(faces)
+            self.most_faces = max(self.most_faces, len(faces))
+            self._tiles_from = index + _TILES_FRAMES if not faces else 0
         same = self._same(faces)
         if same is not None or not faces:
             return same
@@ -131,8 +142,3 @@ class FaceFollower:
         x0, y0 = max(0, round(x - half)), max(0, round(y - half))
         x1, y1 = min(width, round(x + half)), min(height, round(y + half))
         self._window = (x0, y0, x1, y1)
-
-
-def _translated(face: Face, x0: int, y0: int) -> Face:
-    shift = np.array([x0, y0, 0], np.float32)
-    return Face(face.landmarks + shift, face.blendshapes, face.transform)

@@ -13,7 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from lipstream.calibration.tracking.system_libraries import SYSTEM_LIBRARIES, missing_packages
 from lipstream.engine.errors import AssetError
+from lipstream.engine.extras import pip_install
 from lipstream.engine.types import F32, U8
 
 logger = logging.getLogger(__name__)
@@ -42,15 +44,12 @@ class Landmarker:
 
     def __init__(self, model: Path) -> None:
         """Load the model; MediaPipe is imported here, as it needs the system's GL libraries."""
-        with _quiet_stderr():
+        with quiet_stderr():
             try:
                 import mediapipe as mp
                 from mediapipe.tasks.python import BaseOptions, vision
             except (ImportError, OSError) as error:
-                raise AssetError(
-                    f"MediaPipe cannot be loaded ({error}); on Debian: "
-                    "apt-get install libgl1 libegl1 libgles2 libxcb1"
-                ) from None
+                raise _not_loaded(error) from None
             self._mp = mp
             options = vision.FaceLandmarkerOptions(
                 base_options=BaseOptions(model_asset_path=str(model)),
@@ -61,7 +60,13 @@ class Landmarker:
             )
             try:
                 self._landmarker = vision.FaceLandmarker.create_from_options(options)
-            except (RuntimeError, ValueError, FileNotFoundError) as error:
+            except OSError as error:  # its graphics libraries are loaded here, not at the import
+                if isinstance(error, FileNotFoundError) and not model.is_file():
+                    raise AssetError(
+                        f"{model}: no such file; run: lipstream assets fetch"
+                    ) from None
+                raise _not_loaded(error) from None
+            except (RuntimeError, ValueError) as error:
                 raise AssetError(
                     f"{model}: MediaPipe cannot load it ({error}); run: lipstream assets fetch"
                 ) from None
@@ -93,8 +98,23 @@ class Landmarker:
         return faces
 
 
+def translated(face: Face, x0: int, y0: int) -> Face:
+    """The face found in a crop that begins at x0, y0 of a picture, in px of that picture."""
+    shift = np.array([x0, y0, 0], np.float32)
+    return Face(face.landmarks + shift, face.blendshapes, face.transform)
+
+
+def _not_loaded(error: Exception) -> AssetError:
+    if isinstance(error, ModuleNotFoundError):
+        return AssetError(f"MediaPipe is not installed ({error}): {pip_install('calibrate')}")
+    packages = missing_packages() or SYSTEM_LIBRARIES.values()
+    return AssetError(
+        f"MediaPipe cannot be loaded ({error}); on Debian: apt-get install {' '.join(packages)}"
+    )
+
+
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Silence file descriptor 2: the C++ library logs there before its settings can be made."""
     if logger.isEnabledFor(logging.DEBUG):
         yield

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from lipstream.calibration.media.video import FootageFrame
+from lipstream.calibration.tracking.face_identity import describe
 from lipstream.calibration.tracking.follower import FaceFollower
 from lipstream.calibration.tracking.frame_metrics import (
     FaceMetrics,
@@ -17,12 +18,16 @@ from lipstream.calibration.tracking.frame_metrics import (
     skin_points,
 )
 from lipstream.calibration.tracking.landmarker import Face
+from lipstream.calibration.tracking.people import Descriptors, Span, other_people, times
 from lipstream.engine.errors import CalibrationError
 from lipstream.engine.face.model import LEFT_EYE, RIGHT_EYE
 from lipstream.engine.types import F32, I32, U8
 
 LANDMARKS: Final = 478
 BLENDSHAPES: Final = 52
+_DESCRIBED_FIRST: Final = 3  # frames after a cut or a gap, and then every fifth
+_DESCRIBED_EVERY: Final = 5
+_DESCRIBED_DEGREES: Final = 30.0  # a face turned farther looks like no other of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class RawTrack:
     height: int  # px
     fps: Fraction
     warnings: tuple[str, ...]  # for the person who calibrates: several faces, a choice made
+    others: tuple[Span, ...] = ()  # frames of other people, which count as without a face
 
     @property
     def frames(self) -> int:
@@ -67,6 +73,8 @@ class RawTrackBuilder:
         self._cuts: list[int] = []
         self._signature: F32 | None = None
         self._warnings: list[str] = []
+        self._described: dict[int, np.ndarray[Any, np.dtype[np.float16]]] = {}
+        self._age = 0  # frames with a face since the last cut or gap
 
     def add(self, frame: FootageFrame, follower: FaceFollower) -> None:
         """Track one frame."""
@@ -84,12 +92,24 @@ class RawTrackBuilder:
         self._signature = signature
         if self._is_cut(difference):
             self._cuts.append(frame.index)
+            self._age = 0
             follower.cut()
         self._difference.append(difference)
         face = follower(frame.rgb, frame.index)
         self._faces.append(face)
         self._metrics.append(None if face is None else measure_face(frame.rgb, face.landmarks))
         self._counts.append(follower.face_count)
+        self._describe(frame, face)
+
+    def _describe(self, frame: FootageFrame, face: Face | None) -> None:
+        if face is None:
+            self._age = 0
+            return
+        yaw = float(np.degrees(np.arctan2(face.transform[0, 2], face.transform[2, 2])))
+        due = self._age < _DESCRIBED_FIRST or self._age % _DESCRIBED_EVERY == 0
+        if due and abs(yaw) < _DESCRIBED_DEGREES:
+            self._described[len(self._faces) - 1] = describe(frame.rgb, face.landmarks)
+        self._age += 1
 
     def _is_cut(self, difference: float) -> bool:
         recent = [d for d in self._difference[-25:] if d > 0]
@@ -108,13 +128,13 @@ class RawTrackBuilder:
                 )
             self._warnings.append(warning)
 
-    def result(self) -> RawTrack:
-        """The track, as arrays."""
+    def result(self, person: int | None = None) -> RawTrack:
+        """The track of one person, as arrays; `person` as in `other_people`."""
         count = len(self._faces)
         if not any(self._faces):
             raise CalibrationError(
                 f"no face was found in any of {count} frames; expected one person, facing the "
-                "camera, the face at least 64 pixels wide"
+                "camera, the eyes at least 24 pixels apart"
             )
         landmarks = np.full((count, LANDMARKS, 3), np.nan, np.float32)
         blendshapes = np.full((count, BLENDSHAPES), np.nan, np.float32)
@@ -128,6 +148,11 @@ class RawTrackBuilder:
             transform[k], sharpness[k] = face.transform, metrics.sharpness
             skin[k] = metrics.skin
         cuts = sorted(set(self._cuts) | set(_landmark_jumps(landmarks)))
+        others = self._other_people(landmarks, cuts, person)
+        for first, stop in others:
+            for array in (landmarks, blendshapes, transform, sharpness):
+                array[first:stop] = np.nan
+            skin[first:stop] = 0
         return RawTrack(
             landmarks,
             blendshapes,
@@ -142,7 +167,22 @@ class RawTrackBuilder:
             self.height,
             self.fps,
             tuple(self._warnings),
+            others,
         )
+
+    def _other_people(
+        self, landmarks: F32, cuts: list[int], person: int | None
+    ) -> tuple[Span, ...]:
+        if not self._described:
+            return ()
+        described = Descriptors(
+            np.array(list(self._described), np.int64), np.stack(list(self._described.values()))
+        )
+        found = np.isfinite(landmarks[:, 0, 0])
+        others = other_people(described, found, cuts, self.fps, person)
+        if others:
+            self._warnings.append(f"other person, not used: {times(others, self.fps)}")
+        return others
 
 
 def inter_ocular_px(landmarks: F32) -> F32:

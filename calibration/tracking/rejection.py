@@ -24,9 +24,12 @@ from lipstream.engine.types import F32, U8
 
 logger = logging.getLogger(__name__)
 
-Reason = Literal["no_face", "outside", "small_face", "profile", "cut", "occlusion", "blur"]
+Reason = Literal[
+    "other_person", "no_face", "outside", "small_face", "profile", "cut", "occlusion", "blur"
+]
 # In order of precedence: a frame has the first that applies.
 REASONS: Final[dict[Reason, str]] = {
+    "other_person": "other person",
     "no_face": "no face was found",
     "outside": "the face leaves the picture",
     "small_face": "the face is too small",
@@ -35,7 +38,8 @@ REASONS: Final[dict[Reason, str]] = {
     "occlusion": "something covers the mouth",
     "blur": "the mouth is blurred",
 }
-_UNPAINTABLE: Final[tuple[Reason, ...]] = ("no_face", "outside", "profile", "occlusion")
+NO_FACE: Final[tuple[Reason, ...]] = ("other_person", "no_face")
+_UNPAINTABLE: Final[tuple[Reason, ...]] = (*NO_FACE, "outside", "profile", "occlusion")
 SMALL_FACE_PX: Final = 24.0  # between the eyes
 PROFILE_DEGREES: Final = 35.0
 CUT_MARGIN_FRAMES: Final = 1  # on each side: encoders smear the first and last frame of a shot
@@ -64,7 +68,10 @@ class Rejection:
 def reject_frames(track: RawTrack) -> list[Rejection]:
     """Frames to leave out, each with one reason, in frame order."""
     found = track.found
-    flags: dict[Reason, NDArray[np.bool_]] = {"no_face": ~found}
+    other = np.zeros(track.frames, np.bool_)
+    for first, stop in track.others:
+        other[first:stop] = True
+    flags: dict[Reason, NDArray[np.bool_]] = {"other_person": other, "no_face": ~found}
     with np.errstate(invalid="ignore"):
         flags["small_face"] = found & (inter_ocular_px(track.landmarks) < SMALL_FACE_PX)
         flags["profile"] = found & (np.abs(yaw_degrees(track.transform)) > PROFILE_DEGREES)

@@ -19,6 +19,7 @@ from lipstream.calibration.media.video import FootageFrame
 from lipstream.calibration.tracking.follower import FaceFollower
 from lipstream.calibration.tracking.landmarker import Landmarker
 from lipstream.calibration.tracking.raw_track import RawTrack, RawTrackBuilder
+from lipstream.calibration.tracking.small_faces import SmallFaces
 
 _QUEUE_FRAMES: Final = 4
 
@@ -38,6 +39,7 @@ def track(
     sink: Callable[[FootageFrame], None],
     model: Path,
     progress: Callable[[int], None] | None = None,
+    person: int | None = None,
 ) -> RawTrack:
     """Follow one face through footage, and hand every frame to `sink`.
 
@@ -50,9 +52,12 @@ def track(
         sink: called once per frame, in order, in the caller's thread (the frame writer).
         model: path of face_landmarker.task.
         progress: called with the number of frames done, in the caller's thread.
+        person: number of the person to follow, from 1, in the order in which people appear; None
+            for the one seen longest.
 
     Raises:
-        CalibrationError: no face in any frame, or two as large as each other at the start.
+        CalibrationError: no face in any frame, two as large as each other at the start, two people
+            seen about equally long, or no such person.
         AssetError: MediaPipe or its model cannot be loaded.
         MediaError: from the footage.
     """
@@ -64,7 +69,8 @@ def track(
     with Landmarker(model) as landmarker:
 
         def work() -> None:
-            follower = FaceFollower(landmarker, footage.width, footage.height)
+            small = SmallFaces(model)
+            follower = FaceFollower(landmarker, small, footage.width, footage.height)
             try:
                 while (frame := pending.get()) is not None:
                     if not stop.is_set():
@@ -75,6 +81,8 @@ def track(
                 stop.set()
                 while pending.get() is not None:
                     pass
+            finally:
+                small.close()
 
         worker = threading.Thread(target=work, name="lipstream-tracker", daemon=True)
         worker.start()
@@ -94,4 +102,4 @@ def track(
             worker.join()
     if failures:
         raise failures[0]
-    return builder.result()
+    return builder.result(person)

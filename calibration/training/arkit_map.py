@@ -1,10 +1,4 @@
-"""Fits the map from expressions to ARKit's weights that ships, to MediaPipe's weights of real lips.
-
-    python -m lipstream.calibration.training.arkit_map DATA
-
-rewrites the tensor `arkit` of engine/weights/face_model.safetensors, and no other, from every third
-frame of the clips in DATA/video/talkers and of every fifth in DATA/video/grid_s1. It keeps lip
-motion alone and is deterministic.
+"""Fits the map from expressions to ARKit's weights, to MediaPipe's weights of real lips.
 
 A weight is  clip(a · expression - threshold, 0, 1), its threshold 0 or more: a face at rest has
 weights of 0, whatever MediaPipe sees in a person's resting face. Most shapes are absent from most
@@ -18,26 +12,20 @@ Tobin (1958).
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.calibration.training.face_basis import TrackedClip, lip_motion, save, speaker_of
-from lipstream.engine.errors import UsageError
+from lipstream.calibration.training.face_basis import TrackedClip, lip_motion
 from lipstream.engine.face.arkit import ARKIT_NAMES, MEDIAPIPE_NAMES, SPOKEN
-from lipstream.engine.face.model import FaceModel, face_model
-from lipstream.engine.types import F32, U8
+from lipstream.engine.face.model import FaceModel
+from lipstream.engine.types import F32
 
 F64 = NDArray[np.float64]
 
-_EVERY_FRAME: Final = 3
-_EVERY_CLIP: Final = {"grid_s1": 5, "talkers": 1}  # 80 clips of one man, and a few of each other
-_WIDEST_PX: Final = 640
 _SPOKEN_IN_MEDIAPIPE: Final = [MEDIAPIPE_NAMES.index(ARKIT_NAMES[k]) for k in SPOKEN]
 _RESTING: Final = 0.1  # of the frames, those with the least expression
 _SHOWN: Final = 0.01  # weight from which a frame shows a shape
@@ -45,6 +33,8 @@ _SHOWN: Final = 0.01  # weight from which a frame shows a shape
 _EMPHASIS: Final = 2.0
 _ROUNDED_EMPHASIS: Final = 5.0
 _ROUNDED: Final = ("mouthFunnel", "mouthPucker")
+# Lips round as they narrow and protrude, and a funnel is open: signs of the three measures.
+_ROUNDING: Final = np.array([1.0, -1.0, 1.0])
 _RIDGE: Final = 0.01
 _ROUNDS: Final = 40
 
@@ -88,81 +78,43 @@ def fit_arkit(people: Mapping[str, Samples], model: FaceModel) -> F32:
         if ARKIT_NAMES[shape] in _ROUNDED:
             weight = row + _ROUNDED_EMPHASIS * shown
             size = np.linalg.norm(measures * spread, axis=1)
-            solution = _censored(x @ measures.T, wanted, weight, size)
-            fitted[shape] = np.append(solution[:-1] @ measures, solution[-1])
+            rounding = x @ (_ROUNDING[:, None] * measures).T
+            solution = _censored(rounding, wanted, weight, size, least=0.0)
+            fitted[shape] = np.append(solution[:-1] * _ROUNDING @ measures, solution[-1])
         else:
             fitted[shape] = _censored(x, wanted, row + _EMPHASIS * shown, spread)
     return fitted.astype(np.float32)
 
 
-def _censored(x: F64, y: F64, weight: F64, spread: F64) -> F64:
-    """Map f64 [inputs + 1] to y f64 [rows], where what is below 0 shows as 0."""
-    solution = _solve(x, y, weight, spread)
+def _censored(x: F64, y: F64, weight: F64, spread: F64, least: float = -np.inf) -> F64:
+    """Map f64 [inputs + 1] to y f64 [rows], where what is below 0 shows as 0.
+
+    Coefficients are at least `least`.
+    """
+    solution = _solve(x, y, weight, spread, least)
     for _ in range(_ROUNDS):
         counts = (y > _SHOWN) | (x @ solution[:-1] + solution[-1] > 0)
-        again = _solve(x[counts], y[counts], weight[counts], spread)
+        again = _solve(x[counts], y[counts], weight[counts], spread, least)
         solution = 0.5 * solution + 0.5 * again
     return solution
 
 
-def _solve(x: F64, y: F64, weight: F64, spread: F64) -> F64:
+def _solve(x: F64, y: F64, weight: F64, spread: F64, least: float) -> F64:
     """Ridge regression with a constant of at most 0, f64 [inputs + 1]."""
-    full = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    penalty = _RIDGE * weight.sum() * np.append(spread**2, 0.0)
-    weighted = full * weight[:, None]
-    square, right = weighted.T @ full + np.diag(penalty), weighted.T @ y
-    solution: F64 = np.linalg.solve(square, right)
-    if solution[-1] > 0:
-        solution = np.append(np.linalg.solve(square[:-1, :-1], right[:-1]), 0.0)
+    from scipy.optimize import lsq_linear
+
+    row = np.sqrt(weight)[:, None]
+    full = np.concatenate([x, np.ones((len(x), 1))], axis=1) * row
+    penalty = np.diag(np.sqrt(_RIDGE * weight.sum()) * np.append(spread, 0.0))
+    wanted = np.append(y * row[:, 0], np.zeros(len(penalty)))
+    inputs = x.shape[1]
+    bounds = (np.append(np.full(inputs, least), -np.inf), np.append(np.full(inputs, np.inf), 0.0))
+    # QR first: the solver's cost grows with the rows.
+    q, r = np.linalg.qr(np.concatenate([full, penalty]))
+    solution: F64 = lsq_linear(r, q.T @ wanted, bounds, method="bvls").x
     return solution
 
 
 def with_arkit(model: FaceModel, clips: Sequence[TrackedClip]) -> FaceModel:
     """The model with the map that these clips give."""
     return replace(model, arkit=fit_arkit(samples_of(clips, model), model))
-
-
-def sampled_clips(data: Path) -> list[TrackedClip]:
-    """Every third frame of the clips that the map is fitted to. Raises: UsageError without any."""
-    from lipstream.calibration import assets
-    from lipstream.calibration.tracking.landmarker import Landmarker
-
-    clips = []
-    with Landmarker(assets.fetch()) as landmarker:
-        for folder, every in _EVERY_CLIP.items():
-            for path in sorted((data / "video" / folder).glob("*"))[::every]:
-                seen = [landmarker.faces(picture) for picture in _pictures(path)]
-                largest = [max(faces, key=lambda face: face.box[2]) for faces in seen if faces]
-                if largest:
-                    landmarks = np.stack([face.landmarks for face in largest])
-                    shapes = np.stack([face.blendshapes for face in largest])
-                    clips.append(TrackedClip(speaker_of(path), landmarks, shapes))
-    if not clips:
-        raise UsageError(f"{data}: no clips in video/grid_s1 and video/talkers; expected some")
-    return clips
-
-
-def _pictures(path: Path) -> Iterator[U8]:
-    """Every third frame, u8 [h, w, 3] RGB, at most 640 px wide."""
-    import av
-
-    with av.open(str(path)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index % _EVERY_FRAME:
-                continue
-            if frame.width > _WIDEST_PX:
-                height = frame.height * _WIDEST_PX // frame.width // 2 * 2
-                frame = frame.reformat(width=_WIDEST_PX, height=height)
-            yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-
-
-def main(data: Path) -> None:
-    """Fit the map and write it into the face model that the engine reads."""
-    from importlib.resources import files
-
-    path = Path(str(files("lipstream.engine.weights") / "face_model.safetensors"))
-    save(with_arkit(face_model(), sampled_clips(data)), path)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -129,6 +129,13 @@ def held_out(speakers: Sequence[str], people: Sequence[str]) -> list[bool]:
     return held
 
 
+def seen_clips(data: Path, people: Sequence[str] = HELD_OUT) -> list[tuple[Path, str]]:
+    """Those of `find_clips` that are not held out."""
+    found = find_clips(data)
+    held = held_out([speaker for _, speaker in found], people)
+    return [clip for clip, hide in zip(found, held, strict=True) if not hide]
+
+
 def track_clips(data: Path, cache: Path, report: Callable[[str, float], None]) -> list[TalkingClip]:
     """Every clip below `data`, tracked or from `cache`; clips without audio are left out."""
     cache.mkdir(parents=True, exist_ok=True)

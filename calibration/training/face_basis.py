@@ -1,10 +1,10 @@
-"""Fits the face model that ships: expression basis, mean face and ARKit maps, from tracked speech.
+"""Fits the expression basis and the ARKit maps of the face model that ships, from tracked speech.
 
     python -m lipstream.calibration.training.face_basis DATA
 
-makes engine/weights/face_model.safetensors from the clips under DATA/video/grid_s1 and
-DATA/video/talkers. It keeps lip motion alone, no pixels and no audio, and is deterministic. Other
-people's clips in DATA are left for tests.
+rewrites them in engine/weights/face_model.safetensors, from the clips below DATA that are not held
+out (`clips.HELD_OUT`). It keeps lip motion alone, no pixels and no audio, and is deterministic. The
+mean face stays: it is the mean of seven people at rest, on MediaPipe's mesh.
 
 Source: principal components of lower-face motion without pose and identity, ours (10 components
 hold 98.9 % of the variance); the mesh is MediaPipe's canonical face (Apache-2.0), read from the
@@ -14,19 +14,20 @@ landmarker asset.
 from __future__ import annotations
 
 import sys
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.calibration.fitting.canonical import neutral_face, to_canonical_units
-from lipstream.engine.face.arkit import ARKIT_NAMES, MEDIAPIPE_NAMES
-from lipstream.engine.face.model import VERTICES, FaceModel, fit_pose
-from lipstream.engine.types import F32, I32
+from lipstream.calibration.fitting.canonical import neutral_face
+from lipstream.engine.face.arkit import ARKIT_NAMES, MEDIAPIPE_NAMES, SPOKEN
+from lipstream.engine.face.model import VERTICES, FaceModel, face_model, fit_pose
+from lipstream.engine.types import F32
 
-COEFFICIENTS = 20  # error on the lips of held-out people: 0.5 % of the inter-ocular distance
+COEFFICIENTS = 20  # error on the lips of held-out people: 0.7 % of the inter-ocular distance
+
+_FROM_ARKIT_RIDGE = 1e-3  # in squares of a weight, whose range is 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,67 +39,19 @@ class TrackedClip:
     blendshapes: F32  # f32 [frames, 52]
 
 
-def canonical_mesh(asset: Path) -> tuple[F32, I32]:
-    """Vertices f32 [468, 3] (unit: inter-ocular distance, y down) and triangles i32 [898, 3]."""
-    raw = zipfile.ZipFile(asset).read("geometry_pipeline_metadata_landmarks.binarypb")
-    mesh = next(payload for number, payload in _fields(raw) if number == 1)
-    vertices: list[float] = []
-    indices: list[int] = []
-    for number, payload in _fields(mesh):
-        if number == 3:
-            vertices.extend(np.frombuffer(payload, "<f4").tolist())
-        elif number == 4:
-            indices.extend(_varints(payload))
-    position = np.asarray(vertices, np.float32).reshape(VERTICES, 5)[:, :3]
-    position = position * np.array([1, -1, -1], np.float32)
-    return to_canonical_units(position), np.asarray(indices, np.int32).reshape(-1, 3)
+def fit_model(clips: list[TrackedClip], model: FaceModel, size: int) -> FaceModel:
+    """The face model with `size` coefficients fitted to clips.
 
-
-def mouth_weight(mean: F32) -> F32:
-    """Weight of each vertex, f32 [468]: 1 on the lips, less with distance, 0 above the nose."""
-    mouth = mean[[13, 14]].mean(0)
-    distance = np.linalg.norm((mean - mouth)[:, :2] * np.array([1.0, 0.9]), axis=1)
-    near = np.clip(1.25 - distance / 0.85, 0.15, 1.0)
-    nose = mean[2, 1]
-    below = np.clip((mean[:, 1] - nose + 0.25) / 0.25, 0.0, 1.0)
-    return (near * below).astype(np.float32)
-
-
-def fit_model(clips: list[TrackedClip], asset: Path, size: int) -> FaceModel:
-    """Fit the universal face model with `size` coefficients."""
+    Mean face, triangles, rigid vertices and weights stay those of `model`: textures and crops of
+    the shipped renderer are laid out on them.
+    """
     from lipstream.calibration.training.arkit_map import with_arkit
 
-    canonical, triangles = canonical_mesh(asset)
-    mean, rigid = _mean_face(clips, canonical)
-    weight = mouth_weight(mean)
-    motions, shapes, people = _motions(clips, mean, rigid)
-    basis, spread = _principal(motions, weight, people, size)
-    model = FaceModel(
-        mean, basis, spread, triangles, rigid, weight,
-        np.zeros((len(ARKIT_NAMES), size + 1), np.float32),
-        np.zeros((size, len(MEDIAPIPE_NAMES) + 1), np.float32),
-    )  # fmt: skip
+    motions, shapes, people = _motions(clips, model.mean, model.rigid)
+    basis, spread = _principal(motions, model.weight, people, size)
+    model = replace(model, basis=basis, spread=spread)
     expression = model.encode(motions)
-    return with_arkit(replace(model, from_arkit=_ridge(shapes, expression)), clips)
-
-
-def _mean_face(clips: list[TrackedClip], canonical: F32) -> tuple[F32, NDArray[np.int64]]:
-    """Mean neutral face over people, and the vertices that do not move within any clip."""
-    nose_base = canonical[2, 1]
-    rigid = np.flatnonzero(canonical[:, 1] < nose_base - 0.1)
-    mean = canonical
-    for _ in range(3):
-        by_person: dict[str, list[F32]] = {}
-        stray = np.zeros(VERTICES)
-        for clip in clips:
-            free = fit_pose(clip.landmarks, mean, rigid).remove(clip.landmarks[:, :VERTICES])
-            by_person.setdefault(clip.speaker, []).append(neutral_face(free))
-            stray += free.std(0)[:, :2].sum(1) / len(clips)
-        people = [np.mean(v, axis=0) for v in by_person.values()]
-        mean = to_canonical_units(np.mean(people, axis=0).astype(np.float32))
-        above = np.flatnonzero(mean[:, 1] < mean[2, 1] - 0.05)
-        rigid = above[stray[above] <= np.percentile(stray[above], 55)]
-    return mean, rigid
+    return with_arkit(replace(model, from_arkit=_from_arkit(shapes, expression, people)), clips)
 
 
 def _motions(
@@ -144,55 +97,21 @@ def _principal(motions: F32, weight: F32, people: list[str], size: int) -> tuple
     return basis.astype(np.float32), spread.astype(np.float32)
 
 
-def _ridge(x: F32, y: F32, strength: float = 1e-3) -> F32:
-    """Ridge map y ≈ [x, 1] · Aᵀ, f32 [outputs, inputs + 1]."""
-    full = np.concatenate([x, np.ones((len(x), 1), np.float32)], 1).astype(np.float64)
-    penalty = strength * len(x) * np.diag(np.append(full[:, :-1].var(0) + 1e-9, 0.0))
-    return np.linalg.solve(full.T @ full + penalty, full.T @ y).T.astype(np.float32)
+def _from_arkit(shapes: F32, expression: F32, people: list[str]) -> F32:
+    """Ridge regression from MediaPipe's weights of jaw and mouth, f32 [K, 52 + 1].
 
-
-def _varints(raw: bytes) -> list[int]:
-    values, value, shift = [], 0, 0
-    for byte in raw:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            values.append(value)
-            value, shift = 0, 0
-    return values
-
-
-def _fields(raw: bytes) -> list[tuple[int, bytes]]:
-    """Top-level fields of a protocol-buffer message as (number, payload)."""
-    found, at = [], 0
-
-    def varint() -> int:
-        nonlocal at
-        value, shift = 0, 0
-        while True:
-            byte = raw[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                return value
-
-    while at < len(raw):
-        key = varint()
-        number, wire = key >> 3, key & 7
-        if wire == 2:
-            length = varint()
-            found.append((number, raw[at : at + length]))
-            at += length
-        elif wire == 0:
-            start = at
-            varint()
-            found.append((number, raw[start:at]))
-        else:
-            width = 4 if wire == 5 else 8
-            found.append((number, raw[at : at + width]))
-            at += width
-    return found
+    Each person counts alike. One penalty holds for all weights, whatever their variance: a shape
+    that the people of the fit hardly show, as a broad smile, keeps a small coefficient.
+    """
+    _, person, counts = np.unique(people, return_inverse=True, return_counts=True)
+    row = 1.0 / (len(counts) * counts[person])
+    used = [MEDIAPIPE_NAMES.index(ARKIT_NAMES[k]) for k in SPOKEN]
+    full = np.concatenate([shapes[:, used], np.ones((len(shapes), 1))], 1).astype(np.float64)
+    penalty = _FROM_ARKIT_RIDGE * np.diag(np.append(np.ones(len(used)), 0.0))
+    square, right = (full.T * row) @ full + penalty, (full.T * row) @ expression
+    fitted = np.zeros((expression.shape[1], len(MEDIAPIPE_NAMES) + 1), np.float32)
+    fitted[:, [*used, -1]] = np.linalg.solve(square, right).T
+    return fitted
 
 
 def clips_of(data: Path) -> list[TrackedClip]:
@@ -200,23 +119,14 @@ def clips_of(data: Path) -> list[TrackedClip]:
     from lipstream.calibration import assets
     from lipstream.calibration.media.video import open_footage
     from lipstream.calibration.tracking.tracker import track
+    from lipstream.calibration.training.clips import seen_clips
 
     clips = []
-    for folder in ("grid_s1", "talkers"):
-        for path in sorted((data / "video" / folder).iterdir()):
-            with open_footage(path) as footage:
-                raw = track(footage, lambda _: None, assets.fetch())
-            landmarks, shapes = raw.landmarks[raw.found], raw.blendshapes[raw.found]
-            clips.append(TrackedClip(speaker_of(path), landmarks, shapes))
+    for path, speaker in seen_clips(data):
+        with open_footage(path) as footage:
+            raw = track(footage, lambda _: None, assets.fetch())
+        clips.append(TrackedClip(speaker, raw.landmarks[raw.found], raw.blendshapes[raw.found]))
     return clips
-
-
-def speaker_of(path: Path) -> str:
-    """Who speaks in a clip of grid_s1 or of talkers."""
-    if path.parent.name == "grid_s1":
-        return path.parent.name
-    # grid_NAME_LETTER_sentence: two people
-    return path.stem.rsplit("_", 1)[0] if path.stem.startswith("grid_") else path.stem
 
 
 def save(model: FaceModel, path: Path) -> None:
@@ -238,9 +148,7 @@ def main(data: Path) -> None:
     """Fit the face model and write it where the engine reads it."""
     from importlib.resources import files
 
-    from lipstream.calibration import assets
-
-    model = fit_model(clips_of(data), assets.fetch(), size=COEFFICIENTS)
+    model = fit_model(clips_of(data), face_model(), size=COEFFICIENTS)
     save(model, Path(str(files("lipstream.engine.weights") / "face_model.safetensors")))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from lipstream.engine.errors import AssetError, BackendUnavailable, UsageError
+from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.base import FAST, Model, Network
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def _torch(model: Model, precision: str) -> Network:
     if importlib.util.find_spec("torch") is None:
         raise BackendUnavailable(
             "backend 'torch' was asked for but torch is not installed; "
-            "pip install 'lipstream[torch]', or use openvino"
+            f"{pip_install('torch')}, or use openvino"
         )
     return build_from_code("torch", model)
 

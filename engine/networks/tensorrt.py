@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lipstream.engine.errors import BackendUnavailable
+from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.base import Model
 from lipstream.engine.types import F32
 
@@ -81,7 +82,7 @@ def library() -> Any:
             causes.append(f"{name}: {error}")
     cause = "; ".join(causes) or "neither tensorrt nor tensorrt_rtx is installed"
     raise BackendUnavailable(
-        f"backend 'tensorrt': {cause}; pip install 'lipstream[gpu]' or 'lipstream[rtx]'"
+        f"backend 'tensorrt': {cause}; {pip_install('gpu')}, or 'lipstream[rtx]'"
     )
 
 
@@ -166,7 +167,7 @@ def load(
     trt = library()
     if importlib.util.find_spec("torch") is None:
         raise BackendUnavailable(
-            "backend 'tensorrt' keeps its tensors in torch; pip install 'lipstream[gpu]'"
+            f"backend 'tensorrt' keeps its tensors in torch; {pip_install('gpu')}"
         )
     import torch
 

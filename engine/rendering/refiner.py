@@ -119,6 +119,11 @@ def load_renderer(
     if choice not in RENDERERS:
         raise UsageError(f"renderer {choice!r}: expected one of {', '.join(RENDERERS)}")
     if choice == "none":
+        if crop_resolution != CROP_RESOLUTIONS[0]:
+            raise UsageError(
+                f"crop resolution {crop_resolution} is the renderer's, and it is switched off: "
+                "leave out --crop-resolution or --renderer none"
+            )
         return None
     try:
         network = (networks.SHARED if models is None else models).load(

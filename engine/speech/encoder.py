@@ -2,16 +2,17 @@
 
 Step k consumes samples [320 k, 320 (k+1)) and emits the expression of sample 320 (k+1) - lag. It
 takes audio of any length and cuts it into whole steps, so no cutting by the caller changes a bit of
-the result. A stream begins in the state that a long silence leaves. Reconstructed after
-*Everybody's Talkin'* (arXiv 2001.05201, §III-B), whose recurrent audio-to-expression model takes
-speaker-normalised audio; ours normalises causally and recognises phones first (docs/models.md).
+the result. A stream begins in the state that a long silence leaves, and a quiet voice is heard
+louder (`gain`). Reconstructed after *Everybody's Talkin'* (arXiv 2001.05201, §III-B), whose
+recurrent audio-to-expression model takes speaker-normalised audio; ours normalises causally and
+recognises phones first (docs/models.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,16 @@ from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import LOOK_AHEADS_MS
 from lipstream.engine.profiling import span
 from lipstream.engine.speech.features import Features, FeatureState
+from lipstream.engine.speech.gain import (
+    SURE_STEPS,
+    VOICED_STEPS,
+    GainState,
+    gain_for,
+    is_quiet,
+    is_usual,
+    loudness_db,
+    settled,
+)
 from lipstream.engine.speech.gate import Gate, GateInput, GateState
 from lipstream.engine.stream import Stage
 from lipstream.engine.timebase import ms_to_samples
@@ -44,6 +55,16 @@ class EncoderState:
     features: FeatureState
     network: Mapping[str, F32]  # f32 [1, ...], by the names in `signatures.ENCODER_STATES`
     gate: GateState
+    gain: GainState
+
+
+class _Core(NamedTuple):
+    """What changes with every step."""
+
+    features: FeatureState
+    network: Mapping[str, F32]
+    gate: GateState
+    gain: GainState
 
 
 def check_chunk(item: AudioChunk, expected: int | None) -> None:
@@ -102,7 +123,7 @@ class Encoder(Frozen):
         self._silent = silent_state(
             self.network, int(metadata["state_widths"]), silence.reshape(1, -1)
         )
-        self._gate: Stage[GateState, GateInput, float] = Gate(look_ahead_ms)
+        self._gate = Gate(look_ahead_ms)
         self._lip_rows = face.lip_rows()
         self._rest_width = face.rest_width()
 
@@ -113,10 +134,12 @@ class Encoder(Frozen):
             next_sample=0,
             steps=0,
             origin=0,
-            features=self._features.init(),
-            network=self._silent,
-            gate=self._gate.init(),
+            **self._silence(GainState())._asdict(),
         )
+
+    def _silence(self, gain: GainState) -> _Core:
+        """What a long silence leaves."""
+        return _Core(self._features.init(), self._silent, self._gate.init(), gain)
 
     @span("encoder")
     def step(self, state: EncoderState, item: AudioChunk) -> tuple[list[Expression], EncoderState]:
@@ -132,22 +155,19 @@ class Encoder(Frozen):
         received.setflags(write=False)
         whole = len(received) // STEP_SAMPLES
         outputs: list[Expression] = []
-        core = (state.features, state.network, state.gate)
+        core = _Core(state.features, state.network, state.gate, state.gain)
         for index in range(whole):
             piece = received[index * STEP_SAMPLES : (index + 1) * STEP_SAMPLES]
             end = (state.steps + index + 1) * STEP_SAMPLES
             expression, core = self._advance(core, piece, origin + end - self.lag_samples)
             if end >= self.lag_samples:
                 outputs.append(expression)
-        features, network, gate = core
         return outputs, EncoderState(
             pending=received[whole * STEP_SAMPLES :],
             next_sample=item.start_sample + len(samples),
             steps=state.steps + whole,
             origin=origin,
-            features=features,
-            network=network,
-            gate=gate,
+            **core._asdict(),
         )
 
     def restart(self, state: EncoderState) -> EncoderState:
@@ -160,6 +180,7 @@ class Encoder(Frozen):
             self.init(),
             next_sample=state.next_sample,
             features=state.features,
+            gain=state.gain,
             network={**self._silent, "memory": state.network["memory"]},
         )
 
@@ -178,18 +199,41 @@ class Encoder(Frozen):
         return outputs
 
     def _advance(self, core: _Core, piece: F32, sample: int) -> tuple[Expression, _Core]:
-        features, network, gate = core
-        (frames,), features = self._features.step(features, piece)
-        result = self.network.run({**network, "features": frames.reshape(1, -1)})
+        core = core if core.gain.settled else self._find_level(core, piece)
+        if core.gain.gain != 1.0:
+            piece = piece * np.float32(core.gain.gain)
+        (frames,), features = self._features.step(core.features, piece)
+        result = self.network.run({**core.network, "features": frames.reshape(1, -1)})
         # The output of the next shorter look-ahead is of a moment 40 to 80 ms later: lips part
         # before the first sound, and the gate has to be open by then.
         speech = float(result["speech"][0, max(0, self._head - 1) : self._head + 1].max())
-        (opening,), gate = self._gate.step(gate, GateInput(piece, speech))
+        (opening,), gate = self._gate.step(core.gate, GateInput(piece, speech))
         coefficients = result["expression"][0, self._head] * np.float32(opening)
         gap, width, protrusion = (self._lip_rows @ coefficients).tolist()
         lips = Lips(max(0.0, gap), self._rest_width + width, protrusion)
         expression = Expression(coefficients, lips, opening > 0.0, sample, opening)
-        return expression, (features, next_states(result), gate)
+        return expression, _Core(features, next_states(result), gate, core.gain)
 
+    def _find_level(self, core: _Core, piece: F32) -> _Core:
+        """What to hear f32 [STEP_SAMPLES] with, while the level of the voice is not known.
 
-_Core = tuple[FeatureState, Mapping[str, F32], GateState]
+        A sound that is a voice at a usual level was one all the time: what was heard of it is heard
+        again at that level, so that features, memory and gate are as if it had never been quiet.
+        """
+        before, level = core.gain.recent, core.gain.heard(piece)
+        loudness = loudness_db(level.recent)
+        if is_usual(loudness):
+            return core._replace(gain=settled(1.0) if core.gate.hears_speech else level)
+        gain = gain_for(loudness)
+        louder = before * np.float32(gain)
+        if gain == 1.0 or not level.due or not is_quiet(level.recent):
+            return core._replace(gain=level)
+        if self._gate.voiced_steps(louder) < VOICED_STEPS:
+            return core._replace(gain=level)
+        heard, sure_steps = self._silence(settled(1.0)), 0
+        for start in range(0, len(louder), STEP_SAMPLES):
+            _, heard = self._advance(heard, louder[start : start + STEP_SAMPLES], 0)
+            sure_steps += heard.gate.hears_speech
+        if sure_steps < SURE_STEPS:
+            return core._replace(gain=level)
+        return heard._replace(gain=settled(gain))

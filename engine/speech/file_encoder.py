@@ -24,6 +24,7 @@ from lipstream.engine.networks.signatures import FILE_DELAY_MS, LOOK_AHEADS_MS
 from lipstream.engine.profiling import span
 from lipstream.engine.speech.encoder import PROFILE_LOOK_AHEAD_MS, Encoder, check_chunk
 from lipstream.engine.speech.features import Features
+from lipstream.engine.speech.gain import SURE_STEPS, gain_for, is_usual, loudness_db
 from lipstream.engine.speech.gate import Gate, GateInput, GateState
 from lipstream.engine.speech.profiles import FILE, PROFILES
 from lipstream.engine.timebase import ms_to_samples
@@ -100,6 +101,7 @@ class FileEncoderState:
     next_sample: int  # on that clock: first sample that has not been received
     begin: int  # first sample of the segment, from `origin` on; a whole number of steps
     gate: GateState
+    gain: float = 1.0  # of the last voice
 
 
 class FileEncoder(Frozen):
@@ -139,7 +141,7 @@ class FileEncoder(Frozen):
         sound.setflags(write=False)
         origin = item.start_sample if fresh else state.origin
         end = item.start_sample + len(samples)
-        state = FileEncoderState(sound, origin, end, state.begin, state.gate)
+        state = FileEncoderState(sound, origin, end, state.begin, state.gate, state.gain)
         outputs: list[Expression] = []
         while end - origin - state.begin >= self.lag_samples:
             segment, state = self._segment(state)
@@ -161,8 +163,19 @@ class FileEncoder(Frozen):
         own = sound[before * STEP_SAMPLES :]
         steps = segment_steps(own)
         after = steps + _CONTEXT_STEPS
-        expression, speech = self._express(sound[: (before + after) * STEP_SAMPLES])
-        openings, gate = self._openings(state, own, speech[before:], steps)
+        # A quiet voice is heard louder (`gain`). Where that makes no voice of it, the level is that
+        # of the voice before.
+        loudness = loudness_db(own[: steps * STEP_SAMPLES])
+        levels = [1.0] if is_usual(loudness) else [gain_for(loudness), state.gain]
+        voice_gain = state.gain
+        for gain in dict.fromkeys(levels):
+            louder = sound if gain == 1.0 else sound * np.float32(gain)
+            expression, speech = self._express(louder[: (before + after) * STEP_SAMPLES])
+            heard = louder[before * STEP_SAMPLES :]
+            openings, gate = self._openings(state, heard, speech[before:], steps)
+            if openings.count(1.0) >= SURE_STEPS:
+                voice_gain = gain
+                break
         coefficients = expression[before:][:steps] * np.array(openings, np.float32)[:, None]
         lips = (coefficients @ self._lip_rows.T).tolist()
         outputs: list[Expression] = []
@@ -172,7 +185,9 @@ class FileEncoder(Frozen):
             outputs.append(Expression(coefficients[k], shape, opening > 0.0, sample, opening))
         begin = state.begin + steps * STEP_SAMPLES
         kept = sound[max(0, before + steps - _CONTEXT_STEPS) * STEP_SAMPLES :]
-        return outputs, FileEncoderState(kept, state.origin, state.next_sample, begin, gate)
+        return outputs, FileEncoderState(
+            kept, state.origin, state.next_sample, begin, gate, voice_gain
+        )
 
     def _openings(
         self, state: FileEncoderState, own: F32, speech: F32, steps: int

@@ -47,6 +47,11 @@ class GateState:
     hold_steps: int  # steps left before the gate starts to close
     opening: int  # 0 closed .. _RISE_STEPS * _FALL_STEPS open, in integers so that 0 is reached
 
+    @property
+    def hears_speech(self) -> bool:
+        """Whether the last step was speech; the gate stays open longer."""
+        return self.hold_steps > _HOLD_STEPS
+
 
 class Gate(Frozen):
     """How far the mouth may leave its rest pose, 0.0 to 1.0, for outputs `look_ahead_ms` late.
@@ -74,9 +79,9 @@ class Gate(Frozen):
 
     def step(self, state: GateState, item: GateInput) -> tuple[list[float], GateState]:
         """Consume one step; one opening."""
-        clipped = np.clip(item.samples, -1.0, 1.0) * np.float32(32767.0)
-        pcm = clipped.astype(np.int16).tobytes()
-        recent = (state.recent + pcm)[-(_REPLAY_STEPS + self._memory - 1) * _STEP_BYTES :]
+        recent = (state.recent + _pcm16(item.samples))[
+            -(_REPLAY_STEPS + self._memory - 1) * _STEP_BYTES :
+        ]
         voiced = (*state.voiced, None)[-self._memory :]
         is_open = state.hold_steps > 0
         speaks = item.speech_probability > (_CLOSE_BELOW if is_open else _OPEN_ABOVE)
@@ -89,6 +94,14 @@ class Gate(Frozen):
             hold = max(0, state.hold_steps - 1)
             opening = max(0, state.opening - (0 if hold else _RISE_STEPS))
         return [opening / self._FULL], GateState(recent, voiced, hold, opening)
+
+    def voiced_steps(self, samples: F32) -> int:
+        """How many whole steps of f32 [n] webrtcvad by itself takes for voice."""
+        vad, voiced = self._new_vad(_AGGRESSIVENESS), 0
+        pcm = _pcm16(samples)
+        for start in range(0, len(pcm) - _STEP_BYTES + 1, _STEP_BYTES):
+            voiced += vad.is_speech(pcm[start : start + _STEP_BYTES], SAMPLE_RATE_HZ)
+        return voiced
 
     def flush(self, state: GateState) -> list[float]:
         """Nothing: no opening is held back."""
@@ -107,3 +120,8 @@ class Gate(Frozen):
                 if voice:
                     break
         return tuple(known)
+
+
+def _pcm16(samples: F32) -> bytes:
+    clipped = np.clip(samples, -1.0, 1.0) * np.float32(32767.0)
+    return clipped.astype(np.int16).tobytes()

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from lipstream.engine.errors import AssetError, TargetError
 from lipstream.engine.face.model import VERTICES, Pose, face_model
 from lipstream.engine.networks.registry import shipped
+from lipstream.engine.paths import refuse_address
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, Appearance
 from lipstream.engine.target.bundle_checks import (
     check_files,
@@ -84,10 +85,19 @@ def load_target(folder: str | Path) -> Target:
     """
     folder = Path(folder)
     if not folder.is_dir():
+        refuse_address(folder)
         raise TargetError(
             f"{folder}: not a target bundle (a folder named NAME.target); "
             "make one with `lipstream calibrate VIDEO -o NAME.target`"
         )
+    try:
+        return _read(folder)
+    except TargetError as error:
+        # The name and not the path: this text also reaches the clients of a server.
+        raise TargetError(f"{folder.resolve().name}: {error}") from error
+
+
+def _read(folder: Path) -> Target:
     info = read_info(folder / "target.json")
     width, height = (
         whole_number(info, "width", 16, MAX_SIDE_PX),

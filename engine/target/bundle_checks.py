@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lipstream.engine.errors import TargetError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _REQUIRED = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
 _OPTIONAL = ("appearance.safetensors", "report.html")
 _MAX_JSON_BYTES = 1 << 20

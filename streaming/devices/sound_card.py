@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lipstream.engine.channels import ChannelMixer
 from lipstream.engine.errors import LipstreamError, SoundError, UsageError
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.devices.captured_sound import CapturedPacket, CapturedSound
@@ -171,15 +172,16 @@ class SoundCard:
         self._resampler = SpeechResampler()
         self._captured = CapturedSound(round(_CAPTURED_S * self._rate_hz))
         self._next_captured = 0  # sample of the stream
-        captured = self._captured
+        captured, channels = self._captured, min(2, device.inputs)
+        mixer = ChannelMixer(channels, round(self._rate_hz))
 
         def take(data: F32, frames: int, times: Any, status: Any) -> None:
-            captured.put(data[:, 0].copy(), bool(status.input_overflow))
+            captured.put(mixer.push(np.ascontiguousarray(data.T)), bool(status.input_overflow))
 
         self._start(
             sounddevice.InputStream(
-                self._rate_hz, round(self._rate_hz * _BLOCK_S), device.index, 1, "float32", "low",
-                callback=take,
+                self._rate_hz, round(self._rate_hz * _BLOCK_S), device.index, channels, "float32",
+                "low", callback=take,
             )
         )  # fmt: skip
         self._last_packet_s = self._now()

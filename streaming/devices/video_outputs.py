@@ -7,9 +7,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from lipstream.engine.errors import VideoOutputError
+from lipstream.engine.extras import pip_install
 from lipstream.engine.types import VideoFrame
-
-_EXTRA: Final = "pip install 'lipstream[present]'"
 
 
 class VideoOutput(Protocol):
@@ -41,7 +40,7 @@ class Window:
             import sdl2
             import sdl2.surface
         except ImportError as error:
-            raise VideoOutputError(f"a window needs SDL: {_EXTRA}") from error
+            raise VideoOutputError(f"a window needs SDL: {pip_install('present')}") from error
         self._sdl: Any = sdl2
         if sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_VIDEO):
             raise self._error("no display")
@@ -124,7 +123,9 @@ class Camera:
         try:
             import pyvirtualcam
         except ImportError as error:
-            raise VideoOutputError(f"a virtual camera needs pyvirtualcam: {_EXTRA}") from error
+            raise VideoOutputError(
+                f"a virtual camera needs pyvirtualcam: {pip_install('present')}"
+            ) from error
         try:
             self._camera: Any = pyvirtualcam.Camera(
                 width, height, fps, fmt=pyvirtualcam.PixelFormat.I420, device=device

@@ -12,12 +12,19 @@ import numpy as np
 from av.error import FFmpegError
 
 from lipstream.engine.errors import MediaError
+from lipstream.engine.paths import libav_url, refuse_address
 from lipstream.engine.types import F32
 from lipstream.streaming.session.audio_in import SpeechResampler
 
 OUTPUT_RATE_HZ: Final = 48_000  # every AAC decoder plays it, and nothing audible is lost
 
 _CUT = "it is cut short or damaged; copy or record it again"
+# What a synthesiser writes as the length of a WAV that it sends before it knows: 0, the largest
+# number of 31 or 32 bits, or a little less (0x7FFFF024, 2000000036, 0x80000024).
+_UNKNOWN_LENGTH: Final = 1_900_000_000
+_HOLE_S: Final = 0.01  # between frames; less is the rounding of a container's time stamps
+# No pause in speech: the clock jumped, as where broadcasts are joined, and the sound goes on.
+_LONGEST_HOLE_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +38,9 @@ class SoundBlock:
 class AudioFile:
     """Decodes the first sound track of an audio or video file, block by block.
 
-    The first sample is time 0 whatever the file's timestamps say; memory does not grow with the
-    length of the file. Three and more channels become stereo in the output; the engine gets
-    the mean of all channels.
+    The first sample is time 0 whatever the file's timestamps say, and a hole in them is silence.
+    Memory does not grow with the length of the file. Three and more channels become stereo in the
+    output; the engine gets all channels mixed to one (`engine.channels`).
 
     Raises:
         MediaError: no such file, not media, no sound, cut short.
@@ -41,11 +48,11 @@ class AudioFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        _refuse_cut_wav(self.path)
+        self._length_unknown = _refuse_cut_wav(self.path)
         try:
             # Only this file: a playlist must not make us fetch what it names.
             self._container = av.open(
-                str(self.path), "r", container_options={"protocol_whitelist": "file"}
+                libav_url(self.path), "r", container_options={"protocol_whitelist": "file"}
             )
         except (FFmpegError, OSError) as error:
             raise _read_error(self.path, error) from error
@@ -64,6 +71,9 @@ class AudioFile:
     @property
     def duration_s(self) -> float | None:
         """What the file claims; None when it claims nothing."""
+        if self._length_unknown:
+            bits_per_s = self._track.codec_context.bit_rate
+            return self.path.stat().st_size * 8 / bits_per_s if bits_per_s else None
         if self._track.duration and self._track.time_base:
             return float(self._track.duration * self._track.time_base)
         if self._container.duration:
@@ -80,7 +90,7 @@ class AudioFile:
         to_speech = SpeechResampler()
         to_output = av.AudioResampler("fltp", layout, OUTPUT_RATE_HZ)
         empty = True
-        for frame in self._frames():
+        for frame in without_holes(self._frames()):
             empty = False
             try:
                 block = _block(to_speech, to_output, frame, self.channels)
@@ -112,6 +122,35 @@ class AudioFile:
         self.close()
 
 
+def without_holes(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+    """The frames of a track, with silent ones where their timestamps leave a hole."""
+    due_s: float | None = None  # where the next frame begins if nothing is missing
+    for frame in frames:
+        length_s = frame.samples / frame.sample_rate
+        if frame.pts is None or frame.time_base is None:
+            due_s = None if due_s is None else due_s + length_s
+        else:
+            begin_s = float(frame.pts * frame.time_base)
+            hole_s = 0.0 if due_s is None else begin_s - due_s
+            if _HOLE_S <= hole_s <= _LONGEST_HOLE_S:
+                yield from _silence(frame, round(hole_s * frame.sample_rate))
+            due_s = begin_s + length_s
+        yield frame
+
+
+def _silence(like: av.AudioFrame, samples: int) -> Iterator[av.AudioFrame]:
+    """So many silent samples of a frame's format, at most a second in each."""
+    while samples > 0:
+        count = min(samples, like.sample_rate)
+        silent = av.AudioFrame(like.format.name, like.layout.name, count)
+        silent.sample_rate = like.sample_rate
+        level = 0x80 if like.format.name in ("u8", "u8p") else 0
+        for plane in silent.planes:
+            plane.update(bytes([level]) * plane.buffer_size)
+        yield silent
+        samples -= count
+
+
 def read_speech(path: str | Path) -> F32:
     """The whole of a file's sound as f32 [samples], mono at SAMPLE_RATE_HZ.
 
@@ -137,19 +176,25 @@ def _block(
 
 
 def _read_error(path: Path, error: Exception) -> MediaError:
+    refuse_address(path)
     if isinstance(error, FileNotFoundError):
         return MediaError(f"{path}: no such file")
     if isinstance(error, IsADirectoryError):
         return MediaError(f"{path}: it is a folder; expected an audio or video file")
     if isinstance(error, PermissionError):
         return MediaError(f"{path}: not allowed to read it")
+    if isinstance(error, OSError) and not isinstance(error, FFmpegError):
+        return MediaError(f"{path}: cannot be read ({error.strerror or error})")
     return MediaError(
         f"{path}: not an audio or video file, or cut short; expected WAV, FLAC, MP3, MP4, …"
     )
 
 
-def _refuse_cut_wav(path: Path) -> None:
-    """libav plays a truncated WAV as a shorter one, but its header states the full length."""
+def _refuse_cut_wav(path: Path) -> bool:
+    """libav plays a truncated WAV as a shorter one, but its header states the full length.
+
+    Returns whether the length was not known when the header was written.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(12)
@@ -157,11 +202,13 @@ def _refuse_cut_wav(path: Path) -> None:
     except OSError as error:
         raise _read_error(path, error) from error
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return
+        return False
     claimed = int.from_bytes(head[4:8], "little")
-    streamed = claimed in (0, 0xFFFFFFFF) or claimed >= 0xFFFFFF00  # length unknown when written
-    if not streamed and claimed + 8 > size + 1:
+    if claimed + 8 <= size + 1:
+        return claimed == 0
+    if claimed < _UNKNOWN_LENGTH:
         raise MediaError(f"{path}: {size} bytes of {claimed + 8}; {_CUT}")
+    return True
 
 
 def _refuse_cut_index(path: Path, track: av.AudioStream) -> None:

@@ -16,9 +16,11 @@ import av
 import numpy as np
 
 from lipstream.engine.errors import MediaError
+from lipstream.engine.output_paths import refuse_to_overwrite
+from lipstream.engine.paths import libav_url
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ, AudioFile
-from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
+from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat, container_of
 from lipstream.streaming.files.partial_file import PartialFile
 
 # Frames and blocks of sound between engine and encoder: more than the engine makes at once. A full
@@ -70,7 +72,7 @@ def dub(
     out_path: str | Path,
     options: DubOptions | None = None,
 ) -> dict[str, Any]:
-    """Write `out_path` (MP4), in which the target speaks what is spoken in `audio_path`.
+    """Write the video `out_path`, in which the target speaks what is spoken in `audio_path`.
 
     Returns:
         frames, fps, duration_s, seconds, realtime_factor, backend, profile, background, renderer,
@@ -78,8 +80,10 @@ def dub(
         everything, loading included.
 
     Raises:
-        LipstreamError: input that cannot be read, output that cannot be written.
+        LipstreamError: input that cannot be read, output that cannot be written or is an input.
     """
+    refuse_to_overwrite(out_path, target_path, audio_path)
+    container_of(out_path)
     from lipstream.engine.pipeline import Engine
     from lipstream.engine.target.bundle import load_target
 
@@ -127,6 +131,8 @@ def write_dub(
     """
     session = engine.session()
     total_s = sound.duration_s
+    if progress is not None:
+        progress("dubbing", 0.0)
     with _Encoder(part, sound.channels) as encoder:
 
         def paint(chunk: AudioChunk | None) -> None:
@@ -268,9 +274,10 @@ class _Encoder:
 
 def av_offset_ms(path: Path) -> float:
     """Start of a file's sound less the start of its video, read back from the file."""
-    with av.open(str(path)) as container:
+    # Opened for each: a search back to time 0 would pass over the encoder's delay before it.
+    with av.open(libav_url(path)) as container:
         picture = next(container.decode(container.streams.video[0]))
-        container.seek(0)
+    with av.open(libav_url(path)) as container:
         sound = next(container.decode(container.streams.audio[0]))
     return round((_start_s(sound) - _start_s(picture)) * 1000, 3)
 

@@ -1,4 +1,4 @@
-"""Frames and sound into an MP4: H.264, AAC, index at the front."""
+"""Frames and sound into a file: MP4, MOV or MKV by H.264 and AAC, WebM by VP9 and Opus."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import av
 from av.error import FFmpegError
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from lipstream.engine.errors import MediaError, UsageError
+from lipstream.engine.paths import libav_url
 from lipstream.engine.target.frames import as_picture
 from lipstream.engine.types import F32, VideoFrame
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ
@@ -28,8 +29,41 @@ _X264: Final = {
     "bf": "0",
     "x264-params": "mbtree=1:rc-lookahead=10",
 }
-_AAC_BITS_PER_CHANNEL: Final = 96_000
+# About the quality of the H.264 files. Slower settings take more time than the frames themselves.
+_VP9: Final = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24", "b": "0"}
+_BITS_PER_CHANNEL: Final = 96_000
 _MAX_ENCODER_THREADS: Final = 2
+
+
+class Container(NamedTuple):
+    """A kind of file: FFmpeg's muxer and its options, and the encoders."""
+
+    muxer: str
+    options: dict[str, str]
+    video: str
+    video_options: dict[str, str]
+    sound: str
+
+
+_INDEX_FIRST: Final = {"movflags": "+faststart"}
+CONTAINERS: Final = {
+    ".mp4": Container("mp4", _INDEX_FIRST, "libx264", _X264, "aac"),
+    ".mov": Container("mov", _INDEX_FIRST, "libx264", _X264, "aac"),
+    ".mkv": Container("matroska", {}, "libx264", _X264, "aac"),
+    ".webm": Container("webm", {}, "libvpx-vp9", _VP9, "libopus"),
+}
+
+
+def container_of(path: str | Path) -> Container:
+    """The kind of file that the name asks for. Raises: UsageError for any other ending."""
+    container = CONTAINERS.get(Path(path).suffix.lower())
+    if container is None:
+        *some, last = CONTAINERS
+        raise UsageError(
+            f"cannot write {path}: the ending of its name says what kind of video it is; "
+            f"expected {', '.join(some)} or {last}"
+        )
+    return container
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +86,27 @@ class Mp4Writer:
     """Writes frames by their index and sound from time 0; the file appears on `finish`.
 
     Picture and sound need not arrive in step: the container interleaves them. Frame k is shown
-    from k / fps, sample n of the sound is played at n / OUTPUT_RATE_HZ; the encoder's own delay of
-    1024 samples is taken out by the file's edit list.
+    from k / fps, sample n of the sound is played at n / OUTPUT_RATE_HZ; the encoder's own delay is
+    taken out by an edit list, or in Matroska and WebM by their CodecDelay.
 
     Raises:
+        UsageError: the name ends in none of CONTAINERS.
         MediaError: the folder cannot be written to, or the disk is full.
     """
 
     def __init__(self, part: PartialFile, picture: PictureFormat, channels: int) -> None:
         self._part = part
+        self._kind = container_of(part.path)
         self._picture = picture
         self._layout = {0: None, 1: "mono", 2: "stereo"}[channels]
         self._samples = 0
         self._open = True
         try:
             self._container = av.open(
-                str(part.temporary), "w", format="mp4", options={"movflags": "+faststart"}
+                libav_url(part.temporary),
+                "w",
+                format=self._kind.muxer,
+                options=self._kind.options,
             )
         except (FFmpegError, OSError) as error:
             raise write_error(part.path, _as_os_error(error)) from error
@@ -80,7 +119,9 @@ class Mp4Writer:
         return self._part.path
 
     def _video_stream(self) -> av.VideoStream:
-        stream = self._container.add_stream("libx264", rate=self._picture.fps, options=_X264)
+        rate, options = self._picture.fps, self._kind.video_options
+        stream = self._container.add_stream(self._kind.video, rate=rate, options=options)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = self._picture.width, self._picture.height
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
@@ -93,8 +134,9 @@ class Mp4Writer:
         return stream
 
     def _sound_stream(self, layout: str) -> av.AudioStream:
-        stream = self._container.add_stream("aac", rate=OUTPUT_RATE_HZ, layout=layout)
-        stream.bit_rate = _AAC_BITS_PER_CHANNEL * (2 if layout == "stereo" else 1)
+        stream = self._container.add_stream(self._kind.sound, rate=OUTPUT_RATE_HZ, layout=layout)
+        assert isinstance(stream, av.AudioStream)
+        stream.bit_rate = _BITS_PER_CHANNEL * (2 if layout == "stereo" else 1)
         return stream
 
     def write_frame(self, frame: VideoFrame) -> None:

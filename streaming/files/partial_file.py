@@ -7,10 +7,14 @@ import tempfile
 from pathlib import Path
 
 from lipstream.engine.errors import MediaError
+from lipstream.engine.output_paths import remedy
+from lipstream.engine.paths import refuse_address
 
 
 class PartialFile:
     """A temporary file beside `path` that `commit` renames to `path`; without it, it is removed.
+
+    A link is followed: the file that it leads to is replaced, and the link stays.
 
     It is created at once, so that a folder that is not writable is known before any work is done.
 
@@ -19,21 +23,18 @@ class PartialFile:
             part.commit()
 
     Raises:
-        MediaError: the folder is missing or cannot be written to, or `path` is a folder.
+        MediaError: the folder is missing or cannot be written to, or `path` is a folder or a
+            device.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        folder = self.path.parent
-        if self.path.is_dir():
-            raise MediaError(f"cannot write {self.path}: it is a folder; name a file in it")
-        if not folder.is_dir():
-            raise MediaError(
-                f"cannot write {self.path}: there is no folder {folder}; make it first"
-            )
+        self._destination = Path(os.path.realpath(self.path))
+        folder = self._destination.parent
         try:
+            _refuse_folders_and_devices(self.path, folder)
             handle, name = tempfile.mkstemp(
-                prefix=f".{self.path.name[:100]}.", suffix=".part", dir=folder
+                prefix=f".{self.path.name[:40]}.", suffix=".part", dir=folder
             )
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -47,7 +48,7 @@ class PartialFile:
             mask = os.umask(0)
             os.umask(mask)
             self.temporary.chmod(0o666 & ~mask)
-            self.temporary.replace(self.path)
+            self.temporary.replace(self._destination)
         except OSError as error:
             raise write_error(self.path, error) from error
 
@@ -63,7 +64,17 @@ class PartialFile:
         self.discard()
 
 
+def _refuse_folders_and_devices(path: Path, folder: Path) -> None:
+    if path.is_dir():
+        raise MediaError(f"cannot write {path}: it is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise MediaError(f"cannot write {path}: it is not a file; choose another name")
+    if not folder.is_dir():
+        refuse_address(path)
+        raise MediaError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+
+
 def write_error(path: Path, error: OSError) -> MediaError:
     """A system error in writing `path`, as one line."""
     why = os.strerror(error.errno) if error.errno else str(error)
-    return MediaError(f"cannot write {path}: {why}; free some space or choose another folder")
+    return MediaError(f"cannot write {path}: {why}; {remedy(error)}")

@@ -13,12 +13,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import numpy as np
 from livekit import rtc
 from livekit.agents.voice.avatar import AudioSegmentEnd, AvatarOptions, VideoGenerator
 
 from lipstream.engine.pipeline import Engine
-from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
+from lipstream.streaming.integrations.voice import AGENT_OPTIONS, OriginalSpeech, Voice
 from lipstream.streaming.session.gc_policy import freeze
 from lipstream.streaming.session.live_engine import warm_up
 from lipstream.streaming.session.runner import SessionRunner
@@ -54,8 +53,8 @@ class LipstreamGenerator(VideoGenerator):
         if isinstance(frame, AudioSegmentEnd):
             self._voice.end_segment()
         else:
-            samples = np.frombuffer(frame.data, np.int16)
-            self._voice.push_audio(samples, frame.sample_rate, frame.num_channels)
+            pcm = frame.data.cast("B")
+            self._voice.push_pcm(pcm, frame.sample_rate, frame.num_channels)
 
     def clear_buffer(self) -> None:
         """Barge-in: what has not left is dropped, at every stage."""
@@ -74,11 +73,12 @@ class LipstreamGenerator(VideoGenerator):
                 yield rtc.VideoFrame(
                     width, height, rtc.VideoBufferType.I420, item.frame.i420.tobytes()
                 )
-                speech, ended = self._voice.leaving(item)
-                for part in speech:
-                    yield rtc.AudioFrame(part.samples.tobytes(), part.rate_hz, 1, part.samples.size)
-                if ended:
-                    yield AudioSegmentEnd()
+                for part in self._voice.leaving(item):
+                    if isinstance(part, OriginalSpeech):
+                        pcm = part.samples
+                        yield rtc.AudioFrame(pcm.tobytes(), part.rate_hz, 1, pcm.size)
+                    else:
+                        yield AudioSegmentEnd()
         finally:
             subscription.close()
         if self._runner.error is not None:

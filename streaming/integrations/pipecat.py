@@ -9,9 +9,9 @@ the target's. Needs pipecat-ai: pip install 'lipstream[pipecat]'.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from pipecat.frames.frames import (
     CancelFrame,
     EndFrame,
@@ -27,13 +27,21 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor, F
 
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.types import SAMPLE_RATE_HZ
-from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
+from lipstream.streaming.integrations.voice import AGENT_OPTIONS, OriginalSpeech, Voice
 from lipstream.streaming.session.gc_policy import freeze
 from lipstream.streaming.session.live_engine import warm_up
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 
 _NANOSECONDS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class _Segment:
+    """The frames about a segment of speech that have not left."""
+
+    started: TTSStartedFrame | None = None
+    stopped: TTSStoppedFrame | None = None
 
 
 class LipstreamVideoService(FrameProcessor):
@@ -52,8 +60,7 @@ class LipstreamVideoService(FrameProcessor):
         self._engine = engine
         self._runner = SessionRunner(engine, AGENT_OPTIONS)
         self._voice = Voice(self._runner)
-        self._started: list[Frame] = []  # of segments whose speech has not begun to leave
-        self._stopped: list[Frame] = []  # of segments whose speech has not left
+        self._segments: list[_Segment] = []  # whose speech has not left
         self._task: asyncio.Task[None] | None = None
 
     async def setup(self, setup: FrameProcessorSetup) -> None:
@@ -71,18 +78,18 @@ class LipstreamVideoService(FrameProcessor):
         """Speech stays here until its picture leaves; everything else passes."""
         await super().process_frame(frame, direction)
         if isinstance(frame, TTSAudioRawFrame):
-            self._voice.push_audio(
-                np.frombuffer(frame.audio, np.int16), frame.sample_rate, frame.num_channels
-            )
+            self._voice.push_pcm(frame.audio, frame.sample_rate, frame.num_channels)
         elif isinstance(frame, TTSStartedFrame):
-            self._started.append(frame)
+            self._segments.append(_Segment(started=frame))
         elif isinstance(frame, TTSStoppedFrame):
-            self._stopped.append(frame)
+            if not self._segments or self._segments[-1].stopped is not None:
+                self._segments.append(_Segment())  # of a turn that was interrupted
+            self._segments[-1].stopped = frame
             self._voice.end_segment()
         else:
             if isinstance(frame, InterruptionFrame):
                 self._voice.interrupt()
-                self._started, self._stopped = [], []
+                self._segments = []
             elif isinstance(frame, EndFrame):
                 await self._all_left()
             if isinstance(frame, (EndFrame, CancelFrame)):
@@ -108,9 +115,9 @@ class LipstreamVideoService(FrameProcessor):
             await self.push_error(f"lipstream: {self._runner.error}")
 
     async def _push(self, item: TimedFrame) -> None:
-        speech, ended = self._voice.leaving(item)
-        if speech and self._started:
-            await self.push_frame(self._started.pop(0))
+        leaving = self._voice.leaving(item)
+        if leaving and isinstance(leaving[0], OriginalSpeech):
+            await self._push_started()
         pts = item.media_sample * _NANOSECONDS // SAMPLE_RATE_HZ
         rgb = item.frame.image
         picture = OutputImageRawFrame(
@@ -118,12 +125,22 @@ class LipstreamVideoService(FrameProcessor):
         )
         picture.pts = pts
         await self.push_frame(picture)
-        for part in speech:
-            sound = TTSAudioRawFrame(part.samples.tobytes(), part.rate_hz, 1)
-            sound.pts = pts
-            await self.push_frame(sound)
-        if ended and self._stopped:
-            await self.push_frame(self._stopped.pop(0))
+        for part in leaving:
+            await self._push_started()
+            if isinstance(part, OriginalSpeech):
+                sound = TTSAudioRawFrame(part.samples.tobytes(), part.rate_hz, 1)
+                sound.pts = pts
+                await self.push_frame(sound)
+            elif self._segments:
+                stopped = self._segments.pop(0).stopped
+                if stopped is not None:
+                    await self.push_frame(stopped)
+
+    async def _push_started(self) -> None:
+        """The first segment begins to leave."""
+        if self._segments and (started := self._segments[0].started) is not None:
+            self._segments[0].started = None
+            await self.push_frame(started)
 
     async def _close(self) -> None:
         task, self._task = self._task, None

@@ -13,9 +13,11 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.engine.channels import ChannelMixer
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32
 from lipstream.streaming.session.audio_in import SpeechResampler
+from lipstream.streaming.session.pcm import Pcm16
 from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 
@@ -23,8 +25,6 @@ I16: TypeAlias = NDArray[np.int16]
 
 # An agent may synthesise minutes of speech at once, and none of it may be lost.
 AGENT_OPTIONS: Final = RunnerOptions(sound_capacity_s=600)
-
-_NOTHING: Final = np.zeros(0, np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,14 @@ class OriginalSpeech:
     rate_hz: int
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentEnd:
+    """A segment's last sample has left."""
+
+
 @dataclass(slots=True)
 class _Piece:
-    """Speech on its way, or (empty) the end of a segment."""
+    """Speech on its way."""
 
     start_sample: int  # of the session
     end_sample: int
@@ -46,16 +51,40 @@ class _Piece:
     given: int = 0  # of `original`
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of a segment on its way."""
+
+    start_sample: int  # of the session
+
+
+@dataclass(slots=True)
+class _Input:
+    """Speech of one format on its way in."""
+
+    rate_hz: int
+    channels: int
+    resampler: SpeechResampler
+    mixer: ChannelMixer
+    pcm: Pcm16
+
+
 class Voice:
     """Speech into a conversation, and out again with its frames. Used on one event loop."""
 
     def __init__(self, runner: SessionRunner) -> None:
         self.runner = runner
-        self._pieces: deque[_Piece] = deque()
-        self._resampler: SpeechResampler | None = None
-        self._rate_hz = 0
+        self._on_the_way: deque[_Piece | _End] = deque()
+        self._input: _Input | None = None
         self._held: list[I16] = []  # of which the resampler has given nothing yet
-        self._end_sample = 0
+        self._end_sample = 0  # of the session, where the speech on the way ends; 0: there is none
+
+    def push_pcm(self, data: bytes | memoryview, rate_hz: int, channels: int = 1) -> None:
+        """`push_audio` for PCM16 of any number of bytes: half a sample waits for its other half.
+
+        Raises: UsageError for a rate or a number of channels that cannot be.
+        """
+        self.push_audio(self._format(rate_hz, channels).pcm.push(data), rate_hz, channels)
 
     def push_audio(self, samples: I16, rate_hz: int, channels: int = 1) -> None:
         """More of the segment; it follows what waits already.
@@ -63,72 +92,89 @@ class Voice:
         Args:
             samples: i16 [n * channels], interleaved.
             rate_hz: 8000 to 96000; may change between segments.
-            channels: mixed to one.
+            channels: mixed to one by `ChannelMixer`.
 
         Raises:
             UsageError: a rate or a length that cannot be.
         """
-        if not 8_000 <= rate_hz <= 96_000 or channels < 1 or samples.size % channels:
+        known = self._format(rate_hz, channels)
+        if samples.size % channels:
             raise UsageError(
-                f"{samples.size} samples of {channels} channels at {rate_hz} Hz: "
-                "expected whole PCM16 frames at 8000 to 96000 Hz"
+                f"{samples.size} samples of {channels} channels: expected whole PCM16 frames"
             )
         if not samples.size:
             return
         if channels > 1:
-            mixed = samples.reshape(-1, channels).mean(axis=1, dtype=np.float32)
-            samples = mixed.round().astype(np.int16)
-        if self._resampler is None or rate_hz != self._rate_hz:
-            self._flush()
-            self._resampler, self._rate_hz = SpeechResampler(), rate_hz
+            apart = np.ascontiguousarray(samples.reshape(-1, channels).T, np.float32)
+            samples = known.mixer.push(apart).round().astype(np.int16)
         self._held.append(samples)
-        self._queue(self._resampler.push_samples(samples, rate_hz))
+        self._queue(known.resampler.push_samples(samples, rate_hz), rate_hz)
 
     def end_segment(self) -> None:
         """The segment is complete; `leaving` reports when its last sample leaves."""
         self._flush()
-        self._pieces.append(_Piece(self._end_sample, self._end_sample, _NOTHING, 0))
+        self._on_the_way.append(_End(self._end_sample))
 
     def interrupt(self) -> float:
-        """Barge-in: what waits is dropped; returns the ms of this turn that have left."""
-        self._pieces.clear()
-        self._resampler, self._held = None, []
+        """Barge-in: what waits is dropped; returns the ms of this turn that have left.
+
+        The end of a segment that comes after it leaves with the next frame.
+        """
+        self._on_the_way.clear()
+        self._input, self._held, self._end_sample = None, [], 0
         return self.runner.interrupt()
 
-    def leaving(self, item: TimedFrame) -> tuple[list[OriginalSpeech], bool]:
-        """What leaves with a frame: speech, and whether a segment ends with it."""
+    def leaving(self, item: TimedFrame) -> list[OriginalSpeech | SegmentEnd]:
+        """What leaves with a frame, in order: speech, and the ends of segments."""
         frame_end = item.media_sample + item.frame.audio.samples.size
-        speech: list[OriginalSpeech] = []
-        ended = False
-        while self._pieces and self._pieces[0].start_sample < frame_end:
-            piece = self._pieces[0]
-            if not piece.original.size:
-                ended = True
-                self._pieces.popleft()
+        out: list[OriginalSpeech | SegmentEnd] = []
+        while self._on_the_way and self._on_the_way[0].start_sample < frame_end:
+            first = self._on_the_way[0]
+            if isinstance(first, _End):
+                out.append(SegmentEnd())
+                self._on_the_way.popleft()
                 continue
-            covered = min(frame_end, piece.end_sample) - piece.start_sample
-            length = piece.end_sample - piece.start_sample
-            until = round(piece.original.size * covered / length)
-            speech.append(OriginalSpeech(piece.original[piece.given : until], piece.rate_hz))
-            piece.given = until
-            if piece.end_sample > frame_end:
+            length = first.end_sample - first.start_sample
+            covered = min(frame_end, first.end_sample) - first.start_sample
+            # A few samples may be too short for one of the session.
+            until = round(first.original.size * covered / length) if length else None
+            part = first.original[first.given : until]
+            if part.size:
+                out.append(OriginalSpeech(part, first.rate_hz))
+            first.given += part.size
+            if first.end_sample > frame_end:
                 break
-            self._pieces.popleft()
-        return [part for part in speech if part.samples.size], ended
+            self._on_the_way.popleft()
+        return out
 
-    def _queue(self, speech: F32) -> None:
+    def _format(self, rate_hz: int, channels: int) -> _Input:
+        """What takes in this format; speech of another one is complete."""
+        if not 8_000 <= rate_hz <= 96_000 or channels < 1:
+            raise UsageError(
+                f"{channels} channels at {rate_hz} Hz: expected one or more at 8000 to 96000 Hz"
+            )
+        known = self._input
+        if known is None or (known.rate_hz, known.channels) != (rate_hz, channels):
+            self._flush()
+            mixer, pcm = ChannelMixer(channels, rate_hz), Pcm16(channels)
+            known = self._input = _Input(rate_hz, channels, SpeechResampler(), mixer, pcm)
+        return known
+
+    def _queue(self, speech: F32, rate_hz: int) -> None:
         """What the resampler gave, and the original that it was made of."""
-        if not speech.size:
-            return
-        start = self.runner.push_audio(speech)
-        self._end_sample = start + speech.size
+        start = self._end_sample
+        if speech.size:
+            start = self.runner.push_audio(speech)
+            self._end_sample = start + speech.size
+        elif self._input is not None:
+            return  # the resampler holds it back
         if self._held:
             original = np.concatenate(self._held)
-            self._pieces.append(_Piece(start, self._end_sample, original, self._rate_hz))
+            self._on_the_way.append(_Piece(start, self._end_sample, original, rate_hz))
             self._held = []
 
     def _flush(self) -> None:
         """What the resampler holds back is queued as well."""
-        if self._resampler is not None:
-            self._queue(self._resampler.flush())
-            self._resampler, self._held = None, []
+        known, self._input = self._input, None
+        if known is not None:
+            self._queue(known.resampler.flush(), known.rate_hz)

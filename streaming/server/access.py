@@ -2,6 +2,10 @@
 
 Requests that a browser makes for another site are refused by their Origin. Without a token, those
 for another host name are refused as well, so that no web page can reach a server on loopback.
+
+Behind a proxy the Host header may be the proxy's own. An Origin is then ours if the browser says so
+(`Sec-Fetch-Site: same-origin`, which no page can write) or if a trusted proxy states that host. A
+trusted proxy that states none leaves nothing to compare, and the token alone decides.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from lipstream.engine.errors import HttpError
+from lipstream.streaming.server.proxies import ProxyOptions, same_host
 
 
-def guard(token: str | None, open_paths: Collection[str]) -> Any:
+def guard(token: str | None, open_paths: Collection[str], proxies: ProxyOptions) -> Any:
     """A middleware that refuses who may not ask; `open_paths` need no token."""
 
     @web.middleware
@@ -25,11 +30,16 @@ def guard(token: str | None, open_paths: Collection[str]) -> Any:
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         origin = request.headers.get("Origin")
-        if origin is not None and _netloc(origin) != request.host:
-            raise HttpError(403, f"origin {origin} is not this server")
+        if origin is not None and not _is_ours(origin, request, proxies):
+            raise HttpError(
+                403,
+                f"origin {origin} is not this server, {request.host}; behind a proxy, see "
+                "--trusted-proxy",
+            )
         if token is None and not is_loopback(_hostname(request.host)):
             raise HttpError(403, f"host {request.host} is not this machine")
-        if token is not None and request.path not in open_paths and not _has(request, token):
+        is_open = proxies.own_path(request) in open_paths
+        if token is not None and not is_open and not _has(request, token):
             raise HttpError(401, "expected the header Authorization: Bearer TOKEN")
         return await handler(request)
 
@@ -57,11 +67,12 @@ def _as_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _netloc(url: str) -> str | None:
-    try:
-        return urlsplit(url).netloc
-    except ValueError:  # such as an unclosed bracket
-        return None
+def _is_ours(origin: str, request: web.Request, proxies: ProxyOptions) -> bool:
+    if any(same_host(origin, host) for host in proxies.hosts(request)):
+        return True
+    if request.headers.get("Sec-Fetch-Site") == "same-origin":
+        return True
+    return proxies.trusts(request) and not proxies.forwarded_hosts(request)
 
 
 def _hostname(host: str) -> str | None:

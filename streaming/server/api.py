@@ -14,6 +14,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from lipstream.engine.errors import LipstreamError, UnknownTarget
+from lipstream.streaming.server.proxies import ProxyOptions
 from lipstream.streaming.server.signalling import Signalling, statistics
 from lipstream.streaming.server.targets import TargetDescriptions
 
@@ -32,40 +33,44 @@ def routes(
     names: Callable[[], list[str]],
     descriptions: TargetDescriptions | None,
     signalling: Signalling,
+    proxies: ProxyOptions,
 ) -> list[web.RouteDef]:
     """Everything under /api; without descriptions, targets have only names."""
 
-    def describe(name: str) -> dict[str, Any]:
+    def describe(name: str, root: str) -> dict[str, Any]:
         if descriptions is None:
             if name not in names():
                 raise UnknownTarget(f"no target {name!r}; /api/targets lists those that are here")
             return {"name": name}
-        poster = f"/api/targets/{quote(name, safe='')}/poster"
+        poster = f"{root}/api/targets/{quote(name, safe='')}/poster"
         return {**descriptions.describe(name).as_json(), "poster": poster}
 
-    def describe_all() -> list[dict[str, Any]]:
+    def describe_all(root: str) -> list[dict[str, Any]]:
         described = []
         for name in names():
             try:
-                described.append(describe(name))
+                described.append(describe(name, root))
             except LipstreamError as error:
                 # One damaged bundle must not hide the others; a call to it gets the reason.
                 logger.warning("target %s: %s", name, error)
         return described
 
     async def targets(request: web.Request) -> web.Response:
-        return web.json_response({"targets": await asyncio.to_thread(describe_all)})
+        root = proxies.root(request)
+        return web.json_response({"targets": await asyncio.to_thread(describe_all, root)})
 
     async def target(request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        return web.json_response(await asyncio.to_thread(describe, name))
+        root = proxies.root(request)
+        return web.json_response(await asyncio.to_thread(describe, name, root))
 
     async def poster(request: web.Request) -> web.Response:
         name = request.match_info["name"]
         if descriptions is None:
             raise UnknownTarget(f"no poster of {name!r}")
         picture = await asyncio.to_thread(descriptions.poster, name)
-        return web.Response(body=picture, content_type="image/jpeg")
+        headers = {"Cache-Control": "private, max-age=60"}
+        return web.Response(body=picture, content_type="image/jpeg", headers=headers)
 
     async def sessions(request: web.Request) -> web.Response:
         return web.json_response({"sessions": [statistics(room) for room in signalling.rooms]})
@@ -78,7 +83,10 @@ def routes(
         return web.json_response({"iceServers": servers})
 
     async def openapi(request: web.Request) -> web.Response:
-        return web.json_response(openapi_document())
+        document = openapi_document()
+        if root := proxies.root(request):
+            document["servers"] = [{"url": root}]
+        return web.json_response(document)
 
     async def index(request: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": "/api.html"})

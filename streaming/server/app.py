@@ -18,13 +18,18 @@ from aiohttp import web
 from lipstream.engine.errors import UsageError
 from lipstream.streaming.server import api, websocket, whep, whip
 from lipstream.streaming.server.access import guard, is_loopback
+from lipstream.streaming.server.admission import Admission
 from lipstream.streaming.server.error_responses import answer_errors
 from lipstream.streaming.server.metrics import exposition
+from lipstream.streaming.server.proxies import ProxyOptions
 from lipstream.streaming.server.rooms import Rooms
 from lipstream.streaming.server.signalling import Signalling
+from lipstream.streaming.server.start_message import start_message
 from lipstream.streaming.server.targets import EngineSetting, TargetDescriptions, TargetRegistry
+from lipstream.streaming.server.tls import Tls
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
-from lipstream.streaming.session.live_engine import LiveEngine
+from lipstream.streaming.session.live_engine import LiveEngine, short_turns
+from lipstream.streaming.session.runner import RunnerOptions
 from lipstream.streaming.shutdown import on_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.aioice_patches import PortRange
@@ -37,13 +42,23 @@ logger = logging.getLogger(__name__)
 PAGE: Final = {
     "/": ("index.html", "text/html"),
     "/style.css": ("style.css", "text/css"),
+    "/stage.css": ("stage.css", "text/css"),
     "/app.js": ("app.js", "text/javascript"),
     "/call.js": ("call.js", "text/javascript"),
+    "/call_bar.js": ("call_bar.js", "text/javascript"),
+    "/connection.js": ("connection.js", "text/javascript"),
+    "/http.js": ("http.js", "text/javascript"),
+    "/lobby.js": ("lobby.js", "text/javascript"),
     "/meter.js": ("meter.js", "text/javascript"),
+    "/microphone_test.js": ("microphone_test.js", "text/javascript"),
     "/targets.js": ("targets.js", "text/javascript"),
+    "/voices.js": ("voices.js", "text/javascript"),
+    "/words.js": ("words.js", "text/javascript"),
     "/api.html": ("api.html", "text/html"),
     "/api.js": ("api.js", "text/javascript"),
 }
+# What is synthesised faster than it is said waits here, 38 MB at most: ten minutes at once.
+_CONVERSATION: Final = RunnerOptions(sound_capacity_s=600)
 _OPEN: Final = frozenset(PAGE) | {"/healthz"}
 _SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -66,8 +81,10 @@ class ServerOptions:
     ice_servers: tuple[IceServer, ...] = ()
     udp_ports: PortRange | None = None  # None: as the system chooses
     encoding: Encoding = field(default_factory=Encoding)
+    proxies: ProxyOptions = field(default_factory=ProxyOptions)
     max_body_bytes: int = 1 << 20
     max_sdp_bytes: int = 64 << 10
+    tls: Tls | None = None  # None: http
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -79,6 +96,8 @@ class ServerOptions:
                 f"host {self.host}: others can reach it, so it needs --token SECRET "
                 "(or --host 127.0.0.1)"
             )
+        if self.token is None and self.proxies.trusted:
+            raise UsageError("--trusted-proxy: others reach it by the proxy, so it needs --token")
 
     @property
     def local(self) -> bool:
@@ -91,6 +110,7 @@ def make_app(
     names: Callable[[], list[str]],
     engine: Callable[[str], Awaitable[LiveEngine]],
     descriptions: TargetDescriptions | None = None,
+    cores: Callable[[LiveEngine], float] = lambda engine: 0.0,
 ) -> web.Application:
     """The application.
 
@@ -99,6 +119,7 @@ def make_app(
         names: of the targets.
         engine: of a target by its name; `TargetRegistry.engine`, or a test's own.
         descriptions: for /api/targets and the page; None shows names alone.
+        cores: that a conversation of an engine keeps busy, 0 for unknown; `TargetRegistry.cores`.
 
     Raises:
         UsageError: a range of UDP ports with versions of aiortc that cannot keep to it.
@@ -106,10 +127,18 @@ def make_app(
     patches = aiortc_patches.PatchOptions(loopback=options.local, udp_ports=options.udp_ports)
     if not aiortc_patches.apply(patches) and options.udp_ports is not None:
         raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
-    rooms = Rooms(engine, options.sessions, encoding=options.encoding)
+    admission = Admission.for_processes(options.processes, cores)
+    rooms = Rooms(
+        engine,
+        options.sessions,
+        options=_CONVERSATION,
+        encoding=options.encoding,
+        admission=admission,
+    )
     signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
+    proxies = options.proxies
     app = web.Application(
-        middlewares=[answer_errors, guard(options.token, _OPEN)],
+        middlewares=[answer_errors, proxies.locate(), guard(options.token, _OPEN, proxies)],
         client_max_size=options.max_body_bytes,
     )
 
@@ -120,25 +149,24 @@ def make_app(
         return web.Response(body=exposition(rooms), headers={"Content-Type": "text/plain"})
 
     async def page(request: web.Request) -> web.Response:
-        name, kind = PAGE[request.path]
+        name, kind = PAGE[proxies.own_path(request)]
         body = files("lipstream.streaming.server").joinpath("web", name).read_text("utf-8")
         return web.Response(text=body, content_type=kind, headers=_SAFE_HEADERS)
 
     async def end_all(app: web.Application) -> None:
         await rooms.close()
 
-    app.add_routes(
-        [
-            *(web.get(path, page) for path in PAGE),
-            web.get("/healthz", health),
-            web.get("/metrics", metrics),
-            *api.routes(names, descriptions, signalling),
-            *signalling.routes(),
-            *whip.routes(signalling),
-            *whep.routes(signalling),
-            *websocket.routes(rooms),
-        ]
-    )
+    routes = [
+        *(web.get(path, page) for path in PAGE),
+        web.get("/healthz", health),
+        web.get("/metrics", metrics),
+        *api.routes(names, descriptions, signalling, proxies),
+        *signalling.routes(),
+        *whip.routes(signalling),
+        *whep.routes(signalling),
+        *websocket.routes(rooms),
+    ]
+    app.add_routes(proxies.under_root(routes))
     app.on_shutdown.append(end_all)
     return app
 
@@ -155,12 +183,13 @@ def serve(
         folder: with NAME.target bundles in it.
         setting: of the engines.
         options: where and for whom.
-        tell: called with one line when calls are taken.
+        tell: called with each line of the start message when calls are taken.
 
     Raises:
         LipstreamError: no targets, a bad bundle, or a port that cannot be had.
     """
     few_arenas()
+    short_turns()
     workers = Workers(options.processes) if options.processes else None
     try:
         registry = TargetRegistry(Path(folder), setting, workers, keep=options.sessions)
@@ -173,6 +202,7 @@ def serve(
 async def _serve(
     registry: TargetRegistry, options: ServerOptions, tell: Callable[[str], None]
 ) -> None:
+    context = options.tls.context() if options.tls is not None else None
     found = registry.names()
     if not found:
         raise UsageError(
@@ -182,19 +212,19 @@ async def _serve(
     for name in found[: options.sessions]:  # the others when they are first asked for
         await registry.engine(name)
     freeze()
-    runner = web.AppRunner(
-        make_app(options, registry.names, registry.engine, registry), access_log=None
-    )
+    app = make_app(options, registry.names, registry.engine, registry, registry.cores)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, options.host, options.port).start()
+            await web.TCPSite(runner, options.host, options.port, ssl_context=context).start()
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
             ) from error
         port = runner.addresses[0][1]
-        tell(f"serving {', '.join(found)} on http://{options.host}:{port}/ (Ctrl-C ends)")
+        for line in start_message(found, options.host, port, options.tls):
+            tell(line)
         stop = asyncio.Event()
         with on_sigterm(stop.set):
             await stop.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from aiohttp import web
@@ -51,12 +51,27 @@ async def answer_errors(
         status = status_of(error)
         if status == 500:
             logger.error("%s %s: %s", request.method, request.path, error)
-        return _response(status, str(error))
+        return _not_allowed(request, str(error)) if status == 405 else _response(status, str(error))
+    except web.HTTPMethodNotAllowed as error:
+        return _not_allowed(request, None, error.allowed_methods)
     except web.HTTPException as error:
         return _response(error.status, error.reason)
     except Exception:
         logger.exception("a request failed")
         return _response(500, "internal error")
+
+
+def _not_allowed(
+    request: web.Request, reason: str | None, allowed: Iterable[str] | None = None
+) -> web.Response:
+    """405 with the methods that the address takes (RFC 9110, 15.5.6)."""
+    if allowed is None:
+        resource = request.match_info.route.resource
+        allowed = {route.method for route in resource or ()} - {request.method}
+    listed = ", ".join(sorted(allowed))
+    response = _response(405, reason or f"{request.method} is not possible here: use {listed}")
+    response.headers["Allow"] = listed
+    return response
 
 
 def _response(status: int, reason: str) -> web.Response:

@@ -11,11 +11,12 @@ from typing import Final, Protocol
 
 from lipstream.engine.errors import ServerBusy, SessionConflict
 from lipstream.streaming.background_tasks import BackgroundTasks
+from lipstream.streaming.server.admission import Admission
 from lipstream.streaming.server.resumption import KEEP_S, Places
 from lipstream.streaming.session.gc_policy import collect, trim
 from lipstream.streaming.session.live_engine import LiveEngine
 from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
-from lipstream.streaming.webrtc.h264 import Encoding
+from lipstream.streaming.webrtc.h264 import Encoding, PictureFormat
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 
 logger = logging.getLogger(__name__)
@@ -70,8 +71,10 @@ class Rooms:
         members_capacity: int = 16,
         options: RunnerOptions | None = None,
         encoding: Encoding | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """`capacity`: conversations at most; `members_capacity`: members of each."""
+        self._admission = admission
         self._engine = engine
         self._capacity = capacity
         self._members_capacity = members_capacity
@@ -129,9 +132,17 @@ class Rooms:
     def _open(self, target: str, name: str, engine: LiveEngine) -> Room:
         if len(self._rooms) >= self._capacity:
             raise ServerBusy(f"{self._capacity} conversations are going on; try again later")
+        if self._admission is not None:
+            self._admission.check(engine, self._rooms.values())
         runner = SessionRunner(engine, self._options)
         runner.start()
-        room = Room(name, target, engine, runner, VideoFeed(runner, self._encoding))
+        room = Room(
+            name,
+            target,
+            engine,
+            runner,
+            VideoFeed(runner, self._encoding, PictureFormat.of(engine)),
+        )
         self._rooms[name] = room
         self.opened += 1
         if self._trimmer is None or self._trimmer.done():

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.engine.speech.profiles import require_live
+from lipstream.streaming.server.poster import draw_poster
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
+from lipstream.streaming.workers.pool import RemoteEngine
 
 if TYPE_CHECKING:
     from lipstream.engine.pipeline import Engine
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".target"
 _MAX_JSON_BYTES: Final = 1 << 20
-_MAX_POSTER_BYTES: Final = 4 << 20
+_MAX_POSTERS: Final = 64  # kept; about 30 kB each
 
 Fingerprint: TypeAlias = tuple[int, int, int]  # of target.json: inode, time of change (ns), bytes
 
@@ -88,7 +90,7 @@ class _Loaded:
 
 
 class TargetRegistry:
-    """The bundles of a folder; each engine is made and warmed when it is first asked for.
+    """The bundles of a folder, or a single bundle; each engine is made when it is first asked for.
 
     A target that was calibrated again is loaded again for the next call, and calls that go on keep
     the engine they have. The registry keeps the `keep` engines that were asked for last; any other
@@ -107,15 +109,20 @@ class TargetRegistry:
         if not folder.is_dir():
             raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
         self.folder, self._setting = folder, setting or EngineSetting()
+        self._single = folder.resolve() if (folder / "target.json").is_file() else None
         self._workers = workers
         self._keep = keep
         self._loaded: dict[str, _Loaded] = {}
         # In the order in which they were asked for, the last one at the end.
         self._kept: OrderedDict[str, LiveEngine] = OrderedDict()
+        self._cores: weakref.WeakKeyDictionary[LiveEngine, float] = weakref.WeakKeyDictionary()
         self._loading: dict[tuple[str, Fingerprint], asyncio.Task[LiveEngine]] = {}
+        self._posters: dict[str, tuple[Fingerprint, bytes]] = {}
 
     def names(self) -> list[str]:
         """Of every target in the folder."""
+        if self._single is not None:
+            return [self._single.name.removesuffix(_SUFFIX)]
         found = (p for p in self.folder.iterdir() if p.suffix == _SUFFIX and p.is_dir())
         return sorted(p.name.removesuffix(_SUFFIX) for p in found if not p.name.startswith("."))
 
@@ -144,23 +151,20 @@ class TargetRegistry:
             raise TargetError(f"{name}: target.json cannot be read ({error})") from error
 
     def poster(self, name: str) -> bytes:
-        """The first frame of the footage, a JPEG as it lies in the bundle.
+        """A JPEG of at most 640 px a side; see `poster`. Drawn once for each calibration.
 
         Raises:
             UnknownTarget: no target of this name.
             TargetError: no picture where one should be.
         """
-        path = self._bundle(name) / "frames.mjpeg"
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_POSTER_BYTES)
-        except OSError as error:
-            raise TargetError(f"{name}: frames.mjpeg: {error.strerror}") from error
-        # In a JPEG's coded data 0xFF is followed by 0 or a restart marker, never by 0xD9.
-        end = data.find(b"\xff\xd9") + 2
-        if not data.startswith(b"\xff\xd8") or end < 2:
-            raise TargetError(f"{name}: frames.mjpeg does not begin with a picture")
-        return data[:end]
+        fingerprint = self._fingerprint(name)
+        kept = self._posters.get(name)
+        if kept is None or kept[0] != fingerprint:
+            kept = fingerprint, draw_poster(self._bundle(name))
+            if len(self._posters) >= _MAX_POSTERS:
+                self._posters.clear()
+            self._posters[name] = kept
+        return kept[1]
 
     async def engine(self, name: str) -> LiveEngine:
         """Ready to speak. A load runs in a thread; other targets' calls do not wait for it.
@@ -181,6 +185,10 @@ class TargetRegistry:
             engine = await self._load_once(name, fingerprint)
         self._keep_last(name, engine)
         return engine
+
+    def cores(self, engine: LiveEngine) -> float:
+        """What the warm-up of an engine found: cores that one conversation keeps busy."""
+        return engine.cores if isinstance(engine, RemoteEngine) else self._cores.get(engine, 0.0)
 
     def _keep_last(self, name: str, engine: LiveEngine) -> None:
         self._kept[name] = engine
@@ -216,7 +224,7 @@ class TargetRegistry:
     def _bundle(self, name: str) -> Path:
         if name not in self.names():  # also keeps out names that are paths
             raise UnknownTarget(f"no target {name!r}; /api/targets lists those that are here")
-        return self.folder / (name + _SUFFIX)
+        return self._single or self.folder / (name + _SUFFIX)
 
     def _fingerprint(self, name: str) -> Fingerprint:
         """Of target.json, which holds the checksum of every other file of the bundle."""
@@ -228,9 +236,11 @@ class TargetRegistry:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _load(self, name: str) -> LiveEngine:
-        folder = self.folder / (name + _SUFFIX)
+        folder = self._single or self.folder / (name + _SUFFIX)
         if self._workers is not None:
             return self._workers.engine(partial(self._setting.load, folder))
         engine = self._setting.load(folder)
-        logger.info("target %s ready, warmed up in %.2f s", name, warm_up(engine))
+        found = warm_up(engine)
+        logger.info("target %s ready, warmed up in %.2f s", name, found.seconds)
+        self._cores[engine] = found.cores
         return engine

@@ -14,6 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.engine.channels import ChannelMixer
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
 TAPS: Final = 32
@@ -32,6 +33,7 @@ class SpeechResampler:
     def __init__(self) -> None:
         self._format: tuple[str, str, int] | None = None  # sample format, layout, Hz
         self._resampler: av.AudioResampler | None = None
+        self._mixer = ChannelMixer(1, SAMPLE_RATE_HZ)
 
     def push(self, frame: av.AudioFrame) -> F32:
         """f32 [samples] of a frame; the resampler keeps about 1 ms back. Clears `frame.pts`."""
@@ -40,10 +42,11 @@ class SpeechResampler:
         tail = np.zeros(0, np.float32)
         if self._resampler is None or known != self._format:
             tail = self.flush()
-            # The mean of the channels is taken below: the resampler's own downmix adds 3 dB.
+            # The channels are mixed below: the resampler's own downmix adds 3 dB, and cancels.
             self._resampler = av.AudioResampler("fltp", frame.layout, SAMPLE_RATE_HZ)
+            self._mixer = ChannelMixer(frame.layout.nb_channels, SAMPLE_RATE_HZ)
             self._format = known
-        samples = _mean_of_channels(self._resampler.resample(frame))
+        samples = self._mixed(self._resampler.resample(frame))
         return np.concatenate([tail, samples]) if tail.size else samples
 
     def push_samples(self, samples: F32 | NDArray[np.int16], rate_hz: int) -> F32:
@@ -57,12 +60,11 @@ class SpeechResampler:
     def flush(self) -> F32:
         """f32 [samples] that the resampler kept back."""
         resampler, self._resampler = self._resampler, None
-        return _mean_of_channels(resampler.resample(None) if resampler is not None else [])
+        return self._mixed(resampler.resample(None) if resampler is not None else [])
 
-
-def _mean_of_channels(frames: list[av.AudioFrame]) -> F32:
-    parts = [frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames]
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    def _mixed(self, frames: list[av.AudioFrame]) -> F32:
+        parts = [self._mixer.push(np.asarray(frame.to_ndarray(), np.float32)) for frame in frames]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 @cache

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -72,7 +73,7 @@ class RunnerCounters:
 
     frames: int = 0
     late_frames: int = 0  # finished after their release time
-    dropped_frames: int = 0  # by subscribers that did not fetch them, or by an interruption
+    dropped_frames: int = 0  # by subscribers that did not fetch them
     repeated_frames: int = 0  # showed the previous picture: there was no time
     slipped_samples: int = 0
     interruptions: int = 0
@@ -80,6 +81,7 @@ class RunnerCounters:
     dropped_samples: int = 0
     source_ppm: float = 0.0  # how much faster than ours a live source's clock runs
     source_margin_s: float = 0.0  # how much later than at best it is placed, for its jitter
+    cpu_s: float = 0.0  # CPU time, of the encoder too
     compute_ms: deque[float] = field(default_factory=lambda: deque(maxlen=250))  # per push
 
 
@@ -127,6 +129,11 @@ class SessionRunner:
     def delay_samples(self) -> int:
         """From a sample's own time to the moment it leaves: engine delay + playout delay."""
         return self._delay_samples + ms_to_samples(self.options.playout_delay_ms)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no frame leaves any more."""
+        return self._closed
 
     def start(self) -> None:
         """Begin to run."""
@@ -221,10 +228,21 @@ class SessionRunner:
             self._lock.notify()
         return played_ms
 
-    def begin_turn(self) -> None:
-        """Count what is played from here on; nothing is dropped."""
+    def begin_turn(self, first_sample: int | None = None) -> None:
+        """Count what is played from here on; nothing is dropped.
+
+        first_sample: of the session, where the turn begins among the sound that is queued already.
+        """
         with self._lock:
-            self._turn_sound = []
+            spans = [] if first_sample is None else self._turn_sound
+            begin = first_sample or 0
+            self._turn_sound = [(max(start, begin), end) for start, end in spans if end > begin]
+
+    @property
+    def left_sample(self) -> int:
+        """Session sample before which all sound has left; by the clock while nobody watches."""
+        with self._lock:
+            return self._delivered_until()
 
     def played_ms(self) -> float:
         """ms of this turn's sound that have left."""
@@ -344,6 +362,9 @@ class SessionRunner:
         self._repeated_steps = self._repeated_steps + 1 if repeat else 0
         with self._compute_slot:
             frames = self._session.push(step.chunk, not repeat)
+        # A session of `streaming.workers` computes in another process.
+        remote_s: float = getattr(self._session, "remote_cpu_s", 0.0)
+        self.counters.cpu_s = time.thread_time() + remote_s
         if repeat:
             self.counters.repeated_frames += len(frames)
         self.counters.compute_ms.append((self.clock.now() - began_s) * 1000)
@@ -356,7 +377,7 @@ class SessionRunner:
             self.counters.frames += 1
             if self.clock.now() > item.release_s:
                 self.counters.late_frames += 1
-            if step.turn != self.turn:
+            if self._closed:
                 self.counters.dropped_frames += 1
                 continue
             for subscription in self._subscriptions:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lipstream.engine.types import F32, VideoFrame
+import numpy as np
+
+from lipstream.engine.types import F32, AudioChunk, VideoFrame
 
 if TYPE_CHECKING:
     from lipstream.streaming.session.runner import SessionRunner
@@ -22,6 +24,11 @@ class TimedFrame:
     media_sample: int  # session clock, of the frame's first sample
     release_s: float  # monotonic
     turn: int
+
+    def silenced(self, turn: int) -> TimedFrame:
+        """The same picture, without its sound, in another turn."""
+        silence = AudioChunk(np.zeros_like(self.frame.audio.samples), self.frame.audio.start_sample)
+        return replace(self, frame=replace(self.frame, audio=silence, speech=False), turn=turn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Subscription:
         """On the loop: queue a frame, or (None) the end."""
         if item is None:
             self._closed = True
-        elif item.turn == self._runner.turn:
+        else:
             if len(self._frames) == self._capacity:
                 self._frames.popleft()
                 self._runner.counters.dropped_frames += 1
@@ -69,7 +76,8 @@ class Subscription:
     async def next(self) -> TimedFrame | None:
         """The next frame, at its release time; None when the conversation is over.
 
-        A frame of a turn that was interrupted while it waited is dropped here.
+        A frame of a turn that was interrupted while it waited is shown in silence: pictures keep
+        their rate, and the mouth goes to rest from where it was seen.
         """
         while True:
             while not self._frames and not self._closed:
@@ -84,10 +92,12 @@ class Subscription:
             if not self._frames or self._frames[0] is not item:
                 continue
             self._frames.popleft()
-            if item.turn == self._runner.turn:
-                self._runner._delivered(item)
-                return item
-            self._runner.counters.dropped_frames += 1
+            if self._runner.closed:
+                self._runner.counters.dropped_frames += 1
+                continue
+            self._runner._delivered(item)
+            turn = self._runner.turn
+            return item if item.turn == turn else item.silenced(turn)
 
     async def __aiter__(self) -> AsyncIterator[TimedFrame]:
         while (item := await self.next()) is not None:

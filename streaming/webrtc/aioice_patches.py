@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from lipstream.engine.errors import NoFreePort, UsageError
 from lipstream.streaming.background_tasks import BackgroundTasks
+from lipstream.streaming.webrtc.ice_servers import bounded
 
 # Consent (RFC 7675): aioice asks every 5 s. Here a request goes out every 0.2 s without waiting for
 # the answer to the last one, so that a network that is back is known to be at once. Only 30 s
@@ -72,7 +73,9 @@ def apply(loopback: bool, ports: PortRange | None) -> None:
     connection.query_consent = _query_consent
     gather = getattr(connection, "_lipstream_gather", connection.get_component_candidates)
     connection._lipstream_gather = gather
-    connection.get_component_candidates = gather if ports is None else _gather_within(ports)
+    connection.get_component_candidates = bounded(
+        gather if ports is None else _gather_within(ports)
+    )
 
 
 async def _query_consent(self: Any) -> None:
@@ -158,7 +161,7 @@ def _gather_within(ports: PortRange) -> Any:
         raise NoFreePort(f"all UDP ports of {ports.low}-{ports.high} are taken; try again later")
 
     async def get_component_candidates(
-        self: Any, component: int, addresses: list[str], timeout: int = 5
+        self: Any, component: int, addresses: list[str], timeout: float = 5
     ) -> list[Any]:
         import aioice.ice
         from aioice.candidate import Candidate, candidate_foundation, candidate_priority

@@ -1,9 +1,9 @@
 """Every use of aiortc's private parts; those of aioice's are in `aioice_patches`.
 
 `apply` changes how all connections of the process encode and connect, `remove_jitter_buffer` one
-receiver, and `forward_key_frame_requests` one sender. They are written against the versions in
-`TESTED`: with others nothing is changed, and the log says so, because a private name that moved
-must not break a call.
+receiver, `forward_key_frame_requests` and `encode_with` one sender. They are written against the
+versions in `TESTED`: with others nothing is changed, and the log says so, because a private name
+that moved must not break a call.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
+
+import av
 
 from lipstream.streaming.webrtc import aioice_patches
 from lipstream.streaming.webrtc.aioice_patches import PortRange
@@ -70,8 +72,35 @@ def apply(options: PatchOptions) -> bool:
 
     certificate._create_ssl_context = create_ssl_context
 
+    _keep_level_of_mono()
     aioice_patches.apply(options.loopback, options.udp_ports)
     return True
+
+
+def _keep_level_of_mono() -> None:
+    """Let Opus carry mono at its own level: aiortc's resampler makes stereo of it 3 dB lower."""
+    from aiortc.codecs import opus
+
+    encoder: Any = opus.OpusEncoder
+    original = getattr(encoder, "_lipstream_original", encoder.encode)
+    encoder._lipstream_original = original
+
+    def encode(self: Any, frame: Any, force_keyframe: bool = False) -> Any:
+        return original(self, _in_stereo(frame), force_keyframe)
+
+    encoder.encode = encode
+
+
+def _in_stereo(frame: Any) -> Any:
+    """The same samples on both channels; stereo as it is."""
+    if frame.layout.name != "mono" or frame.format.name != "s16":
+        return frame
+    doubled = av.AudioFrame.from_ndarray(
+        frame.to_ndarray().repeat(2)[None], format="s16", layout="stereo"
+    )
+    doubled.sample_rate, doubled.time_base = frame.sample_rate, frame.time_base
+    doubled.pts = frame.pts
+    return doubled
 
 
 def remove_jitter_buffer(receiver: Any) -> bool:
@@ -112,6 +141,14 @@ def forward_key_frame_requests(sender: Any, want: Callable[[], None]) -> bool:
         want()
 
     sender._send_keyframe = send_keyframe
+    return True
+
+
+def encode_with(sender: Any, encoder: Any) -> bool:
+    """Let a sender that has not begun encode its frames with this. Returns whether it was done."""
+    if not versions_tested():
+        return False
+    sender._RTCRtpSender__encoder = encoder
     return True
 
 

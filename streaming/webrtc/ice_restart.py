@@ -72,7 +72,8 @@ class IceRestart:
             candidates = [candidate_to_aioice(one) for one in section.ice_candidates]
         except Exception as error:  # the parser raises whatever comes first
             raise UsageError("the body is no SDP fragment with ICE credentials") from error
-        user, password = section.ice.usernameFragment, section.ice.password
+        ice = section.ice
+        user, password = (None, None) if ice is None else (ice.usernameFragment, ice.password)
         if not user or not password:
             raise UsageError("the fragment has no ice-ufrag or no ice-pwd")
         connection = self._connection

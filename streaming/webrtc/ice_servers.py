@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from aiortc import RTCIceServer
 
 logger = logging.getLogger(__name__)
+
+# For the answers of all STUN and TURN servers, which are asked at once. STUN takes one round trip,
+# TURN two; what is lost is asked for again after 0.5 s. aioice itself waits 5 s.
+GATHERING_S: Final = 1.0
 
 _URL: Final = re.compile(
     r"(?:stuns?:(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?)"
@@ -132,6 +136,17 @@ def from_links(headers: Iterable[str]) -> tuple[IceServer, ...]:
             except UsageError as error:
                 logger.info("%s", error)
     return tuple(found)
+
+
+def bounded(gather: Callable[..., Awaitable[list[Any]]]) -> Callable[..., Awaitable[list[Any]]]:
+    """aioice's `Connection.get_component_candidates`, waiting for servers for GATHERING_S."""
+
+    async def get_component_candidates(
+        self: Any, component: int, addresses: list[str], timeout: float = GATHERING_S
+    ) -> list[Any]:
+        return await gather(self, component, addresses, timeout)
+
+    return get_component_candidates
 
 
 def _from_json(entry: Any, expected: str) -> IceServer:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aiortc.sdp import SessionDescription
-
-from lipstream.engine.errors import UsageError
+from lipstream.streaming.webrtc.sdp_lines import RECEIVES, SENDS, read_sdp
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +21,10 @@ class OfferedMedia:
         Raises:
             UsageError: it is not SDP.
         """
-        try:
-            sections = SessionDescription.parse(sdp).media
-        except Exception as error:  # the parser raises whatever comes first
-            raise UsageError(
-                f"the offer cannot be read: {one_line(error)}; expected WebRTC SDP"
-            ) from error
+        offer = read_sdp(sdp)
         return cls(
-            receives=any(m.direction in ("recvonly", "sendrecv") for m in sections),
-            sends_audio=any(
-                m.kind == "audio" and m.direction in ("sendonly", "sendrecv") for m in sections
-            ),
+            receives=any(offer.live(kind, RECEIVES) for kind in ("audio", "video")),
+            sends_audio=bool(offer.live("audio", SENDS)),
         )
 
 

@@ -22,15 +22,18 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpsender import RTCRtpSender
-from aiortc.sdp import SessionDescription
+from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from lipstream.engine.errors import NoFreePort, UsageError
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from lipstream.streaming.webrtc import aioice_patches, aiortc_patches
+from lipstream.streaming.webrtc.h264 import SingleNalEncoder
 from lipstream.streaming.webrtc.ice_restart import IceRestart, tag_of
 from lipstream.streaming.webrtc.ice_servers import IceServer
-from lipstream.streaming.webrtc.offer import OfferedMedia, one_line
+from lipstream.streaming.webrtc.negotiation import Negotiation, with_level, with_one_fingerprint
+from lipstream.streaming.webrtc.offer import one_line
+from lipstream.streaming.webrtc.sdp_lines import read_sdp
 from lipstream.streaming.webrtc.tracks import IncomingVoice, OutgoingAudio, OutgoingVideo
 from lipstream.streaming.webrtc.video_feed import VideoFeed
 
@@ -63,6 +66,7 @@ class Peer:
         self._ended: Callable[[str], None] | None = ended
         self.video = OutgoingVideo(feed)
         self.audio = OutgoingAudio(feed.runner)
+        self._shown: tuple[str, ...] = ()  # what of it the other side takes: audio, video
         self._connected = asyncio.Event()
         self._tasks = BackgroundTasks(failed=self.end)
         self.pc.on("track", self._on_track)
@@ -78,11 +82,13 @@ class Peer:
 
     def push_audio(self, item: TimedSound) -> None:
         """For the feed: sound, before its time."""
-        self.audio.push_audio(item)
+        if "audio" in self._shown:
+            self.audio.push_audio(item)
 
     def show(self, item: TimedFrame, packet: av.Packet[Any] | None) -> None:
         """For the feed: a frame whose time has come."""
-        self.video.offer(item, packet)
+        if "video" in self._shown:
+            self.video.offer(item, packet)
 
     def end(self, reason: str) -> None:
         """Report, once, that the connection is over; whoever made it closes it."""
@@ -173,11 +179,15 @@ class Peer:
             UsageError: it is not SDP, or has nothing in it that we can send or take.
             NoFreePort: every UDP port that media may use is taken.
         """
+        offer = Negotiation(read_sdp(offer_sdp), self._options.listens, self._options.shows)
+        tracks = {"audio": self.audio, "video": self.video}
+        for use in offer.uses:  # before the offer is set, in its order: aiortc takes them so
+            if use.kind in tracks:
+                what = tracks[use.kind] if use.sends else use.kind
+                self.pc.addTransceiver(what, direction=use.direction)
         try:
-            if self._options.shows:
-                self._send_tracks("sendrecv")
-            self._check(OfferedMedia.parse(offer_sdp))
-            await self.pc.setRemoteDescription(RTCSessionDescription(offer_sdp, "offer"))
+            description = RTCSessionDescription(offer.for_aiortc(), "offer")
+            await self.pc.setRemoteDescription(description)
             answer = await self.pc.createAnswer()
             await self.pc.setLocalDescription(answer)
         except (UsageError, NoFreePort):
@@ -190,15 +200,23 @@ class Peer:
             if transceiver.kind == "audio":
                 aiortc_patches.remove_jitter_buffer(transceiver.receiver)
         if self._options.shows:
-            self._begin_to_show(self.pc.localDescription.sdp)
+            video = offer.video
+            packets = video is not None and video.is_h264 and not video.single_nal_units
+            if video is not None and video.single_nal_units:
+                aiortc_patches.encode_with(
+                    self._video_sender(), SingleNalEncoder(self._feed.encoding)
+                )
+            self._begin_to_show(tuple(use.kind for use in offer.uses if use.sends), packets)
+        for candidate, mid in offer.local_names():
+            self._tasks.start(self._add_local_name(candidate, mid), "a candidate's name")
         self._tasks.start(self._give_up(), "connection timeout")
-        return self.pc.localDescription.sdp
+        return offer.answer(self.pc.localDescription.sdp, self._feed.level_idc)
 
     async def offer(self) -> str:
         """An offer that sends, with all candidates in it; `accept` takes the answer."""
-        self._send_tracks("sendonly")
+        self._send_tracks()
         await self.pc.setLocalDescription(await self.pc.createOffer())
-        return self.pc.localDescription.sdp
+        return with_level(with_one_fingerprint(self.pc.localDescription.sdp), self._feed.level_idc)
 
     async def accept(self, answer_sdp: str) -> None:
         """The answer to `offer`.
@@ -210,37 +228,42 @@ class Peer:
             await self.pc.setRemoteDescription(RTCSessionDescription(answer_sdp, "answer"))
         except Exception as error:  # aiortc raises whatever comes first
             raise UsageError(f"the answer cannot be used: {one_line(error)}") from error
-        self._begin_to_show(answer_sdp)
+        # The order of codecs is ours, H.264 first: where the answer lists it, it is used.
+        sections = SessionDescription.parse(answer_sdp).media
+        agreed = [c.mimeType for m in sections if m.kind == "video" for c in m.rtp.codecs]
+        self._begin_to_show(("audio", "video"), "video/H264" in agreed)
         self._tasks.start(self._give_up(), "connection timeout")
 
     async def connected(self) -> None:
         """Return when media can flow; if it never can, `ended` is called instead."""
         await self._connected.wait()
 
-    def _send_tracks(self, audio_direction: str) -> None:
-        # Before the offer is set: a preference that comes later has no effect.
-        self.pc.addTransceiver(self.audio, direction=audio_direction)
+    def _send_tracks(self) -> None:
+        self.pc.addTransceiver(self.audio, direction="sendonly")
         video = self.pc.addTransceiver(self.video, direction="sendonly")
         codecs = RTCRtpSender.getCapabilities("video").codecs
         video.setCodecPreferences(sorted(codecs, key=lambda codec: codec.mimeType != "video/H264"))
 
-    def _begin_to_show(self, answer_sdp: str) -> None:
-        # The order of codecs is ours whoever answers, H.264 first: where it is listed it is used.
-        sections = SessionDescription.parse(answer_sdp).media
-        agreed = [c.mimeType for m in sections if m.kind == "video" for c in m.rtp.codecs]
-        self.video.takes_packets = "video/H264" in agreed
-        for transceiver in self.pc.getTransceivers():
-            if transceiver.kind == "video":
-                aiortc_patches.forward_key_frame_requests(
-                    transceiver.sender, self._feed.want_key_frame
-                )
+    def _begin_to_show(self, kinds: tuple[str, ...], packets: bool) -> None:
+        """`packets`: the picture goes as the feed compressed it."""
+        self._shown = kinds
+        self.video.takes_packets = packets
+        if "video" in kinds:
+            sender = self._video_sender()
+            aiortc_patches.forward_key_frame_requests(sender, self._feed.want_key_frame)
         self._feed.attach(self)
 
-    def _check(self, media: OfferedMedia) -> None:
-        if self._options.shows and not media.receives:
-            raise UsageError("the offer receives nothing: expected recvonly video or audio")
-        if not self._options.shows and not media.sends_audio:
-            raise UsageError("the offer sends no sound: expected an audio section that sends")
+    def _video_sender(self) -> RTCRtpSender:
+        return next(t.sender for t in self.pc.getTransceivers() if t.sender.track is self.video)
+
+    async def _add_local_name(self, candidate: str, mid: str) -> None:
+        """Look a multicast DNS name up while the call goes on; most are never found."""
+        found = candidate_from_sdp(candidate)
+        found.sdpMid = mid
+        try:
+            await self.pc.addIceCandidate(found)
+        except OSError as error:
+            logger.info("no multicast DNS: %s", error)
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._options.listens:

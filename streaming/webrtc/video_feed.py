@@ -12,7 +12,13 @@ from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import Subscription, TimedFrame, TimedSound
-from lipstream.streaming.webrtc.h264 import H264, VIDEO_CLOCK_HZ, Encoding
+from lipstream.streaming.webrtc.h264 import (
+    H264,
+    VIDEO_CLOCK_HZ,
+    Encoding,
+    PictureFormat,
+    level_idc,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +54,26 @@ class VideoFeed:
 
     H.264 is encoded once for all viewers, in the conversation's thread and before a frame's release
     time: viewers see neither the encoder's delay nor its jitter. A frame that was encoded and not
-    shown (an interruption, a loop that was held up) leaves the frames after it without their
-    reference, so a key frame follows. Without viewers nothing is encoded.
+    shown (a loop that was held up) leaves the frames after it without their reference, so a key
+    frame follows. Without viewers nothing is encoded.
 
     A viewer that fails is ended with the reason, and the others go on. When the delivery itself
     ends, with the conversation or by an error, every viewer is ended with the reason, and the next
     viewer begins a new one.
     """
 
-    def __init__(self, runner: SessionRunner, encoding: Encoding | None = None) -> None:
+    def __init__(
+        self,
+        runner: SessionRunner,
+        encoding: Encoding | None = None,
+        picture: PictureFormat | None = None,
+    ) -> None:
+        """`picture`: of the frames, where it is known before the first one."""
         self.runner = runner
+        self.encoding = encoding or Encoding()
+        self.level_idc = level_idc(self.encoding, picture or PictureFormat())
         self.key_frames = 0  # ever encoded
         self.encoded_bytes = 0
-        self._encoding = encoding or Encoding()
         self._encoder: H264 | None = None
         self._viewers: tuple[Viewer, ...] = ()
         self._subscription: Subscription | None = None
@@ -105,14 +118,14 @@ class VideoFeed:
         if any(viewer.takes_packets for viewer in self._viewers):
             self._packets.append((item, self._encode(item)))
 
-    def _packet(self, item: TimedFrame) -> av.Packet[Any] | None:
-        """The encoded form of a frame whose time has come; None if it was not encoded."""
+    def _packet(self, item: TimedFrame) -> tuple[TimedFrame, av.Packet[Any] | None]:
+        """A frame whose time has come, as it was encoded, and its packet; None if there is none."""
         while self._packets and self._packets[0][0].release_s <= item.release_s:
             encoded, packet = self._packets.popleft()
-            if encoded is item:
-                return packet
+            if encoded.frame.frame_index == item.frame.frame_index:
+                return encoded, packet  # its picture, also where its turn was interrupted since
             self.want_key_frame()
-        return None
+        return item, None
 
     async def _deliver(self, subscription: Subscription) -> None:
         reason = "conversation over"
@@ -120,7 +133,7 @@ class VideoFeed:
             async for item in subscription:
                 if subscription is not self._subscription:
                     return  # every viewer left while it waited; others may have come
-                packet = self._packet(item)
+                item, packet = self._packet(item)
                 for viewer in self._viewers:
                     self._show(viewer, item, packet if viewer.takes_packets else None)
             reason = self.runner.error or reason
@@ -147,8 +160,8 @@ class VideoFeed:
         encoder = self._encoder
         if encoder is None:
             height, width = frame.i420.shape[0] * 2 // 3, frame.i420.shape[1]
-            encoder = self._encoder = H264(self._encoding, width, height, frame.fps)
-        new_turn = item.turn != self._encoded_turn  # its reference frames may never be shown
+            encoder = self._encoder = H264(self.encoding, width, height, frame.fps)
+        new_turn = item.turn != self._encoded_turn  # the mouth jumps: no frame to predict it from
         self._encoded_turn = item.turn
         key = new_turn or (self._key_wanted and now_s - self._key_s >= _MIN_KEY_INTERVAL_S)
         if key:

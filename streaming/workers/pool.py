@@ -36,6 +36,7 @@ from lipstream.streaming.workers.protocol import (
     Load,
     Make,
     Push,
+    Pushed,
     SentFrame,
     ask,
     memory_bytes,
@@ -51,11 +52,10 @@ _LEAVE_S: Final = 3.0
 def processes_for(conversations: int) -> int:
     """How many processes serve so many conversations best; 0: none but the server's own.
 
-    On two cores the encoders keep one busy, and what the lock costs is less than what two processes
-    cost in messages.
+    One process computes no more than one core's worth: a frame needs the interpreter's lock.
     """
     cores = usable_cores()
-    return min(cores, conversations) if cores > 2 and conversations > 2 else 0
+    return min(cores, conversations) if cores > 1 and conversations > 1 else 0
 
 
 class Workers:
@@ -70,25 +70,66 @@ class Workers:
         self._makes: dict[int, Make] = {}
         self._next_number = 0  # of the next engine
         self._lock = threading.Lock()
+        self._filling = threading.Lock()  # one engine at a time is loaded ahead
         self._workers = [_Worker() for _ in range(count)]
 
     def engine(self, make: Make) -> RemoteEngine:
-        """Have every worker make an engine, and warm it up.
+        """Have the workers make an engine, and warm it up.
+
+        A load takes turns at the interpreter's lock and a core from every conversation of its
+        process. So while conversations go on it is loaded in one worker alone, one without a
+        conversation if there is any; the others load it when they are idle, one after another.
 
         Raises: what `make` raises; WorkerLost.
         """
         with self._lock:
             number, self._next_number = self._next_number, self._next_number + 1
             self._makes[number] = make
-            workers = list(self._workers)
+            self._replace_lost()
+            least = min(self._workers, key=lambda worker: worker.conversations)
+            busy = any(worker.conversations for worker in self._workers)
+            first = [least] if busy else list(self._workers)
         try:
-            with ThreadPoolExecutor(len(workers)) as threads:
-                loads = [threads.submit(worker.load, number, make) for worker in workers]
+            with ThreadPoolExecutor(len(first)) as threads:
+                loads = [threads.submit(worker.load, number, make) for worker in first]
             details = [load.result() for load in loads]
         except BaseException:
             self.forget(number)
             raise
+        if busy:
+            self._load_in_idle()
         return RemoteEngine(self, number, details[0])
+
+    def _load_in_idle(self) -> None:
+        """In a thread: what workers without a conversation have not loaded yet."""
+        threading.Thread(target=self._load_missing, name="lipstream-load", daemon=True).start()
+
+    def _load_missing(self) -> None:
+        with self._filling:
+            while (missing := self._next_missing()) is not None:
+                worker, number, make = missing
+                try:
+                    worker.load(number, make)
+                except Exception as error:  # the conversation that needs it gets the reason
+                    logger.warning("an engine was not loaded ahead: %s", error)
+                    return
+                with self._lock:
+                    let_go = number not in self._makes
+                if let_go:
+                    worker.forget(number)
+
+    def _next_missing(self) -> tuple[_Worker, int, Make] | None:
+        with self._lock:
+            idle = [one for one in self._workers if one.alive and not one.conversations]
+            return next(
+                (
+                    (worker, number, make)
+                    for worker in idle
+                    for number, make in self._makes.items()
+                    if not worker.has(number)
+                ),
+                None,
+            )
 
     def forget(self, number: int) -> None:
         """Let an engine go in every worker; conversations that use it keep it until they end."""
@@ -99,7 +140,10 @@ class Workers:
             worker.forget(number)
 
     def take(self, number: int) -> _Worker:
-        """The worker with the fewest conversations, one more from now on; its engine is loaded.
+        """The worker that suits a conversation best, one more from now on; its engine is loaded.
+
+        It has the fewest conversations. One that has still to load the engine counts for half a
+        conversation more, and for one and a half where its conversations would be disturbed.
 
         Raises: UsageError when the engine was let go; WorkerLost; what its making raises.
         """
@@ -107,12 +151,13 @@ class Workers:
             make = self._makes.get(number)
             if make is None:
                 raise UsageError("the target of this conversation was let go")
-            for at, worker in enumerate(self._workers):
-                if not worker.alive:
-                    logger.error("a worker process has ended; another takes its place")
-                    worker.close()
-                    self._workers[at] = _Worker()
-            least = min(self._workers, key=lambda worker: worker.conversations)
+            self._replace_lost()
+
+            def cost(worker: _Worker) -> float:
+                load = 0.0 if worker.has(number) else 1.5 if worker.conversations else 0.5
+                return worker.conversations + load
+
+            least = min(self._workers, key=cost)
             least.conversations += 1
         try:
             least.load(number, make)  # nothing to do unless it is a new one
@@ -121,10 +166,22 @@ class Workers:
             raise
         return least
 
+    def _replace_lost(self) -> None:
+        """With the lock held: a new process for each that has ended."""
+        for at, worker in enumerate(self._workers):
+            if not worker.alive:
+                logger.error("a worker process has ended; another takes its place")
+                worker.close()
+                self._workers[at] = _Worker()
+
     def give_back(self, worker: _Worker) -> None:
         """One conversation less."""
         with self._lock:
             worker.conversations -= 1
+            idle = not worker.conversations and worker.alive
+            missing = idle and any(not worker.has(number) for number in self._makes)
+        if missing:
+            self._load_in_idle()
 
     def close(self) -> None:
         """End the processes."""
@@ -151,6 +208,16 @@ class RemoteEngine:
     def backend(self) -> str:
         """What runs the models."""
         return self._details.backend
+
+    @property
+    def target(self) -> EngineDetails:
+        """Size and rate of its pictures, where `engine.pipeline.Engine` has them."""
+        return self._details
+
+    @property
+    def cores(self) -> float:
+        """That one conversation keeps busy, by the warm-up."""
+        return self._details.cores
 
     @property
     def address(self) -> tuple[Workers, int, EngineDetails]:
@@ -185,6 +252,11 @@ class RemoteSession:
         self._line: _Line | None = None
         self._closed = False
 
+    @property
+    def remote_cpu_s(self) -> float:
+        """CPU time that it has taken in the other process."""
+        return self._line.cpu_s if self._line is not None else 0.0
+
     def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:
         """See `engine.pipeline.Session.push`.
 
@@ -214,6 +286,7 @@ class _Line:
 
     def __init__(self, workers: Workers, number: int, details: EngineDetails) -> None:
         self._fps = details.fps
+        self.cpu_s = 0.0
         with ExitStack() as undo:
             worker = workers.take(number)
             undo.callback(workers.give_back, worker)
@@ -227,10 +300,9 @@ class _Line:
             self._undo = undo.pop_all()
 
     def push(self, chunk: AudioChunk, paint: bool) -> list[VideoFrame]:
-        sent: list[SentFrame] = ask(
-            self._connection, Push(chunk.start_sample, chunk.samples, paint)
-        )
-        return [self._frame(frame) for frame in sent]
+        pushed: Pushed = ask(self._connection, Push(chunk.start_sample, chunk.samples, paint))
+        self.cpu_s += pushed.cpu_s
+        return [self._frame(frame) for frame in pushed.frames]
 
     def _frame(self, sent: SentFrame) -> VideoFrame:
         place = sent.picture
@@ -284,6 +356,11 @@ class _Worker:
                     raise WorkerLost("a worker process did not start") from error
             assert self._address is not None
             return self._address
+
+    def has(self, number: int) -> bool:
+        """Whether an engine is loaded."""
+        loaded = self._loaded.get(number)  # without the lock, under which a start is waited for
+        return loaded is not None and loaded.done()
 
     def load(self, number: int, make: Make) -> EngineDetails:
         """Once, whoever asks; the others wait for the first."""

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection, Listener
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.engine.types import U8, AudioChunk
 from lipstream.streaming.session import gc_policy
-from lipstream.streaming.session.live_engine import LiveSession, warm_up
+from lipstream.streaming.session.live_engine import LiveSession, short_turns, warm_up
 from lipstream.streaming.workers.protocol import (
     PICTURES,
     Answer,
@@ -31,6 +32,7 @@ from lipstream.streaming.workers.protocol import (
     Interrupt,
     Load,
     Push,
+    Pushed,
     Request,
     SentFrame,
     pictures_in,
@@ -98,11 +100,11 @@ class WorkerState:
         """Make an engine and warm it up."""
         with self._loading:
             engine = request.make()
-            warm_up(engine, self.turn.background)
+            found = warm_up(engine, self.turn.background)
         gc_policy.freeze()
         self._engines[request.number] = engine
         return EngineDetails(
-            engine.delay_ms, engine.backend, engine.target.fps, picture_shape(engine)
+            engine.delay_ms, engine.backend, engine.target.fps, picture_shape(engine), found.cores
         )
 
     def forget(self, request: Forget) -> None:
@@ -142,8 +144,9 @@ class _Conversation:
             undo.callback(self._session.close)
             self._undo = undo.pop_all()
 
-    def push(self, request: Push) -> list[SentFrame]:
+    def push(self, request: Push) -> Pushed:
         assert self._session is not None and self._pictures is not None
+        began_s = time.thread_time()
         sent = []
         chunk = AudioChunk(request.samples, request.start_sample)
         for at, frame in enumerate(self._session.push(chunk, request.paint)):
@@ -157,7 +160,7 @@ class _Conversation:
                     frame.background, frame.speech,
                 )
             )  # fmt: skip
-        return sent
+        return Pushed(sent, time.thread_time() - began_s)
 
     def interrupt(self) -> None:
         assert self._session is not None
@@ -222,6 +225,7 @@ def run_worker(ready: Connection) -> None:
         ready: gets the address to connect to.
     """
     gc_policy.few_arenas()
+    short_turns()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -38,6 +38,17 @@ class EngineDetails:
     backend: str
     fps: Fraction
     picture_shape: tuple[int, int]  # of I420: height * 3 / 2, width
+    cores: float  # that one conversation keeps busy
+
+    @property
+    def width(self) -> int:
+        """Of a picture, px."""
+        return self.picture_shape[1]
+
+    @property
+    def height(self) -> int:
+        """Of a picture, px."""
+        return self.picture_shape[0] * 2 // 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Sound for this connection's conversation; answers a list of `SentFrame`."""
+    """Sound for this connection's conversation; answers `Pushed`."""
 
     start_sample: int
     samples: F32
@@ -90,6 +101,14 @@ class SentFrame:
     audio_start_sample: int
     background: int
     speech: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push has made."""
+
+    frames: list[SentFrame]
+    cpu_s: float  # CPU time that it took
 
 
 @dataclass(frozen=True, slots=True)

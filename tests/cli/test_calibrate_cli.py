@@ -74,6 +74,31 @@ def test_photo_and_video_become_targets(cli: Cli, tmp_path: Path) -> None:
         assert {"frames", "fps", "duration_s", "seconds", "rejected", "av_offset_ms"} <= set(report)
         assert json.loads((out / "target.json").read_text())["consent"] == "public domain"
         assert (out / "report.html").is_file()
+        grade, reasons = report["verdict"]["grade"], report["verdict"]["reasons"]
+        assert grade in ("usable", "poor") and reasons and report["verdict"]["advice"]
+        assert reasons[0] in (out / "report.html").read_text()
+
+
+def test_again_with_the_verdict_and_the_consent_of_before(cli_here: Cli, tmp_path: Path) -> None:
+    Image.fromarray(portrait()).save(tmp_path / "face.png")
+    command = ["calibrate", tmp_path / "face.png", "-o", tmp_path / "a.target"]
+
+    def consent() -> object:
+        return json.loads((tmp_path / "a.target" / "target.json").read_text())["consent"]
+
+    assert cli_here(*command, "--consent", "me, today").returncode == 0
+    again = cli_here(*command)
+    assert again.returncode == 0, again.stderr
+    assert consent() == "me, today"
+    assert (
+        again.stderr == "lipstream: consent as stated before: 'me, today' (--consent changes it)\n"
+    )
+    result, verdict, *advice = again.stdout.splitlines()
+    assert result.startswith(f"{tmp_path / 'a.target'}: ")
+    assert verdict.startswith(("Usable: ", "Poor: ")) and "One photo" in verdict
+    assert advice and all(line.startswith("  to improve it: ") for line in advice)
+    assert cli_here(*command, "--consent", "nobody").returncode == 0
+    assert consent() == "nobody"
 
 
 @pytest.mark.parametrize(

@@ -183,13 +183,13 @@ def test_bad_sound(cli_here: Cli, target: Path, tmp_path: Path, command: str, na
     (tmp_path / "out").mkdir()
     path, message = bad_inputs(tmp_path / "in")[name]
     before = [target] if command == "dub" else []
-    done = cli_here(command, *before, path, "-o", tmp_path / "out" / "result")
+    done = cli_here(command, *before, path, "-o", tmp_path / "out" / "result.mp4")
     assert_one_line(done, message)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["dub", "express", "demo"])
-@pytest.mark.parametrize("where", ["/proc/out", "nowhere/out", "."])
+@pytest.mark.parametrize("where", ["/proc/out.mp4", "nowhere/out.mp4", "."])
 def test_unwritable_output(
     cli_here: Cli, target: Path, tmp_path: Path, command: str, where: str
 ) -> None:

@@ -5,6 +5,9 @@ a waveform that is normalised over the window, and learns to give the same outpu
 a stream with 2 tokens ahead a block, and, one batch in four, as over a file. It hears the sound
 damaged and the teacher hears it clean, so it learns robustness from speech without words.
 
+A stream cannot know all that the teacher knows. Where lip readers of the teacher's output are given
+(`lip_reader`), an error counts as well by what it does to the lips that they read.
+
 Source: distillation from clean to noisy input, as in Li et al., "Large-scale domain adaptation via
 teacher-student learning" (Interspeech 2017); the rest is ours.
 """
@@ -24,6 +27,7 @@ from torch.nn import functional
 
 from lipstream.calibration.training.encoder.windows import Windows
 from lipstream.calibration.training.speech.log_mel import features_of, normalise
+from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.encoder_torch import Listener
 from lipstream.engine.networks.signatures import (
     BANDS,
@@ -40,9 +44,11 @@ _SYNTHETIC: Final = 3  # windows of a batch
 _RATE: Final = 4e-4
 _AS_FILE: Final = 0.25  # fraction of the batches
 _AFTER_SILENCE: Final = 0.5  # fraction that begins as a stream does; others begin amid speech
-_BABBLE: Final = 0.3  # fraction of the windows, beside what the versions have
+_BABBLE: Final = 0.4  # fraction of the windows, beside what the versions have
 _WARM_UP: Final = 3  # tokens without a loss, for they see what lies ahead of the window
 _DROPPED_BANDS: Final = 0.25  # fraction of windows in which some bands are missing
+# Of an error in opening, width and protrusion of the lips as read, in their own variance.
+_LIPS: Final = (1.0, 0.6, 0.3)
 
 Report = Callable[[str, float], None]
 
@@ -75,33 +81,44 @@ def teacher_components(shards: Sequence[Windows]) -> Components:
     return principal_components(np.concatenate(some).astype(np.float32), COMPONENTS)
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the listener learns: the teacher's components, and the lips that readers read off them.
+
+    A reader gives expressions f32 [B, T, K] for f32 [B, T, COMPONENTS] and is not trained here.
+    """
+
+    components: Components
+    readers: Sequence[nn.Module] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The windows that a listener is trained on."""
+
+    real: Sequence[Windows]
+    synthetic: Sequence[Windows] = ()
+
+
 def distil(
-    listener: Listener,
-    components: Components,
-    real: Sequence[Windows],
-    synthetic: Sequence[Windows],
-    steps: int,
-    seed: int,
-    report: Report,
+    listener: Listener, goal: Goal, material: Material, steps: int, seed: int, report: Report
 ) -> None:
     """Train `listener` in place for `steps` batches of 12 windows of 8 s."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(listener.parameters(), _RATE, weight_decay=0.01, fused=True)
-    importance = torch.from_numpy(components.spread / components.spread.sum())
     listener.train()
     with ThreadPoolExecutor(1) as ahead:
-        following = ahead.submit(_draw, real, synthetic, rng)
+        following = ahead.submit(_draw, material, rng)
         for step in range(steps):
             done = step / steps
             rate = _RATE * (0.01 + min(1, (step + 1) / 60) * (0.5 + 0.5 * np.cos(np.pi * done)))
             for group in optimiser.param_groups:
                 group["lr"] = rate
             features, target, way = following.result()
-            following = ahead.submit(_draw, real, synthetic, rng)
+            following = ahead.submit(_draw, material, rng)
             found, wanted = _outputs(listener, features, target, way)
-            error = (components.of(found) - components.of(wanted)) ** 2
-            loss = (error * importance).sum(-1).mean()
+            loss = _error(goal, step, goal.components.of(found), goal.components.of(wanted))
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(listener.parameters(), 1.0)
@@ -109,6 +126,20 @@ def distil(
             if step % 10 == 0:
                 report(f"teaching the listener, loss {float(loss.detach()):.2f}", done)
     listener.eval()
+
+
+def _error(goal: Goal, step: int, found: Tensor, wanted: Tensor) -> Tensor:
+    """Error of components f32 [B, T, COMPONENTS], and of lips by one reader in turn."""
+    importance = torch.from_numpy(goal.components.spread / goal.components.spread.sum())
+    error = ((found - wanted) ** 2 * importance).sum(-1).mean()
+    if not goal.readers:
+        return error
+    reader = goal.readers[step % len(goal.readers)]
+    rows = torch.from_numpy(face_model().lip_rows())
+    with torch.no_grad():
+        lips_wanted = reader(wanted) @ rows.T
+    lips = (reader(found) @ rows.T - lips_wanted).square().mean((0, 1)) / lips_wanted.var((0, 1))
+    return error + (torch.tensor(_LIPS) * lips).sum()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +171,9 @@ def _outputs(
     return found[:, first:], target[:, first - 1 : steps - 1]
 
 
-def _draw(
-    real: Sequence[Windows], synthetic: Sequence[Windows], rng: np.random.Generator
-) -> tuple[Tensor, Tensor, _Way]:
+def _draw(material: Material, rng: np.random.Generator) -> tuple[Tensor, Tensor, _Way]:
     """Features and targets of a batch."""
+    real, synthetic = material.real, material.synthetic
     energies, targets = [], []
     for row in range(_BATCH):
         shard, index = _any(synthetic if row < _SYNTHETIC and synthetic else real, rng)

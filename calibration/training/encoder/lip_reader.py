@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lipstream.calibration.training.clips import TYPICAL_OPENING, TalkingClip, person_scale
-from lipstream.calibration.training.encoder.distillation import COMPONENTS, Components
+from lipstream.calibration.training.encoder.distillation import COMPONENTS, Components, Goal
 from lipstream.calibration.training.encoder.sequences import Hearing, RealSequence
 from lipstream.calibration.training.encoder.teacher import (
     EARLY_SAMPLES,
@@ -126,7 +126,7 @@ def _train(
         optimiser.step()
         if step % 10 == 0:
             report(f"training a lip reader, loss {float(loss.detach()):.2f}", done)
-    return reader.eval()
+    return reader.eval().requires_grad_(False)
 
 
 def _draw(
@@ -153,16 +153,15 @@ def _centred(x: Tensor, known: Tensor) -> Tensor:
     return (x - mean) * known
 
 
-def read_windows(
-    readers: Sequence[LipReader], components: Components, windows: NDArray[np.float16]
-) -> F32:
+def read_windows(goal: Goal, windows: NDArray[np.float16]) -> F32:
     """Expressions f32 [n, T, K] of windows of the teacher's output f16 [n, T, TOKEN_WIDTH]."""
     found = []
     for first in range(0, len(windows), _AT_ONCE):
         tokens = torch.from_numpy(windows[first : first + _AT_ONCE].astype(np.float32))
         with torch.no_grad():
-            heard = components.of(tokens)
-            found.append(torch.stack([reader(heard) for reader in readers]).mean(0).numpy())
+            heard = goal.components.of(tokens)
+            read = torch.stack([reader(heard) for reader in goal.readers])
+            found.append(read.mean(0).numpy())
     return np.concatenate(found)
 
 

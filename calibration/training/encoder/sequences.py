@@ -17,6 +17,7 @@ from lipstream.calibration.training.speech.log_mel import features_of
 from lipstream.calibration.training.speech.phones import SILENCE
 from lipstream.engine.networks.encoder_torch import EncoderNet
 from lipstream.engine.networks.signatures import (
+    BLOCKS,
     FILE_DELAY_MS,
     FRAMES_PER_STEP,
     LOOK_AHEADS_MS,
@@ -28,6 +29,7 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, U8
 UNKNOWN: Final = 255  # a phone target outside the clip
 _VARIANTS: Final = 12  # augmented copies of each real clip
 _WITH_BABBLE: Final = 0.35  # fraction of them
+_AT_ONCE: Final = 8  # clips that pass through the listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,16 @@ class Hearing:
 
     def code(self, net: EncoderNet, features: F32) -> NDArray[np.float16]:
         """What the head sees of a clip: f32 [T, FEATURES] to f16 [T, code]."""
+        return self.codes(net, features[None])[0]
+
+    def codes(self, net: EncoderNet, features: F32) -> NDArray[np.float16]:
+        """What the head sees of clips of one length: f32 [B, T, FEATURES] to f16 [B, T, code]."""
+        late = tuple(layer * self.late_tokens for layer in range(BLOCKS + 1))
+        found = []
         with torch.no_grad():
-            layers = net.listener(torch.from_numpy(features)[None], self.ahead_tokens)
-            code = net.code(layers, tuple(i * self.late_tokens for i in range(len(layers))))
-        return code[0].half().numpy()
+            for some in torch.from_numpy(features).split(_AT_ONCE):
+                found.append(net.code(net.listener(some, self.ahead_tokens), late).half())
+        return torch.cat(found).numpy()
 
     def times_s(self, steps: int) -> F32:
         """The time that each output of each step belongs to, f32 [steps, outputs]."""

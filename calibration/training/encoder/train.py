@@ -6,9 +6,10 @@
    and find the A/V offset of each real clip.
 4. Train lip readers on real clips, on what the teacher hears; they read the lips of all other real
    speech (`lip_reader`).
-5. Train the two heads, for a stream and for files, on real lips, on lips that were read, and on
+5. Distil the teacher further, with an error in what the readers read.
+6. Train the two heads, for a stream and for files, on real lips, on lips that were read, and on
    phone times (`expression_head`).
-6. Write encoder.safetensors and encoder.onnx.
+7. Write encoder.safetensors and encoder.onnx.
 
 Windows, tracks and the listener are cached.
 """
@@ -29,8 +30,7 @@ from lipstream.engine.types import F32, U8
 
 if TYPE_CHECKING:
     from lipstream.calibration.training.clips import TalkingClip
-    from lipstream.calibration.training.encoder.distillation import Components
-    from lipstream.calibration.training.encoder.lip_reader import LipReader
+    from lipstream.calibration.training.encoder.distillation import Goal
     from lipstream.calibration.training.encoder.sequences import (
         Hearing,
         RealSequence,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from lipstream.calibration.training.encoder.teacher import Teacher
     from lipstream.calibration.training.encoder.windows import Windows
-    from lipstream.engine.networks.encoder_torch import EncoderNet
+    from lipstream.engine.networks.encoder_torch import EncoderNet, Listener
 
 Report = Callable[[str, float], None]
 
@@ -46,22 +46,27 @@ _HEAD_RATE: Final = 3e-3
 _ALIGNED_VERSIONS: Final = 3  # of each aligned sentence, in other channels
 _SILENT: Final = 200  # clips without a voice
 _READ: Final = 1200  # windows of real speech whose lips are read
+_PHONE_SHARDS: Final = 4  # of synthetic speech, to align real speech by
 _TAPPED_CLIPS: Final = 20  # whose tokens decide what the taps keep
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """Amount of training of each part; about 2 h on two cores in all."""
+    """Amount of training of each part; about 3 h on two cores in all."""
 
     seed: int = 0
     synthetic: int = 1000  # windows of 8 s
-    steps: int = 1100  # of the listener
+    steps: int = 1100  # of the listener, by the teacher's components alone
+    lip_steps: int = 1200  # of the listener, by lip readers as well
     phone_steps: int = 150  # of the head that aligns real speech
     head_steps: int = 380  # more fit the training people better and held-out people worse
     held_out: tuple[str, ...] = HELD_OUT  # people that no training may see
 
     def __post_init__(self) -> None:
-        if min(self.synthetic, self.phone_steps, self.head_steps) <= 0 or self.steps < 0:
+        if (
+            min(self.synthetic, self.phone_steps, self.head_steps) <= 0
+            or min(self.steps, self.lip_steps) < 0
+        ):
             raise UsageError(f"got {self}; expected positive numbers")
 
 
@@ -98,6 +103,12 @@ def main(
     from lipstream.calibration.assets import cache_folder
     from lipstream.calibration.training import clips as talking
     from lipstream.calibration.training.encoder import export, lip_reader, windows
+    from lipstream.calibration.training.encoder.distillation import (
+        Goal,
+        Material,
+        distil,
+        teacher_components,
+    )
     from lipstream.calibration.training.encoder.expression_head import HeadTrainer, Weights
     from lipstream.calibration.training.encoder.sequences import (
         FILE,
@@ -118,30 +129,37 @@ def main(
     synthetic = [windows.load(path) for path in paths]
     speech = windows.real_speech(data, options.held_out)
     paths = windows.real_windows(speech, teacher, cache, seed, report)
-    real = [windows.load(path) for path in paths]
+    material = Material([windows.load(path) for path in paths], synthetic)
     torch.manual_seed(seed)
     net = EncoderNet(EncoderSize(coefficients=face_model().size))
-    components = train_listener(
-        net, teacher, real, synthetic, cache / "listener", options, report, listener
-    )
+    net.listener.load_state_dict(earlier_listener(teacher, listener).state_dict())
+    components = teacher_components(material.real)
+    set_tap(net, -1, components)
+    distil(net.listener, Goal(components), material, options.steps, seed, report)
     found = talking.track_clips(data, cache / "tracks", report)
     held = talking.held_out([clip.speaker for clip in found], options.held_out)
     seen = [clip for clip, hidden in zip(found, held, strict=True) if not hidden]
-    fit_taps(net, seen[:: max(1, len(seen) // _TAPPED_CLIPS)])
-    spoken = {h: spoken_sequences(net, h, synthetic) for h in (STREAM, FILE)}
-    HeadTrainer(net, FILE, {}, spoken[FILE], Weights(), seed).train(
+    some = seen[:: max(1, len(seen) // _TAPPED_CLIPS)]
+    fit_taps(net, some)
+    spoken = spoken_sequences(net, FILE, synthetic[:_PHONE_SHARDS])
+    HeadTrainer(net, FILE, {}, spoken, Weights(), seed).train(
         options.phone_steps, _HEAD_RATE, report
     )
     hidden_files = {clip.name for clip, hide in zip(found, held, strict=True) if hide}
     sentences = aligned_sentences(net, data, hidden_files)
     seen = talking.with_offsets(seen, lambda audio: openness(net, audio), FILE.delays_ms[0])
     readers = lip_reader.train_readers(teacher, components, seen, seed, report)
+    goal = Goal(components, readers)
+    distil(net.listener, goal, material, options.lip_steps, seed + 1, report)
+    fit_taps(net, some)
+    (cache / "listener").mkdir(exist_ok=True)
+    export.save_encoder(net, cache / "listener", {"seed": str(seed)})
     for hearing in (STREAM, FILE):
         rng = np.random.default_rng(seed)
         people = real_sequences(net, hearing, seen, rng)
-        read = read_sequences(net, hearing, readers, components, real, rng)
+        read = read_sequences(net, hearing, goal, material.real, rng)
         labelled = [
-            *spoken[hearing],
+            *spoken_sequences(net, hearing, synthetic),
             *aligned_sequences(net, hearing, sentences, rng),
             *silent_sequences(net, hearing, _SILENT, rng),
         ]
@@ -161,38 +179,16 @@ def main(
     }
 
 
-def train_listener(
-    net: EncoderNet,
-    teacher: Teacher,
-    real: Sequence[Windows],
-    synthetic: Sequence[Windows],
-    kept: Path,
-    options: TrainingOptions,
-    report: Report,
-    earlier: Path | None,
-) -> Components:
-    """Train the listener of `net` from the teacher, or from an `earlier` one, and set its last tap.
-
-    It is kept as encoder.safetensors in the folder `kept`, with heads that know nothing yet.
-    Returns the components that the tap gives.
-    """
-    from lipstream.calibration.training.encoder import distillation, export
+def earlier_listener(teacher: Teacher, path: Path | None) -> Listener:
+    """The teacher's, or that of an encoder.safetensors."""
     from lipstream.engine.networks.encoder_torch import load_net
 
+    if path is None:
+        return teacher.listener
     try:
-        start = teacher.listener if earlier is None else load_net(earlier).listener
+        return load_net(path).listener
     except KeyError as error:
-        raise UsageError(f"{earlier}: not an encoder of this shape; it lacks {error}") from error
-    net.listener.load_state_dict(start.state_dict())
-    components = distillation.teacher_components(real)
-    set_tap(net, -1, components)
-    if options.steps:
-        distillation.distil(
-            net.listener, components, real, synthetic, options.steps, options.seed, report
-        )
-        kept.mkdir(exist_ok=True)
-        export.save_encoder(net, kept, {"seed": str(options.seed)})
-    return components
+        raise UsageError(f"{path}: not an encoder of this shape; it lacks {error}") from error
 
 
 def set_tap(net: EncoderNet, layer: int, components: Any) -> None:
@@ -234,8 +230,8 @@ def spoken_sequences(
     for shard in shards:
         versions = shard.energies.shape[1]
         heard = normalise(shard.energies.reshape(-1, *shard.energies.shape[2:]))
-        for index, frames in enumerate(heard):
-            code = hearing.code(net, frames.reshape(-1, FEATURES))
+        codes = hearing.codes(net, heard.reshape(len(heard), -1, FEATURES))
+        for index, code in enumerate(codes):
             sequences.append(spoken_sequence(code, hearing, shard.phones[index // versions]))
     return sequences
 
@@ -243,8 +239,7 @@ def spoken_sequences(
 def read_sequences(
     net: EncoderNet,
     hearing: Hearing,
-    readers: Sequence[LipReader],
-    components: Components,
+    goal: Goal,
     shards: Sequence[Windows],
     rng: np.random.Generator,
 ) -> list[RealSequence]:
@@ -258,9 +253,9 @@ def read_sequences(
         chosen = rng.permutation(len(shard.target))[: _READ // len(shards)]
         versions = rng.integers(shard.energies.shape[1], size=len(chosen))
         heard = normalise(shard.energies[chosen, versions])
-        lips = read_windows(readers, components, shard.target[chosen])
-        for frames, expression in zip(heard, lips, strict=True):
-            code = hearing.code(net, frames.reshape(-1, FEATURES))
+        lips = read_windows(goal, shard.target[chosen])
+        codes = hearing.codes(net, heard.reshape(len(heard), -1, FEATURES))
+        for code, expression in zip(codes, lips, strict=True):
             sequences.append(read_sequence(code, hearing, expression))
     return sequences
 

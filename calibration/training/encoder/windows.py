@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.calibration.training.clips import find_clips, held_out
+from lipstream.calibration.training.clips import seen_clips
 from lipstream.calibration.training.encoder.teacher import EARLY_SAMPLES, WINDOW_LENGTH, Teacher
 from lipstream.calibration.training.npz import save_npz
 from lipstream.calibration.training.speech import augment, synthesis
@@ -49,12 +49,9 @@ class Windows:
 def real_speech(data: Path, held: Sequence[str]) -> list[list[F32]]:
     """Sounds f32 [n] below `data` by folder: `FOLDERS`, and the clips of people not in `held`."""
     found = [sorted((data / name).glob("*.*")) for name in FOLDERS[:-1]] + [[data / FOLDERS[-1]]]
-    clips = find_clips(data)
-    hidden = held_out([speaker for _, speaker in clips], held)
     by_person: dict[str, list[Path]] = {}
-    for (path, speaker), hide in zip(clips, hidden, strict=True):
-        if not hide:
-            by_person.setdefault(speaker, []).append(path)
+    for path, speaker in seen_clips(data, held):
+        by_person.setdefault(speaker, []).append(path)
     folders = [
         [path for path in paths if path.is_file()] for paths in (*found, *by_person.values())
     ]

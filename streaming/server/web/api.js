@@ -1,6 +1,10 @@
 // The server's OpenAPI document as a readable page.
 
+import { Server } from "./http.js";
+import { inWords } from "./words.js";
+
 const $ = (id) => document.getElementById(id);
+const server = new Server();
 
 function element(name, text = "", more = {}) {
   return Object.assign(document.createElement(name), { textContent: text, ...more });
@@ -53,38 +57,31 @@ function schema(name, { properties }) {
   return section;
 }
 
-async function show(token) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const response = await fetch("/api/openapi.json", { headers });
-  $("access").hidden = response.status !== 401;
-  if (!response.ok) {
-    $("status").textContent =
-      response.status === 401 ? "This server asks for its access token." : `The server answered ${response.status}.`;
-    $("status").classList.add("wrong");
-    return;
-  }
-  const root = await response.json();
-  const { info, paths, components } = root;
-  $("status").textContent = `${info.summary} Version ${info.version}.`;
-  $("status").classList.remove("wrong");
-  const operations = Object.entries(paths).flatMap(([path, item]) =>
-    Object.entries(item).map(([method, one]) => operation(path, method, one, root)));
-  $("api").replaceChildren(...operations, ...Object.entries(components.schemas).map(([name, one]) => schema(name, one)));
+function say(text, wrong = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("wrong", wrong);
 }
 
-function unreachable() {
-  $("status").textContent = "The server cannot be reached.";
-  $("status").classList.add("wrong");
+async function show() {
+  const tried = server.token !== "";
+  try {
+    const root = await (await server.request("api/openapi.json")).json();
+    server.keepToken();
+    $("access").hidden = true;
+    const { info, paths, components } = root;
+    say(`${info.summary} Version ${info.version}.`);
+    const operations = Object.entries(paths).flatMap(([path, item]) =>
+      Object.entries(item).map(([method, one]) => operation(path, method, one, root)));
+    $("api").replaceChildren(...operations, ...Object.entries(components.schemas).map(([name, one]) => schema(name, one)));
+  } catch (error) {
+    if (error.status === 401) $("access").hidden = false;
+    say(error.status === 401 && tried ? "That token is not this server’s." : inWords(error), true);
+  }
 }
 
 $("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  show($("token").value.trim()).catch(unreachable);
+  server.token = $("token").value;
+  show();
 });
-
-let token = "";
-if (location.hash.startsWith("#token=")) {
-  token = decodeURIComponent(location.hash.slice(7));
-  history.replaceState(null, "", location.pathname);
-}
-show(token).catch(unreachable);
+show();

@@ -1,150 +1,167 @@
-// The page: its controls and its status line.
+// The page: from the lobby into a call, and back with the reason.
 
-import { Call, fileVoice, microphone } from "./call.js";
+import { Call } from "./call.js";
+import { CallBar } from "./call_bar.js";
+import { Server } from "./http.js";
+import { Lobby } from "./lobby.js";
 import { Meter } from "./meter.js";
-import { Targets } from "./targets.js";
+import { inWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
+const NOTICE_MS = 4000;
+const server = new Server();
 const picture = $("picture");
-const targets = new Targets($("target"), picture, $("about"), () =>
-  token() ? { Authorization: `Bearer ${token()}` } : {});
+const bar = new CallBar();
+const lobby = new Lobby(server, status);
 let call = null;
+let voice = null;
 let meter = null;
-let context = null;
+let fading = null;
 
-function setStatus(text, wrong = false) {
+function status(text, wrong = false) {
   $("status").textContent = text;
   $("status").classList.toggle("wrong", wrong);
 }
 
-function token() {
-  return $("token").value.trim();
+// Over the picture. What does not `stay` goes by itself.
+function notice(text, stay = false) {
+  clearTimeout(fading);
+  $("notice").textContent = text;
+  $("notice").classList.toggle("waiting", stay);
+  if (!stay && text) fading = setTimeout(() => notice(""), NOTICE_MS);
 }
 
-function show(live) {
-  $("start").disabled = live;
-  for (const id of ["mute", "interrupt", "stop"]) $(id).disabled = !live;
-  $("idle").hidden = live;
-  $("target").disabled = live;
-}
-
-async function listTargets() {
-  const count = await targets.list();
-  if (count === null) {
-    $("access").open = true;
-    setStatus("This server asks for its access token.", true);
-  } else {
-    setStatus(count ? "Ready." : "This server has no targets.", !count);
-  }
-}
-
-function chosenVoice() {
-  return document.querySelector("input[name=voice]:checked").value;
+function show(calling) {
+  document.body.classList.toggle("calling", calling);
+  $("lobby").hidden = calling;
 }
 
 async function start() {
-  const file = $("file").files[0];
-  if (chosenVoice() === "file" && !file) return setStatus("Choose an audio file first.", true);
-  $("start").disabled = true;
-  setStatus("Connecting …");
-  let now = null;
-  let track = null;
+  let made = null;
+  let spoken = null;
+  const current = () => voice === spoken;
   try {
-    let play = null;
-    if (chosenVoice() === "file") {
-      context = new AudioContext();
-      ({ track, play } = await fileVoice(file, context));
-    } else {
-      track = await microphone();
-      track.addEventListener("ended", () => {
-        if (call === now) setStatus("The microphone has stopped; the call goes on without a voice.", true);
-      });
-    }
-    call = now = await Call.open(token(), track);
-    now.pc.addEventListener("connectionstatechange", () => {
-      if (call !== now) return;
-      if (now.pc.connectionState === "connected") {
-        setStatus(play ? "Connected: the avatar speaks the file." : "Connected: talk.");
-        play?.();
-      }
-      if (now.pc.connectionState === "failed") stop("The connection was lost.", true);
-    });
-    await now.start(targets.chosen);
-    picture.srcObject = now.stream;
-    picture.muted = false;
-    await picture.play();
-    meter = new Meter(now, $("meter"), (reason) => stop(`The server says: ${reason}.`, true));
+    spoken = voice = lobby.voice(
+      () => notice("The microphone has stopped. End the call and choose another one.", true),
+      () => { if (current()) fileEnded("The file has been said."); },
+    );
+    const speaks = "play" in spoken;
     show(true);
-    $("stop").focus();
+    status("");
+    picture.muted = !lobby.plays;
+    bar.open(speaks, lobby.plays);
+    notice(speaks ? "Connecting …" : "Allow the microphone …", true);
+    await spoken.open(lobby.plays);
+    if (!current()) return;
+    notice("Connecting …", true);
+    made = call = new Call(server.request, lobby.targets.chosen.name, spoken.track);
+    listen(made);
+    await made.start();
+    if (!current()) return;
+    attach();
+    meter = new Meter(made, $("meter"), lobby.targets.chosen.fps, (...judged) => bar.judge(...judged));
+    bar.startTime();
+    if (speaks) sayFile();
+    else notice("Connected: talk.");
   } catch (error) {
-    const denied = error.name === "NotAllowedError" || error.name === "NotFoundError";
-    track?.stop();
-    await now?.stop();
-    await stop(denied ? "No microphone: allow it in the browser, or use an audio file." : `Could not start: ${error.message}.`, true);
+    if (voice && !current()) return; // ended meanwhile
+    await stop(inWords(error), true);
+    if (error.status === 401) lobby.askForToken();
   }
 }
 
-async function stop(text = "Stopped.", wrong = false) {
-  const ended = call;
-  call = null;
-  meter?.stop();
-  meter = null;
-  picture.srcObject = null;
-  show(false);
-  $("mute").setAttribute("aria-pressed", "false");
-  setStatus(text, wrong);
-  await ended?.stop();
-  await context?.close();
-  context = null;
+function listen(made) {
+  const also = (name, act) => made.addEventListener(name, (event) => { if (call === made) act(event.detail); });
+  also("lost", () => {
+    freeze();
+    voice.hold();
+    bar.judge("Lost", "Nothing arrives from the server. The page tries again for 30 seconds.", false);
+    notice("Connecting again …", true);
+  });
+  also("live", ({ resumed }) => {
+    attach();
+    voice.resume();
+    meter?.reset();
+    bar.judge("Good", "The connection is back.", true);
+    notice(resumed ? "Connected again." : "Connected again; the conversation began anew.");
+  });
+  also("ended", ({ reason }) => stop(reason, true));
 }
 
+// Show and play what arrives.
+function attach() {
+  if (picture.srcObject !== call.stream) picture.srcObject = call.stream;
+  picture.play().catch(() => {
+    // The browser wants a click before it plays sound.
+    picture.muted = true;
+    bar.soundOff();
+    notice("Press the loudspeaker to hear the avatar.");
+    picture.play().catch(() => {});
+  });
+}
+
+// The last picture stays while there is no new one.
+function freeze() {
+  if (!picture.videoWidth) return;
+  const still = Object.assign(document.createElement("canvas"), { width: picture.videoWidth, height: picture.videoHeight });
+  still.getContext("2d").drawImage(picture, 0, 0);
+  picture.poster = still.toDataURL("image/jpeg");
+}
+
+function sayFile() {
+  voice.play();
+  bar.saying(true);
+  notice("The avatar says the file.");
+}
+
+function fileEnded(text) {
+  bar.saying(false);
+  notice(text);
+}
+
+async function stop(text = "The call has ended.", wrong = false) {
+  const ended = call;
+  voice?.stop();
+  meter?.stop();
+  call = voice = meter = null;
+  bar.close();
+  notice("");
+  picture.srcObject = null;
+  picture.poster = lobby.targets.posterOfChosen;
+  show(false);
+  status(text, wrong);
+  $("start").focus({ preventScroll: true });
+  await ended?.end();
+}
+
+bar.addEventListener("mute", ({ detail: muted }) => {
+  if (voice?.track) voice.track.enabled = !muted;
+  notice(muted ? "Your voice is muted." : "Your voice is heard.");
+});
+bar.addEventListener("speaker", async ({ detail: muted }) => {
+  picture.muted = muted;
+  notice(muted ? "The avatar’s sound is off." : "The avatar’s sound is on.");
+  if (muted || !call || voice.cancelsEcho !== false) return;
+  try {
+    await voice.open(true); // it was opened for a silent avatar
+    await call?.replaceTrack(voice.track);
+  } catch (error) {
+    notice(inWords(error), true);
+  }
+});
+bar.addEventListener("interrupt", async () => {
+  voice.interrupt();
+  fileEnded("Interrupted.");
+  await call.interrupt().catch((error) => notice(inWords(error)));
+});
+bar.addEventListener("again", sayFile);
+bar.addEventListener("end", () => stop());
+picture.addEventListener("resize", () => {
+  if (picture.videoWidth) $("stage").style.setProperty("--ratio", picture.videoWidth / picture.videoHeight);
+});
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  start();
+  if (!call && !voice) start();
 });
-$("stop").addEventListener("click", () => stop());
-$("interrupt").addEventListener("click", async () => {
-  try {
-    await call?.interrupt();
-    setStatus("Interrupted.");
-  } catch (error) {
-    setStatus(`Could not interrupt: ${error.message}.`, true);
-  }
-});
-$("mute").addEventListener("click", () => {
-  const muted = $("mute").getAttribute("aria-pressed") !== "true";
-  if (call?.voice) call.voice.enabled = !muted;
-  $("mute").setAttribute("aria-pressed", String(muted));
-  setStatus(muted ? "Your voice is muted." : "Your voice is heard.");
-});
-$("token").addEventListener("change", () => listTargets().catch(unreachable));
-for (const choice of document.querySelectorAll("input[name=voice]")) {
-  choice.addEventListener("change", () => { $("drop").hidden = chosenVoice() !== "file"; });
-}
-
-// A file may be dropped anywhere on the page.
-document.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  $("drop").classList.add("over");
-});
-document.addEventListener("dragleave", () => $("drop").classList.remove("over"));
-document.addEventListener("drop", (event) => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  if (!event.dataTransfer.files.length) return;
-  document.querySelector("input[name=voice][value=file]").checked = true;
-  $("drop").hidden = false;
-  $("file").files = event.dataTransfer.files;
-  setStatus(`${event.dataTransfer.files[0].name}: press Start.`);
-});
-addEventListener("pagehide", () => call?.stop());
-
-function unreachable() {
-  setStatus("The server cannot be reached.", true);
-}
-
-if (location.hash.startsWith("#token=")) {
-  $("token").value = decodeURIComponent(location.hash.slice(7));
-  history.replaceState(null, "", location.pathname);
-}
-listTargets().catch(unreachable);
+addEventListener("pagehide", () => call?.end());
+lobby.list();

@@ -1,115 +1,165 @@
-// One call: a voice is sent, and the avatar's picture and sound return in the same connection.
+// A call: connected, watched, and connected again when the network or the server was away.
 
-const GATHERING_MS = 2000;
-// Minimum jitter buffer delays. By default Chromium delays sound by 50 ms and video by 20 ms, which is
-// an A/V offset of 30 ms for the first half minute, until it has adapted the video delay.
-const BUFFER_MS = { audio: 0, video: 70 };
+import { Connection } from "./connection.js";
+import { inWords, NO_MEDIA, PlainError } from "./words.js";
 
-export class Call {
-  #token;
-  #location = null;
+const LOOK_MS = 250;
+const LOST_AFTER_MS = 1300; // nothing arrives; with the looks, said within 1.6 s
+const FIRST_MEDIA_MS = 10_000;
+const AGAIN_MS = 1000; // between two attempts
+const ANSWER_MS = 8000; // of the server to one attempt
+const MEDIA_MS = 3000; // from that answer to the first packet
+const GIVE_UP_MS = 30_000;
+const FINAL = [400, 401, 403, 404, 405, 409, 413, 415]; // trying again would not help
+// Any other reason of the server's is one that a new attempt should not undo: somebody ended the
+// conversation, or it failed.
+const BY_LOSS = /connect|network|packet|server stops/;
 
-  constructor(token, voice) {
-    this.#token = token;
-    this.voice = voice;
-    this.stream = new MediaStream();
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// Events: "lost"; "live" (detail: whether the conversation `resumed`); "ended" (detail: `reason`).
+export class Call extends EventTarget {
+  #request;
+  #target;
+  #config;
+  #token = null;
+  #ended = false;
+  lost = false;
+
+  constructor(request, target, track) {
+    super();
+    this.#request = request;
+    this.#target = target;
+    this.track = track;
   }
 
-  // For `voice` (an audio track), with the ICE servers that the server lists.
-  static async open(token, voice) {
-    const made = new Call(token, voice);
-    made.pc = new RTCPeerConnection(await (await made.#fetch("/api/config")).json());
-    return made;
+  get stream() {
+    return this.connection.stream;
   }
 
-  // Connect with `target`. Resolves when the server has answered.
-  async start(target) {
-    const sound = this.pc.addTransceiver(this.voice, { direction: "sendrecv" });
-    const picture = this.pc.addTransceiver("video", { direction: "recvonly" });
-    for (const transceiver of [sound, picture]) {
-      const receiver = transceiver.receiver;
-      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = BUFFER_MS[receiver.track.kind];
-      this.stream.addTrack(receiver.track);
+  get pc() {
+    return this.connection.pc;
+  }
+
+  // Resolves when sound or picture arrives. Throws with the reason when they do not, or nothing
+  // when `end` was called meanwhile.
+  async start() {
+    this.#config = await (await this.#request("api/config")).json();
+    if (this.#ended) return;
+    this.connection = new Connection(this.#request, this.#config);
+    await this.connection.open(this.#target, this.track, null);
+    if (this.#ended) return void this.connection.end();
+    this.#token = this.connection.token;
+    if (!(await this.#arrives(this.connection, FIRST_MEDIA_MS)) && !this.#ended) throw new PlainError(NO_MEDIA);
+    this.#watch();
+  }
+
+  // Another microphone, or the same with other processing.
+  async replaceTrack(track) {
+    this.track = track;
+    await this.connection?.sound?.sender.replaceTrack(track);
+  }
+
+  // The server's, of this conversation; null before there is one.
+  async statistics(signal) {
+    try {
+      return await this.connection.statistics(signal);
+    } catch (error) {
+      const ended = error.status === 404 && error.message.includes("has ended");
+      if (ended && !BY_LOSS.test(error.message)) this.#finish(inWords(error));
+      throw error;
     }
-    await this.pc.setLocalDescription();
-    await this.#gathered();
-    const response = await this.#fetch(`/whip?target=${encodeURIComponent(target)}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/sdp" },
-      body: this.pc.localDescription.sdp,
-    });
-    this.#location = response.headers.get("Location");
-    await this.pc.setRemoteDescription({ type: "answer", sdp: await response.text() });
   }
 
-  async interrupt() {
-    const response = await this.#fetch(`${this.#location}/interrupt`, { method: "POST" });
-    return (await response.json()).played_ms;
+  interrupt() {
+    return this.connection.interrupt();
   }
 
-  // The server's statistics of this conversation.
-  async statistics() {
-    if (!this.#location) return null;
-    return (await this.#fetch(this.#location)).json();
+  async end() {
+    this.#ended = true;
+    await this.connection?.end();
   }
 
-  async stop() {
-    this.voice?.stop();
-    const location = this.#location;
-    this.#location = null;
-    if (location) {
-      // When the server cannot be reached, the call has ended anyway.
-      await fetch(location, { method: "DELETE", headers: this.#headers(), keepalive: true }).catch(() => {});
+  async #arrives(connection, within_ms) {
+    for (let waited = 0; waited < within_ms && !this.#ended && !connection.broken; waited += LOOK_MS / 2) {
+      if (await connection.flows()) return true;
+      await pause(LOOK_MS / 2);
     }
-    this.pc.close();
+    return false;
   }
 
-  #headers() {
-    return this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
-  }
-
-  async #fetch(path, options = {}) {
-    const response = await fetch(path, { ...options, headers: { ...options.headers, ...this.#headers() } });
-    if (!response.ok) {
-      const body = await response.json().catch(() => ({}));
-      const error = new Error(body.error ?? `the server answered ${response.status}`);
-      throw Object.assign(error, { status: response.status });
+  async #watch() {
+    let heard = performance.now();
+    while (!this.#ended) {
+      if (await this.connection.flows()) heard = performance.now();
+      if (this.connection.broken || performance.now() - heard > LOST_AFTER_MS) {
+        await this.#reconnect();
+        heard = performance.now();
+      }
+      await pause(LOOK_MS);
     }
-    return response;
   }
 
-  #gathered() {
-    if (this.pc.iceGatheringState === "complete") return Promise.resolve();
-    return new Promise((resolve) => {
-      // A STUN or TURN server that does not answer must not hold the call up.
-      const timer = setTimeout(resolve, GATHERING_MS);
-      this.pc.addEventListener("icegatheringstatechange", () => {
-        if (this.pc.iceGatheringState !== "complete") return;
-        clearTimeout(timer);
-        resolve();
-      });
-    });
+  async #reconnect() {
+    if (this.#ended) return;
+    this.lost = true;
+    this.dispatchEvent(new Event("lost"));
+    const until = performance.now() + GIVE_UP_MS;
+    let reason = "";
+    // Who closed it may say why.
+    if (this.connection.broken) await this.statistics(AbortSignal.timeout(AGAIN_MS)).catch(() => {});
+    while (!this.#ended && performance.now() < until) {
+      const began = performance.now();
+      const back = new AbortController(); // the old connection works again
+      const next = new Connection(this.#request, this.#config);
+      const attempt = this.#attempt(next, back.signal).catch((error) => error);
+      const outcome = await Promise.race([attempt, this.#recovers(attempt)]);
+      if (this.#ended) return void next.end();
+      if (outcome === "old") {
+        back.abort();
+        next.close();
+        return this.#live(true);
+      }
+      if (outcome === "new") {
+        this.connection.close();
+        this.connection = next;
+        return this.#live(next.resumed);
+      }
+      next.close();
+      if (FINAL.includes(outcome.status)) return this.#finish(inWords(outcome));
+      reason = inWords(outcome);
+      await pause(Math.max(0, began + AGAIN_MS - performance.now()));
+    }
+    this.#finish(`The connection was lost and did not come back within 30 seconds. ${reason}`);
   }
-}
 
-// The microphone without processing: the browser's filters add delay and do not help the engine.
-export async function microphone() {
-  const stream = await navigator.mediaDevices.getUserMedia({
-    audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 },
-  });
-  return stream.getAudioTracks()[0];
-}
-
-// An audio file, played once in place of a microphone.
-export async function fileVoice(file, context) {
-  let sound;
-  try {
-    sound = await context.decodeAudioData(await file.arrayBuffer());
-  } catch {
-    throw new Error(`${file.name} is not a sound file that this browser can read`);
+  async #attempt(next, signal) {
+    const limit = AbortSignal.timeout(ANSWER_MS);
+    await next.open(this.#target, this.track, this.#token, AbortSignal.any([signal, limit]));
+    this.#token = next.token ?? this.#token;
+    if (!(await this.#arrives(next, MEDIA_MS))) throw new PlainError(NO_MEDIA);
+    return "new";
   }
-  const player = new AudioBufferSourceNode(context, { buffer: sound });
-  const out = new MediaStreamAudioDestinationNode(context, { channelCount: 1 });
-  player.connect(out);
-  return { track: out.stream.getAudioTracks()[0], play: () => player.start() };
+
+  // Resolves to "old" when the old connection carries something again, while `attempt` goes on.
+  async #recovers(attempt) {
+    let going = true;
+    attempt.finally(() => { going = false; });
+    while (going && !this.#ended) {
+      if (!this.connection.broken && (await this.connection.flows())) return "old";
+      await pause(LOOK_MS);
+    }
+    return this.#ended ? "ended" : attempt;
+  }
+
+  #live(resumed) {
+    this.lost = false;
+    this.dispatchEvent(new CustomEvent("live", { detail: { resumed } }));
+  }
+
+  #finish(reason) {
+    if (this.#ended) return;
+    this.end();
+    this.dispatchEvent(new CustomEvent("ended", { detail: { reason } }));
+  }
 }

@@ -1,52 +1,83 @@
-// The list of targets, and the description and picture of the chosen one.
+// The targets as posters, one of which is chosen; `?target=NAME` in the page's address chooses too.
 
-export class Targets {
-  #select;
-  #picture;
-  #about;
-  #headers;
+const PLACE = "target";
+
+export class Targets extends EventTarget {
+  #list;
+  #server;
   #known = new Map();
-  #shown = null; // blob URL of the poster that is shown
+  #posters = new Map(); // name: blob URL
 
-  // `headers`: a function that returns the headers of a request.
-  constructor(select, picture, about, headers) {
-    this.#select = select;
-    this.#picture = picture;
-    this.#about = about;
-    this.#headers = headers;
-    select.addEventListener("change", () => this.show());
+  // Event "chosen" when another target is chosen, and when its poster is there.
+  constructor(list, server) {
+    super();
+    this.#list = list;
+    this.#server = server;
+    list.addEventListener("change", () => {
+      remember(this.chosen?.name);
+      this.#tell();
+    });
   }
 
   get chosen() {
-    return this.#select.value;
+    return this.#known.get(this.#list.querySelector("input:checked")?.value) ?? null;
   }
 
-  // Fill the list. Resolves to the number of targets, or to null when the server asks for its token.
+  get posterOfChosen() {
+    return this.#posters.get(this.chosen?.name) ?? "";
+  }
+
+  get count() {
+    return this.#known.size;
+  }
+
+  // Show what the server has. Resolves to a target that the address asks for and that is not there,
+  // else null; posters follow. Throws as `Server.request`.
   async list() {
-    const response = await fetch("/api/targets", { headers: this.#headers() });
-    if (response.status === 401) return null;
-    if (!response.ok) throw new Error(`the server answered ${response.status}`);
-    const { targets } = await response.json();
+    const { targets } = await (await this.#server.request("api/targets")).json();
+    const wanted = new URLSearchParams(location.search).get(PLACE);
     this.#known = new Map(targets.map((target) => [target.name, target]));
-    this.#select.replaceChildren(...targets.map(({ name }) => new Option(name, name)));
-    await this.show();
-    return targets.length;
+    const chosen = this.#known.has(wanted) ? wanted : targets[0]?.name;
+    this.#list.replaceChildren(...targets.map(({ name }) => card(name, name === chosen)));
+    this.#list.querySelector("input:checked")?.closest("label").scrollIntoView({ block: "nearest", inline: "center" });
+    this.#tell();
+    this.#load(targets);
+    return wanted && !this.#known.has(wanted) ? wanted : null;
   }
 
-  // Show the chosen target's picture, size, frame rate and kind.
-  async show() {
-    const target = this.#known.get(this.chosen);
-    this.#about.textContent = target?.width
-      ? `${target.kind}, ${target.width} × ${target.height}, ${target.fps} fps`
-      : "";
-    let poster = "";
-    if (target?.poster) {
-      const response = await fetch(target.poster, { headers: this.#headers() }).catch(() => null);
-      if (response?.ok) poster = URL.createObjectURL(await response.blob());
+  async #load(targets) {
+    for (const { name, poster } of [this.chosen, ...targets]) {
+      if (!poster || this.#posters.has(name)) continue;
+      const path = `api/targets/${encodeURIComponent(name)}/poster`;
+      const picture = await this.#server.request(path).then((r) => r.blob(), () => null);
+      if (!picture) continue; // the card keeps its letter; a call says what is wrong
+      this.#posters.set(name, URL.createObjectURL(picture));
+      const image = [...this.#list.querySelectorAll("img")].find((each) => each.dataset.name === name);
+      if (image) image.src = this.#posters.get(name);
+      if (name === this.chosen?.name) this.#tell();
     }
-    if (target?.name !== this.#known.get(this.chosen)?.name) return; // another was chosen meanwhile
-    this.#picture.poster = poster;
-    if (this.#shown) URL.revokeObjectURL(this.#shown);
-    this.#shown = poster;
   }
+
+  #tell() {
+    this.dispatchEvent(new Event("chosen"));
+  }
+}
+
+function card(name, checked) {
+  const label = document.createElement("label");
+  const input = Object.assign(document.createElement("input"), { type: "radio", name: "target", value: name, checked });
+  const frame = Object.assign(document.createElement("span"), { className: "poster", ariaHidden: "true" });
+  frame.dataset.letter = name[0].toUpperCase();
+  const image = Object.assign(document.createElement("img"), { alt: "" });
+  image.dataset.name = name;
+  frame.append(image);
+  label.append(input, frame, Object.assign(document.createElement("span"), { className: "name", textContent: name }));
+  return label;
+}
+
+// A link to the page as it is now opens with this target.
+function remember(name) {
+  const query = new URLSearchParams(location.search);
+  query.set(PLACE, name);
+  history.replaceState(null, "", `?${query}`);
 }

@@ -15,6 +15,7 @@ from lipstream.calibration import assets
 from lipstream.calibration.media.video import FootageFrame, open_footage
 from lipstream.calibration.tracking.landmarker import Landmarker
 from lipstream.calibration.tracking.raw_track import RawTrack, inter_ocular_px
+from lipstream.calibration.tracking.rejection import reject_frames
 from lipstream.calibration.tracking.tracker import track
 from lipstream.engine.errors import AssetError, CalibrationError, MediaError
 from tests.synthetic import SyntheticFootage, make_footage
@@ -227,3 +228,45 @@ def test_inter_ocular_distance_equals_the_truth() -> None:
     footage = make_footage(20)
     measured = inter_ocular_px(footage.landmarks)
     assert measured == pytest.approx(footage.pose.scale, rel=2e-3)
+
+
+def portrait() -> np.ndarray:
+    """A photo of one face, u8 [300, 300, 3], 41 px between the eyes."""
+    from skimage import data
+
+    return np.ascontiguousarray(data.astronaut()[0:300, 74:374, :3])
+
+
+@pytest.mark.parametrize("apart_px", [24.5, 40.0])
+def test_a_small_face_in_a_large_picture_is_found_and_followed(
+    model: Path, apart_px: float
+) -> None:
+    import cv2
+
+    scale = apart_px / 41.46
+    face = cv2.resize(portrait(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    frames = []
+    for k in range(3):
+        frame = np.full((1080, 1920, 3), 110, np.uint8)
+        frame[200 : 200 + face.shape[0], 1200 + k : 1200 + k + face.shape[1]] = face
+        frames.append(frame)
+    raw = track(Made(frames), ignore, model)
+    assert raw.found.all() and set(raw.face_count.tolist()) == {1}
+    assert inter_ocular_px(raw.landmarks) == pytest.approx(apart_px, rel=0.06)
+    assert np.diff(raw.landmarks[:, 168, 0]) == pytest.approx(1.0, abs=0.4)
+
+
+def test_a_cut_away_to_another_person_is_not_used(model: Path) -> None:
+    path = DATA / "faults" / "w_cuts.mp4"
+    if not path.is_file():
+        pytest.skip(f"real clip not here: {path}")
+    with open_footage(path, 0.6, 1.2) as footage:
+        raw = track(footage, ignore, model)
+    assert raw.others == ((10, 15),)
+    assert raw.found.tolist() == [True] * 10 + [False] * 5
+    assert raw.warnings == ("other person, not used: 0.4-0.6 s",)
+    reasons = {r.frame: r.reason for r in reject_frames(raw)}
+    assert {reasons[k] for k in range(10, 15)} == {"other_person"}
+    with open_footage(path, 0.6, 1.2) as footage:
+        raw = track(footage, ignore, model, person=2)
+    assert raw.others == ((0, 10),)

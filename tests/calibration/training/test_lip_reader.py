@@ -11,6 +11,7 @@ from lipstream.calibration.training.encoder import lip_reader  # noqa: E402
 from lipstream.calibration.training.encoder.distillation import (  # noqa: E402
     COMPONENTS,
     Components,
+    Goal,
 )
 from lipstream.calibration.training.encoder.sequences import FILE, STREAM  # noqa: E402
 from lipstream.calibration.training.encoder.teacher import WINDOW_TOKENS  # noqa: E402
@@ -49,7 +50,7 @@ def test_a_reader_follows_people_that_it_never_saw(monkeypatch: pytest.MonkeyPat
     reader = lip_reader._train(people, 0, lambda *_: None)
     heard, wanted, _ = clip(99, shape)
     tokens = torch.nn.functional.pad(heard, (0, TOKEN_WIDTH - COMPONENTS)).numpy()
-    read = lip_reader.read_windows([reader], IDENTITY, tokens[None].astype(np.float16))[0]
+    read = lip_reader.read_windows(Goal(IDENTITY, [reader]), tokens[None].astype(np.float16))[0]
     assert np.corrcoef(read @ opening, wanted.numpy() @ opening)[0, 1] > 0.8
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from lipstream.engine.networks.encoder_numpy import EncoderNumpy, dequantised
+from lipstream.engine.networks.encoder_numpy import EncoderNumpy, dequantised, erf
 from lipstream.engine.networks.signatures import BANDS, ENCODER_STATES, encoder_shapes
 from tests.encoder_at_once import at_once
 from tests.random_encoder import HIDDEN, random_weights
@@ -35,3 +37,12 @@ def test_integers_are_scaled() -> None:
     expected = weights["conv1.weight"] * weights["conv1.scale"][:, None]
     np.testing.assert_array_equal(plain["conv1.weight"], expected)
     assert {value.dtype for value in plain.values()} == {np.dtype(np.float32)}
+
+
+def test_the_error_function_is_rounded_correctly() -> None:
+    random = np.random.default_rng(0)
+    far = np.array([0, -0.0, 1e-40, 6, -7, np.inf, -np.inf, np.nan])
+    values = np.concatenate([far, *(random.normal(0, s, 30_000) for s in (0.01, 0.5, 2))])
+    values = values.astype(np.float32)
+    expected = np.array([math.erf(value) for value in values.tolist()], np.float32)
+    np.testing.assert_array_equal(erf(values), expected)

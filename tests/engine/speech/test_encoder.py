@@ -213,6 +213,44 @@ def test_after_speech_the_mouth_rests_soon_and_stays(profile: str) -> None:
     assert not any(output.coefficients.any() for output in late)
 
 
+def at_peak(speech: F32, peak_db: float) -> F32:
+    return (speech * (10 ** (peak_db / 20) / np.abs(speech).max())).astype(np.float32)
+
+
+@pytest.mark.parametrize("profile", PROFILE_LOOK_AHEAD_MS)
+@pytest.mark.parametrize("peak_db", [-30.0, -35.0, -40.0])
+def test_a_quiet_voice_opens_as_far_after_half_a_second(profile: str, peak_db: float) -> None:
+    speech = real_speech()[: 4 * 16_000]
+    stage = encoder(PROFILE_LOOK_AHEAD_MS[profile])
+    usual, quiet = (
+        np.array([e.lips.opening for e in run(stage, at_peak(speech, db))])
+        for db in (-8.0, peak_db)
+    )
+    first, rest = slice(25, 75), slice(75, None)  # from 0.5 s on, and from 1.5 s on
+    assert quiet[first].mean() == pytest.approx(usual[first].mean(), rel=0.15)
+    assert quiet[rest].mean() == pytest.approx(usual[rest].mean(), rel=0.1)
+
+
+def test_a_voice_at_a_usual_level_is_heard_as_it_is() -> None:
+    speech = real_speech()[: 2 * 16_000]
+    for peak_db in (-3.0, -8.0, -14.0):
+        _, state = encoder().step(encoder().init(), AudioChunk(at_peak(speech, peak_db), 0))
+        assert state.gain.settled and state.gain.gain == 1.0
+
+
+@pytest.mark.parametrize("level", [0.0003, 0.001, 0.003])
+@pytest.mark.parametrize("sound", ["noise", "hum", "breath"])
+def test_quiet_sounds_that_are_no_voice_are_not_lifted(sound: str, level: float) -> None:
+    swell = np.clip(np.sin(2 * np.pi * 0.25 * np.arange(8 * 16_000) / 16_000), 0, 1)
+    made = {
+        "noise": noise(8.0, level),
+        "hum": hum(8.0) * np.float32(level / 0.05),
+        "breath": (noise(8.0, level) * swell).astype(np.float32),
+    }[sound]
+    outputs = run(encoder(), made)
+    assert not any(output.coefficients.any() for output in outputs)
+
+
 def test_the_cost_of_a_step_leaves_the_core_free() -> None:
     samples = vowels(2.0)
     run(untrained(), samples)

@@ -7,7 +7,7 @@ import pytest
 
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import AudioChunk, VideoFrame
-from lipstream.streaming.integrations.voice import AGENT_OPTIONS, Voice
+from lipstream.streaming.integrations.voice import AGENT_OPTIONS, OriginalSpeech, Voice
 from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame
 from tests.clock import ScriptedClock
@@ -20,9 +20,10 @@ def leaving(voice: Voice, frames: int, first: int = 0) -> list[tuple[int, np.nda
     for k in range(first, first + frames):
         sound = AudioChunk(np.zeros(640, np.float32), 640 * k)
         picture = VideoFrame(np.zeros((6, 4), np.uint8), k, LiveFakeEngine().fps, sound, 0, False)
-        speech, ended = voice.leaving(TimedFrame(picture, 640 * k, 0.0, voice.runner.turn))
-        joined = np.concatenate([s.samples for s in speech]) if speech else np.zeros(0, np.int16)
-        out.append((speech[0].rate_hz if speech else 0, joined, ended))
+        parts = voice.leaving(TimedFrame(picture, 640 * k, 0.0, voice.runner.turn))
+        speech = [part for part in parts if isinstance(part, OriginalSpeech)]
+        joined = np.concatenate([np.zeros(0, np.int16), *(part.samples for part in speech)])
+        out.append((speech[0].rate_hz if speech else 0, joined, len(speech) < len(parts)))
     return out
 
 
@@ -92,3 +93,58 @@ def test_impossible_formats_are_refused(voice: Voice) -> None:
     voice.push_audio(np.zeros(0, np.int16), 16_000)
     voice.end_segment()
     assert sum(ended for _, _, ended in leaving(voice, 3)) == 1
+
+
+def test_short_segments_that_leave_with_one_frame_keep_their_ends_and_their_order(
+    voice: Voice,
+) -> None:
+    for value in (1, 2, 3):
+        voice.push_audio(np.full(100, value, np.int16), 16_000)
+        voice.end_segment()
+    voice.end_segment()
+    picture = VideoFrame(
+        np.zeros((6, 4), np.uint8), 0, LiveFakeEngine().fps,
+        AudioChunk(np.zeros(6400, np.float32), 0), 0, False,
+    )  # fmt: skip
+    parts = voice.leaving(TimedFrame(picture, 0, 0.0, 0))
+    said = [int(p.samples[0]) if isinstance(p, OriginalSpeech) else "end" for p in parts]
+    assert said == [1, "end", 2, "end", 3, "end", "end"]
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_pieces_of_any_number_of_bytes_are_put_together(voice: Voice, channels: int) -> None:
+    random = np.random.default_rng(channels)
+    mono = random.integers(-9999, 9999, 24_000).astype("<i2")
+    pcm, at = np.repeat(mono, channels).tobytes(), 0
+    while at < len(pcm):
+        size = int(random.choice([1, 3, 333, 4001]))
+        voice.push_pcm(pcm[at : at + size], 24_000, channels)
+        at += size
+    voice.end_segment()
+    joined = np.concatenate([part for _, part, _ in leaving(voice, 40)])
+    assert np.array_equal(joined, mono)
+
+
+def test_half_a_sample_at_the_end_of_a_segment_is_left_out(voice: Voice) -> None:
+    for _ in range(2):
+        voice.push_pcm(np.full(1600, 258, "<i2").tobytes() + b"\x07", 16_000)
+        voice.end_segment()
+    joined = np.concatenate([part for _, part, _ in leaving(voice, 20)])
+    assert joined.size == 3200 and set(joined) == {258}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_fewer_samples_than_one_of_the_session_leave_too(voice: Voice, size: int) -> None:
+    voice.push_audio(np.full(size, 9, np.int16), 96_000)
+    voice.end_segment()
+    out = leaving(voice, 20)
+    assert sum(part.size for _, part, _ in out) == size
+    assert sum(ended for _, _, ended in out) == 1
+
+
+def test_channels_that_cancel_are_said_by_the_louder(voice: Voice) -> None:
+    tone = (9000 * np.sin(np.arange(16_000) / 20)).astype(np.int16)
+    voice.push_audio(np.stack([tone, -(tone // 4) * 3], 1).reshape(-1), 16_000, channels=2)
+    voice.end_segment()
+    joined = np.concatenate([part for _, part, _ in leaving(voice, 40)])
+    assert np.array_equal(joined, tone)

@@ -29,12 +29,13 @@ async def fake_engine(name: str) -> LiveEngine:
 async def server(
     registry: TargetRegistry | None = None,
     engine: Callable[[str], Awaitable[LiveEngine]] = fake_engine,
+    cores: Callable[[LiveEngine], float] = lambda engine: 0.0,
     **options: object,
 ) -> AsyncIterator[ClientSession]:
     """With the targets of `registry`, or with one target `face` and what `engine` makes for it."""
     made = ServerOptions(**options)  # type: ignore[arg-type]
     if registry is None:
-        app = make_app(made, lambda: ["face"], engine)
+        app = make_app(made, lambda: ["face"], engine, cores=cores)
     else:
         app = make_app(made, registry.names, registry.engine, registry)
     runner = web.AppRunner(app)

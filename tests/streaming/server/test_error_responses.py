@@ -45,6 +45,29 @@ def test_the_type_decides_and_not_the_words(error: LipstreamError, status: int) 
 
 
 @pytest.mark.parametrize(
+    "method, path, allowed",
+    [
+        ("GET", "/whip?target=face", {"POST", "OPTIONS"}),
+        ("PUT", "/whep?target=face", {"POST", "OPTIONS"}),
+        ("DELETE", "/api/targets", {"GET", "HEAD"}),
+        ("POST", "/", {"GET", "HEAD"}),
+    ],
+)
+def test_a_wrong_method_is_answered_with_those_that_are_right(
+    method: str, path: str, allowed: set[str]
+) -> None:
+    async def test() -> None:
+        async with server() as http:
+            answer = await http.request(method, path)
+            assert answer.status == 405
+            assert set(answer.headers["Allow"].split(", ")) == allowed
+            error = (await answer.json())["error"]
+            assert error.startswith(f"{method} is not possible here: use ")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
     "error, status",
     [
         (UnknownTarget("not here"), 404),

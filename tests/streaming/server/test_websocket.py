@@ -91,23 +91,63 @@ def test_a_socket_whose_conversation_fails_gets_the_reason_and_is_closed() -> No
     asyncio.run(test())
 
 
-def test_speech_beyond_a_minute_is_refused_and_what_is_queued_is_played() -> None:
+def test_speech_beyond_ten_minutes_is_refused_and_what_is_queued_is_played() -> None:
     async def test() -> None:
         async with server() as http, http.ws_connect("/ws?target=face") as socket:
             await socket.send_json({"type": "start", "rate": 16_000})
             assert (await socket.receive_json())["type"] == "started"
-            ten_s = b"\0\0" * 160_000
-            for _ in range(7):
-                await socket.send_bytes(ten_s)
+            two_minutes = b"\0\0" * 16_000 * 120
+            for _ in range(6):
+                await socket.send_bytes(two_minutes)
             message = await socket.receive_json()
             while message["type"] == "played":
                 message = await socket.receive_json()
-            assert message["type"] == "error" and "60 are the most" in message["reason"]
+            assert message["type"] == "error" and "600 are the most" in message["reason"]
             (session,) = (await (await http.get("/api/sessions")).json())["sessions"]
-            assert 50_000 < session["queued_sound_ms"] <= 60_000
+            assert 450_000 < session["queued_sound_ms"] <= 600_000
             assert session["dropped_sound_ms"] == 0
             while (message := await socket.receive_json())["played_ms"] == 0:
                 pass
             assert message["type"] == "played", "the queued sound is played from its beginning"
+
+    asyncio.run(test())
+
+
+def test_a_minute_at_once_in_pieces_of_odd_length_plays_whole() -> None:
+    """One message of 2.9 MB less a byte, which the next brings."""
+
+    async def test() -> None:
+        async with server() as http, http.ws_connect("/ws?target=face") as socket:
+            await socket.send_json({"type": "start", "rate": 24_000})
+            assert (await socket.receive_json())["type"] == "started"
+            minute = b"\0\1" * 24_000 * 60
+            await socket.send_bytes(minute[:-1])
+            await socket.send_bytes(minute[-1:])
+            await socket.send_json({"type": "end"})
+            for _ in range(2):
+                message = await socket.receive_json()
+                assert message["type"] == "played"
+            (session,) = (await (await http.get("/api/sessions")).json())["sessions"]
+            played_ms = session["played_ms"] + session["queued_sound_ms"]
+            assert 59_000 < played_ms <= 60_010 and session["dropped_sound_ms"] == 0
+
+    asyncio.run(test())
+
+
+def test_turns_that_are_sent_without_waiting_all_end() -> None:
+    async def test() -> None:
+        async with server() as http, http.ws_connect("/ws?target=face") as socket:
+            for samples in (3200, 1600, 0):
+                await socket.send_json({"type": "start", "rate": 16_000})
+                for byte in range(0, 2 * samples, 321):
+                    await socket.send_bytes(bytes(min(321, 2 * samples - byte)))
+                await socket.send_json({"type": "end"})
+            ended = []
+            while len(ended) < 3:
+                message = await asyncio.wait_for(socket.receive_json(), 10)
+                assert message["type"] in ("started", "played", "ended")
+                if message["type"] == "ended":
+                    ended.append(message["played_ms"])
+            assert ended == [200, 100, 0]
 
     asyncio.run(test())

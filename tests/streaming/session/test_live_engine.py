@@ -21,7 +21,7 @@ class CountingEngine(LiveFakeEngine):
 
 def test_a_warm_up_is_a_session_of_its_own_that_is_closed() -> None:
     CountingEngine.sessions.clear()
-    took_s = warm_up(CountingEngine())
+    took_s = warm_up(CountingEngine()).seconds
     (session,) = CountingEngine.sessions
     assert session.pushes == 50, "a second of sound"
     assert session.closed

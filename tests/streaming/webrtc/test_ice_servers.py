@@ -21,7 +21,13 @@ from aiortc.rtcconfiguration import RTCIceTransportPolicy  # noqa: E402
 from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from lipstream.streaming.webrtc.aioice_patches import CONSENT_EXPIRY_S, PortRange  # noqa: E402
-from lipstream.streaming.webrtc.ice_servers import IceServer, all_servers, parse_json, parse_server  # noqa: E402
+from lipstream.streaming.webrtc.ice_servers import (
+    GATHERING_S,
+    IceServer,
+    all_servers,
+    parse_json,
+    parse_server,
+)  # noqa: E402
 from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.client import Client, vanish  # noqa: E402
@@ -214,6 +220,44 @@ def test_media_stays_within_the_ports_and_one_call_too_many_is_refused() -> None
 def test_a_wrong_range_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="LOW-HIGH"):
         PortRange.parse(text)
+
+
+@pytest.mark.parametrize("with_range", [False, True])
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_silent_servers_cost_a_call_one_second_at_most(with_range: bool, transport: str) -> None:
+    """STUN and TURN at once, on sockets that take packets and connections and never answer."""
+
+    async def test() -> None:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stun,
+            socket.create_server(("127.0.0.1", 0)) as tcp,
+        ):
+            stun.bind(("127.0.0.1", 0))
+            at = (stun if transport == "udp" else tcp).getsockname()[1]
+            silent = (
+                IceServer((f"stun:127.0.0.1:{stun.getsockname()[1]}",)),
+                IceServer((f"turn:127.0.0.1:{at}?transport={transport}",), "ann", "secret"),
+            )
+            low = free_port()
+            ports = PortRange(low, low) if with_range else None
+            async with server(ice_servers=silent, udp_ports=ports) as http:
+                aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
+                client = Client()
+                offer = await client.offer()
+                aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True, udp_ports=ports))
+                loop = asyncio.get_running_loop()
+                began_s = loop.time()
+                answer = await http.post("/whip?target=face", data=offer, headers=SDP)
+                took_s = loop.time() - began_s
+                assert answer.status == 201, await answer.text()
+                # Less than the second would mean that nobody was asked.
+                assert GATHERING_S <= took_s < GATHERING_S + 1.5
+                assert stun.recv(2048, socket.MSG_DONTWAIT), "the STUN server was asked"
+                await client.accept(await answer.text())
+                await eventually(lambda: client.pictures)
+                await client.close()
+
+    asyncio.run(test())
 
 
 def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:

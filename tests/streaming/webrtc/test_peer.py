@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -15,6 +16,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("aiortc", reason="aiortc is not installed")
+
+from aiortc import RTCPeerConnection, RTCSessionDescription  # noqa: E402
+from aiortc.mediastreams import MediaStreamTrack  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.streaming.session.runner import SessionRunner  # noqa: E402
@@ -24,7 +28,7 @@ from lipstream.streaming.webrtc.tracks import IncomingVoice  # noqa: E402
 from lipstream.streaming.webrtc.video_feed import VideoFeed  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
-from tests.streaming.webrtc.client import Client, onsets, vanish  # noqa: E402
+from tests.streaming.webrtc.client import Client, Voice, onsets, vanish  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +103,67 @@ def test_an_interruption_is_seen_within_80_ms() -> None:
             await eventually(lambda: client.pictures[-1][0] > at_s + 0.4)
         last_loud_s = max(t for t, luma in client.pictures if luma > 128)
         assert last_loud_s - at_s < 0.08 + 0.05  # 50 ms for this client to decode
+
+    run(test())
+
+
+class Camera(MediaStreamTrack):
+    """A picture that somebody sends us, 25 times a second."""
+
+    kind = "video"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+
+    async def recv(self) -> av.VideoFrame:
+        await asyncio.sleep(0.04)
+        frame = av.VideoFrame.from_ndarray(np.zeros((72, 64), np.uint8), format="yuv420p")
+        frame.pts, frame.time_base = 3600 * self.sent, Fraction(1, 90_000)
+        self.sent += 1
+        return frame
+
+
+def decoders() -> list[str]:
+    """aiortc has a thread for each track that it takes in."""
+    return sorted(t.name for t in threading.enumerate() if t.name.endswith("-decoder"))
+
+
+@pytest.mark.parametrize(
+    "options, direction, expected",
+    [
+        (PeerOptions(shows=False), "sendonly", ["audio-decoder"]),
+        # The client takes our sound and picture in; its own are not taken in.
+        (PeerOptions(listens=False), "sendrecv", ["audio-decoder", "video-decoder"]),
+    ],
+)
+def test_nothing_is_decoded_that_nobody_reads(
+    options: PeerOptions, direction: str, expected: list[str]
+) -> None:
+    """Frames that were decoded for nobody took 44 MB/s."""
+
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine())
+        runner.start()
+        client, voice, camera = RTCPeerConnection(), Voice(), Camera()
+        for track in (voice, camera):
+            client.addTransceiver(track, direction=direction)
+        peer = Peer(VideoFeed(runner), options, ended=lambda reason: None)
+        try:
+            await client.setLocalDescription(await client.createOffer())
+            answer = await peer.answer(client.localDescription.sdp)
+            await client.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+            await peer.connected()
+            await eventually(lambda: decoders() == expected, 20, "decoders")
+            if options.listens:
+                await eventually(lambda: runner.last_audio_s, 20, "the voice")
+            assert decoders() == expected
+        finally:
+            voice.stop()
+            camera.stop()
+            await client.close()
+            await peer.close()
+            await asyncio.to_thread(runner.close)
 
     run(test())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -20,7 +21,14 @@ from lipstream.engine.target.frames import as_picture  # noqa: E402
 from lipstream.engine.types import U8, AudioChunk, VideoFrame  # noqa: E402
 from lipstream.streaming.session.runner import SessionRunner  # noqa: E402
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound  # noqa: E402
-from lipstream.streaming.webrtc.h264 import H264, PRESETS, Encoding  # noqa: E402
+from lipstream.streaming.webrtc.h264 import (  # noqa: E402
+    H264,
+    PRESETS,
+    Encoding,
+    PictureFormat,
+    SingleNalEncoder,
+    level_idc,
+)
 from lipstream.streaming.webrtc.tracks import OutgoingVideo  # noqa: E402
 from lipstream.streaming.webrtc.video_feed import VideoFeed  # noqa: E402
 from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
@@ -130,6 +138,24 @@ def test_after_an_interruption_every_packet_shown_can_be_decoded() -> None:
             assert sorted(set(turns)) == [0, 1, 2, 3]
             for turn in (1, 2, 3):
                 assert watcher.got[turns.index(turn)][2].is_keyframe
+            assert all(packet is not None for _, _, packet in watcher.got)
+            feed.detach(watcher)
+
+    run(test())
+
+
+def test_interruptions_cost_no_packet() -> None:
+    async def test() -> None:
+        async with feeding() as feed:
+            watcher = Watcher()
+            feed.attach(watcher)
+            for _ in range(8):
+                seen = len(watcher.got)
+                await eventually(lambda n=seen: len(watcher.got) >= n + 5)  # type: ignore[misc]
+                feed.runner.interrupt()
+            await eventually(lambda: watcher.got[-1][1].turn == 8)
+            places = [item.media_sample for _, item, _ in watcher.got]
+            assert set(np.diff(places)) == {640}, "every frame, in its place"
             assert all(packet is not None for _, _, packet in watcher.got)
             feed.detach(watcher)
 
@@ -299,3 +325,60 @@ def test_a_picture_is_encoded_in_a_few_ms(width: int, height: int, most_ms: floa
     took_ms = (time.process_time() - began_s) * 10
     print(f"\n{width}x{height}: {took_ms:.1f} ms of CPU a picture")
     assert took_ms < most_ms
+
+
+def sps_level(packet: bytes) -> int:
+    """level_idc of the sequence parameter set."""
+    return packet[re.search(rb"\x00\x00\x01\x67", packet).end() + 2]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "width, height, fps, level",
+    [
+        (64, 48, 25, 31),
+        (512, 512, 25, 31),
+        (720, 1280, 30, 31),
+        (1280, 720, 60, 32),
+        (1080, 1920, 25, 40),
+        (1920, 1080, 50, 42),
+        (2560, 1440, 30, 50),
+    ],
+)
+def test_the_level_that_is_said_is_sent(width: int, height: int, fps: int, level: int) -> None:
+    picture = PictureFormat(width, height, Fraction(fps))
+    assert level_idc(Encoding(), picture) == level
+    encoder = H264(Encoding(), *picture)
+    black = np.zeros((height * 3 // 2, width), np.uint8)
+    packet = encoder.encode(frame(black), 0, key=True)
+    assert packet is not None and sps_level(bytes(packet)) == level
+
+
+def test_a_high_rate_needs_a_higher_level() -> None:
+    assert level_idc(Encoding(bitrate_bps=20_000_000), PictureFormat()) == 32
+
+
+def test_an_engine_says_its_pictures() -> None:
+    engine = LiveFakeEngine(width=1920, height=1080)
+    assert PictureFormat.of(engine) == (1920, 1080, 25)
+    assert PictureFormat.of(object()) == PictureFormat()
+
+
+def test_single_nal_units_are_never_fragments_nor_aggregates() -> None:
+    """Packetization-mode 0; each unit fits a packet, and the frames are whole."""
+    encoder, decoder = SingleNalEncoder(Encoding()), av.CodecContext.create("h264", "r")
+    decoded = 0
+    for k, picture in enumerate(moving(512, 512, 5)):
+        units, pts = encoder.encode(timed(picture, 3600 * k), force_keyframe=k == 3)
+        assert pts == 3600 * k
+        types = [unit[0] & 31 for unit in units]
+        assert set(types) <= {1, 5, 6, 7, 8} and (5 in types) == (k in (0, 3))
+        assert len(units) > 1 and max(map(len, units)) <= 1200
+        decoded += len(decoder.decode(av.Packet(b"".join(b"\0\0\0\1" + u for u in units))))  # type: ignore[attr-defined]
+    decoded += len(decoder.decode(None))  # type: ignore[attr-defined]
+    assert decoded == 5
+
+
+def timed(picture: U8, pts: int) -> av.VideoFrame:
+    made = as_picture(picture)
+    made.pts, made.time_base = pts, Fraction(1, 90_000)
+    return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
@@ -15,6 +16,11 @@ def gated_engine(address: Any) -> LiveFakeEngine:
     with Client(address, authkey=_KEY) as gate:
         gate.recv()
     return LiveFakeEngine()
+
+
+def engine_that_states_its_turns() -> LiveFakeEngine:
+    """Its delay in ms is the worker's longest turn at the interpreter's lock."""
+    return LiveFakeEngine(delay_ms=1000 * sys.getswitchinterval())
 
 
 class Gate:

@@ -27,7 +27,7 @@ from lipstream.streaming.workers.pool import RemoteEngine, Workers, processes_fo
 from lipstream.streaming.workers.protocol import PICTURES
 from tests.streaming.live_engine import LiveFakeEngine
 from tests.streaming.waiting import eventually_in_thread
-from tests.streaming.workers.gated_engine import Gate, gated_engine
+from tests.streaming.workers.gated_engine import Gate, engine_that_states_its_turns, gated_engine
 
 SETTING = EngineSetting(renderer="none")
 
@@ -162,7 +162,14 @@ def test_workers_end_with_their_server_and_leave_nothing(killed: bool, tmp_path:
 
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, conversations, wanted in ((1, 8, 0), (2, 8, 0), (4, 2, 0), (4, 8, 4), (16, 4, 4)):
+    for cores, conversations, wanted in (
+        (1, 8, 0),
+        (2, 8, 2),
+        (2, 1, 0),
+        (4, 2, 2),
+        (4, 8, 4),
+        (16, 4, 4),
+    ):
         monkeypatch.setattr(pool, "usable_cores", lambda cores=cores: cores)
         assert processes_for(conversations) == wanted
 
@@ -271,3 +278,42 @@ def test_an_engine_that_nobody_holds_is_let_go_in_the_workers(worker: Workers) -
     del session
     gc.collect()
     eventually_in_thread(lambda: not worker._makes and not process._loaded)
+
+
+def test_a_load_hands_the_lock_on_soon(worker: Workers) -> None:
+    make: Any = engine_that_states_its_turns
+    assert worker.engine(make).delay_ms <= 1.0
+
+
+def test_while_somebody_talks_a_target_is_loaded_where_nobody_does() -> None:
+    workers = Workers(2)
+    try:
+        engine = workers.engine(FAKE)
+        going = engine.session()
+        pushed(going, 2)
+        other = workers.engine(FAKE)
+        loaded = [worker.has(other._number) for worker in workers._workers]
+        talking = [worker.conversations for worker in workers._workers]
+        assert sorted(zip(talking, loaded, strict=True)) == [(0, True), (1, False)]
+        second = other.session()
+        pushed(second, 2)
+        assert [worker.conversations for worker in workers._workers] == [1, 1]
+        going.close()
+        eventually_in_thread(lambda: all(w.has(other._number) for w in workers._workers))
+        second.close()
+    finally:
+        workers.close()
+
+
+def test_a_process_loads_a_target_only_to_even_out_two_conversations(worker: Workers) -> None:
+    """Scripted: which process a conversation goes to."""
+    other = pool._Worker()
+    worker._workers.append(other)
+    engine = worker.engine(FAKE)
+    mine, _ = worker._workers
+    other.forget(engine._number)
+    other.conversations = 1
+    taken = [worker.take(engine._number) for _ in range(2)]
+    assert taken == [mine, mine] and not other.has(engine._number)
+    mine.conversations = 3
+    assert worker.take(engine._number) is other and other.has(engine._number)

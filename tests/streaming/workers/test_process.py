@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -23,7 +24,7 @@ def load(number: int) -> Load:
 
 def test_a_load_is_described_to_the_server() -> None:
     engine = LiveFakeEngine()
-    assert WorkerState().load(load(0)) == EngineDetails(120.0, "fake", engine.fps, (72, 64))
+    assert WorkerState().load(load(0)) == EngineDetails(120.0, "fake", engine.fps, (72, 64), ANY)
 
 
 def test_a_load_during_a_conversation_neither_collects_nor_freezes(

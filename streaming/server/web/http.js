@@ -1,0 +1,56 @@
+// Requests to the server. Every address is relative to the page, so that it works under any path.
+
+const KEPT = "lipstream-token";
+
+export class ServerError extends Error {
+  constructor(status, reason) {
+    super(reason);
+    this.status = status;
+  }
+}
+
+export class Server {
+  #token = sessionStorage.getItem(KEPT) ?? "";
+
+  // Takes `#token=TOKEN` from the page's address, and out of it.
+  constructor() {
+    if (!location.hash.startsWith("#token=")) return;
+    this.token = decoded(location.hash.slice(7));
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+
+  get token() {
+    return this.#token;
+  }
+
+  set token(token) {
+    this.#token = token.trim();
+    sessionStorage.removeItem(KEPT);
+  }
+
+  // To be called once the server has taken the token: it survives a reload of this tab.
+  keepToken() {
+    if (this.#token) sessionStorage.setItem(KEPT, this.#token);
+  }
+
+  // Throws ServerError with the server's reason, or TypeError when there is no answer.
+  request = async (path, options = {}) => {
+    const response = await fetch(path, { ...options, headers: { ...options.headers, ...this.headers() } });
+    if (response.ok) return response;
+    const body = await response.json().catch(() => ({}));
+    throw new ServerError(response.status, body.error ?? `the server answered ${response.status}`);
+  };
+
+  headers() {
+    // A header holds Latin-1 only; what a person pastes may hold anything.
+    return this.#token ? { Authorization: `Bearer ${this.#token.replace(/[^\x20-\x7e]/g, "?")}` } : {};
+  }
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a % that stands for itself
+  }
+}
