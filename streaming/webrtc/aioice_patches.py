@@ -137,6 +137,12 @@ def successor(transport: Any) -> Any:
     return new
 
 
+async def give_up(new: Any) -> None:
+    """Close a `successor` that does not take over; the transport goes on as it is."""
+    new._queue = asyncio.Queue()  # its end is nobody's
+    await new.close()
+
+
 async def take_over(transport: Any, new: Any) -> None:
     """Let a connected `successor` carry the transport, and close its predecessor."""
     old = transport._connection

@@ -95,7 +95,7 @@ class IceRestart:
     async def close(self) -> None:
         """Give up what has not taken over."""
         if self._connection is not None:
-            await self._connection.close()
+            await aioice_patches.give_up(self._connection)
 
 
 def entity_tag(local_username: str) -> str:

@@ -50,10 +50,11 @@ def test_jitter_alone_does_not_move_a_source() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late_share", "late_s", "grows"), [(0.002, 0.06, False), (0.05, 0.04, True), (0.02, 0.1, True)]
+    ("late_share", "late_s", "least_s", "most_s"),
+    [(0.002, 0.06, 0.0, 0.03), (0.05, 0.04, 0.01, 0.06), (0.02, 0.1, 0.03, 0.1)],
 )
 def test_where_many_packets_come_late_the_sound_is_placed_later(
-    late_share: float, late_s: float, grows: bool
+    late_share: float, late_s: float, least_s: float, most_s: float
 ) -> None:
     """A step is fed 24 ms after its time without what has not come; loud, so nothing shrinks."""
     max_wait_s = 0.024
@@ -71,8 +72,7 @@ def test_where_many_packets_come_late_the_sound_is_placed_later(
         moved += source.placed_anew
         lost += min(max(0, unfed - start), out.size)
     assert lost / 16_000 <= 3 * 0.06, "in 60 s"
-    assert (source.margin_s > 0.01) == grows
-    assert source.margin_s <= 0.1
+    assert least_s <= source.margin_s <= most_s
     assert moved < 8, "seldom, since each time is heard as a pause"
 
 
