@@ -23,6 +23,7 @@ from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.shutdown import cancelled_by_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.h264 import Encoding, PictureFormat
+from lipstream.streaming.webrtc.ice_restart import MEDIA_TYPE
 from lipstream.streaming.webrtc.ice_servers import IceServer, from_links
 from lipstream.streaming.webrtc.peer import Peer, PeerOptions
 from lipstream.streaming.webrtc.video_feed import VideoFeed
@@ -33,10 +34,25 @@ _REQUEST_S: Final = 10.0
 _RETRY_S: Final = (1.0, 30.0)  # first and longest wait; doubled in between
 _QUEUED_S: Final = 2.0  # of a file's sound that waits for its time, at most
 _MAX_ANSWER_BYTES: Final = 64 << 10
+_SILENT_S: Final = 3.0  # without an answer, before the addresses are thought to have changed
+_WATCH_S: Final = 1.0
 
 
 class _Retry(Exception):
     """The server may accept us later."""
+
+
+class _NoRestart(Exception):
+    """The server does not restart ICE."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What the server answered to an offer."""
+
+    address: str | None
+    answer: str
+    restarts: bool  # by PATCH: it named an ICE session
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +163,7 @@ class _Publisher:
         self.connections = 0
         self._feed = feed
         self._options = options
+        self._resume: str | None = None  # the token of the last connection
         self._headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
 
     async def stay(self) -> None:
@@ -183,10 +200,10 @@ class _Publisher:
 
         servers = (*self._options.ice_servers, *await self._endpoint_ice_servers(http))
         peer = Peer(self._feed, PeerOptions(listens=False, shows=True, ice_servers=servers), ended)
-        resource = None
+        session = None
         try:
-            resource, answer = await self._post(http, await peer.offer())
-            await peer.accept(answer)
+            session = await self._post(http, await peer.offer())
+            await peer.accept(session.answer)
             connected = asyncio.create_task(peer.connected())
             waiting: set[asyncio.Future[Any]] = {connected, over}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -196,18 +213,54 @@ class _Publisher:
             self.connections += 1
             self.connected.set()
             self._options.tell(f"on the air at {self._options.url}")
-            return await over
+            return await self._watch(http, peer, session, over)
         finally:
-            await asyncio.shield(self._leave(http, peer, resource))
+            broken = over.done() and self._resume is not None  # the server keeps our place
+            address = None if session is None or broken else session.address
+            await asyncio.shield(self._leave(http, peer, address))
 
-    async def _leave(self, http: aiohttp.ClientSession, peer: Peer, resource: str | None) -> None:
-        await peer.close()
-        if resource is not None:
+    async def _watch(
+        self,
+        http: aiohttp.ClientSession,
+        peer: Peer,
+        session: _Session,
+        over: asyncio.Future[str],
+    ) -> str:
+        """Until the connection is over; where the server is silent, try from our new addresses."""
+        while not (await asyncio.wait({over}, timeout=_WATCH_S))[0]:
+            if peer.silent_s < _SILENT_S or not session.restarts:
+                continue
             try:
-                async with http.delete(resource):
+                await peer.restart(lambda fragment: self._patch(http, session, fragment))
+            except (_Retry, aiohttp.ClientError, TimeoutError, OSError) as error:
+                logger.info("PATCH %s: %s", session.address, error)
+            except (_NoRestart, UsageError) as error:
+                if not over.done():
+                    over.set_result(f"no answer, and no ICE restart: {error}")
+            else:
+                await asyncio.wait({over}, timeout=_SILENT_S)
+        return over.result()
+
+    async def _patch(self, http: aiohttp.ClientSession, session: _Session, fragment: str) -> str:
+        """The server's SDP fragment for an ICE restart (RFC 9725, 4.3.3)."""
+        assert session.address is not None
+        headers = {"Content-Type": MEDIA_TYPE, "If-Match": "*"}
+        async with http.patch(session.address, data=fragment.encode(), headers=headers) as response:
+            body = (await response.content.read(_MAX_ANSWER_BYTES)).decode("utf-8", "replace")
+            if response.status == 200:
+                return body
+            if response.status >= 500 or response.status == 429:
+                raise _Retry(str(response.status))
+            raise _NoRestart(str(response.status))
+
+    async def _leave(self, http: aiohttp.ClientSession, peer: Peer, address: str | None) -> None:
+        await peer.close()
+        if address is not None:
+            try:
+                async with http.delete(address):
                     pass
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                logger.info("DELETE %s: %s", resource, error)
+                logger.info("DELETE %s: %s", address, error)
 
     async def _endpoint_ice_servers(self, http: aiohttp.ClientSession) -> Sequence[IceServer]:
         """ICE servers that the endpoint names before an offer is made (RFC 9725, 4.6)."""
@@ -218,14 +271,20 @@ class _Publisher:
             logger.info("OPTIONS %s: %s", self._options.url, error)
             return ()
 
-    async def _post(self, http: aiohttp.ClientSession, offer: str) -> tuple[str | None, str]:
-        """(address of the session, the answer)."""
-        sdp = {"Content-Type": "application/sdp", "Accept": "application/sdp"}
-        async with http.post(self._options.url, data=offer.encode(), headers=sdp) as response:
+    async def _post(self, http: aiohttp.ClientSession, offer: str) -> _Session:
+        headers = {"Content-Type": "application/sdp", "Accept": "application/sdp"}
+        if self._resume is not None:
+            headers["Lipstream-Resume"] = self._resume
+        async with http.post(self._options.url, data=offer.encode(), headers=headers) as response:
             body = (await response.content.read(_MAX_ANSWER_BYTES)).decode("utf-8", "replace")
             if response.status == 201:
+                self._resume = response.headers.get("Lipstream-Resume")
                 location = response.headers.get("Location")
-                return (urljoin(str(response.url), location) if location else None), body
+                return _Session(
+                    urljoin(str(response.url), location) if location else None,
+                    body,
+                    restarts=bool(location and "ETag" in response.headers),
+                )
             text = " ".join(body.split())[:200]
             why = f"{response.status} {response.reason or ''}".strip()
             why += f": {text}" if text else ""

@@ -31,6 +31,9 @@ class _SessionCollector(Collector):
         queued = gauge("queued_sound_seconds", "Sound that waits for its time.")
         compute = gauge("compute_seconds", "Median time to process 20 ms of sound.")
         drift = gauge("source_drift_ppm", "Rate of the source's clock against the server's.")
+        margin = gauge(
+            "source_margin_seconds", "Delay of the voice beyond its earliest arrival, for jitter."
+        )
         members = gauge("members", "Connections.")
         for slot, room in enumerate(self._rooms):
             counters, values = room.runner.counters, [room.target, str(slot)]
@@ -42,12 +45,14 @@ class _SessionCollector(Collector):
             queued.add_metric(values, counters.queue_depth / SAMPLE_RATE_HZ)
             compute.add_metric(values, times_ms[len(times_ms) // 2] / 1000 if times_ms else 0)
             drift.add_metric(values, counters.source_ppm)
+            margin.add_metric(values, counters.source_margin_s)
             members.add_metric(values, len(room.members))
         opened = CounterMetricFamily("lipstream_sessions_opened", "Sessions begun.")
         opened.add_metric([], self._rooms.opened)
         going_on = GaugeMetricFamily("lipstream_sessions", "Sessions going on.")
         going_on.add_metric([], len(self._rooms))
-        return [opened, going_on, members, frames, late, dropped, repeated, queued, compute, drift]
+        timing = [queued, compute, drift, margin]
+        return [opened, going_on, members, frames, late, dropped, repeated, *timing]
 
 
 def exposition(rooms: Rooms) -> bytes:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from lipstream.engine.errors import ServerBusy, SessionConflict
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.server.admission import Admission
+from lipstream.streaming.server.resumption import KEEP_S, Places
 from lipstream.streaming.session.gc_policy import collect, trim
 from lipstream.streaming.session.live_engine import LiveEngine
 from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
@@ -22,13 +23,19 @@ logger = logging.getLogger(__name__)
 
 _MAX_REASONS: Final = 256
 _TRIM_INTERVAL_S: Final = 60.0
+_SILENT_S: Final = 3.5  # so long without an answer, a conversation gives way to a new one
 
 
 class Member(Protocol):
     """A participant of a conversation: a WebRTC peer, a WebSocket."""
 
-    async def close(self) -> None:
-        """End its connection."""
+    @property
+    def silent_s(self) -> float:
+        """How long the other side has answered nothing."""
+        ...
+
+    async def close(self, reason: str) -> None:
+        """End its connection, and tell the other side why where that is possible."""
         ...
 
 
@@ -76,7 +83,9 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._entry = asyncio.Lock()
         self._reasons: dict[str, str] = {}  # why each of the last members left
+        self._places: Places[Room] = Places()
         self._departures = BackgroundTasks()
+        self._expiries = BackgroundTasks()
         self._trimming = BackgroundTasks()
         self._trimmer: asyncio.Task[None] | None = None
         self._closed = False
@@ -110,6 +119,8 @@ class Rooms:
             if room is not None and room.target != target:
                 raise SessionConflict(f"session {name!r} speaks as {room.target!r}, not {target!r}")
             if room is None:
+                if len(self._rooms) >= self._capacity:
+                    await self._make_way()
                 room = self._open(target, name or secrets.token_urlsafe(12), engine)
             if len(room.members) + room.joining >= self._members_capacity:
                 raise ServerBusy(
@@ -145,22 +156,77 @@ class Rooms:
         room.members[key] = member
         return key
 
+    def resume_token(self, room: Room, key: str) -> str:
+        """A secret by which this member can come back for 30 s after its connection is lost."""
+        return self._places.offer(room, key)
+
+    async def resume(self, token: str, target: str) -> Room | None:
+        """A place in the conversation that a token was given for; None when it has ended.
+
+        As with `enter`, who gets one joins or gives it back. A member that is still there is lost
+        without knowing it, and leaves.
+        """
+        place = self._places.find(token)
+        if place is None or place.room.target != target or self._closed:
+            return None
+        room = place.room
+        if self._rooms.get(room.name) is not room or room.runner.error is not None:
+            return None
+        room.joining += 1
+        self._places.drop(place.key)
+        if place.key in room.members:
+            await self.leave(place.key, "it came back by another connection")
+        return room
+
+    async def _make_way(self) -> None:
+        """End the conversation that has been without any answer the longest, if there is one."""
+        silent = [(self._silent_s(room), room) for room in self]
+        silence_s, room = max(silent, key=lambda pair: pair[0])
+        if silence_s >= _SILENT_S:
+            await self._leave_all(room, "another call needed its place")
+
+    def _silent_s(self, room: Room) -> float:
+        """How long nobody of a conversation has answered; longest where nobody is there."""
+        if room.joining or room.members:
+            return 0.0 if room.joining else min(one.silent_s for one in room.members.values())
+        now_s = asyncio.get_running_loop().time()
+        left_s = [place.expires_s - now_s for place in self._places.kept(room) if place.expires_s]
+        return _SILENT_S + KEEP_S - max(left_s, default=0.0)
+
+    async def _leave_all(self, room: Room, reason: str) -> None:
+        for place in self._places.kept(room):
+            self._reasons[place.key] = reason
+            self._places.drop(place.key)
+        for key in tuple(room.members):
+            await self.leave(key, reason)
+        await self._end(room)  # also one that its first member has not joined yet
+
     async def leave_unjoined(self, room: Room) -> None:
         """Give back the place of one that entered and could not join."""
         room.joining -= 1
         await self._end_if_empty(room)
 
-    async def leave(self, key: str, reason: str) -> bool:
-        """Leave; ends the conversation when nobody is left. False when there is no such member."""
+    async def leave(self, key: str, reason: str, keep: bool = False) -> bool:
+        """Leave; ends the conversation when nobody is left. False when there is no such member.
+
+        `keep`: its connection was lost. For 30 s since then it can come back by its token.
+        """
         room = self.find(key)
         if room is None:
             return False
         member = room.members.pop(key)
+        kept_s = KEEP_S - member.silent_s
+        if keep and kept_s > 0 and not self._closed:
+            until_s = asyncio.get_running_loop().time() + kept_s
+            if self._places.keep(key, until_s):
+                self._expiries.start(self._expire(room, key, kept_s), "end of a kept place")
+        else:
+            self._places.drop(key)
         self._reasons[key] = reason
         if len(self._reasons) > _MAX_REASONS:
             del self._reasons[next(iter(self._reasons))]
         try:
-            await member.close()
+            await member.close(reason)
         except Exception:
             logger.exception("a member of %s could not be closed", room.target)
         finally:
@@ -171,12 +237,17 @@ class Rooms:
         """The reason, for one of the last members that left."""
         return self._reasons.get(key)
 
-    def leave_soon(self, key: str, reason: str) -> None:
+    def leave_soon(self, key: str, reason: str, keep: bool = False) -> None:
         """`leave`, from a callback."""
-        self._departures.start(self.leave(key, reason), "departure of a member")
+        self._departures.start(self.leave(key, reason, keep), "departure of a member")
+
+    async def _expire(self, room: Room, key: str, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._places.drop(key)
+        await self._end_if_empty(room)
 
     async def _end_if_empty(self, room: Room) -> None:
-        if not room.members and not room.joining:
+        if not room.members and not room.joining and not self._places.kept(room):
             await self._end(room)
 
     async def _end(self, room: Room) -> None:
@@ -201,7 +272,6 @@ class Rooms:
         self._closed = True
         await self._trimming.cancel()
         for room in self:
-            for key in tuple(room.members):
-                await self.leave(key, "the server stops")
-            await self._end(room)  # also one that its first member has not joined yet
+            await self._leave_all(room, "the server stops")
+        await self._expiries.cancel()
         await self._departures.finish()

@@ -10,11 +10,13 @@ from aiohttp import web
 from lipstream.engine.errors import HttpError
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.server.rooms import Room, Rooms
+from lipstream.streaming.webrtc.ice_restart import MEDIA_TYPE
 from lipstream.streaming.webrtc.ice_servers import IceServer
 from lipstream.streaming.webrtc.peer import Peer, PeerOptions
 
 logger = logging.getLogger(__name__)
 
+_EXPOSED: Final = "ETag, Link, Lipstream-Resume, Lipstream-Resumed, Location"
 _SAMPLES_PER_MS: Final = SAMPLE_RATE_HZ // 1000
 
 
@@ -34,8 +36,11 @@ class Signalling:
         Raises:
             HttpError: wrong type, too large, or not text.
         """
-        if request.content_type != "application/sdp":
-            raise HttpError(415, f"got {request.content_type}, expected application/sdp")
+        return await self._read(request, "application/sdp")
+
+    async def _read(self, request: web.Request, content_type: str) -> str:
+        if request.content_type != content_type:
+            raise HttpError(415, f"got {request.content_type}, expected {content_type}")
         body = await request.content.read(self._max_sdp_bytes + 1)
         while len(body) <= self._max_sdp_bytes and not request.content.at_eof():
             body += await request.content.read(self._max_sdp_bytes + 1 - len(body))
@@ -54,7 +59,11 @@ class Signalling:
         Raises:
             LipstreamError: no such target, no room, an offer that cannot be answered.
         """
-        room = await enter(self.rooms, request, room_name)
+        token = request.headers.get("Lipstream-Resume")
+        kept = None
+        if token is not None:
+            kept = await self.rooms.resume(token, request.query.get("target", ""))
+        room = kept or await enter(self.rooms, request, room_name)
         key: str | None = None
         end_reason: str | None = None
 
@@ -63,7 +72,7 @@ class Signalling:
             end_reason = reason
             logger.info("a peer of %s left: %s", room.target, reason)
             if key is not None:
-                self.rooms.leave_soon(key, reason)
+                self.rooms.leave_soon(key, reason, keep=peer.is_lost)
 
         peer = Peer(room.feed, options, ended)
         try:
@@ -79,6 +88,11 @@ class Signalling:
             self.rooms.leave_soon(key, end_reason)
         response = web.Response(status=201, text=answer, content_type="application/sdp")
         response.headers["Location"] = f"/sessions/{key}"
+        response.headers["ETag"] = peer.ice_tag
+        response.headers["Lipstream-Resume"] = self.rooms.resume_token(room, key)
+        if token is not None:
+            response.headers["Lipstream-Resumed"] = "no" if kept is None else "yes"
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
         self._link(response)
         return response
 
@@ -125,7 +139,22 @@ class Signalling:
         return web.json_response({"played_ms": round(self._room(request).runner.interrupt())})
 
     async def _patch(self, request: web.Request) -> web.Response:
-        raise HttpError(405, "no trickle ICE and no restarts: the answer has every candidate")
+        """ICE restart (RFC 9725 4.3.3). There is no trickle ICE: the answer has every candidate."""
+        peer = self._room(request).members[request.match_info["key"]]
+        if not isinstance(peer, Peer):
+            raise HttpError(405, "this session has no ICE")
+        fragment = await self._read(request, MEDIA_TYPE)
+        condition = request.headers.get("If-Match")
+        if condition is None:
+            raise HttpError(428, 'expected If-Match: "*" and an ICE restart')
+        if condition.strip('"') != "*":
+            if condition != peer.ice_tag:
+                raise HttpError(412, "the ICE session of this ETag is over")
+            raise HttpError(422, "no trickle ICE: the answer has every candidate")
+        answer, tag = await peer.answer_restart(fragment)
+        response = web.Response(text=answer, content_type=MEDIA_TYPE, headers={"ETag": tag})
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        return response
 
 
 async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Room:
@@ -157,6 +186,7 @@ def statistics(room: Room) -> dict[str, Any]:
         "playout_delay_ms": runner.options.playout_delay_ms,
         "compute_ms_p95": round(compute[int(0.95 * len(compute))], 2) if compute else None,
         "source_ppm": round(counters.source_ppm, 1),
+        "source_margin_ms": round(1000 * counters.source_margin_s),
         "frames": counters.frames,
         "key_frames": room.feed.key_frames,
         "late_frames": counters.late_frames,

@@ -37,6 +37,7 @@ RATES_HZ: Final = (16_000, 24_000, 48_000)
 _MAX_BYTES_PER_S: Final = 2 * max(RATES_HZ)
 _PIECE_BYTES: Final = _MAX_BYTES_PER_S  # of a long message that are taken in at a time
 _MAX_TURNS: Final = 256  # that wait to be played
+_MAX_REASON_BYTES: Final = 120  # RFC 6455 5.5.1, less the code
 _REPORT_INTERVAL_S: Final = 0.25
 
 
@@ -72,10 +73,13 @@ class _Member:
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
+        self.silent_s = 0.0  # the heartbeat ends a socket that answers nothing
 
-    async def close(self) -> None:
+    async def close(self, reason: str) -> None:
         if not self._socket.closed:
-            await self._socket.close(code=1001, message=b"the server ends this session")
+            await self._socket.close(
+                code=1001, message=reason.encode("ascii", "replace")[:_MAX_REASON_BYTES]
+            )
 
 
 class _ProtocolError(Exception):

@@ -80,6 +80,7 @@ class RunnerCounters:
     queue_depth: int = 0  # samples of sound waiting
     dropped_samples: int = 0
     source_ppm: float = 0.0  # how much faster than ours a live source's clock runs
+    source_margin_s: float = 0.0  # how much later than at best it is placed, for its jitter
     cpu_s: float = 0.0  # CPU time, of the encoder too
     compute_ms: deque[float] = field(default_factory=lambda: deque(maxlen=250))  # per push
 
@@ -157,25 +158,33 @@ class SessionRunner:
                 subscription._offer(None)
         return subscription
 
-    def push_audio(self, samples: F32, source_sample: int | None = None) -> int:
+    def push_audio(
+        self, samples: F32, source_sample: int | None = None, arrival_s: float | None = None
+    ) -> int:
         """Take sound in; never waits for the engine.
 
         Args:
             samples: f32 [n], mono 16 kHz.
             source_sample: of samples[0] on a live source's own clock. None for synthetic speech: it
                 starts now, or after what is queued already.
+            arrival_s: monotonic, when it came if that was before now.
 
         Returns:
             the session sample of its first.
         """
-        arrival_s = self.last_audio_s = self.clock.now()
+        self.last_audio_s = self.clock.now()
+        if arrival_s is None:
+            arrival_s = self.last_audio_s
         with self._lock:
             if source_sample is None:
                 soon = self.clock.sample() + ms_to_samples(self.options.max_wait_ms)
                 start = max(self._sound.end_sample, soon, self._fed.next_sample)
             else:
-                samples, start = self._source.follow(samples, source_sample, arrival_s)
+                samples, start = self._source.follow(
+                    samples, source_sample, arrival_s, self._fed.next_sample
+                )
                 self.counters.source_ppm = self._source.ppm
+                self.counters.source_margin_s = self._source.margin_s
                 if self._source.placed_anew:
                     self._align(start + samples.size)
             end = start + samples.size
@@ -188,6 +197,20 @@ class SessionRunner:
                     self._turn_sound = [*self._turn_sound[-63:], (end - kept, end)]
             self._lock.notify()
             return start
+
+    def needed_by_s(self, source_sample: int) -> float:
+        """Monotonic: when the step of a live source's sample is fed, with it or without."""
+        with self._lock:
+            steps = (self._source.session_sample(source_sample) - self._fed.next_sample) // (
+                STEP_SAMPLES
+            )
+            step_end = self._fed.next_sample + (steps + 1) * STEP_SAMPLES
+        return self.clock.wall_s(step_end) + self.options.max_wait_ms / 1000
+
+    def note_late(self, source_sample: int, arrival_s: float) -> None:
+        """A live source's packet came too late to be decoded: the next ones should not."""
+        with self._lock:
+            self._source.note_late(source_sample, arrival_s, self._fed.next_sample)
 
     def interrupt(self) -> float:
         """Barge-in: the turn ends now, wherever its sound and frames are.

@@ -19,12 +19,11 @@ from lipstream.engine.errors import NoFreePort, UsageError
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.webrtc.ice_servers import bounded
 
-# Consent (RFC 7675): aioice asks every 5 s and gives up after 6 requests, about 30 s, and the
-# session of a client that was killed lives as long. Here a request goes out every 0.2 s without
-# waiting for the answer to the last one, and 3.5 s without an answer end the connection: a network
-# that loses a tenth of the packets each way would have to lose 17 answers in a row.
+# Consent (RFC 7675): aioice asks every 5 s. Here a request goes out every 0.2 s without waiting for
+# the answer to the last one, so that a network that is back is known to be at once. Only 30 s
+# without an answer end the connection: Wi-Fi that changes its access point, a train in a tunnel.
 CONSENT_INTERVAL_S: Final = 0.2
-CONSENT_EXPIRY_S: Final = 3.5
+CONSENT_EXPIRY_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +83,11 @@ async def _query_consent(self: Any) -> None:
     import aioice.stun as stun
 
     loop = asyncio.get_running_loop()
-    answered_s = loop.time()
+    self._lipstream_answered_s = loop.time()
     key = self.remote_password.encode()
     requests = BackgroundTasks()
 
     async def ask(pair: Any) -> None:
-        nonlocal answered_s
         if pair.protocol.transport.is_closing():  # asyncio fails to send on one that was aborted
             return
         request = self.build_request(pair, nominate=False)
@@ -97,12 +95,12 @@ async def _query_consent(self: Any) -> None:
             await pair.protocol.request(
                 request, pair.remote_addr, integrity_key=key, retransmissions=0
             )
-            answered_s = loop.time()
+            self._lipstream_answered_s = loop.time()
         except stun.TransactionError:
             pass
 
     try:
-        while loop.time() - answered_s < CONSENT_EXPIRY_S:
+        while loop.time() - self._lipstream_answered_s < CONSENT_EXPIRY_S:
             await asyncio.sleep(CONSENT_INTERVAL_S * random.uniform(0.8, 1.2))
             for pair in tuple(self._nominated.values()):
                 requests.start(ask(pair), "consent request")
@@ -110,6 +108,49 @@ async def _query_consent(self: Any) -> None:
         await requests.cancel()
     self._query_consent_task = None
     await self.close()
+
+
+def silent_s(transport: Any) -> float:
+    """How long the other side of an `RTCIceTransport` has answered nothing; 0 before it did."""
+    answered_s = getattr(transport._connection, "_lipstream_answered_s", None)
+    return 0.0 if answered_s is None else asyncio.get_running_loop().time() - answered_s
+
+
+def successor(transport: Any) -> Any:
+    """A fresh `aioice.Connection` for a transport, with the same role and servers.
+
+    What it receives goes to who reads from the transport now.
+    """
+    import aioice.ice
+
+    old = transport._connection
+    names = ("ice_controlling", "stun_server", "turn_server", "turn_username", "turn_password")
+    settings = {name: getattr(old, name) for name in (*names, "turn_ssl", "turn_transport")}
+    new: Any = aioice.ice.Connection(
+        **settings,
+        use_ipv4=old._use_ipv4,
+        use_ipv6=old._use_ipv6,
+        transport_policy=old._transport_policy,
+    )
+    new.remote_is_lite = old.remote_is_lite
+    new._queue = old._queue
+    return new
+
+
+async def give_up(new: Any) -> None:
+    """Close a `successor` that does not take over; the transport goes on as it is."""
+    new._queue = asyncio.Queue()  # its end is nobody's
+    await new.close()
+
+
+async def take_over(transport: Any, new: Any) -> None:
+    """Let a connected `successor` carry the transport, and close its predecessor."""
+    old = transport._connection
+    old._queue = asyncio.Queue()  # its end is nobody's
+    new._event_waiter, old._event_waiter = old._event_waiter, None
+    transport._connection = transport.iceGatherer._connection = new
+    transport._recv, transport._send = new.recv, new.send
+    await old.close()
 
 
 def _gather_within(ports: PortRange) -> Any:

@@ -8,6 +8,7 @@ that moved must not break a call.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import av
 
 from lipstream.streaming.webrtc import aioice_patches
 from lipstream.streaming.webrtc.aioice_patches import PortRange
+from lipstream.streaming.webrtc.packet_order import VoicePacket
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +111,19 @@ def remove_jitter_buffer(receiver: Any) -> bool:
     """
     if not versions_tested():
         return False
-    receiver._RTCRtpReceiver__jitter_buffer = _NoBuffer()
+    if not isinstance(receiver._RTCRtpReceiver__jitter_buffer, _Tap):
+        receiver._RTCRtpReceiver__jitter_buffer = _NoBuffer()
+    return True
+
+
+def take_packets(receiver: Any, take: Callable[[VoicePacket], None]) -> bool:
+    """Let an audio receiver hand each packet on as it arrives, in place of decoding it.
+
+    Returns whether it was done.
+    """
+    if not versions_tested():
+        return False
+    receiver._RTCRtpReceiver__jitter_buffer = _Tap(receiver._RTCRtpReceiver__codecs, take)
     return True
 
 
@@ -153,3 +167,25 @@ class _NoBuffer:
             return False, None
         self._last = number
         return False, JitterFrame(data=packet._data, timestamp=packet.timestamp)
+
+
+class _Tap:
+    """In place of aiortc's `JitterBuffer`: packets go elsewhere."""
+
+    def __init__(self, codecs: dict[int, Any], take: Callable[[VoicePacket], None]) -> None:
+        self._codecs = codecs  # by payload type
+        self._take = take
+
+    def add(self, packet: Any) -> tuple[bool, Any]:
+        """(whether a key frame is wanted: never; the frame to decode now: none)."""
+        self._take(
+            VoicePacket(
+                packet.sequence_number,
+                packet.timestamp,
+                packet.ssrc,
+                packet._data,
+                self._codecs[packet.payload_type],
+                asyncio.get_running_loop().time(),
+            )
+        )
+        return False, None

@@ -7,13 +7,19 @@ alone keeps them together at the other end, because sender reports carry the tim
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import av
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.sdp import SessionDescription, candidate_from_sdp
@@ -21,8 +27,9 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 from lipstream.engine.errors import NoFreePort, UsageError
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
-from lipstream.streaming.webrtc import aiortc_patches
+from lipstream.streaming.webrtc import aioice_patches, aiortc_patches
 from lipstream.streaming.webrtc.h264 import SingleNalEncoder
+from lipstream.streaming.webrtc.ice_restart import IceRestart, tag_of
 from lipstream.streaming.webrtc.ice_servers import IceServer
 from lipstream.streaming.webrtc.negotiation import Negotiation, with_level, with_one_fingerprint
 from lipstream.streaming.webrtc.offer import one_line
@@ -32,6 +39,8 @@ from lipstream.streaming.webrtc.video_feed import VideoFeed
 
 logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S: Final = 15.0
+_MOST_CHANNELS: Final = 4
+_REASON_TRIES: Final = 20  # of 10 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,9 @@ class Peer:
         self._tasks = BackgroundTasks(failed=self.end)
         self.pc.on("track", self._on_track)
         self.pc.on("connectionstatechange", self._on_state)
+        self.pc.on("datachannel", self._on_channel)
+        self._channels: list[RTCDataChannel] = []
+        self._restart: asyncio.Task[None] | None = None
 
     @property
     def takes_packets(self) -> bool:
@@ -83,6 +95,82 @@ class Peer:
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(reason)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a connection that was there has broken off."""
+        return self._connected.is_set() and self.pc.connectionState in ("failed", "closed")
+
+    @property
+    def silent_s(self) -> float:
+        """How long the other side has answered nothing."""
+        transports = {t.receiver.transport.transport for t in self.pc.getTransceivers()}
+        return max((aioice_patches.silent_s(one) for one in transports), default=0.0)
+
+    @property
+    def ice_tag(self) -> str:
+        """The HTTP entity tag of the ICE session."""
+        return tag_of(self.pc)
+
+    async def answer_restart(self, fragment: str) -> tuple[str, str]:
+        """(our SDP fragment, the new entity tag) for an ICE restart of the other side.
+
+        Raises: UsageError when there is no such connection, or for what is no fragment.
+        """
+        restart = await self._new_restart()
+        try:
+            await restart.set_remote(fragment)
+            answer = await restart.local_fragment()
+        except BaseException:
+            await restart.close()
+            raise
+        self._restart = self._tasks.start(self._reconnect(restart), "ICE restart")
+        return answer, restart.tag
+
+    async def restart(self, exchange: Callable[[str], Awaitable[str]]) -> None:
+        """An ICE restart of ours; `exchange` sends our SDP fragment and returns the other's.
+
+        Raises: UsageError as `answer_restart`; what `exchange` does.
+        """
+        restart = await self._new_restart()
+        try:
+            await restart.set_remote(await exchange(await restart.local_fragment()))
+        except BaseException:
+            await restart.close()
+            raise
+        self._restart = self._tasks.start(self._reconnect(restart), "ICE restart")
+
+    async def _new_restart(self) -> IceRestart:
+        previous, self._restart = self._restart, None
+        if previous is not None:
+            previous.cancel()
+            await asyncio.gather(previous, return_exceptions=True)
+        if self.pc.connectionState != "connected":
+            raise UsageError("an ICE restart needs a connection that was made")
+        return IceRestart(self.pc)
+
+    async def _reconnect(self, restart: IceRestart) -> None:
+        try:
+            await restart.connect()
+            self._feed.want_key_frame()
+        except (ConnectionError, TimeoutError) as error:
+            logger.info("an ICE restart failed: %s", error)
+        finally:
+            await restart.close()
+
+    def _on_channel(self, channel: RTCDataChannel) -> None:
+        if len(self._channels) < _MOST_CHANNELS:
+            self._channels.append(channel)
+
+    async def _say_why(self, reason: str) -> None:
+        """Tell the other side why the connection ends, if it has a channel for that."""
+        channels = [one for one in self._channels if one.readyState == "open"]
+        for channel in channels:
+            channel.send(json.dumps({"type": "ended", "reason": reason}))
+        for _ in range(_REASON_TRIES):
+            if not any(channel.bufferedAmount for channel in channels):
+                break
+            await asyncio.sleep(0.01)
 
     async def answer(self, offer_sdp: str) -> str:
         """The answer to an offer, with all candidates in it.
@@ -180,6 +268,9 @@ class Peer:
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio" and self._options.listens:
             voice = IncomingVoice(self._feed.runner)
+            for transceiver in self.pc.getTransceivers():
+                if transceiver.receiver.track is track:
+                    aiortc_patches.take_packets(transceiver.receiver, voice.push_packet)
             self._tasks.start(voice.listen(track), "incoming voice")
 
     def _on_state(self) -> None:
@@ -195,11 +286,13 @@ class Peer:
         if self.pc.connectionState != "connected":
             self.end(f"no connection within {CONNECT_TIMEOUT_S:.0f} s")
 
-    async def close(self) -> None:
-        """End the connection and everything that belongs to it."""
+    async def close(self, reason: str = "") -> None:
+        """End the connection and everything that belongs to it; the other side is told why."""
         self._ended = None
         try:
             self._feed.detach(self)
+            if reason:
+                await self._say_why(reason)
             self.video.stop()
             self.audio.stop()
             await self._tasks.cancel()

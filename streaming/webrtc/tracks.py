@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from contextlib import suppress
@@ -11,6 +12,8 @@ from typing import Any, Final
 
 import av
 import numpy as np
+from aiortc.codecs import get_decoder
+from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from lipstream.engine.target.frames import as_picture
@@ -20,7 +23,10 @@ from lipstream.streaming.session.runner import SessionRunner
 from lipstream.streaming.session.sound_queue import TurnSound
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from lipstream.streaming.webrtc.h264 import VIDEO_CLOCK_HZ
+from lipstream.streaming.webrtc.packet_order import PacketOrder, VoicePacket
 from lipstream.streaming.webrtc.video_feed import VideoFeed
+
+logger = logging.getLogger(__name__)
 
 _MAX_PACKETS: Final = 12  # half a second, for a connection that does not take them
 _OUTGOING_SOUND_S: Final = 2  # more than the engine can be ahead of what was sent
@@ -140,13 +146,18 @@ class OutgoingAudio(MediaStreamTrack):
 
 
 class IncomingVoice:
-    """Reads a remote audio track until it ends and hands it to the runner, mono at 16 kHz.
+    """Hands a remote audio track to the runner, mono at 16 kHz, until it ends.
 
-    The format of the track may change from frame to frame.
+    The format of the track may change from frame to frame. Packets come through `push_packet` as
+    they arrive; frames that the track itself decodes are taken as well.
     """
 
     def __init__(self, runner: SessionRunner) -> None:
         self._runner = runner
+        self._order = PacketOrder(self._decode, self._note_late, self._needed_by_s)
+        self._decoder: tuple[str, Any] | None = None  # of a codec, by its name
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
         self._resampler = SpeechResampler()
         self._time_base: Fraction | None = None  # of pts
         self._origin_sample = 0  # at 16 kHz, where `_elapsed` began
@@ -155,30 +166,99 @@ class IncomingVoice:
         self._next_sample = 0  # at 16 kHz
 
     async def listen(self, track: MediaStreamTrack) -> None:
-        """Until the track ends."""
+        """Until the track ends.
+
+        Raises: whatever a packet failed with.
+        """
+        reading = asyncio.ensure_future(self._read(track))
+        failing = asyncio.ensure_future(self._failed.wait())
+        try:
+            await asyncio.wait((reading, failing), return_when=asyncio.FIRST_COMPLETED)
+            if self._failure is not None:
+                raise self._failure
+            reading.result()
+        finally:
+            self._order.close()
+            reading.cancel()
+            failing.cancel()
+            await asyncio.gather(reading, failing, return_exceptions=True)
+
+    async def _read(self, track: MediaStreamTrack) -> None:
         with suppress(MediaStreamError):
             while True:
                 frame = await track.recv()
                 if isinstance(frame, av.AudioFrame):
                     self.push_audio(frame)
 
-    def push_audio(self, frame: av.AudioFrame) -> None:
-        """One decoded packet."""
+    def push_packet(self, packet: VoicePacket) -> None:
+        """A packet that has arrived; raises nothing, `listen` does."""
+        if self._failure is None:
+            try:
+                self._order.push(packet)
+            except Exception as error:
+                self._fail(error)
+
+    def push_audio(self, frame: av.AudioFrame, arrival_s: float | None = None) -> None:
+        """One decoded packet, which arrived at that time, or now."""
         if frame.pts is None:
             return
         at_sample = self._place(frame.pts, frame.time_base or Fraction(1, frame.sample_rate))
         samples = self._resampler.push(frame)
-        if abs(at_sample - self._next_sample) > STEP_SAMPLES // 2:  # packets were lost, or paused
+        if abs(at_sample - self._next_sample) > STEP_SAMPLES // 4:  # packets were lost, or paused
             self._next_sample = at_sample
-        self._runner.push_audio(samples, self._next_sample)
+        self._runner.push_audio(samples, self._next_sample, arrival_s)
         self._next_sample += samples.size
+
+    def _decode(self, packet: VoicePacket) -> None:
+        """In order, possibly from a timer."""
+        try:
+            name = packet.codec.name
+            if self._decoder is None or self._decoder[0] != name:
+                self._decoder = (name, get_decoder(packet.codec))
+            frames = self._decoder[1].decode(JitterFrame(packet.payload, packet.timestamp))
+        except av.FFmpegError as error:
+            logger.info("a packet of sound cannot be decoded: %s", error)
+            return
+        except Exception as error:
+            self._fail(error)
+            return
+        try:
+            for frame in frames:
+                if isinstance(frame, av.AudioFrame):
+                    self.push_audio(frame, packet.arrival_s)
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._failed.set()
+
+    def _needed_by_s(self, packet: VoicePacket) -> float:
+        """When its step is fed at the latest."""
+        if self._time_base is None:
+            return packet.arrival_s
+        return self._runner.needed_by_s(self._sample_of(packet.timestamp))
+
+    def _note_late(self, packet: VoicePacket) -> None:
+        if self._time_base is not None:
+            self._runner.note_late(self._sample_of(packet.timestamp), packet.arrival_s)
+
+    def _sample_of(self, pts: int) -> int:
+        """The 16 kHz sample of a timestamp of the time base in use."""
+        assert self._time_base is not None
+        elapsed = self._elapsed + self._step(pts)
+        return self._origin_sample + math.floor(elapsed * self._time_base * SAMPLE_RATE_HZ)
+
+    def _step(self, pts: int) -> int:
+        """From the last timestamp to this one, either way."""
+        step = (pts - self._last_pts) % _RTP_WRAP
+        return step if step < _RTP_WRAP // 2 else step - _RTP_WRAP
 
     def _place(self, pts: int, time_base: Fraction) -> int:
         """The 16 kHz sample of a timestamp; with a new time base the sound goes on seamlessly."""
         if time_base != self._time_base:
             self._time_base, self._last_pts = time_base, pts
             self._origin_sample, self._elapsed = self._next_sample, 0
-        step = (pts - self._last_pts) % _RTP_WRAP
-        self._elapsed += step if step < _RTP_WRAP // 2 else step - _RTP_WRAP
+        self._elapsed += self._step(pts)
         self._last_pts = pts
         return self._origin_sample + math.floor(self._elapsed * time_base * SAMPLE_RATE_HZ)

@@ -94,7 +94,7 @@ function between(before, now, server) {
     offset: playedAt(video) - playedAt(audio),
     network: now.roundTrip,
     engine: server.engine_delay_ms,
-    margin: server.margin_ms ?? NaN, // a server that has none does not say it
+    margin: server.source_margin_ms ?? NaN, // a server that has none does not say it
     "playout-delay": server.playout_delay_ms,
     buffer: (1000 * grown("video", "jitterBufferDelay")) / grown("video", "jitterBufferEmittedCount"),
     compute: server.compute_ms_p95 ?? NaN,

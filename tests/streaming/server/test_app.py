@@ -18,7 +18,9 @@ pytest.importorskip("aiortc", reason="aiortc is not installed")
 from aiohttp import ClientSession  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
+from lipstream.streaming.server import rooms as rooms_module  # noqa: E402
 from lipstream.streaming.server.app import ServerOptions  # noqa: E402
+from lipstream.streaming.webrtc import aioice_patches  # noqa: E402
 from lipstream.streaming.webrtc.peer import Peer  # noqa: E402
 from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
@@ -154,7 +156,10 @@ def test_one_session_too_many_is_answered_503_with_retry_after() -> None:
     asyncio.run(test())
 
 
-def test_a_killed_client_does_not_disturb_the_others() -> None:
+def test_a_killed_client_does_not_disturb_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice_patches, "CONSENT_EXPIRY_S", 3.5)
+    monkeypatch.setattr(rooms_module, "KEEP_S", 3.5)
+
     async def test() -> None:
         async with server() as http:
             killed, other = Client(), Client()

@@ -24,9 +24,11 @@ class FakeMember:
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
         self.closed = False
+        self.reason = ""
+        self.silent_s = 0.0
 
-    async def close(self) -> None:
-        self.closed = True
+    async def close(self, reason: str) -> None:
+        self.closed, self.reason = True, reason
         if self.error is not None:
             raise self.error
 

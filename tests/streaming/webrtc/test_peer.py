@@ -241,7 +241,7 @@ def test_a_voice_gets_through_a_network_that_loses_and_reorders(
 def test_a_task_that_fails_ends_the_connection_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(self: IncomingVoice, frame: av.AudioFrame) -> None:
+    def fail(self: IncomingVoice, frame: av.AudioFrame, arrival_s: float) -> None:
         raise ValueError("scripted failure")
 
     monkeypatch.setattr(IncomingVoice, "push_audio", fail)

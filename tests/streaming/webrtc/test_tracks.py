@@ -91,7 +91,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.pushed: list[tuple[int, F32]] = []
 
-    def push_audio(self, samples: F32, source_sample: int) -> None:
+    def push_audio(self, samples: F32, source_sample: int, arrival_s: float | None) -> None:
         self.pushed.append((source_sample, samples))
 
     def gaps(self) -> list[int]:
