@@ -269,7 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command. An error becomes one line on standard error and an exit code."""
     verbose = "-v" in arguments or "--verbose" in arguments
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    stopping: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        stopping.append(number)
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(list(arguments), prog_name="lipstream", standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer turns KeyboardInterrupt into this code
@@ -290,6 +296,8 @@ def run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         return _fail(_import_message(error), EXIT_BAD_INPUT, verbose)
     except Exception as error:
+        if stopping:  # ctypes makes its own error of an exception in the middle of a call
+            return _fail("terminated" + _left_over(arguments), EXIT_TERMINATED, False)
         if hasattr(error, "format_message"):  # typer: a wrong option or argument
             return _wrong_usage(error)
         kind = type(error).__name__
@@ -311,10 +319,6 @@ def _wrong_usage(error: Any) -> int:
 
 class _Terminated(BaseException):
     """SIGTERM as an exception, so that context managers remove incomplete files."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def _fail(line: str, code: int, traceback: bool) -> int:

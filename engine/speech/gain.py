@@ -25,7 +25,7 @@ _USUAL_DB: Final = -24.0
 _SILENT_DB: Final = -66.0  # below lies the noise of the microphone itself
 # So much of it must the gate take for speech, at the higher level, and webrtcvad alone for voice
 # before that is tried.
-SURE_STEPS: Final = 8
+SURE_STEPS: Final = 12
 VOICED_STEPS: Final = 5
 # What a stream remembers of its sound until the level is settled: 0.5 s.
 _RECENT_STEPS: Final = 25

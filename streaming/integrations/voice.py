@@ -36,7 +36,7 @@ class OriginalSpeech:
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentEnd:
+class SpeechEnd:
     """A segment's last sample has left."""
 
 
@@ -124,14 +124,14 @@ class Voice:
         self._input, self._held, self._end_sample = None, [], 0
         return self.runner.interrupt()
 
-    def leaving(self, item: TimedFrame) -> list[OriginalSpeech | SegmentEnd]:
+    def leaving(self, item: TimedFrame) -> list[OriginalSpeech | SpeechEnd]:
         """What leaves with a frame, in order: speech, and the ends of segments."""
         frame_end = item.media_sample + item.frame.audio.samples.size
-        out: list[OriginalSpeech | SegmentEnd] = []
+        out: list[OriginalSpeech | SpeechEnd] = []
         while self._on_the_way and self._on_the_way[0].start_sample < frame_end:
             first = self._on_the_way[0]
             if isinstance(first, _End):
-                out.append(SegmentEnd())
+                out.append(SpeechEnd())
                 self._on_the_way.popleft()
                 continue
             length = first.end_sample - first.start_sample

@@ -1,6 +1,7 @@
 // One WebRTC connection: a voice is sent, and the avatar's picture and sound return.
 
 const GATHERING_MS = 1000;
+const TELLING_MS = 500;
 // Minimum jitter buffer delays. By default Chromium delays sound by 50 ms and video by 20 ms, which is
 // an A/V offset of 30 ms for the first half minute, until it has adapted the video delay.
 const BUFFER_MS = { audio: 0, video: 70 };
@@ -9,6 +10,7 @@ export class Connection {
   #request;
   #path = null; // of the session, once the server has answered
   #seen = 0; // packets at the last look
+  #gone = new AbortController(); // of requests about a session that is over
   stream = new MediaStream();
   token = null; // to take the conversation up again
   resumed = false;
@@ -60,7 +62,8 @@ export class Connection {
 
   // The server's statistics of the conversation; null before it has answered.
   async statistics(signal) {
-    return this.#path && (await this.#request(this.#path, { signal })).json();
+    const signals = signal ? [signal, this.#gone.signal] : [this.#gone.signal];
+    return this.#path && (await this.#request(this.#path, { signal: AbortSignal.any(signals) })).json();
   }
 
   async interrupt() {
@@ -69,14 +72,21 @@ export class Connection {
 
   async end() {
     const path = this.#path;
-    this.close();
-    // When the server cannot be reached, it notices by itself.
-    if (path) await this.#request(path, { method: "DELETE", keepalive: true }).catch(() => {});
+    this.#path = null;
+    this.#gone.abort();
+    if (path) {
+      // Told before the media ends, or the session would be gone. A server that cannot be reached
+      // notices by itself.
+      const told = this.#request(path, { method: "DELETE", keepalive: true }).catch(() => {});
+      await Promise.race([told, new Promise((resolve) => setTimeout(resolve, TELLING_MS))]);
+    }
+    this.pc.close();
   }
 
   // Without a word to the server, which keeps the conversation for a while.
   close() {
     this.#path = null;
+    this.#gone.abort();
     this.pc.close();
   }
 

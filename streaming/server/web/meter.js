@@ -112,7 +112,7 @@ function judge(figures, fps) {
     return ["Patchy", `${Math.round(100 * figures.missing)} % of what the server sends does not arrive: a weak network.`];
   }
   if (fps && figures.fps < SMOOTH_SHARE * fps) {
-    return ["Choppy", `${Math.round(figures.fps)} of ${Math.round(fps)} pictures a second: the server or this machine is busy.`];
+    return ["Choppy", `${Math.round(figures.fps)} of ${Math.round(fps)} fps: the server or this machine is busy.`];
   }
   if (Math.abs(figures.offset) > UNSYNCED_MS) {
     return ["Unsynced", "Lips and sound are apart; the browser is bringing them together."];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from dataclasses import replace
@@ -168,6 +169,6 @@ def test_requirements_are_checked_before_any_work(
     Image.new("RGB", (64, 64)).save(photo)
     with pytest.raises(UsageError, match="a photo has none"):
         adapting.require_adaptable(photo)
-    monkeypatch.setattr(adapting.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs torch"):
         adapting.require_adaptable(Path("clip.mp4"))

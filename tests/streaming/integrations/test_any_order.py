@@ -11,7 +11,7 @@ from lipstream.engine.types import STEP_SAMPLES, AudioChunk, VideoFrame
 from lipstream.streaming.integrations.voice import (
     AGENT_OPTIONS,
     OriginalSpeech,
-    SegmentEnd,
+    SpeechEnd,
     Voice,
 )
 from lipstream.streaming.session.runner import SessionRunner
@@ -24,6 +24,7 @@ FRAME_SAMPLES = 640
 FIRST_SOUND_S = 0.3
 # What waits is in step with the clock, but for the resampler's 1 ms and a frame's own length.
 LATE_S = 0.1
+HELD_SAMPLES = 60
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -48,10 +49,14 @@ class AnyOrder(RuleBasedStateMachine):
     def push(self, seconds: float) -> None:
         samples = np.full(round(24_000 * seconds), self.turn, np.int16)
         self.voice.push_audio(samples, 24_000)
-        if samples.size and not self.waiting:
-            self.since_s = self.clock.now()
         if samples.size:
+            if self._held():
+                self.since_s = self.clock.now()
             self.waiting.append(samples)
+
+    def _held(self) -> bool:
+        """Whether the resampler may hold back all that waits."""
+        return sum(part.size for part in self.waiting) < HELD_SAMPLES
 
     @rule()
     def end(self) -> None:
@@ -83,7 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
             np.zeros((6, 4), np.uint8), self.frame, LiveFakeEngine().fps, sound, 0, False
         )
         for part in self.voice.leaving(TimedFrame(picture, media, 0.0, self.runner.turn)):
-            if isinstance(part, SegmentEnd):
+            if isinstance(part, SpeechEnd):
                 self.ends -= 1
             else:
                 self._left(part)
@@ -102,8 +107,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.ends >= 0
         if self.since_s is None:
             return
-        held = sum(part.size for part in self.waiting) < 60  # the resampler may hold so much back
-        assert held or self.clock.now() - self.since_s <= FIRST_SOUND_S
+        assert self._held() or self.clock.now() - self.since_s <= FIRST_SOUND_S
 
     def teardown(self) -> None:
         """All that was pushed leaves, in real time, and every end is reported."""

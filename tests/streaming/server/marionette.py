@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ class Firefox:
         assert number == self._count and error is None, error
         return value["value"] if isinstance(value, dict) and "value" in value else value
 
+    async def close(self) -> None:
+        """End the connection to the browser."""
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+
     async def message(self) -> Any:
         size = await self._reader.readuntil(b":")
         return json.loads(await self._reader.readexactly(int(size[:-1])))
@@ -79,8 +85,11 @@ async def firefox() -> AsyncIterator[Firefox]:
         )  # fmt: skip
         try:
             browser = await asyncio.wait_for(_connect(process, port), 120)
-            await browser.command("WebDriver:NewSession", timeouts={"script": 60_000})
-            yield browser
+            try:
+                await browser.command("WebDriver:NewSession", timeouts={"script": 60_000})
+                yield browser
+            finally:
+                await browser.close()
         finally:
             if process.returncode is None:
                 process.terminate()
@@ -95,5 +104,9 @@ async def _connect(process: asyncio.subprocess.Process, port: int) -> Firefox:
         except OSError:
             await asyncio.sleep(0.1)  # it has not begun to listen
             continue
-        await browser.message()  # who it is
+        try:
+            await browser.message()  # who it is
+        except BaseException:
+            await browser.close()
+            raise
         return browser

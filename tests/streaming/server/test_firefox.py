@@ -67,7 +67,8 @@ def test_firefox_calls_and_watches() -> None:
 
     async def test() -> None:
         async with server() as http, firefox() as browser:
-            await browser.command("WebDriver:Navigate", url=f"{http._base_url}style.css")
+            page = f"{str(http._base_url).rstrip('/')}/style.css"
+            await browser.command("WebDriver:Navigate", url=page)
             spoken = await call(browser, "/whip?target=face", True)
             assert spoken["figures"]["since_audio_ms"] < 1000, "the microphone's hum came in"
             watched = await call(browser, "/whep?target=face", False)
