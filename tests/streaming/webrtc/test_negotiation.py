@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -229,6 +230,8 @@ def test_an_answer_waits_for_no_candidate(
         await asyncio.Event().wait()
 
     monkeypatch.setattr("aioice.mdns.MDnsProtocol.resolve", never)
+    # Its lock and socket belong to the loop that first uses them, and a server has one loop.
+    monkeypatch.setattr("aioice.ice._mdns", threading.local())
 
     async def test() -> None:
         runner = SessionRunner(LiveFakeEngine())
