@@ -163,7 +163,9 @@ async def open_and_close(
         f"first call {first_ms[0]:.0f} ms, median "
         f"{np.median(first_ms):.0f} ms, worst {max(first_ms):.0f} ms; MiB after each {memory_mib}"
     )
-    assert after.memory_kib < 1.05 * before.memory_kib + 4096
+    # The first call that is lost without a word grows the heap once, while its place is kept: 147,
+    # 145, 147 MiB after three in a row.
+    assert after.memory_kib < 1.05 * before.memory_kib + 16 * 1024
     return first_ms
 
 
