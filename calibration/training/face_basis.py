@@ -7,8 +7,7 @@ out (`clips.HELD_OUT`). It keeps lip motion alone, no pixels and no audio, and i
 mean face stays: it is the mean of seven people at rest, on MediaPipe's mesh.
 
 Source: principal components of lower-face motion without pose and identity, ours (10 components
-hold 98.9 % of the variance); the mesh is MediaPipe's canonical face (Apache-2.0), read from the
-landmarker asset.
+hold 98.9 % of the variance); the mesh is MediaPipe's canonical face (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from lipstream.engine.face.model import VERTICES, FaceModel, face_model, fit_pos
 from lipstream.engine.types import F32
 
 COEFFICIENTS = 20  # error on the lips of held-out people: 0.7 % of the inter-ocular distance
-
 _FROM_ARKIT_RIDGE = 1e-3  # in squares of a weight, whose range is 0 to 1
 
 

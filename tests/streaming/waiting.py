@@ -29,3 +29,14 @@ def eventually_in_thread(holds: Callable[[], object], within_s: float = 10.0) ->
     while not holds():
         assert time.monotonic() < deadline_s, f"not within {within_s} s"
         time.sleep(POLL_S)
+
+
+async def listens(port: int) -> bool:
+    """Whether something takes TCP connections on that port of this machine."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True

@@ -24,7 +24,7 @@ from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.streaming.server.app import PAGE, ServerOptions  # noqa: E402
 from lipstream.streaming.server.proxies import ProxyOptions, same_host  # noqa: E402
 from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
-from tests.streaming.waiting import eventually  # noqa: E402
+from tests.streaming.waiting import eventually, listens  # noqa: E402
 from tests.streaming.webrtc.client import Client  # noqa: E402
 
 LIVE_MD = Path(__file__).parents[3] / "docs" / "live.md"
@@ -244,17 +244,11 @@ async def nginx(folder: Path, locations: str) -> AsyncIterator[str]:
     )
     try:
 
-        async def listens() -> bool:
+        async def ready() -> bool:
             assert process.returncode is None, (folder / "error.log").read_text()
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                return False
-            writer.close()
-            await writer.wait_closed()
-            return True
+            return await listens(port)
 
-        await eventually(listens, what="nginx listens")
+        await eventually(ready, what="nginx listens")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -29,7 +29,7 @@ from lipstream.streaming.webrtc.ice_servers import (
     parse_server,
 )  # noqa: E402
 from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
-from tests.streaming.waiting import eventually  # noqa: E402
+from tests.streaming.waiting import eventually, listens  # noqa: E402
 from tests.streaming.webrtc.client import Client, vanish  # noqa: E402
 
 STUN = IceServer(("stun:stun.example.org",))
@@ -113,16 +113,7 @@ async def relay(folder: Path) -> AsyncIterator[IceServer]:
     )  # fmt: skip
     try:
         # Its TCP listener opens with its UDP one.
-        async def listens() -> bool:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                return False
-            writer.close()
-            await writer.wait_closed()
-            return True
-
-        await eventually(listens, what="turnserver listens")
+        await eventually(lambda: listens(port), what="turnserver listens")
         yield IceServer((f"turn:127.0.0.1:{port}?transport=udp",), "ann", "secret")
     finally:
         process.kill()
