@@ -43,6 +43,10 @@ class Places(Generic[Room]):
             place.expires_s = until_s
         return place is not None
 
+    def keeps(self, key: str) -> bool:
+        """Whether a member may come back."""
+        return any(one.key == key for one in self._places.values())
+
     def drop(self, key: str) -> None:
         """Forget a member's place."""
         self._places = {t: one for t, one in self._places.items() if one.key != key}

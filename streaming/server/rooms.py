@@ -237,6 +237,10 @@ class Rooms:
         """The reason, for one of the last members that left."""
         return self._reasons.get(key)
 
+    def may_return(self, key: str) -> bool:
+        """Whether a member that left may come back: here, or where this server starts again."""
+        return self._closed or self._places.keeps(key)
+
     def leave_soon(self, key: str, reason: str, keep: bool = False) -> None:
         """`leave`, from a callback."""
         self._departures.start(self.leave(key, reason, keep), "departure of a member")

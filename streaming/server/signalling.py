@@ -122,9 +122,10 @@ class Signalling:
         room = self.rooms.find(key)
         if room is None:
             reason = self.rooms.why_left(key)
-            raise HttpError(
-                404, f"this session has ended: {reason}" if reason else "no such session"
-            )
+            if reason is None:
+                raise HttpError(404, "no such session")
+            status = 404 if self.rooms.may_return(key) else 410
+            raise HttpError(status, f"this session has ended: {reason}")
         return room
 
     async def _show(self, request: web.Request) -> web.Response:

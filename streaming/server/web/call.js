@@ -11,9 +11,7 @@ const ANSWER_MS = 8000; // of the server to one attempt
 const MEDIA_MS = 3000; // from that answer to the first packet
 const GIVE_UP_MS = 30_000;
 const FINAL = [400, 401, 403, 404, 405, 409, 413, 415]; // trying again would not help
-// Any other reason of the server's is one that a new attempt should not undo: somebody ended the
-// conversation, or it failed.
-const BY_LOSS = /connect|network|packet|server stops/;
+const GONE = 410; // somebody ended the conversation, or it failed: a new attempt should not undo that
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -65,8 +63,7 @@ export class Call extends EventTarget {
     try {
       return await this.connection.statistics(signal);
     } catch (error) {
-      const ended = error.status === 404 && error.message.includes("has ended");
-      if (ended && !BY_LOSS.test(error.message)) this.#finish(inWords(error));
+      if (error.status === GONE) this.#finish(inWords(error));
       throw error;
     }
   }

@@ -42,7 +42,7 @@ def test_a_call_is_one_post_and_ends_with_delete() -> None:
             metrics = await (await http.get("/metrics")).text()
             assert "lipstream_sessions 1.0" in metrics
             assert (await http.delete(place)).status == 200
-            assert (await http.delete(place)).status == 404
+            assert (await http.delete(place)).status == 410
             seen = len(client.pictures)
             state = client.pc
             await eventually(lambda: state.connectionState == "closed", what="the server left")
@@ -128,7 +128,7 @@ def test_a_connection_that_ends_while_it_is_answered_leaves_nothing(
             answer = await http.post("/whip?target=face", data=await client.offer(), headers=SDP)
             assert answer.status == 201
             gone = await http.get(answer.headers["Location"])
-            assert gone.status == 404 and "scripted end" in (await gone.json())["error"]
+            assert gone.status == 410 and "scripted end" in (await gone.json())["error"]
 
             async def nothing_is_left() -> bool:
                 return "lipstream_sessions 0.0" in await (await http.get("/metrics")).text()

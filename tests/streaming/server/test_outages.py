@@ -65,7 +65,7 @@ def test_a_token_takes_the_conversation_up_by_another_connection(ends_first: boo
             again, same = await call(http, second, token)
             assert again.headers["Lipstream-Resumed"] == "yes" and same == name
             assert again.headers["Lipstream-Resume"] != token
-            assert (await http.get(answer.headers["Location"])).status == 404
+            assert (await http.get(answer.headers["Location"])).status == 410
             assert await session_names(http) == [name]
             await http.delete(again.headers["Location"])
             assert await session_names(http) == [], "an end that was asked for keeps nothing"

@@ -1,11 +1,13 @@
 """The page in Chromium, used as a person would, with a recording as its microphone.
 
-Needs `pip install playwright` and a Chromium at /usr/bin/chromium ($LIPSTREAM_CHROMIUM).
+Needs `pip install playwright axe-playwright-python` and a Chromium at /usr/bin/chromium
+($LIPSTREAM_CHROMIUM).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -246,6 +248,49 @@ def test_a_person_sees_and_hears_the_target(target: Path, tmp_path: Path) -> Non
         assert page.inner_text("#status") == "The call has ended."
         page.wait_for_timeout(300)
         assert not wrong
+
+
+def test_axe_finds_nothing(tmp_path: Path) -> None:
+    """WCAG 2 A and AA by axe-core: before a call and in it, by size, light and dark."""
+    package = pytest.importorskip("axe_playwright_python", reason="no axe-playwright-python")
+    axe = (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    rules = "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']})"
+    voice = bursts(tmp_path / "voice.wav", 5)
+
+    def violations(page: Any) -> list[str]:
+        found = []
+        for device, scheme in itertools.product(SIZES, ("light", "dark")):
+            page.set_viewport_size(SIZES[device])
+            page.emulate_media(color_scheme=scheme)
+            for one in page.evaluate(rules)["violations"]:
+                nodes = [node["html"] for node in one["nodes"]]
+                found.append(f"{device}, {scheme}: {one['help']}: {nodes}")
+        return found
+
+    with serving(lambda: ["flash"], always(LiveFakeEngine())) as url, browser(voice) as page:
+        page.goto(url)
+        page.get_by_role("radio", name="flash").check()
+        page.evaluate(axe)
+        assert page.evaluate(rules)["passes"], "it looked at something"
+        before = violations(page)
+        page.get_by_role("button", name="Start the call").click()
+        wait_for_picture(page)
+        page.get_by_role("button", name="show the figures").click()
+        assert before + violations(page) == []
+
+
+def test_echo_is_cancelled_where_the_avatar_is_heard(tmp_path: Path) -> None:
+    voice = bursts(tmp_path / "voice.wav", 5)
+    with serving(lambda: ["flash"], always(LiveFakeEngine())) as url, browser(voice) as page:
+        page.add_init_script(
+            "window.asked = []; const devices = navigator.mediaDevices;"
+            "const ask = devices.getUserMedia.bind(devices);"
+            "devices.getUserMedia = (wanted) => { window.asked.push(wanted); return ask(wanted); };"
+        )
+        begin_call(page, url, "flash")
+        wait_for_picture(page)
+        asked = page.evaluate("window.asked")
+        assert asked and all(one["audio"]["echoCancellation"] is True for one in asked)
 
 
 def test_the_page_shows_why_a_call_ended(target: Path, tmp_path: Path) -> None:
