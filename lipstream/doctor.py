@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from lipstream import doctor_gpu
 from lipstream.calibration.tracking.system_libraries import loads, missing_libraries
 from lipstream.engine import extras
 
@@ -216,41 +216,21 @@ def _camera() -> Check:
 
 
 def _torch() -> Check:
-    version = _version("torch")
-    if version is None:
-        remedy = extras.pip_install("torch")
-        return Check("torch", "missing", "not installed", "training", remedy)
-    return Check("torch", "ok", version, "training")
+    return _gpu_check("torch", "training, --backend torch", doctor_gpu.torch())
 
 
 def _cuda() -> Check:
-    if not loads("libcuda.so.1"):
-        return Check("cuda", "missing", "no NVIDIA driver", "GPUs", "install NVIDIA's driver")
-    driver = ctypes.CDLL("libcuda.so.1")
-    count = ctypes.c_int()
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return Check("cuda", "missing", "a driver that finds no GPU", "GPUs", "run: nvidia-smi")
-    names = []
-    for index in range(count.value):
-        name = ctypes.create_string_buffer(128)
-        driver.cuDeviceGetName(name, len(name), index)
-        names.append(name.value.decode(errors="replace"))
-    return Check("cuda", "ok", ", ".join(names), "GPUs")
+    return _gpu_check("cuda", "GPUs", doctor_gpu.driver())
 
 
 def _tensorrt() -> Check:
-    version = _version("tensorrt", "tensorrt-rtx-cu13", "tensorrt-rtx")
-    if version is None:
-        remedy = "pip install 'lipstream[gpu]', or 'lipstream[rtx]'"
-        return Check(
-            "tensorrt", "missing", "not installed", "the fastest inference on GPUs", remedy
-        )
-    return Check("tensorrt", "ok", version, "the fastest inference on GPUs")
+    return _gpu_check("tensorrt", "--backend tensorrt", doctor_gpu.tensorrt())
 
 
 def _pycuda() -> Check:
-    version = _version("pycuda")
-    if version is None:
-        remedy = "pip install 'lipstream[gpu]' (needs NVIDIA's CUDA toolkit)"
-        return Check("pycuda", "missing", "not installed", "kernels on a GPU", remedy)
-    return Check("pycuda", "ok", version, "kernels on a GPU")
+    return _gpu_check("pycuda", "our kernels on a GPU", doctor_gpu.pycuda())
+
+
+def _gpu_check(name: str, needed_for: str, finding: doctor_gpu.Finding) -> Check:
+    runs, found, remedy = finding
+    return Check(name, "ok" if runs else "missing", found, needed_for, remedy)

@@ -254,4 +254,5 @@ def load_net(path: Path) -> EncoderNet:
 
 def load_network(model: Model) -> TorchNetwork:
     """The encoder with the weights of a model's safetensors file."""
-    return TorchNetwork(load_net(model.safetensors).step, ENCODER_INPUTS, ENCODER_OUTPUTS)
+    net = load_net(model.safetensors)
+    return TorchNetwork(net, net.step, ENCODER_INPUTS, ENCODER_OUTPUTS)

@@ -89,14 +89,16 @@ def _native_where_fastest(model: Model, precision: str) -> Network:
 
 
 def _torch(model: Model, precision: str) -> Network:
-    if precision not in ("f32", FAST):
-        raise BackendUnavailable(f"the torch backend computes in f32, not {precision!r}")
     if importlib.util.find_spec("torch") is None:
         raise BackendUnavailable(
             "backend 'torch' was asked for but torch is not installed; "
             f"{pip_install('torch')}, or use openvino"
         )
-    return build_from_code("torch", model)
+    import torch
+
+    network = build_from_code("torch", model)
+    network.move("cuda" if torch.cuda.is_available() else "cpu", precision)  # type: ignore[attr-defined]
+    return network
 
 
 def _numpy(model: Model, precision: str) -> Network:

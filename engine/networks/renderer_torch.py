@@ -130,7 +130,7 @@ def net_of(weights: dict[str, Tensor]) -> RendererNet:
 def load_network(model: Model) -> TorchNetwork:
     """The renderer with the weights of a model's safetensors file."""
     net = load_net(model.safetensors)
-    return TorchNetwork(lambda crop: (net(crop),), (RENDERER_INPUT,), (RENDERER_OUTPUT,))
+    return TorchNetwork(net, lambda crop: (net(crop),), (RENDERER_INPUT,), (RENDERER_OUTPUT,))
 
 
 def multiply_adds(size: RendererSize, shape: tuple[int, int] = CROP_SHAPE) -> int:

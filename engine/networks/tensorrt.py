@@ -1,168 +1,190 @@
-"""TensorRT 10 and 11, and TensorRT for RTX, through one module handle.
+"""TensorRT 10 and 11, and TensorRT for RTX, on NVIDIA GPUs.
 
-Building an engine takes seconds and binds it to one GPU, so plans are cached under a hash of all
-that they depend on. A plan that does not load counts as a miss: it is built and written again.
-Running needs torch, whose CUDA context and memory the engine shares.
+Running needs torch, whose CUDA context and memory the engine shares. A thread has a stream of its
+own, and for each profile an execution context and buffers, so that threads never wait for one
+another's calls. Precision is that of the plan (`tensorrt_plan`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
-import json
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lipstream.engine.errors import BackendUnavailable
+import numpy as np
+
+from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.extras import pip_install
-from lipstream.engine.networks.base import Model
+from lipstream.engine.networks.base import FAST, Model
+from lipstream.engine.networks.tensorrt_plan import (
+    PROFILES,
+    EngineKey,
+    PlanCache,
+    build_plan,
+    library,
+)
 from lipstream.engine.types import F32
 
 log = logging.getLogger(__name__)
 
-_MODULES: Final = ("tensorrt", "tensorrt_rtx")
+_PRECISIONS: Final = ("f32", "f16", "bf16")
+_KERNELS: Final = ".kernels"  # beside a plan: what RTX has compiled of it for this GPU
+
+
+Sides = Mapping[str, tuple[int, ...]]  # of each input, but for its first axis
 
 
 @dataclass(frozen=True, slots=True)
-class EngineKey:
-    """Everything that a plan depends on."""
+class _Lane:
+    """One thread's context of one profile, with room for its largest batch."""
 
-    model_sha256: str  # of the ONNX file and the weights beside it
-    library: str
-    library_version: str
-    gpu: str
-    compute_capability: str
-    driver: str
-    batches: tuple[int, int, int]  # least, best, most rows of a batch
-    flags: str
-
-    def file_name(self) -> str:
-        """A name that changes whenever any field does."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.plan"
-
-
-class PlanCache:
-    """Plans on disk."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        base = os.environ.get("XDG_CACHE_HOME")
-        default = (Path(base) if base else Path.home() / ".cache") / "lipstream" / "tensorrt"
-        self.folder = default if folder is None else folder
-
-    def read(self, key: EngineKey) -> bytes | None:
-        """The plan of a key, or None."""
-        path = self.folder / key.file_name()
-        return path.read_bytes() if path.is_file() else None
-
-    def write(self, key: EngineKey, plan: bytes) -> None:
-        """Write a plan under a temporary name and rename it when it is complete."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as partial:
-            partial.write(plan)
-        os.replace(partial.name, self.folder / key.file_name())
-
-
-def library() -> Any:
-    """The TensorRT module of this machine. Raises: BackendUnavailable when there is none."""
-    causes = []
-    for name in _MODULES:
-        if importlib.util.find_spec(name) is None:
-            continue
-        try:
-            return importlib.import_module(name)
-        except Exception as error:  # the vendor's stubs raise any type
-            causes.append(f"{name}: {error}")
-    cause = "; ".join(causes) or "neither tensorrt nor tensorrt_rtx is installed"
-    raise BackendUnavailable(
-        f"backend 'tensorrt': {cause}; {pip_install('gpu')}, or 'lipstream[rtx]'"
-    )
-
-
-def build_plan(trt: Any, onnx: Path, batches: tuple[int, int, int]) -> bytes:
-    """An engine from an ONNX model whose first axis is the batch; needs no GPU with RTX.
-
-    The network is strongly typed: its precision is that of the ONNX file.
-    Raises: BackendUnavailable when TensorRT refuses the model.
-    """
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx)):
-        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise BackendUnavailable(f"tensorrt does not read the model ({errors}); use openvino")
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        rest = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, *((rows, *rest) for rows in batches))
-    config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise BackendUnavailable("tensorrt built no engine for this GPU; use openvino")
-    return bytes(plan)
+    context: Any
+    stream: Any
+    host: dict[str, Any]  # by tensor: torch tensors in pinned memory
+    device: dict[str, Any]
 
 
 class TensorRtNetwork:
-    """An engine on the current GPU, one execution context a thread."""
+    """An engine on the current GPU."""
 
     name = "tensorrt"
 
-    def __init__(self, trt: Any, engine: Any, device: str, precision: str) -> None:
-        self._trt = trt
-        self._engine = engine
+    def __init__(
+        self, trt: Any, engine: Any, precision: str, torch: Any, device: str = "cuda"
+    ) -> None:
+        """`engine`: with the profiles of `PROFILES`. `torch`: the module."""
+        self._trt, self._engine, self._torch, self._on = trt, engine, torch, device
         self._local = threading.local()
-        self.device = device
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+        self.inputs = tuple(name for name in names if is_input[name])
+        self.outputs = tuple(name for name in names if not is_input[name])
+        self._config = _runtime_config(engine)
+        self.device = torch.cuda.get_device_name() if device == "cuda" else device
         self.precision = precision
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
-        """Named tensors in, named tensors out, through pageable copies; pinned ones are faster."""
-        import torch
+        """Named tensors in, named tensors out; the outputs are the caller's to keep.
 
-        context = getattr(self._local, "context", None)
-        if context is None:
-            context = self._local.context = self._engine.create_execution_context()
-        stream = torch.cuda.current_stream()
-        tensors: dict[str, Any] = {}
-        for name, array in inputs.items():
-            tensors[name] = torch.tensor(array, device="cuda")
-            context.set_input_shape(name, tuple(array.shape))
-        results = []
-        for index in range(self._engine.num_io_tensors):
-            name = self._engine.get_tensor_name(index)
-            if name not in tensors:
-                results.append(name)
-                tensors[name] = torch.empty(tuple(context.get_tensor_shape(name)), device="cuda")
-            context.set_tensor_address(name, tensors[name].data_ptr())
-        if not context.execute_async_v3(stream.cuda_stream):
+        Raises:
+            UsageError: more rows than the largest profile has.
+            BackendUnavailable: the engine fails.
+        """
+        torch = self._torch
+        rows = len(inputs[self.inputs[0]])
+        lane = self._lane(rows, {name: inputs[name].shape[1:] for name in self.inputs})
+        with torch.cuda.stream(lane.stream):
+            for name in self.inputs:
+                lane.host[name][:rows].copy_(torch.from_numpy(inputs[name]))
+                lane.device[name][:rows].copy_(lane.host[name][:rows], non_blocking=True)
+            pointers = {name: tensor.data_ptr() for name, tensor in lane.device.items()}
+            self._enqueue(lane, rows, pointers)
+            for name in self.outputs:
+                lane.host[name][:rows].copy_(lane.device[name][:rows], non_blocking=True)
+        lane.stream.synchronize()
+        return {name: lane.host[name][:rows].numpy().copy() for name in self.outputs}
+
+    def zeros(self, rows: int) -> dict[str, F32]:
+        """Inputs of so many rows, with the sides that the plan is best for."""
+        best = {name: self._engine.get_tensor_profile_shape(name, 0)[1] for name in self.inputs}
+        return {n: np.zeros((rows, *tuple(shape)[1:]), np.float32) for n, shape in best.items()}
+
+    def enqueue(self, rows: int, pointers: Mapping[str, int], sides: Sides) -> Any:
+        """Start the engine on device memory and return the stream that it runs in.
+
+        pointers: the address of each input and output, whose first axis has `rows`; sides: the
+        other axes of each input. The memory must live until the stream has come that far.
+        Raises: as `run`.
+        """
+        lane = self._lane(rows, sides)
+        self._enqueue(lane, rows, pointers)
+        return lane.stream
+
+    def _enqueue(self, lane: _Lane, rows: int, pointers: Mapping[str, int]) -> None:
+        for name in self.inputs:
+            lane.context.set_input_shape(name, (rows, *lane.device[name].shape[1:]))
+        for name, address in pointers.items():
+            lane.context.set_tensor_address(name, address)
+        if not lane.context.execute_async_v3(lane.stream.cuda_stream):
             raise BackendUnavailable("tensorrt failed to run the engine; see its log above")
-        stream.synchronize()
-        return {name: tensors[name].cpu().numpy() for name in results}
+
+    def _lane(self, rows: int, sides: Sides) -> _Lane:
+        lanes: dict[Any, _Lane] = self._local.__dict__.setdefault("lanes", {})
+        for index, (least, _, most) in enumerate(PROFILES):
+            if least <= rows <= most:
+                key = (index, *(sides[name] for name in self.inputs))
+                if key not in lanes:
+                    lanes[key] = self._open(index, most, sides)
+                return lanes[key]
+        raise UsageError(f"got {rows} rows, expected 1 to {PROFILES[-1][2]}")
+
+    def _open(self, profile: int, most: int, sides: Sides) -> _Lane:
+        torch, engine = self._torch, self._engine
+        context = engine.create_execution_context(*self._config)
+        if context is None:
+            raise BackendUnavailable("tensorrt has no memory for another execution context")
+        stream = torch.cuda.Stream()
+        if not context.set_optimization_profile_async(profile, stream.cuda_stream):
+            raise BackendUnavailable(f"tensorrt refuses its profile {profile}")
+        for name in self.inputs:
+            if not context.set_input_shape(name, (most, *sides[name])):
+                raise UsageError(f"got {name} of sides {sides[name]}, which the plan does not take")
+        pinned = self._on == "cuda"
+        host, device = {}, {}
+        for name in (*self.inputs, *self.outputs):
+            # Asked for, not assumed: a plan may have outputs of half precision.
+            kind = getattr(torch, _torch_name(self._trt, engine.get_tensor_dtype(name)))
+            shape = (most, *tuple(context.get_tensor_shape(name))[1:])
+            host[name] = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
+            device[name] = torch.empty(shape, dtype=kind, device=self._on)
+        return _Lane(context, stream, host, device)
+
+    def compiled_kernels(self) -> bytes:
+        """What RTX has compiled of the plan for this GPU so far; empty with full TensorRT."""
+        return bytes(self._config[0].get_runtime_cache().serialize()) if self._config else b""
+
+    def take_kernels(self, compiled: bytes) -> None:
+        """`compiled_kernels` of an earlier process, before the first run."""
+        if self._config and not self._config[0].get_runtime_cache().deserialize(compiled):
+            log.warning("kernels that TensorRT for RTX kept cannot be used; they are made again")
+
+
+def _runtime_config(engine: Any) -> tuple[Any, ...]:
+    """RTX compiles kernels when a context first needs them, and can hand them out; () without."""
+    if not hasattr(engine, "create_runtime_config"):
+        return ()
+    config = engine.create_runtime_config()
+    if not hasattr(config, "create_runtime_cache"):
+        return ()
+    config.set_runtime_cache(config.create_runtime_cache())
+    return (config,)
+
+
+def _torch_name(trt: Any, kind: Any) -> str:
+    kinds = {trt.DataType.FLOAT: "float32", trt.DataType.HALF: "float16"}
+    kinds[trt.DataType.BF16] = "bfloat16"
+    return kinds[kind]
 
 
 def load(
     model: Model,
     precision: str = "f32",
-    batches: tuple[int, int, int] = (1, 1, 64),
     cache: PlanCache | None = None,
 ) -> TensorRtNetwork:
     """The engine of a model's ONNX on this machine's GPU, from the cache or built.
 
+    "fast" is f16, which every GPU since Turing has. A plan that does not load counts as a miss.
     Raises: BackendUnavailable without TensorRT, torch with CUDA, or a GPU.
     """
-    if precision not in ("f32", "fast"):
+    precision = "f16" if precision == FAST else precision
+    if precision not in _PRECISIONS:
         raise BackendUnavailable(
-            f"tensorrt takes its precision from the model, which is f32, not {precision!r}"
+            f"tensorrt computes in {', '.join(_PRECISIONS)}, not {precision!r}"
         )
     trt = library()
     if importlib.util.find_spec("torch") is None:
@@ -176,30 +198,42 @@ def load(
             "backend 'tensorrt' needs an NVIDIA GPU that torch can see; use openvino"
         )
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    weights = model.onnx.read_bytes() + model.safetensors.read_bytes()
     key = EngineKey(
-        model_sha256=hashlib.sha256(
-            model.onnx.read_bytes() + model.safetensors.read_bytes()
-        ).hexdigest(),
-        library=trt.__name__,
-        library_version=trt.__version__,
-        gpu=properties.name,
-        compute_capability=f"{properties.major}.{properties.minor}",
-        driver=_driver_version(),
-        batches=batches,
-        flags="strongly_typed",
+        hashlib.sha256(weights).hexdigest(),
+        trt.__name__,
+        trt.__version__,
+        properties.name,
+        f"{properties.major}.{properties.minor}",
+        _driver_version(),
+        precision,
+        PROFILES,
     )
     cache = PlanCache() if cache is None else cache
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
     plan = cache.read(key)
     engine = None if plan is None else runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        log.info("building a TensorRT engine", extra={"gpu": key.gpu})
-        plan = build_plan(trt, model.onnx, batches)
+        log.info("building a TensorRT engine", extra={"gpu": key.gpu, "precision": precision})
+        plan = build_plan(trt, model.onnx, precision)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BackendUnavailable(f"tensorrt cannot load the engine it built for {key.gpu}")
         cache.write(key, plan)
-    return TensorRtNetwork(trt, engine, key.gpu, "f32")
+    network = TensorRtNetwork(trt, engine, precision, torch)
+    _warm(network, cache, key)
+    return network
+
+
+def _warm(network: TensorRtNetwork, cache: PlanCache, key: EngineKey) -> None:
+    """Open the context of a single row, and keep the kernels that RTX compiles for it."""
+    kept = cache.companion(key, _KERNELS)
+    if kept is not None:
+        network.take_kernels(kept)
+    network.run(network.zeros(1))
+    compiled = network.compiled_kernels()
+    if compiled and compiled != kept:
+        cache.write(key, compiled, _KERNELS)
 
 
 def _driver_version() -> str:

@@ -1,38 +1,62 @@
-"""torch as a backend: the reference that the others are compared with."""
+"""torch as a backend: the reference that the others are compared with, on CPUs and NVIDIA GPUs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lipstream.engine.errors import BackendUnavailable
+from lipstream.engine.networks.base import FAST
 from lipstream.engine.types import F32
+
+_TYPES: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_FIRST_WITH_BF16: Final = (8, 0)  # compute capability
 
 
 class TorchNetwork:
-    """A function over tensors, called with named arrays."""
+    """A module, called with named arrays. f32 at inputs and outputs, whatever it computes in."""
 
     name = "torch"
-    precision = "f32"
 
     def __init__(
         self,
+        module: nn.Module,
         function: Callable[..., Sequence[Tensor]],
         inputs: Sequence[str],
         outputs: Sequence[str],
-        device: str = "cpu",
     ) -> None:
-        self._function = function
-        self._inputs = tuple(inputs)
-        self._outputs = tuple(outputs)
-        self.device = device
+        """`function`: a call of `module`. It computes on the CPU in f32 until `move`."""
+        self._module, self._function = module, function
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self.device, self.precision = "cpu", "f32"
+
+    def move(self, device: str, precision: str) -> None:
+        """Compute on `device` ("cpu", "cuda") in "f32", "f16", "bf16" or "fast".
+
+        Weights of convolutions lie channels last, as tensor cores read them.
+        Raises: BackendUnavailable for another precision.
+        """
+        if precision == FAST:
+            precision = "f32"
+            if device == "cuda":
+                modern = torch.cuda.get_device_capability() >= _FIRST_WITH_BF16
+                precision = "bf16" if modern else "f16"
+        if precision not in _TYPES:
+            raise BackendUnavailable(f"torch computes in {', '.join(_TYPES)}, not {precision!r}")
+        self._module.to(device=device, dtype=_TYPES[precision])
+        if device != "cpu":
+            self._module.to(memory_format=torch.channels_last)
+        self.device, self.precision = device, precision
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """Named tensors in, named tensors out."""
+        kind = _TYPES[self.precision]
         with torch.inference_mode():
-            tensors = [torch.tensor(inputs[name], device=self.device) for name in self._inputs]
-            results = self._function(*tensors)
-        return {
-            name: result.cpu().numpy() for name, result in zip(self._outputs, results, strict=True)
-        }
+            tensors = [
+                torch.tensor(inputs[name], device=self.device, dtype=kind) for name in self._inputs
+            ]
+            results = [result.float().cpu().numpy() for result in self._function(*tensors)]
+        return dict(zip(self._outputs, results, strict=True))

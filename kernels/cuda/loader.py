@@ -47,7 +47,8 @@ def load(device: int = 0) -> GpuKernels:
         driver: Any = importlib.import_module("pycuda.driver")
     except ImportError as error:
         raise BackendUnavailable(
-            f"pycuda does not import ({error}); `pip install pycuda`, which needs the CUDA toolkit"
+            f"pycuda does not import ({error}); pip install 'lipstream[cuda]', "
+            "which needs the CUDA toolkit"
         ) from error
     try:
         driver.init()

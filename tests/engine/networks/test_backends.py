@@ -153,29 +153,15 @@ def test_tensorrt_names_what_is_missing() -> None:
         pytest.skip("this machine has TensorRT and a GPU")
 
 
-def test_tensorrt_builds_the_encoder_without_a_gpu() -> None:
-    from lipstream.engine.networks import tensorrt
-
-    try:
-        trt = tensorrt.library()
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
-    pytest.importorskip("onnx")
-    plan = tensorrt.build_plan(trt, random_model().onnx, (1, 1, 16))
-    assert len(plan) > 100_000
-
-
-def test_a_plan_is_kept_under_everything_it_depends_on(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from lipstream.engine.networks.tensorrt import EngineKey, PlanCache
-
-    key = EngineKey("a", "tensorrt_rtx", "1.7", "GPU", "8.9", "580", (1, 1, 16), "")
-    cache = PlanCache(tmp_path / "plans")
-    assert cache.read(key) is None
-    cache.write(key, b"plan")
-    assert cache.read(key) == b"plan"
-    assert cache.read(replace(key, driver="581")) is None
-    cache.write(key, b"new plan")
-    assert cache.read(key) == b"new plan"
-    assert [path.name for path in cache.folder.iterdir()] == [key.file_name()]
+@pytest.mark.parametrize(("precision", "apart"), [("f16", 0.02), ("bf16", 0.1)])
+def test_torch_in_half_precision_is_near_the_reference(precision: str, apart: float) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    reference = unroll(select_backend("numpy", random_model()), 20)
+    network = select_backend("torch", random_model(), precision)
+    assert network.precision == precision
+    result = unroll(network, 20)
+    for key, expected in reference.items():
+        assert result[key].dtype == np.float32
+        assert np.abs(result[key] - expected).max() < apart * np.abs(expected).max(), key
+    with pytest.raises(BackendUnavailable, match="not 'int8'"):
+        select_backend("torch", random_model(), "int8")

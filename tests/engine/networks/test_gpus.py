@@ -1,0 +1,84 @@
+"""What is said of GPUs, by a driver that a C compiler makes of a few lines."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lipstream import doctor_gpu
+from lipstream.engine.errors import BackendUnavailable
+from lipstream.engine.networks.gpus import Gpu, Gpus, find_gpus
+
+DRIVER = """
+#include <string.h>
+int cuInit(unsigned flags) { return FAILURE; }
+int cuDriverGetVersion(int* version) { *version = 13010; return 0; }
+int cuDeviceGetCount(int* count) { *count = CARDS; return 0; }
+int cuDeviceGetName(char* name, int size, int card) {
+    strncpy(name, card ? "Second" : "First", size);
+    return 0;
+}
+int cuDeviceGetAttribute(int* value, int which, int card) {
+    *value = which == 75 ? 8 : which == 76 ? 9 - 3 * card : -1;
+    return 0;
+}
+"""
+
+
+def driver(folder: Path, failure: int = 0, cards: int = 2) -> ctypes.CDLL:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler: cc is not in PATH")
+    source, made = folder / "driver.c", folder / "driver.so"
+    source.write_text(DRIVER)
+    sizes = [f"-DFAILURE={failure}", f"-DCARDS={cards}"]
+    subprocess.run([compiler, "-shared", "-fPIC", *sizes, source, "-o", made], check=True)
+    return ctypes.CDLL(str(made))
+
+
+def test_cards_are_told_by_the_driver(tmp_path: Path) -> None:
+    found = find_gpus(driver(tmp_path))
+    assert found == Gpus((Gpu("First", (8, 9)), Gpu("Second", (8, 6))), (13, 1))
+
+
+@pytest.mark.parametrize(("failure", "cards", "said"), [(100, 1, "CUDA error 100"), (0, 0, "no G")])
+def test_a_driver_without_a_card_says_so(
+    tmp_path: Path, failure: int, cards: int, said: str
+) -> None:
+    with pytest.raises(BackendUnavailable, match=said):
+        find_gpus(driver(tmp_path, failure, cards))
+
+
+def with_card(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], library: str) -> None:
+    gpus = Gpus((Gpu("A Card", capability),), (13, 0))
+    monkeypatch.setattr(doctor_gpu, "find_gpus", lambda: gpus)
+    module = SimpleNamespace(__name__=library, __version__="1.7")
+    monkeypatch.setattr(doctor_gpu, "library", lambda: module)
+
+
+def test_rtx_is_not_ok_on_a_card_that_it_does_not_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_card(monkeypatch, (9, 0), "tensorrt_rtx")
+    runs, found, remedy = doctor_gpu.tensorrt()
+    assert not runs and "capability 9.0" in found and "--backend torch" in remedy
+    with_card(monkeypatch, (9, 0), "tensorrt")
+    assert doctor_gpu.tensorrt() == (True, "tensorrt 1.7 on A Card", "")
+    with_card(monkeypatch, (8, 9), "tensorrt_rtx")
+    assert doctor_gpu.tensorrt()[0]
+    assert doctor_gpu.driver() == (True, "A Card (8.9); the driver serves CUDA 13.0", "")
+
+
+def test_an_installed_library_without_a_card_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_card(monkeypatch, (8, 9), "tensorrt")
+
+    def none() -> Gpus:
+        raise BackendUnavailable("there is no NVIDIA driver")
+
+    monkeypatch.setattr(doctor_gpu, "find_gpus", none)
+    runs, found, _ = doctor_gpu.tensorrt()
+    assert not runs and found == "tensorrt 1.7: there is no NVIDIA driver"
+    assert not doctor_gpu.driver()[0]
