@@ -43,6 +43,7 @@ HEADERS = [
     "kernels/cuda/viterbi.cuh",
     "kernels/cuda/mesh.cuh",
     "kernels/cuda/composite.cuh",
+    "kernels/cuda/stage.cuh",
 ]
 CPU_HEADERS = [  # the fat binary needs only HEADERS
     *HEADERS,
@@ -73,15 +74,19 @@ SANITIZE_FLAGS = [
 ]
 
 FATBIN = "lipstream.fatbin"
-# Turing, Ampere, Hopper as machine code; the PTX serves what comes later.
+# Ampere to Blackwell as machine code; the PTX serves what comes later.
 GPU_FLAGS = [
     "-std=c++17",
     "-O3",
     "--fmad=false",
     "-fatbin",
-    "-gencode=arch=compute_75,code=sm_75",
+    "--compress-mode=size",
     "-gencode=arch=compute_80,code=sm_80",
+    "-gencode=arch=compute_86,code=sm_86",
+    "-gencode=arch=compute_89,code=sm_89",
     "-gencode=arch=compute_90,code=[sm_90,compute_90]",
+    "-gencode=arch=compute_100,code=sm_100",
+    "-gencode=arch=compute_120,code=[sm_120,compute_120]",
 ]
 
 

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "cuda/mesh.cuh"
+#include "cuda/stage.cuh"
 #include "lipstream_kernels.h"
 
 // One row of samples from the two lines it lies between.
@@ -134,12 +134,6 @@ LS_MULTIVERSION static int five_rows(
     return last - first + 1;
 }
 
-// `own` less what alternates from number to number along a b own d e: a renderer that paints two by
-// two pixels at once leaves it. The rest of a spectrum up to half as fast keeps 5/6 and more.
-LS_BODY float ls_without_alternation(float a, float b, float own, float d, float e) {
-    return (own * (float)(2.0 / 3.0) + (b + d) * 0.25f) - (a + e) * (float)(1.0 / 12.0);
-}
-
 LS_MULTIVERSION static void along_row(
     const float *__restrict from, int columns, float *__restrict to) {
     const int last = columns - 1, edge = ls_min(2, columns);
@@ -237,16 +231,11 @@ LS_MULTIVERSION static void apart_of(
     for (int64_t i = 0; i < n; ++i) out[i] = b[i] - a[i];
 }
 
-LS_BODY float bounded(float gate, float least) {
-    const float more = gate > least ? gate : least;
-    return more < 1.0f ? more : 1.0f;
-}
-
 LS_MULTIVERSION static void take_bands(
     int64_t n, const float *__restrict gates, const float *__restrict painted,
     const float *__restrict prior, const float *__restrict low, float *__restrict out) {
     for (int64_t i = 0; i < n; ++i) {
-        const float coarse = bounded(gates[i], 0.0f), fine = bounded(gates[n + i], 0.0f);
+        const float coarse = ls_bounded_gate(gates[i], 0.0f), fine = ls_bounded_gate(gates[n + i], 0.0f);
         out[i] = coarse * low[i] + fine * ((prior[i] - painted[i]) - low[i]);
     }
 }
@@ -255,7 +244,7 @@ LS_MULTIVERSION static void add_own(
     int64_t n, const float *__restrict gate, const float *__restrict painted,
     const float *__restrict low, float *__restrict out) {
     for (int64_t i = 0; i < n; ++i) {
-        out[i] += bounded(gate[i], -0.5f) * (painted[i] - low[i]);
+        out[i] += ls_bounded_gate(gate[i], -0.5f) * (painted[i] - low[i]);
     }
 }
 
@@ -347,12 +336,6 @@ LS_EXPORT void ls_attenuate_in_synthetic(
             for (int c = 0; c < 3; ++c) difference[c * area + (int64_t)row * columns + i] *= weight;
         }
     }
-}
-
-LS_BODY uint8_t ls_add_weighted(int level, int difference, int opacity) {
-    // Rounded half up; the shift is a division by 255 that is exact in this range.
-    const int sum = level + (((difference - 128) * opacity * 257 + (1 << 15)) >> 16);
-    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
 // out = from + difference by each, of n numbers.

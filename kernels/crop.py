@@ -26,8 +26,8 @@ _LEVELS = np.arange(256)
 # Below SYNTHETIC a pixel is partly outside the gap, and 0 is far from it. A source that shows half
 # of a pixel is enough to keep all of a difference: hence the 2.
 _OUTSIDE, _SOURCES = 1 - _LEVELS / SYNTHETIC, (_LEVELS - SYNTHETIC) / (255 - SYNTHETIC)
-_GATES_KEPT: U8 = (255 * np.maximum(_OUTSIDE, _SOURCES)).astype(np.uint8)
-_DIFFERENCE_KEPT: U8 = (255 * np.maximum(_OUTSIDE, 2 * _SOURCES)).clip(0, 255).astype(np.uint8)
+GATES_KEPT: U8 = (255 * np.maximum(_OUTSIDE, _SOURCES)).astype(np.uint8)
+DIFFERENCE_KEPT: U8 = (255 * np.maximum(_OUTSIDE, 2 * _SOURCES)).clip(0, 255).astype(np.uint8)
 
 
 def crop_in(
@@ -90,7 +90,7 @@ def override_in_synthetic(gates: F32, crop: U8) -> F32:
     """
     require("crop", crop, np.uint8, (None, None, 6))
     require("gates", gates, np.float32, (3, *crop.shape[:2]))
-    own = attenuate(np.ones_like(gates), crop, _GATES_KEPT)
+    own = attenuate(np.ones_like(gates), crop, GATES_KEPT)
     if own.min() == 1:
         return gates
     prior = np.array([1, 1, 0], np.float32)[:, None, None]
@@ -133,7 +133,7 @@ def attenuate_in_synthetic(difference: F32, crop: U8) -> F32:
     """
     require("crop", crop, np.uint8, (None, None, 6))
     require("difference", difference, np.float32, (3, *crop.shape[:2]))
-    return attenuate(difference, crop, _DIFFERENCE_KEPT)
+    return attenuate(difference, crop, DIFFERENCE_KEPT)
 
 
 def crop_out(difference: F32, crop: U8, picture: U8, conditioning: U8, place: Place) -> U8:

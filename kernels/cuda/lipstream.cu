@@ -1,131 +1,155 @@
-// The same bodies for the GPU, batched: the z index of the grid is the session. No entry point
-// calls another; each pointer is device memory laid out as in kernels/reference, with the
-// sessions as a leading dimension. kernels/cuda/loader.py launches them.
+// The renderer's stage on the GPU, batched: the z index of the grid is the picture. Each thread
+// walks its pixels by the size of the grid, so that any grid is right. No entry point calls another.
+// kernels/cuda/stage.py launches them in this order, with the network after ls_gpu_crop.
 //
 // Compile: python kernels/build.py --gpu
 
-#include "color.cuh"
-#include "composite.cuh"
-#include "viterbi.cuh"
-#include "mesh.cuh"
+#include "stage.cuh"
 
 #define LS_KERNEL extern "C" __global__ void
+#define LS_EACH_PIXEL(height, width)                                                    \
+    for (int y = blockIdx.y * blockDim.y + threadIdx.y; y < (height);                   \
+         y += gridDim.y * blockDim.y)                                                   \
+        for (int x = blockIdx.x * blockDim.x + threadIdx.x; x < (width);                \
+             x += gridDim.x * blockDim.x)
 
-// One thread per chroma sample: four pixels.
-LS_KERNEL ls_gpu_i420_to_rgb(const uint8_t *i420, int w, int h, uint8_t *rgb) {
-    const int cx = blockIdx.x * blockDim.x + threadIdx.x;
-    const int cy = blockIdx.y * blockDim.y + threadIdx.y;
-    if (cx >= w / 2 || cy >= h / 2) return;
-    const int64_t pixels = (int64_t)w * h;
-    const uint8_t *luma = i420 + blockIdx.z * (pixels * 3 / 2);
-    const int64_t chroma = (int64_t)cy * (w / 2) + cx;
-    const int u = luma[pixels + chroma], v = luma[pixels + pixels / 4 + chroma];
-    uint8_t *out = rgb + blockIdx.z * (pixels * 3);
-    for (int k = 0; k < 4; ++k) {
-        const int64_t pixel = (int64_t)(2 * cy + k / 2) * w + 2 * cx + k % 2;
-        ls_rgb_from_yuv(luma[pixel], u, v, out + 3 * pixel);
-    }
-}
-
-// One thread per chroma sample; mask u8 [sessions, h, w] or null.
-LS_KERNEL ls_gpu_rgb_into_i420(const uint8_t *rgb, const uint8_t *mask, int w, int h, uint8_t *i420) {
-    const int cx = blockIdx.x * blockDim.x + threadIdx.x;
-    const int cy = blockIdx.y * blockDim.y + threadIdx.y;
-    if (cx >= w / 2 || cy >= h / 2) return;
-    const int64_t pixels = (int64_t)w * h;
-    const uint8_t *in = rgb + blockIdx.z * (pixels * 3);
-    uint8_t *luma = i420 + blockIdx.z * (pixels * 3 / 2);
-    int red = 0, green = 0, blue = 0;
-    bool any = false;
-    for (int k = 0; k < 4; ++k) {
-        const int64_t pixel = (int64_t)(2 * cy + k / 2) * w + 2 * cx + k % 2;
-        const uint8_t *p = in + 3 * pixel;
-        red += p[0], green += p[1], blue += p[2];
-        if (!mask || mask[blockIdx.z * pixels + pixel]) {
-            any = true;
-            luma[pixel] = ls_y_from_rgb(p[0], p[1], p[2]);
+// Crop u8 [B, rows, columns, 6] and planes f32 [B, 12, rows, columns]; those of a row that does not
+// hold are 0. held i32 [B].
+LS_KERNEL ls_gpu_crop(
+    const LsRow *table, int rows, int columns, int synthetic, uint8_t *crops, float *planes,
+    int32_t *held) {
+    const LsRow row = table[blockIdx.z];
+    const LsCrop crop = {rows, columns};
+    const bool holds = ls_row_holds(row);
+    uint8_t *pixels = crops + blockIdx.z * 6 * crop.area();
+    float *input = planes + blockIdx.z * 12 * crop.area();
+    if (blockIdx.x + blockIdx.y + threadIdx.x + threadIdx.y == 0) held[blockIdx.z] = holds;
+    LS_EACH_PIXEL(rows, columns) {
+        if (holds) {
+            ls_crop_pixel(row, crop, synthetic, y, x, pixels, input);
+        } else {
+            for (int c = 0; c < 12; ++c) input[c * crop.area() + crop.at(y, x)] = 0;
         }
     }
-    if (any) {
-        const int64_t chroma = (int64_t)cy * (w / 2) + cx;
-        luma[pixels + chroma] = ls_u_from_quad(red, green, blue);
-        luma[pixels + pixels / 4 + chroma] = ls_v_from_quad(red, green, blue);
+}
+
+// weights u8 [B, rows, columns]; tables u8 [2, 256]: with a prior, and without.
+LS_KERNEL ls_gpu_near_gap(
+    const LsRow *table, const int32_t *held, int rows, int columns, const uint8_t *crops,
+    const uint8_t *tables, uint8_t *weights) {
+    if (!held[blockIdx.z]) return;
+    const LsCrop crop = {rows, columns};
+    const uint8_t *pixels = crops + blockIdx.z * 6 * crop.area();
+    const uint8_t *kept = table[blockIdx.z].prior ? tables : tables + 256;
+    LS_EACH_PIXEL(rows, columns) {
+        weights[blockIdx.z * crop.area() + crop.at(y, x)] =
+            ls_near_gap(pixels, kept, crop, y, x);
     }
 }
 
-// One thread per state; all sessions walk the same graph.
-LS_KERNEL ls_gpu_min_plus(
-    int states, int slots, const float *score, const int32_t *predecessors, const float *cost,
-    const float *emission, float *best, int32_t *back) {
-    const int n = blockIdx.x * blockDim.x + threadIdx.x;
-    if (n >= states) return;
-    const int64_t session = (int64_t)blockIdx.z * states;
-    float lowest = __builtin_huge_valf();
-    int chosen = -1;
-    for (int p = 0; p < slots; ++p) {
-        const int from = predecessors[(int64_t)n * slots + p];
-        ls_relax(score[session + from] + cost[(int64_t)n * slots + p], from, &lowest, &chosen);
+// once f32 [B, 6, rows, columns]: means of 5 x 5 of prior less painted, and of painted.
+LS_KERNEL ls_gpu_mean_once(
+    const int32_t *held, int rows, int columns, const float *planes, float *once) {
+    if (!held[blockIdx.z]) return;
+    const LsCrop crop = {rows, columns};
+    const float *painted = planes + blockIdx.z * 12 * crop.area();
+    float *out = once + blockIdx.z * 6 * crop.area();
+    LS_EACH_PIXEL(rows, columns) {
+        for (int c = 0; c < 3; ++c) {
+            const float *own = painted + c * crop.area();
+            const int64_t at = c * crop.area() + crop.at(y, x);
+            out[at] = ls_mean_of_five(own + 6 * crop.area(), own, crop, y, x);
+            out[at + 3 * crop.area()] = ls_mean_of_five(own, nullptr, crop, y, x);
+        }
     }
-    best[session + n] = lowest + emission[session + n];
-    back[session + n] = chosen;
 }
 
-// One thread per output pixel. Triangles are tried from the last, which is on top, to the first.
-// origins i32 [sessions, 2]; all sessions share the triangles.
-LS_KERNEL ls_gpu_mesh_map(
-    const float *source_xy, const float *target_xy, int vertices, const int32_t *triangles,
-    int count, const int32_t *origins, int w, int h, float *mapped, uint8_t *coverage) {
-    const int column = blockIdx.x * blockDim.x + threadIdx.x;
-    const int row = blockIdx.y * blockDim.y + threadIdx.y;
-    if (column >= w || row >= h) return;
-    const int64_t session = blockIdx.z;
-    const float *source = source_xy + session * vertices * 2;
-    const float *target = target_xy + session * vertices * 2;
-    const int64_t pixel = (session * h + row) * w + column;
-    float xy[2] = {0, 0};
-    bool covered = false;
-    for (int i = count - 1; i >= 0 && !covered; --i) {
-        LsTriangle t;
-        covered = ls_setup_triangle(
-                      source, target, triangles + 3 * i, origins[2 * session],
-                      origins[2 * session + 1], &t) &&
-                  ls_map_pixel(t, column, row, xy);
+// gates f32 [B, 3, rows, columns] to difference, of the same size.
+LS_KERNEL ls_gpu_gates(
+    const LsRow *table, const int32_t *held, int rows, int columns, const float *gates,
+    const float *planes, const float *once, const uint8_t *weights, float *difference) {
+    if (!held[blockIdx.z]) return;
+    const LsCrop crop = {rows, columns};
+    const int64_t area = crop.area(), batch = blockIdx.z;
+    const bool prior = table[batch].prior;
+    LS_EACH_PIXEL(rows, columns) {
+        const float own = prior ? ls_kept_near_gap(weights + batch * area, crop, y, x) : 1.0f;
+        ls_gate_pixel(
+            gates + batch * 3 * area, planes + batch * 12 * area, once + batch * 6 * area, own,
+            crop, y, x, difference + batch * 3 * area);
     }
-    mapped[2 * pixel] = xy[0];
-    mapped[2 * pixel + 1] = xy[1];
-    coverage[pixel] = covered ? 255 : 0;
 }
 
-// One thread per output pixel; uncovered pixels (coverage may be null) become 0.
-LS_KERNEL ls_gpu_remap(
-    const uint8_t *images, int height, int width, int channels, const float *mapped,
-    const uint8_t *coverage, int pixels, uint8_t *out) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= pixels) return;
-    const int64_t session = blockIdx.z, pixel = session * pixels + i;
-    uint8_t *value = out + pixel * channels;
-    if (coverage && !coverage[pixel]) {
-        for (int c = 0; c < channels; ++c) value[c] = 0;
-        return;
-    }
-    const uint8_t *image = images + session * height * width * channels;
-    ls_sample(image, height, width, channels, mapped + 2 * pixel, value);
-}
-
-// One thread per pixel; alpha f32, gain_bias f32 [sessions, 2, 3] or null.
-LS_KERNEL ls_gpu_blend(
-    int pixels, const uint8_t *background, const uint8_t *layer, const float *alpha,
-    const float *gain_bias, uint8_t *out) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= pixels) return;
-    const int64_t session = blockIdx.z, pixel = session * pixels + i;
-    const int steps = ls_alpha_steps(alpha[pixel]);
+// What alternates along rows, out of the difference: into spare f32 [B, 3, rows, columns].
+LS_KERNEL ls_gpu_grid_along(
+    const int32_t *held, int rows, int columns, const float *difference, float *spare) {
+    if (!held[blockIdx.z]) return;
+    const LsCrop crop = {rows, columns};
     for (int c = 0; c < 3; ++c) {
-        int front = layer[3 * pixel + c];
-        if (gain_bias) {
-            const float *match = gain_bias + 6 * session;
-            front = ls_match_color(front, match[c], match[3 + c]);
+        const int64_t plane = (blockIdx.z * 3 + c) * crop.area();
+        const float *from = difference + plane;
+        LS_EACH_PIXEL(rows, columns) {
+            spare[plane + crop.at(y, x)] = ls_without_alternation(
+                from[crop.at(y, x - 2)], from[crop.at(y, x - 1)], from[crop.at(y, x)],
+                from[crop.at(y, x + 1)], from[crop.at(y, x + 2)]);
         }
-        out[3 * pixel + c] = ls_blend_steps(background[3 * pixel + c], front, steps);
+    }
+}
+
+// The same across rows, back into difference; refined f32 [B, 3, rows, columns] is the crop with it.
+LS_KERNEL ls_gpu_grid_across(
+    const int32_t *held, int rows, int columns, const float *spare, const uint8_t *crops,
+    float *difference, float *refined) {
+    if (!held[blockIdx.z]) return;
+    const LsCrop crop = {rows, columns};
+    const uint8_t *pixels = crops + blockIdx.z * 6 * crop.area();
+    for (int c = 0; c < 3; ++c) {
+        const int64_t plane = (blockIdx.z * 3 + c) * crop.area();
+        const float *from = spare + plane;
+        LS_EACH_PIXEL(rows, columns) {
+            const int64_t at = crop.at(y, x);
+            const float kept = ls_without_alternation(
+                from[crop.at(y - 2, x)], from[crop.at(y - 1, x)], from[at],
+                from[crop.at(y + 1, x)], from[crop.at(y + 2, x)]);
+            difference[plane + at] = kept;
+            refined[plane + at] = (float)pixels[6 * at + c] * (float)(1.0 / 255.0) + kept;
+        }
+    }
+}
+
+// stored u8 [B, rows, columns, 3]: the difference, sharpened, in levels, 128 for none; and each
+// row's own refined crop.
+LS_KERNEL ls_gpu_sharpen(
+    const LsRow *table, const int32_t *held, int rows, int columns, const float *difference,
+    const float *refined, const uint8_t *crops, const uint8_t *weights, uint8_t *stored) {
+    if (!held[blockIdx.z]) return;
+    const LsRow row = table[blockIdx.z];
+    const LsCrop crop = {rows, columns};
+    const int64_t area = crop.area(), batch = blockIdx.z;
+    LS_EACH_PIXEL(rows, columns) {
+        const int64_t at = crop.at(y, x);
+        const float kept =
+            row.prior ? 1.0f : ls_kept_near_gap(weights + batch * area, crop, y, x);
+        const uint8_t *own = crops + (batch * area + at) * 6;
+        for (int c = 0; c < 3; ++c) {
+            const int64_t plane = (batch * 3 + c) * area;
+            float change = difference[plane + at] +
+                           row.sharpen * ls_fine_part(refined + plane, crop, y, x);
+            if (kept < 1.0f) change *= kept;
+            const uint8_t level = ls_difference_level(change);
+            stored[(batch * area + at) * 3 + c] = level;
+            row.refined[3 * at + c] = ls_add_weighted(own[c], level, own[3]);
+        }
+    }
+}
+
+// Into the pictures, in place.
+LS_KERNEL ls_gpu_paste(
+    const LsRow *table, const int32_t *held, int rows, int columns, const uint8_t *stored) {
+    if (!held[blockIdx.z]) return;
+    const LsRow row = table[blockIdx.z];
+    const LsCrop crop = {rows, columns};
+    LS_EACH_PIXEL(row.height, row.width) {
+        ls_paste_pixel(row, crop, stored + blockIdx.z * 3 * crop.area(), y, x);
     }
 }

@@ -8,5 +8,5 @@ struct Index {
 };
 
 extern "C" {
-__attribute__((visibility("default"))) Index blockIdx, blockDim, threadIdx;
+__attribute__((visibility("default"))) Index blockIdx, blockDim, gridDim, threadIdx;
 }

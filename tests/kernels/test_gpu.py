@@ -1,8 +1,8 @@
-"""The GPU kernels and their launches, run thread by thread on the CPU.
+"""The renderer's stage for GPUs, run on the CPU through the real loader, against the CPU's kernels.
 
 lipstream.cu is compiled by g++ with a header that stands for CUDA's built-in variables; a driver
-made of NumPy arrays launches it through the real loader. What stays untested without a GPU is
-pycuda itself and the fat binary.
+made of NumPy arrays launches it. What stays untested without a GPU is pycuda itself and the fat
+binary.
 """
 
 import ctypes
@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
+from lipstream.engine.rendering.refiner import residual
 from lipstream.kernels import build
+from lipstream.kernels.crop import crop_in, crop_out
 from lipstream.kernels.cuda import loader
-from lipstream.kernels.reference import color, composite, mesh, viterbi
+from lipstream.kernels.cuda.stage import Row, Stage
 
 KERNELS = Path(build.__file__).resolve().parent
-SESSIONS = 2
 
 
 class Index(ctypes.Structure):
@@ -38,12 +39,26 @@ class OnDevice:
     @property
     def __cuda_array_interface__(self):
         face = self.array.__array_interface__
-        return {"shape": face["shape"], "typestr": face["typestr"], "data": face["data"]}
+        return {name: face[name] for name in ("shape", "typestr", "data")}
+
+
+class HostMemory:
+    """Poisoned: what a kernel should have written and did not is seen."""
+
+    def empty(self, shape, dtype):
+        array = np.empty(shape, dtype)
+        array.view(np.uint8).fill(0xFF)  # NaN, as f32
+        return OnDevice(array)
+
+    def upload(self, values, onto, stream):
+        onto.array[...] = values
 
 
 class Function:
-    def __init__(self, library, name):
-        self.library, self.run = library, getattr(library, name)
+    """A kernel. `threads`: as the launch says, or one for each picture, which is quick."""
+
+    def __init__(self, library, name, every_thread):
+        self.library, self.run, self.every_thread = library, getattr(library, name), every_thread
 
     def __call__(self, *arguments, block, grid, stream):
         assert stream == "a stream"
@@ -51,20 +66,22 @@ class Function:
         for argument in arguments:
             if isinstance(argument, OnDevice):
                 values.append(ctypes.c_void_p(argument.array.ctypes.data))
-            elif isinstance(argument, np.uint64):
-                values.append(ctypes.c_void_p(int(argument)))
             else:
                 assert isinstance(argument, np.int32)
                 values.append(ctypes.c_int32(int(argument)))
-        at = {n: Index.in_dll(self.library, n) for n in ("blockIdx", "blockDim", "threadIdx")}
-        for name, size in zip("xyz", block, strict=True):
-            setattr(at["blockDim"], name, size)
+        if not self.every_thread:
+            block, grid = (1, 1, 1), (1, 1, grid[2])
+        names = ("blockIdx", "blockDim", "gridDim", "threadIdx")
+        at = {name: Index.in_dll(self.library, name) for name in names}
+        for size, name in ((block, "blockDim"), (grid, "gridDim")):
+            for axis, length in zip("xyz", size, strict=True):
+                setattr(at[name], axis, length)
         for where in itertools.product(*map(range, grid)):
-            for name, value in zip("xyz", where, strict=True):
-                setattr(at["blockIdx"], name, value)
+            for axis, value in zip("xyz", where, strict=True):
+                setattr(at["blockIdx"], axis, value)
             for thread in itertools.product(*map(range, block)):
-                for name, value in zip("xyz", thread, strict=True):
-                    setattr(at["threadIdx"], name, value)
+                for axis, value in zip("xyz", thread, strict=True):
+                    setattr(at["threadIdx"], axis, value)
                 self.run(*values)
 
 
@@ -77,6 +94,7 @@ class Driver(types.ModuleType):
     def __init__(self, library=None, failure=None):
         super().__init__("pycuda.driver")
         self.library, self.failure, self.depth, self.loaded = library, failure, 0, None
+        self.every_thread = False
 
     def init(self):
         if self.failure:
@@ -94,7 +112,8 @@ class Driver(types.ModuleType):
     def module_from_buffer(self, fatbin):
         assert self.depth == 1
         self.loaded = fatbin
-        return types.SimpleNamespace(get_function=lambda name: Function(self.library, name))
+        get = lambda name: Function(self.library, name, self.every_thread)  # noqa: E731
+        return types.SimpleNamespace(get_function=get)
 
 
 @pytest.fixture
@@ -124,112 +143,195 @@ def library(tmp_path_factory):
 
 
 @pytest.fixture
-def gpu(library, install):
+def driver(library, install):
     driver = install(Driver(library))
-    kernels = loader.load()
-    assert driver.loaded == (KERNELS / "cuda" / build.FATBIN).read_bytes()
-    yield kernels
+    yield driver
     assert driver.depth == 0
 
 
-@pytest.fixture
-def random():
-    return np.random.default_rng(7)
+def stage(driver, crop_shape, most):
+    kernels = loader.load()
+    assert driver.loaded == (KERNELS / "cuda" / build.FATBIN).read_bytes()
+    return Stage(kernels, HostMemory(), crop_shape, most)
 
 
-def test_colour(gpu, random):
-    i420 = random.integers(0, 256, (SESSIONS, 36, 20), dtype=np.uint8)
-    rgb = OnDevice(np.zeros((SESSIONS, 24, 20, 3), np.uint8))
-    gpu.i420_to_rgb(OnDevice(i420), rgb, "a stream")
-    for got, picture in zip(rgb.array, i420, strict=True):
-        np.testing.assert_array_equal(got, color.i420_region_to_rgb(picture, 0, 0, 20, 24))
+class Call:
+    """A conversation's picture and what it should become, frame after frame."""
 
-    pixels = random.integers(0, 256, (SESSIONS, 24, 20, 3), dtype=np.uint8)
-    masks = random.integers(0, 2, (SESSIONS, 24, 20), dtype=np.uint8)
-    for mask in (None, masks):
-        out = OnDevice(i420.copy())
-        device_mask = None if mask is None else OnDevice(mask)
-        gpu.rgb_into_i420(OnDevice(pixels), device_mask, out, "a stream")
-        for b in range(SESSIONS):
-            expected = i420[b].copy()
-            chosen = None if mask is None else mask[b]
-            color.rgb_region_into_i420(pixels[b], expected, 0, 0, chosen)
-            np.testing.assert_array_equal(out.array[b], expected)
+    def __init__(self, random, crop_shape):
+        self.random, self.shape = random, crop_shape
+        self.size = tuple(int(side) for side in random.integers(crop_shape[0] // 2, 120, 2))
+        self.prior_shape = tuple(int(side) for side in random.integers(8, 60, 2))
+        self.previous = None
+
+    def picture(self, *shape):
+        coarse = self.random.integers(0, 256, (*(-(-side // 8) for side in shape), 3))
+        near = np.kron(coarse, np.ones((8, 8, 1)))[: shape[0], : shape[1]]
+        noise = self.random.integers(-9, 10, near.shape)
+        return np.clip(near + noise, 0, 255).astype(np.uint8)
+
+    def row(self):
+        """The row, and what the CPU makes of it: picture and crop."""
+        random = self.random
+        painted, maps = self.picture(*self.size), self.picture(*self.size)
+        maps[..., 0][random.random(self.size) < 0.3] = 0
+        maps[..., 2][: self.size[0] // 2] = 0
+        prior = self.picture(*self.prior_shape) if random.random() < 0.6 else None
+        step = float(random.uniform(0.3, 2.0))
+        left, top = random.uniform(-20, 20, 2)
+        place = (float(left), float(top), step)
+        confidence, sharpen = float(random.uniform(0, 1)), float(random.uniform(0, 1))
+
+        expected = painted.copy()
+        crop, planes = crop_in(expected, maps, prior, self.previous, place, self.shape, confidence)
+        difference = residual(
+            gates_of(planes[None])[0], planes, crop, sharpen, has_prior=prior is not None
+        )
+        refined = crop_out(difference, crop, expected, maps, place)
+        row = Row(
+            OnDevice(painted.copy()),
+            OnDevice(maps),
+            None if prior is None else OnDevice(prior),
+            None if self.previous is None else OnDevice(self.previous),
+            OnDevice(np.zeros((*self.shape, 3), np.uint8)),
+            place,
+            confidence,
+            sharpen,
+        )
+        self.previous = refined
+        return row, expected, refined
 
 
-def test_min_plus(gpu, random):
-    states, slots = 300, 5
-    score, emission = random.integers(0, 5, (2, SESSIONS, states)).astype(np.float32)
-    score[random.random(score.shape) < 0.5] = np.inf
-    predecessors = random.integers(0, states, (states, slots), dtype=np.int32)
-    cost = random.integers(0, 5, (states, slots)).astype(np.float32)
-    best = OnDevice(np.zeros((SESSIONS, states), np.float32))
-    back = OnDevice(np.zeros((SESSIONS, states), np.int32))
-    gpu.min_plus(
-        (OnDevice(score), OnDevice(emission)),
-        (OnDevice(predecessors), OnDevice(cost)),
-        (best, back),
-        "a stream",
+def gates_of(planes):
+    """A network that answers each pixel by itself; NaN where a plane is above 0.99."""
+    gates = np.stack([planes[:, k] * 2 - planes[:, 5 - k] for k in range(3)], 1)
+    gates[:, 2][planes[:, 11] > 0.99] = np.nan
+    return gates.astype(np.float32)
+
+
+def network(planes, gates, batch):
+    gates.array[:batch] = gates_of(planes.array[:batch])
+
+
+def compare(rows):
+    for row, expected, refined in rows:
+        for got, wanted in ((row.picture.array, expected), (row.refined.array, refined)):
+            apart = np.abs(got.astype(int) - wanted)
+            assert apart.max() <= 1 and apart.mean() < 0.001
+
+
+@pytest.mark.parametrize(("count", "batch", "shape"), [(1, 1, (160, 192)), (7, 8, (160, 192))])
+def test_pictures_are_as_the_cpu_paints_them(driver, count, batch, shape):
+    random = np.random.default_rng(count)
+    calls = [Call(random, shape) for _ in range(count)]
+    on_device = stage(driver, shape, batch)
+    for _ in range(2):  # the second frame has a previous one
+        rows = [call.row() for call in calls]
+        refused = on_device.run([row for row, _, _ in rows], network, batch, "a stream")
+        assert refused == [None] * count
+        compare(rows)
+
+
+def test_calls_that_start_end_and_fail_leave_the_others_alone(driver):
+    random = np.random.default_rng(5)
+    shape = (40, 48)
+    on_device, calls = stage(driver, shape, 64), []
+    for _ in range(4):
+        calls = [call for call in calls if random.random() < 0.8]
+        calls += [Call(random, shape) for _ in range(64 - len(calls))]
+        rows = [call.row() for call in calls]
+        wrong = set(random.choice(64, 9, replace=False).tolist())
+        sent = [bad(random, row) if k in wrong else row for k, (row, _, _) in enumerate(rows)]
+        refused = on_device.run(sent, network, 64, "a stream")
+        assert {k for k, error in enumerate(refused) if error is not None} == wrong
+        compare(each for k, each in enumerate(rows) if k not in wrong)
+        for k in wrong:
+            assert not rows[k][0].refined.array.any(), "left alone"
+
+
+def bad(random, row):
+    fields = {name: getattr(row, name) for name in row.__slots__}
+    small = OnDevice(np.zeros((3, 5, 3), np.uint8))
+    changes = [
+        {"place": (float("nan"), 0.0, 1.0)},
+        {"place": (0.0, 0.0, 0.0)},
+        {"place": (0.0, float("inf"), 1.0)},
+        {"confidence": float("nan")},
+        {"conditioning": small},
+        {"previous": small},
+        {"picture": OnDevice(np.zeros((0, 5, 3), np.uint8))},
+        {"prior": OnDevice(np.zeros((4, 0, 3), np.uint8))},
+        {"picture": OnDevice(np.zeros(row.picture.array.shape, np.float32))},
+    ]
+    return Row(**{**fields, **changes[random.integers(len(changes))]})
+
+
+def test_the_device_refuses_what_the_host_let_through(driver):
+    """A row whose numbers are spoilt on the way is left alone, and its planes are 0."""
+    shape = (16, 24)
+    random = np.random.default_rng(3)
+    on_device, seen = stage(driver, shape, 2), []
+    rows = [Call(random, shape).row() for _ in range(2)]
+    upload = on_device._memory.upload
+
+    def spoil(values, onto, stream):
+        values = values.copy()
+        if values.shape[0] == 2 and values.dtype == np.uint8 and values.shape[1] > 60:
+            table = values.reshape(-1).view(stage_dtype())
+            table["step"][1] = np.nan
+        upload(values, onto, stream)
+
+    on_device._memory.upload = spoil
+    before = rows[1][0].picture.array.copy()
+
+    def watching(planes, gates, batch):
+        seen.append(planes.array[1].copy())
+        network(planes, gates, batch)
+
+    on_device.run([row for row, _, _ in rows], watching, 2, "a stream")
+    compare(rows[:1])
+    assert not seen[0].any()
+    np.testing.assert_array_equal(rows[1][0].picture.array, before)
+
+
+def stage_dtype():
+    from lipstream.kernels.cuda import stage as module
+
+    return module._ROW
+
+
+def test_every_thread_of_the_launch_has_its_own_pixels(driver):
+    """Thread by thread, on a grid that does not divide the picture."""
+    driver.every_thread = True
+    shape = (24, 40)
+    random = np.random.default_rng(9)
+    rows = [Call(random, shape).row() for _ in range(2)]
+    stage(driver, shape, 2).run([row for row, _, _ in rows], network, 2, "a stream")
+    compare(rows)
+
+
+def test_the_table_has_the_layout_of_the_kernels(tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not on the path")
+    names = ", ".join(f"(int)offsetof(LsRow, {name})" for name in stage_dtype().names)
+    source = tmp_path / "layout.cpp"
+    source.write_text(
+        f'#include <cstddef>\n#include "{KERNELS / "cuda" / "stage.cuh"}"\n'
+        f'extern "C" const int places[] = {{{names}, (int)sizeof(LsRow)}};\n'
     )
-    for b in range(SESSIONS):
-        expected = viterbi.min_plus(score[b], predecessors, cost, emission[b])
-        np.testing.assert_array_equal(best.array[b], expected[0])
-        np.testing.assert_array_equal(back.array[b], expected[1])
+    made = tmp_path / "layout.so"
+    subprocess.run(["g++", "-shared", "-fPIC", source, "-o", made], check=True)
+    dtype = stage_dtype()
+    wanted = [dtype.fields[name][1] for name in dtype.names] + [dtype.itemsize]
+    places = (ctypes.c_int * len(wanted)).in_dll(ctypes.CDLL(str(made)), "places")
+    assert list(places) == wanted
 
 
-def test_warp(gpu, random):
-    images = random.integers(0, 256, (SESSIONS, 19, 23, 3), dtype=np.uint8)
-    source, target = random.uniform(-4, 28, (2, SESSIONS, 12, 2)).astype(np.float32)
-    triangles = random.integers(0, 12, (9, 3), dtype=np.int32)
-    origins = np.array([[0, 0], [3, -2]], np.int32)
-    mapped = OnDevice(np.full((SESSIONS, 18, 21, 2), 9, np.float32))
-    coverage = OnDevice(np.full((SESSIONS, 18, 21), 9, np.uint8))
-    gpu.mesh_map(
-        (OnDevice(source), OnDevice(target)),
-        OnDevice(triangles),
-        OnDevice(origins),
-        (mapped, coverage),
-        "a stream",
-    )
-    out = OnDevice(np.full((SESSIONS, 18, 21, 3), 9, np.uint8))
-    gpu.remap(OnDevice(images), (mapped, coverage), out, "a stream")
-    for b in range(SESSIONS):
-        warp = (source[b], target[b], triangles, (18, 21), tuple(origins[b]))
-        np.testing.assert_array_equal(mapped.array[b], mesh.mesh_map(*warp)[0])
-        np.testing.assert_array_equal(coverage.array[b], mesh.mesh_map(*warp)[1])
-        np.testing.assert_array_equal(out.array[b], mesh.warp_mesh(images[b], *warp)[0])
-    assert coverage.array.any()
-
-
-def match_color(layer, gain, bias):
-    """The twin of `ls_match_color`, which the GPU alone uses: layer * gain + bias, rounded."""
-    value = layer.astype(np.float32) * gain + bias
-    return np.clip(np.floor(value + np.float32(0.5)), 0, 255).astype(np.uint8)
-
-
-def test_blend(gpu, random):
-    background, layer = random.integers(0, 256, (2, SESSIONS, 13, 11, 3), dtype=np.uint8)
-    alpha = random.uniform(-0.1, 1.1, (SESSIONS, 13, 11)).astype(np.float32)
-    match = random.uniform(0.5, 1.5, (SESSIONS, 2, 3)).astype(np.float32)
-    out = OnDevice(np.zeros_like(background))
-    pair = (OnDevice(background), OnDevice(layer))
-    gpu.blend(pair, OnDevice(alpha), OnDevice(match), out, "a stream")
-    for b in range(SESSIONS):
-        expected = composite.blend(background[b], match_color(layer[b], *match[b]), alpha[b])
-        np.testing.assert_array_equal(out.array[b], expected)
-    gpu.blend(pair, OnDevice(alpha), None, out, "a stream")
-    expected = composite.blend(background[1], layer[1], alpha[1])
-    np.testing.assert_array_equal(out.array[1], expected)
-
-
-def test_arrays_that_a_kernel_must_not_walk_are_refused(gpu):
-    rgb = OnDevice(np.zeros((1, 4, 4, 3), np.uint8))
-    with pytest.raises(UsageError, match="expected an array on the device"):
-        gpu.i420_to_rgb(np.zeros((1, 6, 4), np.uint8), rgb)
-    with pytest.raises(UsageError, match=r"i420 is \|u1 \(1, 7, 4\)"):
-        gpu.i420_to_rgb(OnDevice(np.zeros((1, 7, 4), np.uint8)), rgb)
-    with pytest.raises(UsageError, match="even"):
-        gpu.i420_to_rgb(rgb, OnDevice(np.zeros((1, 3, 4, 3), np.uint8)))
+def test_a_batch_that_does_not_fit_is_refused(driver):
+    random = np.random.default_rng(1)
+    rows = [Call(random, (16, 24)).row()[0] for _ in range(3)]
+    with pytest.raises(UsageError, match="3 rows in a batch of 2"):
+        stage(driver, (16, 24), 2).run(rows, network, 2, "a stream")
 
 
 def test_what_is_missing_is_named(install, monkeypatch):
