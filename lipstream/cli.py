@@ -241,13 +241,38 @@ def express(
 
 
 @app.command()
-def doctor(json: Json = False, verbose: Verbose = False) -> None:
+def doctor(
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="Run ten made inputs through the commands; under 60 s."),
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
     """Show what this machine has, and how to install what is missing."""
     with own_console(verbose) as console:
+        if self_test:
+            return _self_test(console, json)
         from lipstream.doctor import as_json, as_text, examine
 
         checks = examine()
         console.result(as_json(checks), json, as_text(checks))
+
+
+def _self_test(console: Console, json: bool) -> None:
+    """One line for each input as it ends; exit code 1 if one gives a wrong result."""
+    from lipstream import self_test
+
+    results = []
+    for result in self_test.run_self_test():
+        results.append(result)
+        if not json:
+            console.lines([self_test.as_line(result)])
+    whole = self_test.as_json(results)
+    if json:
+        console.result(whole, json, "")
+    if not whole["ok"]:
+        raise typer.Exit(1)
 
 
 @assets_app.command("fetch")

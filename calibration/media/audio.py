@@ -14,9 +14,11 @@ from lipstream.calibration.media.opening import media_errors, open_media, video_
 from lipstream.calibration.media.probe import probe
 from lipstream.engine.channels import ChannelMixer
 from lipstream.engine.errors import MediaError
+from lipstream.engine.sound_frames import PACKED, channels_of, require_format
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
 _JUMP_S: Final = 0.05  # a smaller difference of timestamp and sample count is rounding
+_LONGEST_GAP_S: Final = 3600.0  # silence before or in the audio of any footage
 
 
 def read_sound(
@@ -42,6 +44,11 @@ def read_sound(
         for time_s, samples in _stamped(container, path, source.origin_s):
             if math.isfinite(time_s):
                 gap = round((time_s - source.origin_s) * SAMPLE_RATE_HZ) - length
+                if gap > _LONGEST_GAP_S * SAMPLE_RATE_HZ:
+                    raise MediaError(
+                        f"{path}: its audio jumps to {time_s:.0f} s; the timestamps are damaged: "
+                        "re-encode the file"
+                    )
                 if length == 0 and not parts and gap < 0:
                     samples = samples[-gap:]
                     if not samples.size:
@@ -76,8 +83,7 @@ def _stamped(
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise MediaError(f"{path}: its audio codec is unknown; re-encode the file")
-    resampler = av.AudioResampler("fltp", None, SAMPLE_RATE_HZ)
-    mixer: ChannelMixer | None = None
+    mono = _Mono()
     due_s = math.nan  # time of the resampler's next sample
     with media_errors(path):
         if origin_s > 1.0 and stream.time_base:
@@ -93,12 +99,37 @@ def _stamped(
                     # The resampler delays a few samples; only a real jump sets the clock.
                     if not abs(stamp_s - due_s) < _JUMP_S:
                         due_s = stamp_s
-                if mixer is None:
-                    mixer = ChannelMixer(frame.layout.nb_channels, SAMPLE_RATE_HZ)
-                for out in resampler.resample(frame):
-                    samples = mixer.push(np.asarray(out.to_ndarray(), np.float32))
+                try:
+                    require_format(frame)
+                except MediaError as error:
+                    raise MediaError(f"{path}: {error}") from None
+                for samples in mono.push(frame):
                     yield due_s, samples
                     due_s += samples.size / SAMPLE_RATE_HZ
-        if mixer is not None:
-            for out in resampler.resample(None):
-                yield due_s, mixer.push(np.asarray(out.to_ndarray(), np.float32))
+        for samples in mono.flush():
+            yield due_s, samples
+
+
+class _Mono:
+    """16 kHz mono of frames, whose format may change on the way."""
+
+    def __init__(self) -> None:
+        self._format: tuple[str, str, int] | None = None
+        self._resampler: av.AudioResampler | None = None
+        self._mixer = ChannelMixer(1, SAMPLE_RATE_HZ)
+
+    def push(self, frame: av.AudioFrame) -> Iterator[F32]:
+        """Pieces f32 [n] that are ready."""
+        known = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._resampler is None or known != self._format:
+            yield from self.flush()
+            self._format = known
+            self._resampler = av.AudioResampler(PACKED, frame.layout, SAMPLE_RATE_HZ)
+            self._mixer = ChannelMixer(frame.layout.nb_channels, SAMPLE_RATE_HZ)
+        yield from (self._mixer.push(channels_of(out)) for out in self._resampler.resample(frame))
+
+    def flush(self) -> Iterator[F32]:
+        """What the resampler kept back."""
+        resampler, self._resampler = self._resampler, None
+        for out in resampler.resample(None) if resampler is not None else ():
+            yield self._mixer.push(channels_of(out))

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 
 from lipstream.engine.errors import MediaError
-from lipstream.engine.paths import libav_url, refuse_address
+from lipstream.engine.paths import open_with_libav, refuse_address, refuse_pipe
 
 
 @contextmanager
@@ -38,12 +38,12 @@ def open_media(path: Path) -> av.container.InputContainer:
     if not path.exists():
         refuse_address(path)
         raise MediaError(f"{path}: there is no such file")
+    refuse_pipe(path)
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: is empty")
     with media_errors(path):
-        # A playlist could name remote files: only local ones are opened.
-        container = av.open(libav_url(path), "r", container_options={"protocol_whitelist": "file"})
-    if container.format.name in ("tty", "hls"):
+        container = open_with_libav(path)
+    if container.format.name == "tty":
         container.close()
         raise MediaError(f"{path}: is a text file, not a video or a photo")
     return container

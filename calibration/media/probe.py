@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,7 @@ STANDARD_RATES: Final = (
     Fraction(60000, 1001),
     Fraction(60),
 )
+_DURATION: Final = re.compile(r"(\d{1,6}):(\d{1,2}):(\d{1,2}(?:\.\d*)?)", re.ASCII)
 _PROBE_PACKETS: Final = 3000  # two minutes at 25 fps: enough to tell 29.97 from 30 in ms stamps
 
 
@@ -125,8 +127,9 @@ def declared_end_s(stream: av.VideoStream) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     tag = stream.metadata.get("DURATION")  # Matroska: "00:00:20.040000000"
-    if tag and tag.count(":") == 2:
-        hours, minutes, seconds = tag.split(":")
+    stated = _DURATION.fullmatch(tag.strip()) if tag else None
+    if stated is not None:
+        hours, minutes, seconds = stated.groups()
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     return None
 

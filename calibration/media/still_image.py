@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -16,16 +18,29 @@ from lipstream.engine.types import U8
 # Pillow's names.
 _KINDS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF")
 _ANIMATED: Final = ("PNG", "WEBP", "GIF", "AVIF")  # with more than one frame these are footage
+_MOTION_JPEG: Final = (".mjpeg", ".mjpg")
 _HEAD_BYTES: Final = 64
 _MAX_PIXELS: Final = 120_000_000  # larger is a decompression bomb, or no portrait
+# What Pillow raises for damaged pictures, each as it comes; MemoryError for a wrong length.
+_DECODER_ERRORS: Final = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, SyntaxError,
+    EOFError, AttributeError, MemoryError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+_MAX_FILE_SIDE_PX: Final = 30_000  # of no photo; a damaged header says such things
 _BACKDROP: Final = (128, 128, 128)  # behind transparency: neither black nor white fringes
 
 
 def is_photo(path: str | Path) -> bool:
     """Whether the file is a still picture, by its first bytes and the number of its frames.
 
+    JPEGs behind one another are footage where the name says so: phones put others behind a photo.
+
     A HEIC picture counts: it cannot be read, and `read_photo` says what to do.
     """
+    path = Path(path)
+    if not path.is_file() or path.suffix.lower() in _MOTION_JPEG:
+        return False  # to open a pipe would wait for ever
     head = b""
     try:
         with open(path, "rb") as file:
@@ -36,7 +51,7 @@ def is_photo(path: str | Path) -> bool:
             return image.format not in _ANIMATED or getattr(image, "n_frames", 1) == 1
     except UnidentifiedImageError:
         return False
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except _DECODER_ERRORS:
         return head.startswith((b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8", b"II*\0", b"MM\0*"))
 
 
@@ -58,9 +73,10 @@ def read_photo(path: str | Path) -> U8:
     path = Path(path)
     try:
         with Image.open(path, formats=_KINDS) as opened:
-            if opened.width * opened.height > _MAX_PIXELS:
+            if opened.width * opened.height > _MAX_PIXELS or max(opened.size) > _MAX_FILE_SIDE_PX:
                 raise MediaError(
-                    f"{path}: is {opened.width}x{opened.height}; expected at most 120 megapixels"
+                    f"{path}: is {opened.width}x{opened.height}; expected at most 120 megapixels, "
+                    f"and {_MAX_FILE_SIDE_PX} on a side"
                 )
             opened.load()
             image = ImageOps.exif_transpose(_in_rgb(opened))
@@ -71,7 +87,7 @@ def read_photo(path: str | Path) -> U8:
             f"{path}: is not a photo of a known kind (JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, "
             "JPEG 2000); save it as JPEG"
         ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _DECODER_ERRORS as error:
         raise MediaError(f"{path}: the photo is damaged or cut short ({error})") from None
     if max(image.size) > MAX_SIDE_PX:
         image = ImageOps.contain(image, (MAX_SIDE_PX, MAX_SIDE_PX), Image.Resampling.LANCZOS)

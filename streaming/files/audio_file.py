@@ -9,10 +9,12 @@ from typing import Final
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 
+from lipstream.engine.channels import ChannelMixer
 from lipstream.engine.errors import MediaError
-from lipstream.engine.paths import libav_url, refuse_address
+from lipstream.engine.paths import open_with_libav, refuse_address, refuse_pipe
+from lipstream.engine.sound_frames import PACKED, channels_of, packed, require_format
 from lipstream.engine.types import F32
 from lipstream.streaming.session.audio_in import SpeechResampler
 
@@ -22,6 +24,9 @@ _CUT = "it is cut short or damaged; copy or record it again"
 # What a synthesiser writes as the length of a WAV that it sends before it knows: 0, the largest
 # number of 31 or 32 bits, or a little less (0x7FFFF024, 2000000036, 0x80000024).
 _UNKNOWN_LENGTH: Final = 1_900_000_000
+# Streams without an index or a length: what lies between two that were joined is left out.
+_MADE_TO_BE_JOINED: Final = ("aac", "mp3", "mpeg", "mpegts")
+_MAX_BAD_PACKETS: Final = 50
 _HOLE_S: Final = 0.01  # between frames; less is the rounding of a container's time stamps
 # No pause in speech: the clock jumped, as where broadcasts are joined, and the sound goes on.
 _LONGEST_HOLE_S: Final = 600.0
@@ -48,12 +53,10 @@ class AudioFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        refuse_pipe(self.path)
         self._length_unknown = _refuse_cut_wav(self.path)
         try:
-            # Only this file: a playlist must not make us fetch what it names.
-            self._container = av.open(
-                libav_url(self.path), "r", container_options={"protocol_whitelist": "file"}
-            )
+            self._container = open_with_libav(self.path)
         except (FFmpegError, OSError) as error:
             raise _read_error(self.path, error) from error
         tracks = [t for t in self._container.streams.audio if t.codec_context is not None]
@@ -66,7 +69,8 @@ class AudioFile:
     @property
     def channels(self) -> int:
         """Channels of the output sound: 1 or 2."""
-        return min(2, self._track.codec_context.layout.nb_channels)
+        layout = self._track.codec_context.layout
+        return 1 if layout.nb_channels < 2 or _without_places(layout) else 2
 
     @property
     def duration_s(self) -> float | None:
@@ -86,30 +90,37 @@ class AudioFile:
         Raises:
             MediaError: the file breaks off, or holds no sample at all.
         """
-        layout = "mono" if self.channels == 1 else "stereo"
-        to_speech = SpeechResampler()
-        to_output = av.AudioResampler("fltp", layout, OUTPUT_RATE_HZ)
+        to_speech, to_output = SpeechResampler(), _OutputResampler(self.channels)
         empty = True
         for frame in without_holes(self._frames()):
             empty = False
-            try:
-                block = _block(to_speech, to_output, frame, self.channels)
-            except ValueError as error:  # from the output's resampler
-                raise MediaError(
-                    f"{self.path}: its sound changes format half-way; convert it to WAV first"
-                ) from error
+            block = SoundBlock(to_speech.push(frame), to_output.push(frame))
             if not np.isfinite(block.speech).all():
                 raise MediaError(f"{self.path}: its sound holds numbers that are not finite")
             yield block
         if empty:
             raise MediaError(f"{self.path}: its sound track is empty; expected speech")
-        yield _block(to_speech, to_output, None, self.channels)
+        yield SoundBlock(to_speech.flush(), to_output.push(None))
 
     def _frames(self) -> Iterator[av.AudioFrame]:
+        bad_packets = 0
+        joins = self._container.format.name in _MADE_TO_BE_JOINED
         try:
-            yield from self._container.decode(self._track)
+            for packet in self._container.demux(self._track):
+                try:
+                    frames = packet.decode()
+                except InvalidDataError:
+                    bad_packets += 1
+                    if not joins or bad_packets > _MAX_BAD_PACKETS:
+                        raise
+                    continue
+                for frame in frames:
+                    require_format(frame)
+                    yield from packed(frame)
         except FFmpegError as error:
             raise MediaError(f"{self.path}: its sound cannot be decoded; {_CUT}") from error
+        except MediaError as error:
+            raise MediaError(f"{self.path}: {error}") from None
 
     def close(self) -> None:
         """Close the file."""
@@ -120,6 +131,49 @@ class AudioFile:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class _OutputResampler:
+    """Frames, whose format may change on the way, to f32 [channels, n] at OUTPUT_RATE_HZ."""
+
+    def __init__(self, channels: int) -> None:
+        """`channels`: 1 or 2."""
+        self._layout = "mono" if channels == 1 else "stereo"
+        self._none = np.zeros((channels, 0), np.float32)
+        self._format: tuple[str, str, int] | None = None
+        self._resampler: av.AudioResampler | None = None
+        self._mixer: ChannelMixer | None = None  # for what libswresample cannot mix
+
+    def push(self, frame: av.AudioFrame | None) -> F32:
+        """What is ready; with None, what was kept back."""
+        if frame is None:
+            resampler, self._resampler = self._resampler, None
+            return self._joined(resampler.resample(None) if resampler is not None else [])
+        known = (frame.format.name, frame.layout.name, frame.sample_rate)
+        tail = self._none
+        if self._resampler is None or known != self._format:
+            tail, self._format = self.push(None), known
+            mixes = not _without_places(frame.layout)
+            self._resampler = av.AudioResampler(
+                PACKED, self._layout if mixes else frame.layout, OUTPUT_RATE_HZ
+            )
+            count = frame.layout.nb_channels
+            self._mixer = None if mixes else ChannelMixer(count, OUTPUT_RATE_HZ)
+        output = self._joined(self._resampler.resample(frame))
+        return np.concatenate([tail, output], axis=1) if tail.size else output
+
+    def _joined(self, frames: list[av.AudioFrame]) -> F32:
+        parts = [channels_of(frame) for frame in frames]
+        if self._mixer is not None:
+            mono = [self._mixer.push(part) for part in parts]
+            parts = [np.repeat(part[None], len(self._none), axis=0) for part in mono]
+        return np.concatenate(parts, axis=1) if parts else self._none
+
+
+def _without_places(layout: av.AudioLayout) -> bool:
+    """Whether nothing says where these channels stand, and they are too many to guess: the tracks
+    of a recorder, which become one."""
+    return layout.nb_channels > 8 and layout.name.endswith("channels")
 
 
 def without_holes(frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
@@ -159,20 +213,6 @@ def read_speech(path: str | Path) -> F32:
     """
     with AudioFile(path) as sound:
         return np.concatenate([block.speech for block in sound.blocks()])
-
-
-def _block(
-    to_speech: SpeechResampler,
-    to_output: av.AudioResampler,
-    frame: av.AudioFrame | None,
-    channels: int,
-) -> SoundBlock:
-    speech = to_speech.flush() if frame is None else to_speech.push(frame)
-    output = [out.to_ndarray() for out in to_output.resample(frame)]
-    return SoundBlock(
-        speech,
-        np.concatenate(output, axis=1) if output else np.zeros((channels, 0), np.float32),
-    )
 
 
 def _read_error(path: Path, error: Exception) -> MediaError:

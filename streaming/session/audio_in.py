@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.channels import ChannelMixer
+from lipstream.engine.sound_frames import PACKED, channels_of
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 
 TAPS: Final = 32
@@ -43,7 +44,7 @@ class SpeechResampler:
         if self._resampler is None or known != self._format:
             tail = self.flush()
             # The channels are mixed below: the resampler's own downmix adds 3 dB, and cancels.
-            self._resampler = av.AudioResampler("fltp", frame.layout, SAMPLE_RATE_HZ)
+            self._resampler = av.AudioResampler(PACKED, frame.layout, SAMPLE_RATE_HZ)
             self._mixer = ChannelMixer(frame.layout.nb_channels, SAMPLE_RATE_HZ)
             self._format = known
         samples = self._mixed(self._resampler.resample(frame))
@@ -63,7 +64,7 @@ class SpeechResampler:
         return self._mixed(resampler.resample(None) if resampler is not None else [])
 
     def _mixed(self, frames: list[av.AudioFrame]) -> F32:
-        parts = [self._mixer.push(np.asarray(frame.to_ndarray(), np.float32)) for frame in frames]
+        parts = [self._mixer.push(channels_of(frame)) for frame in frames]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 

@@ -76,6 +76,16 @@ def test_side_data_that_pyav_does_not_know_is_no_error(tmp_path: Path) -> None:
     assert is_photo(path) and corner_names(read_photo(path)) == ["bl", "tl", "br", "tr"]
 
 
+def test_jpegs_behind_one_another_are_footage_by_their_name(tmp_path: Path) -> None:
+    Image.fromarray(corners(160, 96)).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.mjpeg").write_bytes(data * 5)
+    (tmp_path / "b.jpg").write_bytes(data * 3)  # as a phone's photo with its depth map
+    assert is_photo(tmp_path / "b.jpg") and not is_photo(tmp_path / "a.mjpeg")
+    with open_footage(tmp_path / "a.mjpeg") as footage:
+        assert [corner_names(frame.rgb)[0] for frame in footage] == ["tl"] * 5
+
+
 def bars(x: int) -> np.ndarray:
     """Bright bars on a dark ground, moved to the right by `x` px, u8 [96, 160, 3]."""
     out = np.full((96, 160, 3), 40, np.uint8)
