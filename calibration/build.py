@@ -11,6 +11,7 @@ import numpy as np
 
 from lipstream.calibration import bundle_writer
 from lipstream.calibration.assets import fetch
+from lipstream.calibration.consent import earlier_consent
 from lipstream.calibration.fitting.factorise import factorise, openings
 from lipstream.calibration.fitting.registration import register_faces
 from lipstream.calibration.footage.ingest import ingest
@@ -55,7 +56,7 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
     """
     path, output = Path(path), Path(output)
     refuse_to_overwrite(output, path)
-    earlier = bundle_writer.earlier_consent(output) if options.consent is None else None
+    earlier = earlier_consent(output) if options.consent is None else None
     options = replace(options, consent=options.consent or earlier)
     if options.adapt:
         require_adaptable(path)
@@ -71,7 +72,7 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
     return {
         "target": str(output),
         **result,
-        "consent": options.consent,
+        "consent": getattr(options.consent, "statement", options.consent),
         "consent_kept": earlier is not None,  # of the target that this one replaces
         "seconds": round(seconds, 3),
         "realtime_factor": round(result["duration_s"] / seconds, 3),

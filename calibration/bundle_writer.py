@@ -23,6 +23,7 @@ from lipstream.engine.output_paths import remedy
 from lipstream.engine.paths import refuse_address
 from lipstream.engine.target.appearance import Appearance
 from lipstream.engine.target.bundle_checks import SCHEMA_VERSION, sha256_of
+from lipstream.engine.target.consent import bind
 from lipstream.engine.target.frames import FrameReader, FrameWriter
 from lipstream.engine.target.similarity import MouthSimilarity
 from lipstream.engine.target.sources import MouthSource
@@ -65,19 +66,6 @@ def bundle_folder(output: Path) -> Iterator[Path]:
         # The older bundle lies here still where putting it back failed too.
         if output.exists() or not old.exists():
             shutil.rmtree(work, ignore_errors=True)
-
-
-def earlier_consent(output: Path) -> str | None:
-    """The consent that the bundle at `output` holds; None without such a bundle or statement."""
-    path = output / "target.json"
-    if not path.is_file():
-        return None
-    try:
-        consent = json.loads(path.read_text("utf8")).get("consent")
-    except (OSError, ValueError, RecursionError, AttributeError) as error:
-        logger.warning("%s: the consent in it, if any, is lost (%s)", path, error)
-        return None
-    return consent if isinstance(consent, str) and consent.strip() else None
 
 
 def _replace(output: Path, made: Path, old: Path) -> None:
@@ -249,7 +237,7 @@ def _write_info(folder: Path, info: dict[str, Any]) -> None:
         for path in sorted(folder.iterdir())
         if path.name != "target.json"
     }
-    whole = {**info, "files": files}
+    whole = {**info, **bind(info, files), "files": files}
     path = folder / "target.json"
     with write_errors(Path(folder.name) / path.name):
         path.write_text(json.dumps(whole, indent=1) + "\n", "utf8")

@@ -38,7 +38,7 @@ def build_demo_target(folder: Path) -> Path:
         figures = summary.write_report(made, reader)
         info = {
             "provenance": {"source": {"file": _SOURCE}, "maker": "lipstream"},
-            "consent": "NASA portrait, public domain; used for this demonstration",
+            "consent": "NASA portrait of Eileen Collins; in the public domain; this demonstration",
             **figures,
         }
         bundle_writer.write_info(made, "photo", (_SIDE_PX, _SIDE_PX), FPS, info)

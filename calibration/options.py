@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.target.consent import Consent
 
 Progress = Callable[[str, float], None]  # name of a step, and the fraction of it that is done
 
@@ -17,7 +18,7 @@ class CalibrationOptions:
 
     start_s: float | None = None
     end_s: float | None = None
-    consent: str | None = None  # who agreed to this use, when and how; kept in the bundle
+    consent: Consent | str | None = None  # "WHO; WHEN; FOR WHAT"; kept in the bundle
     progress: Progress | None = None
     adapt: bool = False  # learn the relevance of features on this footage; needs torch
     person: int | None = None  # whom to follow, from 1, in the order in which people appear
@@ -26,10 +27,8 @@ class CalibrationOptions:
         """Raises UsageError unless 0 <= start < end, person is 1 or more, and consent says who."""
         if self.person is not None and self.person < 1:
             raise UsageError(f"--person {self.person}: expected 1 for the first to appear, 2, ...")
-        if self.consent is not None and not self.consent.strip():
-            raise UsageError(
-                "--consent is empty: say who agreed to this use, when and how, or leave it out"
-            )
+        if isinstance(self.consent, str):
+            Consent.stated(self.consent)
         start = self.start_s or 0.0
         if start < 0 or (self.end_s is not None and self.end_s <= start):
             raise UsageError(

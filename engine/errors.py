@@ -7,6 +7,7 @@
     ├── MediaError             a file or stream that cannot be read or written
     ├── CalibrationError       footage that cannot become a target
     ├── TargetError            a bundle that is damaged, foreign or hostile
+    │   └── ConsentMissing     a bundle without the consent of the person shown
     ├── AssetError             a model file that is missing or not the pinned one
     ├── BackendUnavailable     a named backend that this machine does not have
     ├── SoundError             the machine's sound cannot be used
@@ -27,6 +28,7 @@ __all__ = [
     "AssetError",
     "BackendUnavailable",
     "CalibrationError",
+    "ConsentMissing",
     "HttpError",
     "LipstreamError",
     "MediaError",
@@ -61,6 +63,10 @@ class CalibrationError(LipstreamError):
 
 class TargetError(LipstreamError):
     """A target bundle that is damaged, foreign or hostile; names the file and the field."""
+
+
+class ConsentMissing(TargetError):
+    """A target bundle that does not record the consent of the person shown."""
 
 
 class AssetError(LipstreamError):

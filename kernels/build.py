@@ -36,6 +36,7 @@ SOURCES = [  # relative to the root of the project, as setuptools wants them
     "kernels/interface.cpp",
     "kernels/mesh.cpp",
     "kernels/viterbi.cpp",
+    "kernels/watermark.cpp",
 ]
 HEADERS = [
     "kernels/cuda/common.cuh",

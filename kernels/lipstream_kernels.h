@@ -417,3 +417,10 @@ LS_API int32_t ls_paint_face(
     int32_t prior_h, int32_t prior_w,
     uint8_t *frame,   // i420, becomes the background with the patch in it; or null
     int64_t *spent);  // [3], ns of color, warp and composite; or null
+
+// -------------------------------------------------------------------------- watermark.cpp
+
+LS_API void ls_add_waves(
+    uint8_t *i420, int32_t width, int32_t height,
+    const int8_t *waves,     // [height, width]
+    const uint8_t *dither);  // [64, width]

@@ -23,16 +23,22 @@ from lipstream.cli_options import (
     CropResolution,
     FileProfile,
     Json,
+    Label,
+    NoWatermark,
     Renderer,
+    Sign,
     Verbose,
     VideoOutput,
 )
 from lipstream.cli_train import train_app
+from lipstream.cli_trust import ask_for_consent, consent, verify
 from lipstream.console import Console, ReaderGone, own_console
 from lipstream.engine.errors import LipstreamError
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from lipstream.streaming.files.dub import DubOptions
 
 EXIT_BAD_INPUT = 2
 EXIT_BUG = 70  # sysexits.h: internal software error
@@ -51,7 +57,7 @@ assets_app = typer.Typer(help="Model files that are downloaded, not shipped.", n
 app.add_typer(assets_app, name="assets")
 app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
-for command in (serve, present, publish):
+for command in (serve, present, publish, consent, verify):
     app.command()(command)
 
 
@@ -82,6 +88,9 @@ def demo(
     output: VideoOutput = Path("demo.mp4"),
     profile: FileProfile = "file",
     backend: Backend = "auto",
+    label: Label = "corner",
+    no_watermark: NoWatermark = None,
+    sign: Sign = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -93,16 +102,21 @@ def demo(
 
         require("calibrate", "demo")
         from lipstream.calibration.demo import build_demo_target, demo_speech
+        from lipstream.streaming.files.dub import DubOptions
         from lipstream.streaming.files.mp4_writer import container_of
         from lipstream.streaming.files.partial_file import PartialFile
+        from lipstream.streaming.marking.marker import Marking
 
+        options = DubOptions(
+            profile, backend, marking=Marking.parse(label, no_watermark), sign=sign
+        )
         # Both fail at once when the output cannot be written.
         container_of(output)
         PartialFile(output).discard()
         with tempfile.TemporaryDirectory(prefix="lipstream-demo-") as folder:
             target = build_demo_target(Path(folder))
             speech = demo_speech(Path(folder))
-            _dub(console, (target, speech, output), (profile, backend, "matched", "auto"), json)
+            _dub(console, (target, speech, output), options, json)
 
 
 @app.command()
@@ -114,7 +128,11 @@ def calibrate(
     start: Annotated[float | None, typer.Option(help="Use the video from this time on, s.")] = None,
     end: Annotated[float | None, typer.Option(help="Use the video up to this time, s.")] = None,
     consent: Annotated[
-        str | None, typer.Option(help="Who agreed to this use, when and how; stored in the target.")
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help='Who agreed to this use of the face: "WHO; WHEN; FOR WHAT"; stored in the target.',
+        ),
     ] = None,
     adapt: Annotated[
         bool,
@@ -135,8 +153,11 @@ def calibrate(
 
         require("calibrate", "calibrate")
         from lipstream.calibration.build import calibrate as build
+        from lipstream.calibration.consent import earlier_consent
         from lipstream.calibration.options import CalibrationOptions
 
+        if consent is None and footage.is_file() and earlier_consent(output) is None:
+            consent = ask_for_consent(console)
         with console.progress("opening the footage") as progress:
             options = CalibrationOptions(start, end, consent, progress, adapt, person)
             report = build(footage, output, options)
@@ -148,6 +169,11 @@ def calibrate(
         notes = [*report["notes"], *([report["adapted"]["summary"]] if adapt else [])]
         if report["consent_kept"]:
             notes.append(f"consent as stated before: {report['consent']!r} (--consent changes it)")
+        if report["consent"] is None:
+            notes.append(
+                "no consent is recorded, so serve, present and publish refuse this target: "
+                f'lipstream consent {output} "WHO; WHEN; FOR WHAT"'
+            )
         for note in () if json else notes:
             console.note(note)
         console.result(report, json, sentence)
@@ -179,28 +205,38 @@ def dub(
     backend: Backend = "auto",
     renderer: Renderer = "auto",
     crop_resolution: CropResolution = 256,
+    label: Label = "corner",
+    no_watermark: NoWatermark = None,
+    sign: Sign = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Make a video in which a target speaks a sound file."""
     with own_console(verbose) as console:
-        names = profile, backend, background, renderer
-        _dub(console, (target, audio, output), names, json, crop_resolution)
+        from lipstream.streaming.files.dub import DubOptions
+        from lipstream.streaming.marking.marker import Marking
+
+        options = DubOptions(
+            profile, backend, background, renderer, None, crop_resolution,
+            Marking.parse(label, no_watermark), sign,
+        )  # fmt: skip
+        _dub(console, (target, audio, output), options, json)
 
 
-def _dub(
-    console: Console,
-    paths: tuple[Path, Path, Path],
-    names: tuple[str, str, str, str],
-    json: bool,
-    crop_resolution: int = 256,
-) -> None:
-    from lipstream.streaming.files.dub import DubOptions
+def _dub(console: Console, paths: tuple[Path, Path, Path], options: DubOptions, json: bool) -> None:
+    from dataclasses import replace
+
     from lipstream.streaming.files.dub import dub as write
 
     target, audio, output = paths
     with console.progress("loading the target") as progress:
-        report = write(target, audio, output, DubOptions(*names, progress, crop_resolution))
+        report = write(target, audio, output, replace(options, progress=progress))
+    provenance = report["provenance"]
+    if not json and provenance is not None and provenance["sidecar"] is not None:
+        console.note(
+            f"{output.suffix} files have no C2PA binding: the signed manifest is "
+            f"{provenance['sidecar']}; keep it beside the video"
+        )
     sentence = (
         f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
         f"{report['seconds']:.1f} s ({report['realtime_factor']:.1f}x real time, "

@@ -151,6 +151,19 @@ def bench_quality(
             console.note(f"mouths: {page}")
 
 
+@bench_app.command("watermark")
+def bench_watermark(
+    data: Data, report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False
+) -> None:
+    """The watermark: found after codecs, scaling and crops; false finds, PSNR, time: 20 minutes."""
+    with own_console(verbose) as console, _load() as load:
+        from lipstream.bench.measure.watermark import measure_watermark, watermark_text
+
+        with console.progress("preparing") as progress:
+            found = measure_watermark(data, progress)
+        _finish(console, load, {"watermark": found}, report_folder, json, watermark_text(found))
+
+
 @bench_app.command("matcher")
 def bench_matcher(
     report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False

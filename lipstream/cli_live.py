@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lipstream.cli_options import Backend, Json, Profile, Renderer, Verbose
+from lipstream.cli_options import (
+    Backend,
+    Json,
+    Label,
+    NoWatermark,
+    Profile,
+    Renderer,
+    Verbose,
+)
 from lipstream.console import own_console
 
 if TYPE_CHECKING:
@@ -86,10 +94,13 @@ def serve(
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
+    label: Label = "corner",
+    no_watermark: NoWatermark = None,
     verbose: Verbose = False,
 ) -> None:
     """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
     with own_console(verbose) as console:
+        from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.server.app import ServerOptions
         from lipstream.streaming.server.app import serve as run_server
         from lipstream.streaming.server.proxies import ProxyOptions
@@ -108,7 +119,7 @@ def serve(
         proxies = ProxyOptions.parse(root_path, trusted_proxy or ())
         options = ServerOptions(
             host, port, token, sessions, processes, servers, ports, encoding, proxies,
-            tls=Tls.parse(tls, tls_key),
+            tls=Tls.parse(tls, tls_key), marking=Marking.parse(label, no_watermark),
         )  # fmt: skip
         run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
 
@@ -139,6 +150,8 @@ def present(
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
+    label: Label = "corner",
+    no_watermark: NoWatermark = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -151,13 +164,15 @@ def present(
 
         from lipstream.engine.pipeline import Engine
         from lipstream.engine.speech.profiles import require_live
-        from lipstream.engine.target.bundle import load_target
+        from lipstream.engine.target.bundle import load_consented
         from lipstream.streaming.devices.video_outputs import Camera, Window
+        from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.present import PresentOptions
         from lipstream.streaming.present import present as go
 
         require_live(profile)
-        loaded = load_target(target)
+        marking = Marking.parse(label, no_watermark)
+        loaded = load_consented(target)
         outputs: list[VideoOutput] = []
         size = (loaded.width, loaded.height)
         if camera or camera_device is not None:
@@ -171,7 +186,7 @@ def present(
             outputs.append(shown)
             console.note("Esc closes, F fills the screen, M mutes, space interrupts the speech")
         engine = Engine(loaded, profile, backend, "matched", renderer)
-        options = PresentOptions(microphone, loudspeaker, seconds, console.note)
+        options = PresentOptions(microphone, loudspeaker, seconds, console.note, marking)
         report = {
             "target": target.stem,
             "profile": profile,
@@ -206,11 +221,14 @@ def publish(
     profile: Profile = "live",
     backend: Backend = "auto",
     renderer: Renderer = "auto",
+    label: Label = "corner",
+    no_watermark: NoWatermark = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Publish a target to an SFU (LiveKit, Janus, MediaMTX) by WHIP."""
     with own_console(verbose) as console:
+        from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.publish import PublishOptions
         from lipstream.streaming.publish import publish as go
         from lipstream.streaming.server.targets import EngineSetting
@@ -226,6 +244,7 @@ def publish(
             all_servers(ice_server or (), os.environ.get("LIPSTREAM_ICE_SERVERS")),
             Encoding(video_preset, 1000 * bitrate if bitrate is not None else None),
             console.note,
+            Marking.parse(label, no_watermark),
         )
         engine = EngineSetting(profile, backend, renderer).load(target)
         report = {"target": target.stem, "profile": profile, "backend": engine.backend}

@@ -37,3 +37,27 @@ Backend = Annotated[
     str,
     typer.Option(help="What runs the models: auto, openvino, native, numpy, torch, tensorrt."),
 ]
+Label = Annotated[
+    str,
+    typer.Option(
+        metavar="corner|bar|off:REASON",
+        help='The visible label: "AI" in the upper right corner, a bar, or none, with the reason.',
+    ),
+]
+NoWatermark = Annotated[
+    str | None,
+    typer.Option(
+        "--no-watermark",
+        metavar="REASON",
+        help="Leave the invisible watermark out; the reason goes into the file's manifest.",
+    ),
+]
+Sign = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--sign",
+        metavar="CERT KEY",
+        help="Sign the file's provenance with this certificate chain and key, PEM. Default: a key "
+        "that is made on first use and kept.",
+    ),
+]

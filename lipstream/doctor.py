@@ -38,6 +38,7 @@ def examine() -> list[Check]:
         _openvino,
         _weights,
         _encoders,
+        _provenance,
         _calibrate_extra,
         _calibration_libraries,
         _landmarker,
@@ -149,6 +150,23 @@ def _encoders() -> Check:
         remedy = "pip install --force-reinstall av"
         return Check("encoders", "missing", f"no {', '.join(missing)}", "MP4 output", remedy)
     return Check("encoders", "ok", f"{', '.join(wanted)} (av {av.__version__})", "MP4 output")
+
+
+def _provenance() -> Check:
+    needed_for = "signed provenance in files, verify"
+    version = _version("c2pa-python")
+    if version is None:
+        found = "no c2pa-python: files are written without a signed manifest"
+        return Check("provenance", "missing", found, needed_for, "pip install c2pa-python")
+    from lipstream.engine.errors import LipstreamError
+    from lipstream.streaming.files.signing import own_credentials, own_key_path
+
+    try:
+        own = own_credentials(make=False)
+    except LipstreamError as error:
+        return Check("provenance", "missing", str(error), needed_for, "see there")
+    key = "a key is made on first use" if own is None else f"{own.name} in {own_key_path()}"
+    return Check("provenance", "ok", f"{version}, {key}", needed_for)
 
 
 def _calibrate_extra() -> Check:

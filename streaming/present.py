@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lipstream.streaming.devices.sound_card import SoundCard
 from lipstream.streaming.devices.video_outputs import VideoOutput, Window
+from lipstream.streaming.marking.marker import Marking
 from lipstream.streaming.session.gc_policy import freeze
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
@@ -24,6 +25,7 @@ class PresentOptions:
     loudspeaker: str | None = None  # None: the voice is not played here
     seconds: float | None = None  # None: until the window is closed, or Ctrl-C
     notify: Callable[[str], None] = print
+    marking: Marking = field(default_factory=Marking)
 
 
 def present(
@@ -47,7 +49,7 @@ def present(
     """
     warm_up(engine)
     freeze()
-    runner = SessionRunner(engine, RunnerOptions())
+    runner = SessionRunner(engine, RunnerOptions(marking=options.marking))
     card = SoundCard(runner, options.microphone, options.loudspeaker, options.notify)
     try:
         runner.start()
@@ -106,6 +108,7 @@ async def _show(
         "sound_behind_ms": round(1000 * playback.behind_s, 2) if playback is not None else None,
         "sound_lost": card.lost,
         "sound_dropped_ms": round(card.dropped_ms, 1),
+        "marks": runner.marker.as_json(),
     }
 
 

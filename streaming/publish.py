@@ -16,10 +16,11 @@ from lipstream.engine.errors import PublishError, UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ
 from lipstream.streaming.devices.sound_card import SoundCard
 from lipstream.streaming.files.audio_file import AudioFile
+from lipstream.streaming.marking.marker import Marking
 from lipstream.streaming.server.access import is_loopback
 from lipstream.streaming.session.gc_policy import few_arenas, freeze
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
-from lipstream.streaming.session.runner import SessionRunner
+from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.shutdown import cancelled_by_sigterm
 from lipstream.streaming.webrtc import aiortc_patches
 from lipstream.streaming.webrtc.h264 import Encoding, PictureFormat
@@ -67,6 +68,7 @@ class PublishOptions:
     ice_servers: tuple[IceServer, ...] = ()
     encoding: Encoding = field(default_factory=Encoding)
     tell: Callable[[str], None] = logger.info
+    marking: Marking = field(default_factory=Marking)
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -99,7 +101,7 @@ def publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
 
 
 async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any]:
-    runner = SessionRunner(engine)
+    runner = SessionRunner(engine, RunnerOptions(marking=options.marking))
     feed = VideoFeed(runner, options.encoding, PictureFormat.of(engine))
     card = None
     began_s = runner.clock.now()
@@ -138,6 +140,7 @@ async def _publish(engine: LiveEngine, options: PublishOptions) -> dict[str, Any
         "kbps": round(8 * feed.encoded_bytes / seconds / 1000),
         "late_frames": runner.counters.late_frames,
         "dropped_frames": runner.counters.dropped_frames,
+        "marks": runner.marker.as_json(),
     }
 
 

@@ -22,6 +22,7 @@ from lipstream.calibration.tracking.rejection import NO_FACE, Rejection
 from lipstream.engine.face.model import face_model
 from lipstream.engine.paths import as_text
 from lipstream.engine.target.bundle_checks import sha256_of
+from lipstream.engine.target.consent import Consent
 from lipstream.engine.target.frames import FrameReader
 from lipstream.engine.target.track import Track
 from lipstream.engine.types import I32
@@ -59,10 +60,12 @@ class Summary:
             "notes": list(self.notes),
         }
 
-    def provenance(self, consent: str | None) -> dict[str, Any]:
+    def provenance(self, consent: Consent | str | None) -> dict[str, Any]:
         """Source of the footage, and consent."""
         source = {"file": as_text(self.path.name), "sha256": sha256_of(self.path)}
-        return {"provenance": {"source": source, "maker": "lipstream"}, "consent": consent}
+        stated = Consent.stated(consent) if isinstance(consent, str) else consent
+        entries = {"consent": None} if stated is None else stated.unbound()
+        return {"provenance": {"source": source, "maker": "lipstream"}, **entries}
 
     def write_report(self, folder: Path, reader: FrameReader) -> dict[str, Any]:
         """report.html, with pictures from the bundle's own frames.

@@ -39,6 +39,7 @@ from lipstream.engine.target.bundle_checks import (
     tensor,
     whole_number,
 )
+from lipstream.engine.target.consent import Consent, read_consent, require_consent
 from lipstream.engine.target.frames import FrameReader
 from lipstream.engine.target.oral_cavity import Mouth
 from lipstream.engine.target.similarity import MouthSimilarity, by_shape
@@ -74,6 +75,7 @@ class Target:
     jumps: tuple[I32, F32]  # targets i32 [N, M] and costs f32 [N, M]
     sharpen: float  # strength of the unsharp mask on the refined mouth
     info: dict[str, Any]  # target.json as read
+    consent: Consent | None = None  # None: no live use, see `consent.require_consent`
 
 
 def load_target(folder: str | Path) -> Target:
@@ -95,6 +97,18 @@ def load_target(folder: str | Path) -> Target:
     except TargetError as error:
         # The name and not the path: this text also reaches the clients of a server.
         raise TargetError(f"{folder.resolve().name}: {error}") from error
+
+
+def load_consented(folder: str | Path) -> Target:
+    """`load_target` for live use.
+
+    Raises:
+        ConsentMissing: the bundle does not record the consent of the person shown.
+        TargetError: as `load_target`.
+    """
+    target = load_target(folder)
+    require_consent(target.folder.resolve().name, target.info)
+    return target
 
 
 def _read(folder: Path) -> Target:
@@ -120,7 +134,7 @@ def _read(folder: Path) -> Target:
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),
         sources, source_frames, similarity, appearance, _read_jumps(folder, len(track)),
-        _sharpen(info, SHARPEN if appearance else SHARPEN_ALONE), info,
+        _sharpen(info, SHARPEN if appearance else SHARPEN_ALONE), info, read_consent(info),
     )  # fmt: skip
 
 

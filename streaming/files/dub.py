@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import av
 import numpy as np
@@ -18,10 +21,19 @@ import numpy as np
 from lipstream.engine.errors import MediaError
 from lipstream.engine.output_paths import refuse_to_overwrite
 from lipstream.engine.paths import libav_url
+from lipstream.engine.target.bundle_checks import sha256_of
+from lipstream.engine.target.consent import why_missing
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ, AudioFile
-from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat, container_of
+from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat, Seal, container_of
 from lipstream.streaming.files.partial_file import PartialFile
+from lipstream.streaming.files.provenance import Provenance, Synthesis, sidecar_of
+from lipstream.streaming.marking.marker import FrameMarker, Marking
+
+if TYPE_CHECKING:
+    from lipstream.engine.target.bundle import Target
+
+logger = logging.getLogger(__name__)
 
 # Frames and blocks of sound between engine and encoder: more than the engine makes at once. A full
 # queue blocks the engine and drops nothing; 1080x1920 frames take 3 MB each.
@@ -64,6 +76,8 @@ class DubOptions:
     renderer: str = "auto"
     progress: Progress | None = None
     crop_resolution: int = 256  # of the renderer, see `engine.rendering.refiner.CROP_RESOLUTIONS`
+    marking: Marking = field(default_factory=Marking)
+    sign: tuple[Path, Path] | None = None  # certificate and key; None: the kept key
 
 
 def dub(
@@ -76,13 +90,15 @@ def dub(
 
     Returns:
         frames, fps, duration_s, seconds, realtime_factor, backend, profile, background, renderer,
-        renderer_precision, delay_ms, av_offset_ms, peak_rss_mib, output. `seconds` counts
-        everything, loading included.
+        renderer_precision, delay_ms, av_offset_ms, peak_rss_mib, output, marks (see
+        `FrameMarker.as_json`), provenance (signed_by, sidecar; None where nothing signs).
+        `seconds` counts everything, loading included.
 
     Raises:
         LipstreamError: input that cannot be read, output that cannot be written or is an input.
     """
     refuse_to_overwrite(out_path, target_path, audio_path)
+    refuse_to_overwrite(sidecar_of(Path(out_path)), target_path, audio_path)
     container_of(out_path)
     from lipstream.engine.pipeline import Engine
     from lipstream.engine.target.bundle import load_target
@@ -91,15 +107,22 @@ def dub(
     began_s = time.monotonic()
     # The cheap checks come first: sound and output are known to be good before the target loads.
     with AudioFile(audio_path) as sound, PartialFile(out_path) as part:
+        provenance = Provenance.of(options.sign)
+        target = load_target(target_path)
+        if target.consent is None:
+            logger.warning(why_missing(Path(target_path).name, target.info))
         engine = Engine(
-            load_target(target_path),
+            target,
             profile=options.profile,
             backend=options.backend,
             background=options.background,
             renderer=options.renderer,
             crop_resolution=options.crop_resolution,
         )
-        written = write_dub(engine, sound, part, options.progress)
+        outgoing = Outgoing(FrameMarker(options.marking))
+        if provenance is not None:
+            outgoing.seal = partial(_seal, provenance, target, Path(audio_path), outgoing.marker)
+        written = write_dub(engine, sound, part, options.progress, outgoing)
     seconds = time.monotonic() - began_s
     peak_mib = peak_rss_mib()
     return written | {
@@ -115,13 +138,56 @@ def dub(
         else engine.renderer.network.precision,
         "delay_ms": engine.delay_ms,
         "peak_rss_mib": None if peak_mib is None else round(peak_mib),
+        "marks": outgoing.marker.as_json(),
+        "provenance": None
+        if provenance is None
+        else {
+            "signed_by": provenance.credentials.name,
+            "sidecar": None if outgoing.sidecar is None else str(outgoing.sidecar),
+        },
     }
 
 
+@dataclass(slots=True)
+class Outgoing:
+    """What is done to frames and file on their way out."""
+
+    marker: FrameMarker
+    seal: Seal | None = None
+    sidecar: Path | None = None  # that was written
+
+
+def _seal(
+    provenance: Provenance, target: Target, audio: Path, marker: FrameMarker, part: PartialFile
+) -> Callable[[], Path | None]:
+    consent = None if target.consent is None else target.consent.as_json()
+    stated = target.info.get("provenance")
+    source = stated.get("source") if isinstance(stated, dict) else None
+    synthesis = Synthesis(
+        version("lipstream"),
+        {
+            "kind": target.kind,
+            "sha256": sha256_of(target.folder / "target.json"),
+            "footage_sha256": source.get("sha256") if isinstance(source, dict) else None,
+        },
+        sha256_of(audio) if audio.is_file() else None,  # a pipe cannot be read twice
+        # Whose face it is stays with the target: a manifest is published.
+        consent and {key: consent[key] for key in ("for", "recorded", "statement_sha256")},
+        marker.as_json(),
+    )
+    return provenance.seal(part, synthesis)
+
+
 def write_dub(
-    engine: SpeakingEngine, sound: AudioFile, part: PartialFile, progress: Progress | None = None
+    engine: SpeakingEngine,
+    sound: AudioFile,
+    part: PartialFile,
+    progress: Progress | None = None,
+    outgoing: Outgoing | None = None,
 ) -> dict[str, Any]:
-    """Run one session over `sound`, and encode its frames in a second thread.
+    """Run one session over `sound`, and mark, encode and sign its frames in a second thread.
+
+    outgoing: None leaves the frames and the file without marks.
 
     Returns:
         frames, fps, duration_s, av_offset_ms.
@@ -133,7 +199,7 @@ def write_dub(
     total_s = sound.duration_s
     if progress is not None:
         progress("dubbing", 0.0)
-    with _Encoder(part, sound.channels) as encoder:
+    with _Encoder(part, sound.channels, outgoing) as encoder:
 
         def paint(chunk: AudioChunk | None) -> None:
             for frame in session.frames(chunk):
@@ -182,8 +248,9 @@ class _PushBuffer:
 class _Encoder:
     """Owns the writer in its own thread; x264 and AAC run outside the interpreter lock."""
 
-    def __init__(self, part: PartialFile, channels: int) -> None:
+    def __init__(self, part: PartialFile, channels: int, outgoing: Outgoing | None) -> None:
         self._part = part
+        self._outgoing = outgoing
         self._channels = channels
         self._items: queue.Queue[VideoFrame | F32 | None] = queue.Queue(_QUEUE_ITEMS)
         self._error: BaseException | None = None
@@ -242,7 +309,9 @@ class _Encoder:
             item: VideoFrame | F32 | None = first
             while item is not None:
                 if isinstance(item, VideoFrame):
-                    writer.write_frame(item)
+                    writer.write_frame(
+                        item if self._outgoing is None else self._outgoing.marker.mark(item)
+                    )
                     self.frames += 1
                 else:
                     waiting.append(item)
@@ -253,7 +322,13 @@ class _Encoder:
             if not self._abandoned.is_set():
                 for samples in waiting:
                     writer.write_sound(samples)
-                writer.finish()
+                self._finish(writer)
+
+    def _finish(self, writer: Mp4Writer) -> None:
+        if self._outgoing is None:
+            writer.finish()
+        else:
+            self._outgoing.sidecar = writer.finish(self._outgoing.seal)
 
     def _next(self) -> VideoFrame | F32 | None:
         while not self._abandoned.is_set():

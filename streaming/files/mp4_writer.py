@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import av
 from av.error import FFmpegError
@@ -64,6 +65,11 @@ def container_of(path: str | Path) -> Container:
             f"expected {', '.join(some)} or {last}"
         )
     return container
+
+
+# Signs a finished file before it has its name; what it returns is called afterwards, and may write
+# a second file beside it.
+Seal: TypeAlias = Callable[[PartialFile], Callable[[], Path | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +183,12 @@ class Mp4Writer:
         except (FFmpegError, OSError) as error:
             raise write_error(self._part.path, _as_os_error(error)) from error
 
-    def finish(self) -> None:
-        """Encode the remaining frames, write the index, and rename the file."""
+    def finish(self, seal: Seal | None = None) -> Path | None:
+        """Encode the remaining frames, write the index, sign the file, and rename it.
+
+        Returns:
+            the file beside it that `seal` wrote, if it did.
+        """
         self._mux(self._video, None)
         if self._sound is not None:
             self._mux(self._sound, None)
@@ -187,7 +197,9 @@ class Mp4Writer:
             self._container.close()
         except (FFmpegError, OSError) as error:
             raise write_error(self._part.path, _as_os_error(error)) from error
+        write_beside = seal(self._part) if seal is not None else None
         self._part.commit()
+        return write_beside() if write_beside is not None else None
 
     def __enter__(self) -> Mp4Writer:
         return self

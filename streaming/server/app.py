@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-from lipstream.engine.errors import UsageError
+from lipstream.engine.errors import ConsentMissing, UsageError
+from lipstream.streaming.marking.marker import Marking
 from lipstream.streaming.server import api, websocket, whep, whip
 from lipstream.streaming.server.access import guard, is_loopback
 from lipstream.streaming.server.admission import Admission
@@ -85,6 +86,7 @@ class ServerOptions:
     max_body_bytes: int = 1 << 20
     max_sdp_bytes: int = 64 << 10
     tls: Tls | None = None  # None: http
+    marking: Marking = field(default_factory=Marking)  # of every call
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -131,7 +133,7 @@ def make_app(
     rooms = Rooms(
         engine,
         options.sessions,
-        options=_CONVERSATION,
+        options=replace(_CONVERSATION, marking=options.marking),
         encoding=options.encoding,
         admission=admission,
     )
@@ -209,8 +211,7 @@ async def _serve(
             f"{registry.folder}: no NAME.target in it; "
             "make one with `lipstream calibrate VIDEO -o NAME.target`"
         )
-    for name in found[: options.sessions]:  # the others when they are first asked for
-        await registry.engine(name)
+    found = await _load_first(registry, found, options.sessions, tell)
     freeze()
     app = make_app(options, registry.names, registry.engine, registry, registry.cores)
     runner = web.AppRunner(app, access_log=None)
@@ -230,3 +231,28 @@ async def _serve(
             await stop.wait()
     finally:
         await runner.cleanup()
+
+
+async def _load_first(
+    registry: TargetRegistry, names: list[str], count: int, tell: Callable[[str], None]
+) -> list[str]:
+    """Load `count` targets, the others when they are first asked for; returns those to serve.
+
+    A target without consent is left out, with a line that says so.
+
+    Raises:
+        ConsentMissing: no target has the consent of the person shown.
+    """
+    loaded, refused = 0, set()
+    for name in names:
+        if loaded == count:
+            break
+        try:
+            await registry.engine(name)
+            loaded += 1
+        except ConsentMissing as error:
+            refused.add(name)
+            if len(refused) == len(names):
+                raise
+            tell(f"not served: {error}")
+    return [name for name in names if name not in refused]

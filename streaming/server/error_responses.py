@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from lipstream.engine.errors import (
+    ConsentMissing,
     HttpError,
     LipstreamError,
     NoFreePort,
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # The first type that fits decides; any other LipstreamError is a fault of the server's own.
 _STATUS: Final[tuple[tuple[type[LipstreamError], int], ...]] = (
+    (ConsentMissing, 403),
     (UnknownTarget, 404),
     (SessionConflict, 409),
     (UsageError, 400),

@@ -183,6 +183,8 @@ def statistics(room: Room) -> dict[str, Any]:
         "target": room.target,
         "age_s": round(room.age_s, 1),
         "members": len(room.members),
+        "watermark": runner.marker.session_hex,
+        "label": runner.marker.marking.label,
         "engine_delay_ms": room.engine.delay_ms,
         "playout_delay_ms": runner.options.playout_delay_ms,
         "compute_ms_p95": round(compute[int(0.95 * len(compute))], 2) if compute else None,

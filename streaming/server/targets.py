@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.engine.speech.profiles import require_live
+from lipstream.engine.target.consent import read_consent
 from lipstream.streaming.server.poster import draw_poster
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.workers.pool import RemoteEngine
@@ -43,6 +44,7 @@ class TargetDescription:
     fps: float
     frames: int
     duration_s: float
+    consent: dict[str, str] | None = None  # who, when, for what; None: nobody can call it
 
     def as_json(self) -> dict[str, Any]:
         """For /api/targets."""
@@ -74,11 +76,12 @@ class EngineSetting:
         require_live(self.profile)
 
     def load(self, folder: Path) -> Engine:
-        """The engine of a bundle; raises LipstreamError."""
+        """The engine of a bundle, for live use; raises LipstreamError, ConsentMissing."""
         from lipstream.engine.pipeline import Engine
-        from lipstream.engine.target.bundle import load_target
+        from lipstream.engine.target.bundle import load_consented
 
-        return Engine(load_target(folder), self.profile, self.backend, "matched", self.renderer)
+        target = load_consented(folder)
+        return Engine(target, self.profile, self.backend, "matched", self.renderer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +149,9 @@ class TargetRegistry:
                 float(Fraction(info["fps"])),
                 int(info["frames"]),
                 float(info["duration_s"]),
+                None if (consent := read_consent(info)) is None else consent.as_json(),
             )
-        except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError, TargetError) as error:
             raise TargetError(f"{name}: target.json cannot be read ({error})") from error
 
     def poster(self, name: str) -> bytes:

@@ -32,6 +32,7 @@ from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
 from lipstream.engine.timebase import frame_sample, ms_to_samples
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk
+from lipstream.streaming.marking.marker import FrameMarker, Marking
 from lipstream.streaming.session import gc_policy
 from lipstream.streaming.session.clock import MONOTONIC, MediaClock, TimeSource
 from lipstream.streaming.session.drift import SourceClockTracker
@@ -58,6 +59,7 @@ class RunnerOptions:
     sound_capacity_s: int = 60  # speech synthesised faster than real time
     frames_capacity: int = 8  # per subscriber
     slip_ms: int = 400  # so far behind, time is skipped
+    marking: Marking = field(default_factory=Marking)  # of the frames
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_wait_ms <= self.playout_delay_ms <= self.slip_ms:
@@ -102,10 +104,12 @@ class SessionRunner:
             )
         self.options = options or RunnerOptions()
         self.counters = RunnerCounters()
+        self.marker = FrameMarker(self.options.marking)
         self.clock = MediaClock(time_source)
         self.turn = 0
         self.error: str | None = None
         self.last_audio_s: float | None = None  # monotonic, when sound last arrived
+        self._target = getattr(engine, "target", None)
         self._session = engine.session()
         # A session of `streaming.workers` takes turns in its own process.
         is_remote = getattr(self._session, "is_remote", False)
@@ -301,6 +305,8 @@ class SessionRunner:
     def _run(self) -> None:
         try:
             with gc_policy.conversation():
+                if self._target is not None:
+                    self.marker.prepare(self._target.width, self._target.height)
                 while (step := self._next_step()) is not None:
                     self._render(step)
         except Exception as error:
@@ -361,7 +367,8 @@ class SessionRunner:
         )
         self._repeated_steps = self._repeated_steps + 1 if repeat else 0
         with self._compute_slot:
-            frames = self._session.push(step.chunk, not repeat)
+            pushed = self._session.push(step.chunk, not repeat)
+            frames = [self.marker.mark(frame) for frame in pushed]
         # A session of `streaming.workers` computes in another process.
         remote_s: float = getattr(self._session, "remote_cpu_s", 0.0)
         self.counters.cpu_s = time.thread_time() + remote_s

@@ -9,6 +9,9 @@ import { inWords } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const NOTICE_MS = 4000;
+const FIRST_NOTICE_MS = 8000;
+// Said when a call begins, and read out by screen readers; the label in the picture stays.
+const SYNTHETIC = "The picture is synthetic: AI moves its lips.";
 const server = new Server();
 const picture = $("picture");
 const bar = new CallBar();
@@ -24,11 +27,11 @@ function status(text, wrong = false) {
 }
 
 // Over the picture. What does not `stay` goes by itself.
-function notice(text, stay = false) {
+function notice(text, stay = false, forMs = NOTICE_MS) {
   clearTimeout(fading);
   $("notice").textContent = text;
   $("notice").classList.toggle("waiting", stay);
-  if (!stay && text) fading = setTimeout(() => notice(""), NOTICE_MS);
+  if (!stay && text) fading = setTimeout(() => notice(""), forMs);
 }
 
 function show(calling) {
@@ -62,7 +65,7 @@ async function start() {
     meter = new Meter(made, $("meter"), lobby.targets.chosen.fps, (...judged) => bar.judge(...judged));
     bar.startTime();
     if (speaks) sayFile();
-    else notice("Connected: talk.");
+    else notice(`Connected: talk. ${SYNTHETIC}`, false, FIRST_NOTICE_MS);
   } catch (error) {
     if (voice && !current()) return; // ended meanwhile
     await stop(inWords(error), true);
@@ -111,7 +114,7 @@ function freeze() {
 function sayFile() {
   voice.play();
   bar.saying(true);
-  notice("The avatar says the file.");
+  notice(`The avatar says the file. ${SYNTHETIC}`, false, FIRST_NOTICE_MS);
 }
 
 function fileEnded(text) {

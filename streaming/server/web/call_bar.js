@@ -28,7 +28,7 @@ export class CallBar extends EventTarget {
       if ($("meter").contains(document.activeElement)) $("quality").focus();
       this.#unfold(false);
     });
-    // On phones without it a picture could fill the screen only without its label.
+    // On phones without it a picture could fill the screen only without the bar.
     $("full").hidden = !document.fullscreenEnabled;
   }
 

@@ -92,8 +92,10 @@ export class Lobby {
   }
 
   #describe() {
-    const { width, height, fps, kind } = this.targets.chosen ?? {};
+    const { width, height, fps, kind, consent } = this.targets.chosen ?? {};
     $("about").textContent = width ? `${kind}, ${width} × ${height}, ${fps} fps` : "";
+    $("consent").textContent = width ? consentInWords(consent) : "";
+    $("consent").classList.toggle("wrong", Boolean(width) && !consent);
     $("picture").poster = this.targets.posterOfChosen;
     if (width) $("stage").style.setProperty("--ratio", width / height);
   }
@@ -139,4 +141,10 @@ export class Lobby {
       this.#say(`${event.dataTransfer.files[0].name}: start the call to hear the avatar say it.`);
     });
   }
+}
+
+// Who agreed that their face is used.
+function consentInWords(consent) {
+  if (!consent) return "No consent of the person shown is recorded: calls are refused.";
+  return `Consent: ${consent.who}, ${consent.when}, for: ${consent.for}`;
 }

@@ -1,0 +1,1 @@
+"""What tells people and machines that a frame is synthetic: the visible label and the watermark."""
