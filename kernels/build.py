@@ -35,6 +35,7 @@ SOURCES = [  # relative to the root of the project, as setuptools wants them
     "kernels/features.cpp",
     "kernels/interface.cpp",
     "kernels/mesh.cpp",
+    "kernels/oral_cavity.cpp",
     "kernels/viterbi.cpp",
     "kernels/watermark.cpp",
 ]

@@ -184,8 +184,10 @@ LS_EXPORT void ls_map_to_source(
         const float thickness = std::fmin(
             roof - canonical[3 * lips.outer_upper[i] + 1], canonical[3 * lips.outer_lower[i] + 1] - floor);
         const float most = 0.35f * std::fmax(thickness, 0.0f);
-        const float inward = std::fmin(
-            closing * smoothstep((gap - 0.008f) / 0.03f) * (inset + 0.8f / pose[0]), most);
+        // Parted wider, lips show no line where they met, or where they bordered on teeth.
+        const float parting = (1 - smoothstep((like - 0.45f) / 0.35f)) * smoothstep(wanted / 0.06f);
+        const float least = std::fmax(closing * smoothstep((gap - 0.008f) / 0.03f), 1.3f * parting);
+        const float inward = std::fmin(least * (inset + 0.8f / pose[0]), most);
         edge[3 * lips.upper[i] + 1] -= inward;
         edge[3 * lips.lower[i] + 1] += inward;
     }

@@ -14,12 +14,11 @@
 
 namespace {
 
-constexpr int kTeeth = 5;  // of one half of a row
-
 // Grows to the largest mouth that its thread has painted, and stays.
 struct Scratch {
     std::vector<uint8_t> patch, lip_texture, covered, layer, one, fine, fine_covered, inside;
-    std::vector<float> from, to, at, own, confidence, leading, where, lips, real, along, weights, values;
+    std::vector<float> from, to, at, own, confidence, leading, where, lips, rest, along, weights, values, cavity_points,
+        cavity_lips, cavity_rgb;
     std::vector<double> light;
 
     template <typename T>
@@ -116,81 +115,13 @@ void moved_by(const float *points, int count, float x, float y, float factor, fl
 
 // ------------------------------------------------------------------ the inside of a mouth
 
-float nearest(float x, const float *borders) {
-    float least = HUGE_VALF;
-    for (int i = 0; i <= kTeeth; ++i) least = std::fmin(least, std::fabs(std::fabs(x) - borders[i]));
-    return least;
-}
-
-// Darkening between neighbouring teeth, narrower away from the edge.
-float between_teeth(float x, float height, const float *borders) {
-    const float line = 1 - smoothstep(nearest(x, borders) / 0.014f);
-    return 1 - line * (0.16f + 0.12f * (1 - smoothstep(height / 0.05f)));
-}
-
-// Each crown of the upper teeth is a little longer in its middle.
-float scallop(float x, const float *borders) {
-    const float away = std::fabs(x);
-    int at = 0;
-    while (at < kTeeth - 1 && borders[at + 1] <= away) ++at;
-    const float middle = (borders[at] + borders[at + 1]) / 2;
-    const float half = (borders[at + 1] - borders[at]) / 2;
-    const float off = clamp(std::fabs(away - middle) / half, 0.0f, 1.0f);
-    return 1 - off * off * off;
-}
-
-void lay_over(float *colour, const float *layer, float shade, float alpha) {
-    for (int c = 0; c < 3; ++c) colour[c] += alpha * (layer[c] * shade - colour[c]);
-}
-
-// Mouth.paint of one point.
-void draw_point(
-    const LsPainter &p, float x, float y, float roof, float floor, float lower_edge_y,
-    float *colour) {
-    const float *teeth = p.colours, *tongue_rgb = p.colours + 3, *dark = p.colours + 6;
-    const float *seam = p.colours + 9, *loss = p.colours + 12;
-    const float across = x / 0.42f * (x / 0.42f);
-    const float depth = clamp(1 - across, 0.0f, 1.0f);
-    for (int c = 0; c < 3; ++c) colour[c] = dark[c];
-
-    const float tongue_y = roof + (floor - roof) * (0.62f - 0.12f * depth);
-    const float tongue = smoothstep((y - tongue_y) / 0.10f) *
-                         smoothstep((0.32f - std::fabs(x)) / 0.16f);
-    const float groove = 1 - 0.12f * std::exp(-(x / 0.03f * (x / 0.03f)));
-    const float flesh[3] = {tongue_rgb[0] * 0.72f, tongue_rgb[1] * 0.72f, tongue_rgb[2] * 0.72f};
-    lay_over(colour, flesh, groove, tongue * 0.85f);
-
-    const float lower_edge = lower_edge_y + 0.10f * across;
-    const float lower = smoothstep((y - lower_edge) / 0.022f) *
-                        smoothstep((0.30f - std::fabs(x)) / 0.05f);
-    const float *below = p.teeth + kTeeth + 1;
-    lay_over(
-        colour, teeth, (0.62f + 0.2f * depth) * between_teeth(x, y - lower_edge, below),
-        lower * 0.92f);
-
-    const float upper_edge = (float)p.upper_edge - 0.12f * across + 0.012f * scallop(x, p.teeth);
-    const float upper = smoothstep((upper_edge - y) / 0.026f) *
-                        smoothstep((0.36f - std::fabs(x)) / 0.05f);
-    lay_over(
-        colour, teeth, (0.5f + 0.44f * depth) * between_teeth(x, upper_edge - y, p.teeth), upper);
-
-    const float under_lip = 0.45f + 0.55f * smoothstep((y - roof) / 0.07f);
-    const float over_lip = 0.7f + 0.3f * smoothstep((floor - y) / 0.04f);
-    const float narrow = 0.5f + 0.5f * smoothstep((floor - roof) / 0.10f);
-    const float shade = under_lip * over_lip * narrow;
-    const float thin = 1 - smoothstep((floor - roof) / 0.05f);
-    for (int c = 0; c < 3; ++c) {
-        colour[c] *= shade * (1 - (1 - shade) * loss[c]);
-        colour[c] = (colour[c] + thin * (seam[c] - colour[c])) * p.light[c];
-    }
-}
-
 // InnerMouth._draw: synthetic teeth where confidence is low, and the shadow of a lowered lip.
 void draw_gap(
     const LsPainter &p, uint8_t *window, int stride, int h, int w, const float *inner,
-    const float *grid, const float *confidence, float least_confidence, float lowered, float jaw,
-    double scale) {
+    const float *grid, const float *confidence, float lowered, const float *motion) {
     const int count = grid_size(p), last = (p.rows - 1) * p.columns, pixels = h * w;
+    const float least = *std::min_element(confidence, confidence + count);
+    const bool shadowed = lowered > p.least_lowered, synthetic = least < p.trusted;
     float *values = Scratch::take(scratch.values, 2 * count);
     float *where = Scratch::zeros(scratch.where, 2 * pixels);
     uint8_t *inside = Scratch::zeros(scratch.inside, pixels);
@@ -202,52 +133,59 @@ void draw_gap(
     }
     float *lips = Scratch::zeros(scratch.lips, 2 * pixels);
     ls_mesh_map(values, inner, p.gap, p.gap_count, h, w, 0, 0, lips, inside);
-    const bool shadowed = lowered > p.least_lowered, synthetic = least_confidence < p.trusted;
-    float *real = nullptr;
+    float *rgb = nullptr;
     if (synthetic) {
-        for (int i = 0; i < count; ++i) values[2 * i] = values[2 * i + 1] = confidence[i];
-        real = Scratch::zeros(scratch.real, 2 * pixels);
-        ls_mesh_map(values, inner, p.gap, p.gap_count, h, w, 0, 0, real, inside);
+        for (int i = 0; i < count; ++i) values[2 * i] = grid[3 * i + 2], values[2 * i + 1] = 0;
+        float *rest = Scratch::zeros(scratch.rest, 2 * pixels);
+        ls_mesh_map(values, inner, p.gap, p.gap_count, h, w, 0, 0, rest, inside);
+        float *points = Scratch::take(scratch.cavity_points, 3 * pixels), *point = points;
+        float *between = Scratch::take(scratch.cavity_lips, 2 * pixels), *lip = between;
+        for (int at = 0; at < pixels; ++at) {
+            if (!inside[at]) continue;
+            *point++ = where[2 * at], *point++ = where[2 * at + 1], *point++ = rest[2 * at];
+            *lip++ = lips[2 * at], *lip++ = lips[2 * at + 1];
+        }
+        rgb = Scratch::take(scratch.cavity_rgb, 3 * pixels);
+        ls_paint_cavity(&p.cavity, motion, points, between, (int)(lip - between) / 2, rgb);
     }
     const float loss =
         (float)(p.lip_shadow * std::fmin((lowered - p.least_lowered) / 0.05, 1.0));
-    const float middle = grid[3 * (p.columns / 2)];
+    const float keep = smoothstep((float)((least - p.least_shown) / (p.trusted - p.least_shown)));
     for (int row = 0; row < h; ++row) {
         for (int column = 0; column < w; ++column) {
             const int at = row * w + column;
             if (!inside[at]) continue;
             uint8_t *pixel = window + (int64_t)row * stride + 3 * column;
-            const float y = where[2 * at + 1], roof = lips[2 * at], floor = lips[2 * at + 1];
             float level[3] = {(float)pixel[0], (float)pixel[1], (float)pixel[2]};
             if (shadowed) {
-                const float near = 1 - clamp((y - roof) / p.shadow_reach, 0.0f, 1.0f);
+                const float down = where[2 * at + 1] - lips[2 * at];
+                const float near = 1 - clamp(down / p.shadow_reach, 0.0f, 1.0f);
                 for (float &one : level) one *= 1 - loss * near * near;
             }
             if (synthetic) {
-                float colour[3];
-                draw_point(
-                    p, where[2 * at] - middle, y, roof, floor, (float)(p.lower_edge + jaw), colour);
-                const float depth = std::fmin(y - roof, floor - y) * (float)(scale / p.edge_px);
-                const float keep = 1 - clamp(depth, 0.0f, 1.0f) * (1 - real[2 * at]);
-                for (int c = 0; c < 3; ++c) level[c] = level[c] * keep + colour[c] * (1 - keep);
+                for (int c = 0; c < 3; ++c) level[c] = level[c] * keep + rgb[c] * (1 - keep);
+                rgb += 3;
             }
             for (int c = 0; c < 3; ++c) pixel[c] = (uint8_t)clamp(level[c] + 0.5f, 0.0f, 255.0f);
         }
     }
 }
 
-// InnerMouth.finely: the gap and its edges once more, into `warped` u8 [h, w, 3]. Returns where.
-Box sample_finely(
-    const LsPainter &p, const uint8_t *rgb, int rows, int columns, const float *at, const float *points,
-    uint8_t *warped, int h, int w) {
+// inner_mouth.gap_box.
+Box gap_box(const LsPainter &p, const float *points, int h, int w) {
     Bounds bounds;
     for (int i = p.vertices; i < point_count(p); ++i) bounds.add(points + 2 * i);
-    const Box box{
+    return {
         std::max((int)std::floor(bounds.low[0]) - 2, 0),
         std::max((int)std::floor(bounds.low[1]) - 2, 0),
         std::min((int)std::ceil(bounds.high[0]) + 2, w),
         std::min((int)std::ceil(bounds.high[1]) + 2, h)};
-    if (box.empty()) return box;
+}
+
+// A box at twice the resolution, in scratch.fine and scratch.fine_covered; scratch.to has its points.
+void sample_finely(
+    const LsPainter &p, const uint8_t *rgb, int rows, int columns, const float *at, const float *points,
+    Box box) {
     const int fine_h = 2 * box.height(), fine_w = 2 * box.width();
     float *close_up = Scratch::take(scratch.to, 2 * point_count(p));
     moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 2, close_up);
@@ -256,26 +194,42 @@ Box sample_finely(
     ls_warp_mesh(
         rgb, rows, columns, 3, at, close_up, p.mouth, p.mouth_count, fine_h, fine_w, 0, 0, fine,
         covered);
-    uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
-    ls_downsample2x(fine, covered, box.height(), box.width(), window, 3 * w);
-    return box;
+}
+
+// InnerMouth.supersample: the gap and its edges once more, into `warped` u8 [h, w, 3].
+void supersample(
+    const LsPainter &p, const uint8_t *rgb, int rows, int columns, const float *at, const float *points,
+    uint8_t *warped, int h, int w) {
+    const Box box = gap_box(p, points, h, w);
+    if (box.empty()) return;
+    sample_finely(p, rgb, rows, columns, at, points, box);
+    ls_downsample2x(
+        scratch.fine.data(), scratch.fine_covered.data(), box.height(), box.width(),
+        warped + 3 * ((int64_t)box.y0 * w + box.x0), 3 * w);
 }
 
 // InnerMouth.paint.
 void paint_gap(
     const LsPainter &p, const LsSource &source, const float *grid, const float *points, const float *at,
-    const float *confidence, float lowered, float jaw, double scale, uint8_t *warped, int h, int w) {
-    const Box box =
-        sample_finely(p, source.rgb, source.height, source.width, at, points, warped, h, w);
+    const float *confidence, float lowered, const float *motion, uint8_t *warped, int h, int w) {
+    const Box box = gap_box(p, points, h, w);
     if (box.empty()) return;
-    const float least = *std::min_element(confidence, confidence + grid_size(p));
-    if (least >= p.trusted && lowered <= p.least_lowered) return;
-    float *close_up = Scratch::take(scratch.to, 2 * point_count(p));
-    moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 1, close_up);
+    sample_finely(p, source.rgb, source.height, source.width, at, points, box);
+    float *close_up = scratch.to.data();
+    const bool synthetic = *std::min_element(confidence, confidence + grid_size(p)) < p.trusted;
+    if (synthetic) {
+        draw_gap(
+            p, scratch.fine.data(), 6 * box.width(), 2 * box.height(), 2 * box.width(),
+            close_up + 2 * p.vertices, grid, confidence, lowered, motion);
+    }
     uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
+    ls_downsample2x(
+        scratch.fine.data(), scratch.fine_covered.data(), box.height(), box.width(), window, 3 * w);
+    if (synthetic || lowered <= p.least_lowered) return;
+    moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 1, close_up);
     draw_gap(
-        p, window, 3 * w, box.height(), box.width(), close_up + 2 * p.vertices, grid, confidence, least,
-        lowered, jaw, scale);
+        p, window, 3 * w, box.height(), box.width(), close_up + 2 * p.vertices, grid, confidence,
+        lowered, motion);
 }
 
 // ----------------------------------------------------------------------------- the lips
@@ -327,7 +281,7 @@ bool lay_prior(
     ls_warp_mesh(
         texture, p.look_h, p.look_w, 3, p.look_xy, points, p.mouth, p.mouth_count, h, w, 0, 0, layer,
         covered);
-    sample_finely(p, texture, p.look_h, p.look_w, p.look_xy, points, layer, h, w);
+    supersample(p, texture, p.look_h, p.look_w, p.look_xy, points, layer, h, w);
     float *from = Scratch::take(scratch.where, 2 * (int64_t)h * w), *next = from;
     for (int row = 0; row < h; ++row) {
         for (int column = 0; column < w; ++column) {
@@ -344,8 +298,7 @@ bool lay_prior(
 
 // Compositor._lay_lips. Returns false where a coordinate is not a number or beyond the limit.
 bool lay_lips(
-    const LsPainter &p, const Face &face, const float *expression, const LsSource *sources, int count,
-    double scale, int x, int y, int width, int height, uint8_t *painted, uint8_t *mask,
+    const LsPainter &p, const Face &face, const float *motion, const LsSource *sources, int count, int x, int y, int width, int height, uint8_t *painted, uint8_t *mask,
     uint8_t *conditioning, Stages &stages) {
     float *points = Scratch::take(scratch.from, 2 * point_count(p));
     moved_by(face.points, point_count(p), (float)x, (float)y, 1, points);
@@ -361,8 +314,6 @@ bool lay_lips(
     ls_warp_mesh(
         p.texture, p.texture_h, p.texture_w, 2, p.texture_xy, points, p.mouth, p.mouth_count, h, w,
         0, 0, lip_texture, covered);
-    float jaw = 0;
-    for (int k = 0; k < p.coefficients; ++k) jaw += expression[k] * p.jaw_row[k];
 
     double so_far = 0, most = 0;
     float *leading = Scratch::take(scratch.leading, grid_size(p));
@@ -379,7 +330,7 @@ bool lay_lips(
         ls_warp_mesh(
             source.rgb, source.height, source.width, 3, at, points, p.mouth, p.mouth_count, h, w, 0,
             0, own, covered);
-        paint_gap(p, source, face.grid, points, at, confidence, lowered, jaw, scale, own, h, w);
+        paint_gap(p, source, face.grid, points, at, confidence, lowered, motion, own, h, w);
         stages.end(Stages::kWarp);
         ls_relight(
             own, below, stride, h, w, points, p.skin, p.skin_count, p.limits,
@@ -462,8 +413,8 @@ LS_EXPORT int32_t ls_place_face(
 
 LS_EXPORT int32_t ls_paint_face(
     const LsPainter *painter, float *memory, const int32_t *kept, const int32_t *box,
-    const uint8_t *background, int32_t width, int32_t height, const float *wanted,
-    const LsSource *sources, int32_t count, double scale, const uint8_t *mouth_texture,
+    const uint8_t *background, int32_t width, int32_t height, const float *motion,
+    const LsSource *sources, int32_t count, const uint8_t *mouth_texture,
     uint8_t *painted, uint8_t *mask, uint8_t *conditioning, uint8_t *prior, int32_t prior_h,
     int32_t prior_w, uint8_t *frame, int64_t *spent) {
     const LsPainter &p = *painter;
@@ -486,7 +437,7 @@ LS_EXPORT int32_t ls_paint_face(
             p, face, mouth_texture, box[0], box[1], w, h, painted, prior_h, prior_w, prior);
     }
     valid = valid && lay_lips(
-        p, face, wanted, sources, count, scale, box[0], box[1], w, h, painted, mask, conditioning, stages);
+        p, face, motion, sources, count, box[0], box[1], w, h, painted, mask, conditioning, stages);
     if (frame) std::memcpy(frame, background, (int64_t)width * height * 3 / 2);
     stages.end(Stages::kComposite);
     if (frame) {

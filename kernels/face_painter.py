@@ -18,6 +18,7 @@ from lipstream.kernels import native
 from lipstream.kernels.checks import require, require_indices
 from lipstream.kernels.errors import UsageError
 from lipstream.kernels.mesh import COORDINATE_LIMIT_PX
+from lipstream.kernels.oral_cavity import Cavity, check_cavity, structure_of
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -51,6 +52,7 @@ class Placed(NamedTuple):
     """Where everything goes: what `place` hands to `paint`."""
 
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 of the patch, px; x1 <= x0: out of the picture
+    grid: F32  # f32 [G, 3], the gap between the lips, canonical
     memory: F32
     kept: I32
     bounds: I32  # the box, and how many triangles were kept
@@ -69,16 +71,15 @@ class FacePainter:
     """The kernels with what never changes for a target; any number of threads may call it."""
 
     def __init__(
-        self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, float], centre: int,
-        look_shape: tuple[int, int],
+        self, arrays: Mapping[str, NDArray[Any]], cavity: Cavity, numbers: Mapping[str, float],
+        centre: int, look_shape: tuple[int, int],
     ) -> None:  # fmt: skip
-        """arrays: f32 basis [K, V, 3], jaw_row [K], rings [R, 2], texture_xy and look_xy
-        [V + G, 2], gap_row [G], limits [4], teeth [2, 6], colours [5, 3], light [3]; i32
-        lips [4, n], line, chin, lip_vertices, skin, and triangles jaw, mouth, gap [T, 3]; u8
-        texture [h, w, 2].
+        """arrays: f32 basis [K, V, 3], rings [R, 2], texture_xy and look_xy [V + G, 2],
+        gap_row [G], limits [4]; i32 lips [4, n], line, chin, lip_vertices, skin, and triangles
+        jaw, mouth, gap [T, 3]; u8 texture [h, w, 2].
 
-        numbers: still, inset, shadow_reach, seam_depth, upper_edge, lower_edge, trusted,
-        least_lowered, lip_shadow, edge_px. centre: the vertex that rings go round.
+        numbers: still, inset, shadow_reach, seam_depth, trusted, least_shown, least_lowered,
+        lip_shadow. centre: the vertex that rings go round.
         Raises: UsageError for shapes that disagree, or a triangle of no vertex.
         """
         held = self._held = {
@@ -109,7 +110,10 @@ class FacePainter:
             ("lip_vertex_count", "lip_vertices"), ("skin_count", "skin"),
         ):  # fmt: skip
             counts[name] = len(held[of])
+        check_cavity(cavity)
+        self._cavity = Cavity(*map(np.ascontiguousarray, cavity))
         self._painter = native.structure("LsPainter")(
+            cavity=structure_of(self._cavity),
             **{name: native.address(array) for name, array in held.items()},
             **counts,
             **numbers,
@@ -129,9 +133,8 @@ class FacePainter:
         ):  # fmt: skip
             require_indices(name, self._held[name], shape, count)
         for name, exact in (
-            ("jaw_row", (self._size,)), ("rings", (None, 2)), ("texture_xy", (every, 2)),
-            ("look_xy", (every, 2)), ("gap_row", (grid,)), ("limits", (4,)), ("teeth", (2, 6)),
-            ("colours", (5, 3)), ("light", (3,)), ("texture", (None, None, 2)),
+            ("rings", (None, 2)), ("texture_xy", (every, 2)), ("look_xy", (every, 2)),
+            ("gap_row", (grid,)), ("limits", (4,)), ("texture", (None, None, 2)),
         ):  # fmt: skip
             require(name, self._held[name], _arrays()[name], exact)
         if 0 in self._held["texture"].shape or not len(self._held["chin"]):
@@ -161,19 +164,21 @@ class FacePainter:
         if astray:
             raise UsageError(_ASTRAY)
         x0, y0, x1, y1, _ = bounds.tolist()
-        return Placed((x0, y0, x1, y1), memory, kept, bounds)
+        ends = 3 * self._vertices, 3 * self._all
+        return Placed((x0, y0, x1, y1), memory[slice(*ends)].reshape(-1, 3), memory, kept, bounds)
 
     def paint(
-        self, placed: Placed, background: U8, wanted: F32, sources: Sequence[MouthView],
-        scale: float, *, guided: bool, texture: U8 | None = None,
+        self, placed: Placed, background: U8, motion: F32, sources: Sequence[MouthView],
+        *, guided: bool, texture: U8 | None = None,
         prior_shape: tuple[int, int] = (1, 1), frame: U8 | None = None,
         spent: NDArray[np.int64] | None = None,
     ) -> Painted:  # fmt: skip
         """The patch of a face that was placed, in a frame u8 [h*3/2, w] I420.
 
-        sources: their shares sum to 1. scale: px per inter-ocular distance. texture: u8
-        [*look_shape, 3], the mouth texture of the appearance prior, makes a layer of `prior_shape`
-        of its own. frame: becomes the background with the patch in it; of its shape, contiguous.
+        motion: f32 [6], as `oral_cavity.paint` takes it. sources: their shares sum to 1.
+        texture: u8 [*look_shape, 3], the mouth texture of the appearance prior, makes a layer of
+        `prior_shape` of its own. frame: becomes the background with the patch in it; of its
+        shape, contiguous.
         spent: i64 [3], takes the ns of STAGES.
 
         Raises: UsageError where a coordinate is not a number, or far outside.
@@ -216,10 +221,10 @@ class FacePainter:
             _require("canonical_vertices", source.canonical_vertices, (self._vertices, 3))
             view.canonical_vertices = native.address(source.canonical_vertices)
             view.pose[:], view.view[:] = source.pose.tolist(), source.view
-        _require("wanted", wanted, (self._size,))
+        _require("motion", motion, (6,))
         astray = native.library().ls_paint_face(
             self._painter, placed.memory, placed.kept, placed.bounds, background, width, height,
-            wanted, views, len(sources), scale, texture, painted, mask, conditioning, prior,
+            motion, views, len(sources), texture, painted, mask, conditioning, prior,
             *prior_shape, frame, spent,
         )  # fmt: skip
         if astray:

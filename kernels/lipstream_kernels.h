@@ -346,12 +346,30 @@ LS_API void ls_renderer_run(
     int16_t *scratch,
     float *gates);  // [3, rows, columns]
 
+// ------------------------------------------------------------------------ oral_cavity.cpp
+
+// The teeth, tongue and light of one target.
+typedef struct LsCavity {
+    const float *teeth;    // [2, rows, columns, 4], RGB and coverage
+    const float *colours;  // [5, 3]: tongue, dark, upper lip, lower lip, loss in shadow
+    const float *grain;    // [32, 32]
+    const float *shape;    // [10], as `oral_cavity.Cavity`
+    int32_t rows, columns;
+} LsCavity;
+
+LS_API void ls_paint_cavity(
+    const LsCavity *cavity,
+    const float *motion,  // [6], as `oral_cavity.paint`
+    const float *points,  // [count, 3]
+    const float *lips,    // [count, 2]
+    int32_t count,
+    float *rgb);          // [count, 3]
+
 // ----------------------------------------------------------------------- face_painter.cpp
 
 // What never changes for a target.
 typedef struct LsPainter {
     const float *basis;           // [coefficients, vertices, 3]
-    const float *jaw_row;         // [coefficients], how far each lowers the chin
     const float *rings;           // [ring_count, 2]
     const int32_t *lips;          // [4, columns]
     const int32_t *line;          // [line_count]
@@ -366,15 +384,13 @@ typedef struct LsPainter {
     const float *gap_row;         // [grid], a conditioning map
     const float *look_xy;         // [vertices + grid, 2], of a mouth texture
     const float *limits;          // [4], as `face.Limits`
-    const float *teeth;           // [2, 6], borders of the crowns above and below
-    const float *colours;         // [5, 3]: teeth, tongue, dark, seam, loss in shadow
-    const float *light;           // [3]
     int32_t coefficients, vertices, columns, rows, ring_count, line_count, chin_count, jaw_count;
     int32_t mouth_count, gap_count, lip_vertex_count, skin_count, texture_h, texture_w, centre;
     int32_t look_h, look_w;
     float still, inset, coordinate_limit, shadow_reach;
     // Compared and multiplied in double precision, as Python does.
-    double seam_depth, upper_edge, lower_edge, trusted, least_lowered, lip_shadow, edge_px;
+    double seam_depth, trusted, least_shown, least_lowered, lip_shadow;
+    LsCavity cavity;
 } LsPainter;
 
 // One mouth to lay over another.
@@ -406,9 +422,9 @@ LS_API int32_t ls_paint_face(
     float *memory, const int32_t *kept, const int32_t *box,
     const uint8_t *background,  // i420
     int32_t width, int32_t height,
-    const float *wanted,  // [coefficients]
+    const float *motion,  // [6], as `oral_cavity.paint`
     const LsSource *sources,
-    int32_t count, double scale,
+    int32_t count,
     const uint8_t *mouth_texture,  // [look_h, look_w, 3], laid into `prior`, or null
     uint8_t *painted,     // [h, w, 3]
     uint8_t *mask,        // [h, w], comes as zeros

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.bench.measure.dark_lines import lines_of_open_mouths
 from lipstream.engine.errors import UsageError
 from lipstream.engine.face.mesh import LIPS
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
@@ -46,6 +47,7 @@ class LipMotion:
     opening: F32  # f32 [frames]
     width: F32  # f32 [frames]
     time_s: NDArray[np.float64]  # f64 [frames]
+    lines: F32 | None = None  # f32 [frames with open mouth, 2], `dark_lines`
 
     def at(self, time_s: NDArray[np.float64]) -> LipMotion:
         """The lips at other times, linearly interpolated."""
@@ -94,7 +96,7 @@ def photo_figures(path: Path, folder: Path) -> dict[str, float]:
     calibrate(photo, folder / "photo.target", CalibrationOptions(consent="measurement"))
     dub(folder / "photo.target", folder / "voice.wav", folder / "photo.mp4")
     painted, _ = tracked_lips(folder / "photo.mp4", None)
-    return compare(real, painted)
+    return compare(real, painted) | line_figures(real, painted)
 
 
 def tracked_lips(path: Path, photo: Path | None) -> tuple[LipMotion, Path]:
@@ -119,7 +121,9 @@ def tracked_lips(path: Path, photo: Path | None) -> tuple[LipMotion, Path]:
             frame = next(frame for frame in footage if frame.index == first)
         Image.fromarray(frame.rgb).save(photo)
     count = min(len(fitted), int(_LONGEST_S * float(fps)))
-    return lip_motion(fitted.pose.remove(fitted.landmarks)[:count], fps), photo or path
+    motion = lip_motion(fitted.pose.remove(fitted.landmarks)[:count], fps)
+    lines = lines_of_open_mouths(path, fitted.landmarks[:count], motion.opening)
+    return replace(motion, lines=lines), photo or path
 
 
 def lip_motion(vertices: F32, fps: Fraction) -> LipMotion:
@@ -158,6 +162,16 @@ def compare(real: LipMotion, painted: LipMotion) -> dict[str, float]:
     }
 
 
+def line_figures(real: LipMotion, painted: LipMotion) -> dict[str, float]:
+    """99th percentiles of `dark_lines` over the open mouths of both; 0 where none is open."""
+    figures = {}
+    for name, motion in (("", painted), ("own ", real)):
+        for index, line in enumerate(("column", "edge")):
+            found = np.zeros(1) if motion.lines is None else motion.lines[:, index]
+            figures[name + line] = float(np.percentile(found, 99)) if len(found) else 0.0
+    return figures
+
+
 def _aligned(real: LipMotion, painted: LipMotion, offset_s: float) -> tuple[LipMotion, LipMotion]:
     """Both at the frames of the real clip that the painted one covers."""
     inside = (real.time_s + offset_s >= 0) & (real.time_s + offset_s <= painted.time_s[-1])
@@ -194,6 +208,12 @@ def photos_summary(figures: dict[str, Any]) -> str:
     lines += [
         f"{name:22} {f['distance']:8.3f} {f['correlation']:10.2f} {f['closure']:9.3f}"
         f" {f['width']:9.2f} {f['speed']:6.2f}"
+        for name, f in rows
+    ]
+    lines.append("dark lines (painted, own)   column            edge")
+    lines += [
+        f"{name:22} {f['column']:11.3f} {f['own column']:6.3f}"
+        f" {f['edge']:10.3f} {f['own edge']:6.3f}"
         for name, f in rows
     ]
     return "\n".join(lines)

@@ -63,6 +63,7 @@ class RetargetedFace:
     points: F32  # f32 [468 + G, 2], both in the picture, px
     expression: F32  # f32 [K]
     scale: float  # px per inter-ocular distance
+    rotation: F32  # f32 [3, 3], of the head
 
     def seen_from(self, x: float, y: float) -> RetargetedFace:
         """The same in a picture whose origin is at (x, y)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lipstream.engine.face import mesh as topology
 from lipstream.engine.face import retarget
+from lipstream.engine.face.retarget import jaw_drop
 from lipstream.engine.frozen import Frozen
 from lipstream.engine.profiling import recorder
 from lipstream.engine.rendering import inner_mouth
@@ -25,8 +26,8 @@ from lipstream.engine.rendering.layers import (
 )
 from lipstream.engine.rendering.lip_layer import LipLayer
 from lipstream.engine.rendering.mouth_crop import MouthCrop
-from lipstream.engine.target import oral_cavity
 from lipstream.engine.target.appearance import TEXTURE_SHAPE
+from lipstream.engine.target.oral_cavity import Mouth, mouth_motion
 from lipstream.engine.types import U8
 from lipstream.kernels.face_painter import STAGES, FacePainter, MouthView
 
@@ -34,9 +35,9 @@ from lipstream.kernels.face_painter import STAGES, FacePainter, MouthView
 class FusedPainter(Frozen):
     """The compiled painter with the tables and constants of one target."""
 
-    def __init__(self, mesh: topology.FaceMesh, mouth: oral_cavity.Mouth, lips: LipLayer) -> None:
+    def __init__(self, mesh: topology.FaceMesh, mouth: Mouth, lips: LipLayer) -> None:
         """Needs compiled kernels (`kernels.dispatch.use_native`)."""
-        self._painter = face_painter(mesh, mouth, lips)
+        self._model, self._painter = mesh.model, face_painter(mesh, mouth, lips)
 
     def layers(
         self, background: U8, wanted: WantedMouth, crop: MouthCrop | None, frame: U8 | None
@@ -59,8 +60,12 @@ class FusedPainter(Frozen):
         ]
         active = recorder()
         spent = None if active is None else np.zeros(len(STAGES), np.int64)
+        motion = mouth_motion(
+            placed.grid, topology.LIPS.shape[1], jaw_drop(self._model, wanted.expression),
+            placement.rotation,
+        )  # fmt: skip
         patch = self._painter.paint(
-            placed, background, wanted.expression, views, placement.scale, guided=crop is not None,
+            placed, background, motion, views, guided=crop is not None,
             texture=None if prior is None else prior.texture,
             prior_shape=prior_shape((y1 - y0, x1 - x0), placement.scale),
             frame=frame, spent=spent,
@@ -77,29 +82,20 @@ class FusedPainter(Frozen):
         )
 
 
-def face_painter(mesh: topology.FaceMesh, mouth: oral_cavity.Mouth, lips: LipLayer) -> FacePainter:
+def face_painter(mesh: topology.FaceMesh, mouth: Mouth, lips: LipLayer) -> FacePainter:
     """The kernel's tables: meshes, teeth, lip layer and the constants of this folder."""
-    colours = (
-        oral_cavity.TEETH_RGB, oral_cavity.TONGUE_RGB, oral_cavity.DARK_RGB,
-        oral_cavity.SEAM_RGB, oral_cavity.SHADOW_LOSS,
-    )  # fmt: skip
-    crowns = [
-        oral_cavity.borders(oral_cavity.UPPER_WIDTHS),
-        oral_cavity.borders(oral_cavity.LOWER_WIDTHS),
-    ]
     arrays: dict[str, NDArray[Any]] = {
-        "basis": mesh.model.basis, "jaw_row": retarget.jaw_row(mesh.model), "rings": topology.RINGS,
-        "lips": topology.LIPS, "line": topology.JAW_VERTICES, "chin": topology.JAW_TIP,
-        "jaw": mesh.jaw_triangles, "mouth": lips.triangles, "gap": mesh.inner_triangles,
-        "lip_vertices": lips.vertices, "skin": lips.skin, "texture": lips.texture,
-        "texture_xy": lips.texture_xy, "gap_row": lips.gap_row, "look_xy": lips.prior_xy,
-        "limits": np.array(LIGHT), "teeth": np.stack(crowns), "colours": np.array(colours),
-        "light": mouth.light,
+        "basis": mesh.model.basis, "rings": topology.RINGS, "lips": topology.LIPS,
+        "line": topology.JAW_VERTICES, "chin": topology.JAW_TIP, "jaw": mesh.jaw_triangles,
+        "mouth": lips.triangles, "gap": mesh.inner_triangles, "lip_vertices": lips.vertices,
+        "skin": lips.skin, "texture": lips.texture, "texture_xy": lips.texture_xy,
+        "gap_row": lips.gap_row, "look_xy": lips.prior_xy, "limits": np.array(LIGHT),
     }  # fmt: skip
     numbers = {
         "still": STILL_PX, "inset": retarget.INSET, "shadow_reach": inner_mouth.SHADOW_REACH,
-        "seam_depth": SEAM_DEPTH, "upper_edge": mouth.upper_edge, "lower_edge": mouth.lower_edge,
-        "trusted": inner_mouth.CONFIDENT, "least_lowered": inner_mouth.LEAST_LOWERED,
-        "lip_shadow": inner_mouth.LIP_SHADOW, "edge_px": inner_mouth.EDGE_PX,
+        "seam_depth": SEAM_DEPTH, "trusted": inner_mouth.CONFIDENT,
+        "least_shown": inner_mouth.LEAST_SHOWN, "least_lowered": inner_mouth.LEAST_LOWERED,
+        "lip_shadow": inner_mouth.LIP_SHADOW,
     }  # fmt: skip
-    return FacePainter(arrays, numbers, topology.NOSE_TIP, TEXTURE_SHAPE)
+    cavity = mouth.cavity(mesh.model)
+    return FacePainter(arrays, cavity, numbers, topology.NOSE_TIP, TEXTURE_SHAPE)

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lipstream.engine.face.mesh import INNER_ROWS, FaceMesh
+from lipstream.engine.face.mesh import INNER_ROWS, FaceMesh, smoothstep
 from lipstream.engine.face.model import INNER_UPPER_LIP, VERTICES
 from lipstream.engine.face.retarget import RetargetedFace, jaw_drop
 from lipstream.engine.frozen import Frozen
-from lipstream.engine.target.oral_cavity import Mouth
+from lipstream.engine.target.oral_cavity import Mouth, mouth_motion
 from lipstream.engine.types import F32, I32, U8
-from lipstream.kernels import face
+from lipstream.kernels import face, oral_cavity
 from lipstream.kernels.mesh import mesh_map, warp_mesh
 
 _FINE = 2  # samples per pixel, each way
 _MARGIN_PX = 2
-EDGE_PX = 1.0  # over which a synthetic mouth fades in at the lips
+LEAST_SHOWN = 0.4  # confidence below which nothing of the source is shown
 LIP_SHADOW = 0.4  # of the light, lost by teeth under a lip that is lowered over them
 CONFIDENT, LEAST_LOWERED = 0.98, 0.03  # above and below, the source is shown unchanged
 SHADOW_REACH = 0.07  # inter-ocular distances
@@ -43,45 +43,50 @@ class InnerMouth(Frozen):
 
     def __init__(self, mesh: FaceMesh, mouth: Mouth, triangles: I32) -> None:
         """`triangles`: of lips and gap together, over the 468 vertices and the inner grid."""
-        self._mesh, self._mouth, self._triangles = mesh, mouth, triangles
+        self._mesh, self._triangles = mesh, triangles
+        self._cavity = mouth.cavity(mesh.model)
 
     def paint(self, warped: U8, mapping: SourceMapping, retargeted: RetargetedFace) -> None:
         """Repaint the gap and its edges in `warped` u8 [h, w, 3], in place."""
-        box = self.supersample(warped, mapping.crop, mapping.crop_xy, retargeted.points)
+        box = gap_box(retargeted.points, warped.shape[:2])
         if box is None:
             return
         x0, y0, x1, y1 = box
-        if float(mapping.confidence.min()) < CONFIDENT or mapping.lowered > LEAST_LOWERED:
-            inner = retargeted.seen_from(x0, y0).points[VERTICES:]
-            self._paint_synthetic(warped[y0:y1, x0:x1], inner, mapping, retargeted)
+        fine, covered = self._sample(mapping.crop, mapping.crop_xy, retargeted.points, box)
+        synthetic = float(mapping.confidence.min()) < CONFIDENT
+        inner = retargeted.seen_from(x0, y0).points[VERTICES:]
+        if synthetic:
+            self._draw(fine, inner * np.float32(_FINE), mapping, retargeted)
+        window = warped[y0:y1, x0:x1]
+        face.downsample2x(fine, covered, window)
+        if mapping.lowered > LEAST_LOWERED and not synthetic:
+            self._draw(window, inner, mapping, retargeted)
 
-    def supersample(
-        self, warped: U8, crop: U8, crop_xy: F32, points: F32
-    ) -> tuple[int, int, int, int] | None:
+    def supersample(self, warped: U8, crop: U8, crop_xy: F32, points: F32) -> None:
         """Sample the gap and its edges in `warped` u8 [h, w, 3] at twice the resolution, in place.
 
         Sampled once a pixel, an edge is jagged and a thin gap is broken.
 
         crop u8 [H, W, 3]; crop_xy and points f32 [468 + G, 2], the mesh in it and in `warped`, px.
-        Returns the gap's x0, y0, x1, y1; None where it lies outside.
         """
-        height, width = warped.shape[:2]
-        inner = points[VERTICES:]
-        low = np.maximum(np.floor(inner.min(0)).astype(int) - _MARGIN_PX, 0)
-        high = np.minimum(np.ceil(inner.max(0)).astype(int) + _MARGIN_PX, (width, height))
-        if (high <= low).any():
-            return None
-        x0, y0, x1, y1 = (int(v) for v in (*low, *high))
+        box = gap_box(points, warped.shape[:2])
+        if box is not None:
+            fine, covered = self._sample(crop, crop_xy, points, box)
+            face.downsample2x(fine, covered, warped[box[1] : box[3], box[0] : box[2]])
+
+    def _sample(
+        self, crop: U8, crop_xy: F32, points: F32, box: tuple[int, int, int, int]
+    ) -> tuple[U8, U8]:
+        """The box x0, y0, x1, y1 at twice the resolution: u8 [2h, 2w, 3], and what is covered."""
+        x0, y0, x1, y1 = box
         close_up = (points - np.array([x0, y0], np.float32)) * np.float32(_FINE)
         shape = ((y1 - y0) * _FINE, (x1 - x0) * _FINE)
-        fine, covered = warp_mesh(crop, crop_xy, close_up, self._triangles, shape)
-        face.downsample2x(fine, covered, warped[y0:y1, x0:x1])
-        return x0, y0, x1, y1
+        return warp_mesh(crop, crop_xy, close_up, self._triangles, shape)
 
-    def _paint_synthetic(
+    def _draw(
         self, window: U8, inner: F32, mapping: SourceMapping, retargeted: RetargetedFace
     ) -> None:
-        """Synthetic teeth where confidence is low, and the shadow of a lowered lip, in place.
+        """A synthetic mouth where confidence is low, and the shadow of a lowered lip, in place.
 
         inner f32 [G, 2]: the grid's place in `window` u8 [h, w, 3], px.
         """
@@ -94,18 +99,31 @@ class InnerMouth(Frozen):
         if not inside.any():
             return
         lips = mesh_map(np.stack([roof, floor], 1), inner, triangles, shape)[0][inside]
-        y, roof_y, floor_y = where[inside][:, 1], lips[:, 0], lips[:, 1]
         colors = window[inside].astype(np.float32)
         if lowered > LEAST_LOWERED:
-            near = 1 - np.clip((y - roof_y) / SHADOW_REACH, 0, 1)
+            near = 1 - np.clip((where[inside][:, 1] - lips[:, 0]) / SHADOW_REACH, 0, 1)
             loss = LIP_SHADOW * min((lowered - LEAST_LOWERED) / 0.05, 1.0)
             colors *= (1 - loss * near * near)[:, None]
         if float(confidence.min()) < CONFIDENT:
-            real = mesh_map(np.stack([confidence, confidence], 1), inner, triangles, shape)[0]
+            rest = mesh_map(np.stack([grid[:, 2], confidence], 1), inner, triangles, shape)[0]
+            rest = rest[inside]
+            points = np.concatenate([where[inside], rest[:, :1]], 1)
             jaw = jaw_drop(self._mesh.model, retargeted.expression)
-            middle = float(grid[count // 2, 0])
-            synthetic = self._mouth.paint(where[inside], roof_y, floor_y, jaw, middle)
-            depth = np.minimum(y - roof_y, floor_y - y) * np.float32(retargeted.scale / EDGE_PX)
-            keep = 1 - np.clip(depth, 0, 1)[:, None] * (1 - real[inside][:, :1])
+            motion = mouth_motion(grid, count, jaw, retargeted.rotation)
+            synthetic = oral_cavity.paint(self._cavity, motion, points, lips)
+            keep = smoothstep((float(confidence.min()) - LEAST_SHOWN) / (CONFIDENT - LEAST_SHOWN))
             colors = colors * keep + synthetic * (1 - keep)
         window[inside] = np.clip(colors + 0.5, 0, 255).astype(np.uint8)
+
+
+def gap_box(points: F32, shape: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 of the gap with its edges in a picture of (height, width), px; None outside.
+
+    points f32 [468 + G, 2], px.
+    """
+    inner = points[VERTICES:]
+    low = np.maximum(np.floor(inner.min(0)).astype(int) - _MARGIN_PX, 0)
+    high = np.minimum(np.ceil(inner.max(0)).astype(int) + _MARGIN_PX, shape[::-1])
+    if (high <= low).any():
+        return None
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])

@@ -60,7 +60,9 @@ class StepPainter(Frozen):
         height, width = background.shape[0] * 2 // 3, background.shape[1]
         vertices, grid = drive(self._mesh, placement, wanted.expression)
         start, moved, points = place(placement, vertices, grid)
-        retargeted = RetargetedFace(vertices, grid, points, wanted.expression, placement.scale)
+        retargeted = RetargetedFace(
+            vertices, grid, points, wanted.expression, placement.scale, placement.rotation
+        )
         # Triangles that hardly move are left out: sampled, they would give the same pixels.
         triangles, bounds = face.moving_triangles(start, moved, self._mesh.jaw_triangles, STILL_PX)
         corners = [points[self._lips.vertices]]

@@ -15,7 +15,7 @@ checked before any is used (`bundle_checks`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -41,7 +41,8 @@ from lipstream.engine.target.bundle_checks import (
 )
 from lipstream.engine.target.consent import Consent, read_consent, require_consent
 from lipstream.engine.target.frames import FrameReader
-from lipstream.engine.target.oral_cavity import Mouth
+from lipstream.engine.target.observed_mouth import with_observed
+from lipstream.engine.target.oral_cavity import Mouth, upper_grid
 from lipstream.engine.target.similarity import MouthSimilarity, by_shape
 from lipstream.engine.target.sources import MouthSource, MouthSources
 from lipstream.engine.target.style import SHARPEN, SHARPEN_ALONE, Style
@@ -126,6 +127,9 @@ def _read(folder: Path) -> Target:
     if offsets[-1] != frames_path.stat().st_size:
         raise TargetError("track.safetensors: frame_offsets do not end where frames.mjpeg ends")
     sources, source_frames, similarity = _read_sources(folder, track)
+    mouth = style.mouth
+    mouth = with_observed(mouth, sources, upper_grid(mouth, face_model()))
+    style = replace(style, mouth=mouth)
     appearance = _read_appearance(folder, info, similarity, len(sources))
     kind = info.get("kind")
     if kind not in ("video", "photo"):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lipstream.engine.errors import UsageError
+from lipstream.engine.face.mesh import LIPS
 from lipstream.engine.face.retarget import Placement
 from lipstream.engine.target.appearance import Appearance
 from lipstream.engine.target.similarity import MouthSimilarity
 from lipstream.engine.types import F32, I32, U8
+from lipstream.kernels.mesh import remap
 
 _MAX_SOURCES = 4096  # all pairs are compared once
 
@@ -22,6 +26,18 @@ class MouthSource:
     origin: tuple[float, float]  # x, y of the crop in the coordinates of `placement`, px
     zoom: float  # crop pixels per pixel of `placement`
     placement: Placement
+
+    @property
+    def lips(self) -> F32:
+        """Inner upper and lower, outer upper and lower lip, canonical f32 [4, 11, 3]."""
+        return self.placement.canonical_vertices[LIPS]
+
+    def colors_at(self, points: F32) -> F32:
+        """Colours f32 [n, 3], 0 to 255, at canonical points f32 [n, 3]; the border repeats."""
+        at = self.placement.project(points.astype(np.float32)) - np.array(self.origin)
+        size = np.array(self.rgb.shape[1::-1])
+        xy = np.clip(at * self.zoom, 0.5, size - 0.5).astype(np.float32)
+        return remap(self.rgb, xy[None])[0].astype(np.float32)
 
 
 SourceWeights = Sequence[tuple[MouthSource, float]]  # sources to blend; the weights sum to 1

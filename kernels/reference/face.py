@@ -126,7 +126,10 @@ def map_to_source(
     thickness = np.minimum(
         roof - canonical_vertices[outer_upper, 1], canonical_vertices[outer_lower, 1] - floor
     )
-    inward = closing * _smooth((span - f(0.008)) / f(0.03)) * (f(inset) + f(0.8) / pose[0])
+    closing = closing * _smooth((span - f(0.008)) / f(0.03))
+    # Parted wider, lips show no line where they met, or where they bordered on teeth.
+    parting = (f(1) - _smooth((like - f(0.45)) / f(0.35))) * _smooth(wanted / f(0.06))
+    inward = np.maximum(closing, f(1.3) * parting) * (f(inset) + f(0.8) / pose[0])
     inward = np.minimum(inward, f(0.35) * np.maximum(thickness, f(0)))
     edge = canonical_vertices.copy()
     edge[upper, 1] -= inward

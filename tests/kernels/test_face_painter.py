@@ -8,6 +8,7 @@ import pytest
 
 from lipstream.engine.errors import UsageError
 from lipstream.kernels.face_painter import FacePainter, MouthView
+from lipstream.kernels.oral_cavity import GRAIN, Cavity
 from tests.kernels.guard_bytes import Guards
 
 pytestmark = pytest.mark.usefixtures("library")
@@ -15,10 +16,16 @@ pytestmark = pytest.mark.usefixtures("library")
 VERTICES, COLUMNS, ROWS, COEFFICIENTS = 40, 5, 3, 4
 GRID = ROWS * COLUMNS
 NUMBERS = {
-    "still": 0.05, "inset": 0.014, "shadow_reach": 0.06, "seam_depth": 0.5, "upper_edge": -0.02,
-    "lower_edge": 0.12, "trusted": 0.98, "least_lowered": 0.01, "lip_shadow": 0.5, "edge_px": 2.0,
+    "still": 0.05, "inset": 0.014, "shadow_reach": 0.06, "seam_depth": 0.5, "trusted": 0.98,
+    "least_shown": 0.4, "least_lowered": 0.01, "lip_shadow": 0.5,
 }  # fmt: skip
 LOOK = (9, 12)
+CAVITY = Cavity(
+    np.full((2, 6, 7, 4), 0.5, np.float32), np.full((5, 3), 0.5, np.float32),
+    np.zeros((GRAIN, GRAIN), np.float32),
+    np.array([0.4, -0.3, -0.1, 0.1, 0.0, 2.0, 0.0, 0.05, 0.1, 0.01], np.float32),
+)  # fmt: skip
+MOTION = np.array([0, 0.1, 0.5, 0.5, 0.1, 0], np.float32)
 
 
 def grid_triangles(rows, columns):
@@ -36,7 +43,6 @@ def arrays():
     uv = random.uniform(0, 10, (VERTICES + GRID, 2)).astype(np.float32)
     return {
         "basis": random.normal(0, 0.02, (COEFFICIENTS, VERTICES, 3)).astype(np.float32),
-        "jaw_row": np.ones(COEFFICIENTS, np.float32),
         "rings": np.array([[0.2, 0.5], [0.5, 0.0]], np.float32),
         "lips": lips.astype(np.int32), "line": np.arange(35, 40, dtype=np.int32),
         "chin": np.arange(35, 38, dtype=np.int32), "jaw": grid_triangles(8, 5),
@@ -46,8 +52,6 @@ def arrays():
         "texture": random.integers(0, 256, (10, 10, 2), dtype=np.uint8),
         "texture_xy": uv, "look_xy": uv, "gap_row": np.linspace(0, 255, GRID, dtype=np.float32),
         "limits": np.array([3, 0.6, 24, 0.05], np.float32),
-        "teeth": np.tile(np.linspace(0, 0.4, 6, dtype=np.float32), (2, 1)),
-        "colours": np.full((5, 3), 100, np.float32), "light": np.ones(3, np.float32),
     }  # fmt: skip
 
 
@@ -65,7 +69,7 @@ STILL, OPEN = np.zeros(COEFFICIENTS, np.float32), np.full(COEFFICIENTS, 1.5, np.
 @pytest.mark.parametrize("x", [48, 2, 94])
 def test_nothing_is_written_beyond_a_patch(corners, everything, x):
     random = np.random.default_rng(1)
-    painter = FacePainter(arrays(), NUMBERS, 20, LOOK)
+    painter = FacePainter(arrays(), CAVITY, NUMBERS, 20, LOOK)
     pose, guards = POSE.copy(), Guards()
     pose[7] = x
     placed = guards.call(painter.place, pose, a_face(), STILL, OPEN, corners, (96, 80))
@@ -79,9 +83,9 @@ def test_nothing_is_written_beyond_a_patch(corners, everything, x):
 
     def paint():
         if not everything:
-            return painter.paint(placed, background, OPEN, sources, 40.0, guided=False)
+            return painter.paint(placed, background, MOTION, sources, guided=False)
         return painter.paint(
-            placed, background, OPEN, sources, 40.0, guided=True, texture=texture,
+            placed, background, MOTION, sources, guided=True, texture=texture,
             prior_shape=(13, 17), frame=frame, spent=np.zeros(3, np.int64),
         )  # fmt: skip
 
@@ -103,13 +107,13 @@ def test_an_index_of_no_vertex_is_refused(name, vertex):
     given[name] = given[name].copy()
     given[name].flat[-1] = vertex
     with pytest.raises(UsageError, match=f"{name} names .*expected 0"):
-        FacePainter(given, NUMBERS, 20, LOOK)
+        FacePainter(given, CAVITY, NUMBERS, 20, LOOK)
 
 
 @pytest.mark.parametrize("centre", [-1, VERTICES])
 def test_a_centre_that_is_no_vertex_is_refused(centre):
     with pytest.raises(UsageError, match="centre"):
-        FacePainter(arrays(), NUMBERS, centre, LOOK)
+        FacePainter(arrays(), CAVITY, NUMBERS, centre, LOOK)
 
 
 @pytest.mark.parametrize("name", sorted(set(arrays()) - {"basis"}))
@@ -117,4 +121,4 @@ def test_an_array_of_another_shape_is_refused(name):
     given = arrays()
     given[name] = given[name][..., None]
     with pytest.raises(UsageError, match="expected"):
-        FacePainter(given, NUMBERS, 20, LOOK)
+        FacePainter(given, CAVITY, NUMBERS, 20, LOOK)

@@ -65,8 +65,9 @@ def heights_of(expression: F32) -> F32:
 def mapped(vertices: F32, grid: F32, source: Placement) -> tuple[F32, F32]:
     """Where the grid lies on a frontal source, canonical f32 [G, 2], and its confidence."""
     retargeted = RetargetedFace(
-        vertices, grid, np.zeros((0, 2), np.float32), source.expression, source.scale
-    )
+        vertices, grid, np.zeros((0, 2), np.float32), source.expression, source.scale,
+        source.rotation,
+    )  # fmt: skip
     points, confidence, _ = map_to_source(source, (0.0, 0.0, 1.0), retargeted)
     return (points[len(vertices) :] - source.translation[:2]) / source.scale, confidence
 
