@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lipstream.calibration import bundle_writer
-from lipstream.calibration.photo.idle_motion import FPS, PhotoFace
+from lipstream.calibration.photo.expression import PhotoFace
+from lipstream.calibration.photo.idle_motion import FPS
 from lipstream.calibration.photo.target import build_photo_target
 from lipstream.calibration.report.data import Summary
 from lipstream.engine.types import U8

@@ -28,6 +28,7 @@ from lipstream.engine.prefetch import Prefetcher
 from lipstream.engine.profiling import span
 from lipstream.engine.rendering.background import Background, JumpBlend, advance
 from lipstream.engine.rendering.compositor import Compositor, WarpedFrame
+from lipstream.engine.rendering.lip_layer import PHOTO_SEAM
 from lipstream.engine.rendering.refiner import load_renderer
 from lipstream.engine.rendering.source_crossfade import SourceCrossfade
 from lipstream.engine.retrieval.background_matcher import BackgroundMatcher, MatcherState
@@ -38,7 +39,7 @@ from lipstream.engine.speech.encoder import Encoder, EncoderState
 from lipstream.engine.speech.file_encoder import FileEncoderState, make_encoder
 from lipstream.engine.speech.frame_sampler import FrameSampler, SamplerState, ease_to_rest
 from lipstream.engine.speech.profiles import FILE, require_live
-from lipstream.engine.speech.style import SpeakingStyle, opening_range
+from lipstream.engine.speech.style import PHOTO_ARTICULATION, SpeakingStyle, opening_range
 from lipstream.engine.stream import Chain, Stage
 from lipstream.engine.target.appearance import AppearancePrior
 from lipstream.engine.target.bundle import Target, mouth_sources
@@ -67,7 +68,7 @@ class StageStates(NamedTuple):
 
     encoder: EncoderState | FileEncoderState
     sampler: SamplerState
-    style: None
+    style: F32 | None
     background: MatcherState | int
     sources: SourceState
 
@@ -131,7 +132,8 @@ class Engine(Frozen):
         lag_frames = int(MATCHER_LAG_MS[profile] * target.fps / 1000)
         self._opening = model.lip_rows()[0]
         openings = opening_range(target.track, target.kind, self._opening)
-        self.style = SpeakingStyle(target.style, openings, model)
+        articulation = PHOTO_ARTICULATION if target.kind == "photo" else None
+        self.style = SpeakingStyle(target.style, openings, model, articulation, target.fps)
         self.matcher = _background_matcher(target, lag_frames, model) if matched else None
         # In the footage's own order the lag is the source selector's; for a file both have it.
         sources, waits = mouth_sources(target), profile == FILE or not matched
@@ -145,7 +147,9 @@ class Engine(Frozen):
         )
         self.footage = Background(target.track, model)
         self.renderer = load_renderer(renderer, backend, crop_resolution, target.sharpen, models)
-        self.compositor = Compositor(build_mesh(model), target.style.mouth, self.renderer)
+        seam = PHOTO_SEAM if target.kind == "photo" else 1.0
+        mouth = target.style.mouth
+        self.compositor = Compositor(build_mesh(model), mouth, self.renderer, seam=seam)
 
     @property
     def backend(self) -> str:
@@ -367,7 +371,7 @@ class Session:
 def _chain(
     encoder: Stage[Any, AudioChunk, Expression],
     sampler: Stage[SamplerState, Expression, Expression],
-    style: Stage[None, Expression, Expression],
+    style: Stage[F32 | None, Expression, Expression],
     background: Stage[Any, Expression, MatchedFrame],
     selector: Stage[SourceState, MatchedFrame, SelectedSource],
 ) -> Chain[StageStates, AudioChunk, SelectedSource]:

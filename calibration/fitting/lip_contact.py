@@ -20,7 +20,7 @@ from lipstream.engine.retrieval.viterbi import Transitions, viterbi
 from lipstream.engine.types import F32, I32, U8
 from lipstream.kernels.mesh import remap
 
-_CLOSED: Final = 0.03  # inter-ocular distances; lips with a smaller gap are closed
+CLOSED: Final = 0.03  # inter-ocular distances; lips with a smaller gap are closed
 _MAX_DEPTH: Final = 0.45  # of the thickness of a lip: how far into it the line may lie
 _MAX_SHIFT: Final = 0.06  # inter-ocular distances
 _STEPS: Final = 21  # candidates above the landmarks, and as many below
@@ -37,7 +37,7 @@ def snap_to_lip_contact(photo: U8, landmarks: F32, model: FaceModel) -> F32:
     pose = fit_pose(landmarks[None], model.mean, model.rigid)
     free = pose.remove(landmarks[None, :VERTICES])[0]
     upper, lower, outer_upper, outer_lower = free[LIPS]
-    if (lower - upper)[:, 1].max() > _CLOSED:
+    if (lower - upper)[:, 1].max() > CLOSED:
         return landmarks
     middle = (upper + lower) / 2
     across = np.linspace(middle[0, 0], middle[-1, 0], _COLUMNS)
@@ -54,7 +54,9 @@ def snap_to_lip_contact(photo: U8, landmarks: F32, model: FaceModel) -> F32:
     sampled = remap(photo, np.ascontiguousarray(placed))
     luma = (sampled.astype(np.float32) @ LUMA).reshape(shifts.shape)
     cost = luma - np.median(luma, 1, keepdims=True) + _SHIFT_COST * step**2
-    path = shifts[np.arange(_COLUMNS), _cheapest_path(cost.astype(np.float32))]
+    path = shifts[
+        np.arange(_COLUMNS), cheapest_path(cost.astype(np.float32), _SLOPE_COST, _MAX_SLOPE)
+    ]
     # The corners are dark all over: towards them the line returns to the landmarks.
     inward = np.clip(np.minimum(across - across[0], across[-1] - across), 0, None)
     path *= np.clip(inward / (_CORNERS * (across[-1] - across[0])), 0, 1)
@@ -73,9 +75,13 @@ def snap_to_lip_contact(photo: U8, landmarks: F32, model: FaceModel) -> F32:
     return snapped
 
 
-def _cheapest_path(cost: F32) -> I32:
-    """The row in each column, i32 [columns], on the cheapest path through f32 [columns, rows]."""
-    rows, slope = np.arange(cost.shape[1])[:, None], np.arange(1 - _MAX_SLOPE, _MAX_SLOPE)
+def cheapest_path(cost: F32, slope_cost: float, max_slope: int) -> I32:
+    """The row in each column, i32 [columns], on the cheapest path through f32 [columns, rows].
+
+    slope_cost: of a step from column to column, times its square; steps of `max_slope` and more
+    cost as much as that one.
+    """
+    rows, slope = np.arange(cost.shape[1])[:, None], np.arange(1 - max_slope, max_slope)
     before = np.clip(rows + slope, 0, len(rows) - 1).astype(np.int32)
-    costs = np.where(before == rows + slope, _SLOPE_COST * slope**2, np.inf).astype(np.float32)
-    return viterbi(Transitions(before, costs, _SLOPE_COST * _MAX_SLOPE**2), cost)
+    costs = np.where(before == rows + slope, slope_cost * slope**2, np.inf).astype(np.float32)
+    return viterbi(Transitions(before, costs, slope_cost * max_slope**2), cost)

@@ -7,12 +7,12 @@ a jump.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
 from lipstream.calibration.photo.blinking import LOOP_FRAMES, blink_curve, lower_lids
+from lipstream.calibration.photo.expression import PhotoFace, photo_expression
 from lipstream.engine.face.mesh import head_triangles
 from lipstream.engine.face.model import FACE_OVAL, VERTICES, FaceModel, Pose, fit_pose
 from lipstream.engine.face.retarget import with_rings
@@ -25,31 +25,6 @@ FPS = Fraction(25)
 _NECK = np.array([0.0, 2.0, 0.9], np.float32)  # canonical; the head turns about it
 # Rings of vertices round the face: distance in inter-ocular distances, fraction of the motion.
 _RINGS = ((0.35, 0.8), (0.9, 0.45), (1.7, 0.15), (2.8, 0.0))
-_KEPT_SMILE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class PhotoFace:
-    """One face of a photo, as tracked."""
-
-    landmarks: F32  # f32 [≥468, 3], px
-    blendshapes: F32  # f32 [52]
-
-
-def photo_expression(face: PhotoFace, model: FaceModel) -> tuple[F32, F32]:
-    """The expression in the photo and the rest expression, each f32 [K].
-
-    One photo does not separate geometry from expression. The expression comes from the ARKit
-    weights, with its opening corrected to that of the tracked lips. At rest the lips meet and a
-    fifth of the smile remains.
-    """
-    pose = fit_pose(face.landmarks[None], model.mean, model.rigid)
-    free = pose.remove(face.landmarks[None, :VERTICES])[0]
-    observed = model.from_arkit @ np.append(face.blendshapes, 1).astype(np.float32)
-    opening, direction = model.lip_rows()[0], model.opener()
-    observed = observed + direction * (float(free[14, 1] - free[13, 1]) - opening @ observed)
-    rest = (observed - direction * (opening @ observed)) * np.float32(_KEPT_SMILE)
-    return observed.astype(np.float32), rest.astype(np.float32)
 
 
 def idle_track(face: PhotoFace, model: FaceModel) -> tuple[Track, F32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from lipstream.calibration import bundle_writer
 from lipstream.calibration.fitting.lip_contact import snap_to_lip_contact
+from lipstream.calibration.fitting.lip_edges import snap_to_lip_edges
 from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.calibration.footage.sources import cut_source
 from lipstream.calibration.options import CalibrationOptions
 from lipstream.calibration.photo.checks import photo_faults
-from lipstream.calibration.photo.idle_motion import FPS, PhotoFace, idle_frames, idle_track
+from lipstream.calibration.photo.expression import PhotoFace
+from lipstream.calibration.photo.idle_motion import FPS, idle_frames, idle_track
 from lipstream.calibration.report.data import Summary
 from lipstream.calibration.tracking.frame_metrics import cheek_color
 from lipstream.engine.errors import CalibrationError, UsageError
@@ -33,6 +36,7 @@ def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track,
     i32 [S], and its footage.
     """
     model = face_model()
+    face = replace(face, landmarks=snap_to_lip_edges(photo, face.landmarks, model))
     height, width = photo.shape[:2]
     track, rest = idle_track(face, model)
     with bundle_writer.FrameFile(folder, width, height) as frames:

@@ -55,10 +55,12 @@ class Compositor(Frozen):
         mouth: Mouth,
         renderer: Renderer | None = None,
         native: bool | None = None,
+        seam: float = 1.0,
     ) -> None:
-        """`native`: whether compiled code paints; None: where the kernels are compiled."""
+        """`native`: whether compiled code paints; None: where the kernels are compiled. `seam`: of
+        the shadow between lips that are closed where the source's are open."""
         self._mesh, self._renderer = mesh, renderer
-        lips = build_lip_layer(mesh)
+        lips = build_lip_layer(mesh, seam)
         self._painter: FusedPainter | StepPainter
         if use_native() if native is None else native:
             self._painter = FusedPainter(mesh, mouth, lips)

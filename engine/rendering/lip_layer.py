@@ -6,6 +6,7 @@ All of it follows from the face model, so every target has the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ _TEXTURE_PX = 128  # per inter-ocular distance
 _TEXTURE_ORIGIN = (-1.0, 0.3)
 _TEXTURE_SHAPE = (232, 256)
 _SEAM_WIDTH = 0.016  # inter-ocular distances
+# Of the shadow between a photo's lips. All of its closed mouths are its one mouth closed, whose
+# lips carry the shadow of teeth already: at full depth the line reads as lips ajar.
+PHOTO_SEAM: Final = 0.5
 _OPAQUE_REACH = 0.05  # outside the outer lips, inter-ocular distances; it fades to LIP_REACH
 
 
@@ -44,11 +48,11 @@ class LipLayer:
     prior_xy: F32  # f32 [468 + G, 2], in the texture of an appearance prior, px
 
 
-def build_lip_layer(mesh: FaceMesh) -> LipLayer:
-    """Draw the textures and choose the vertices."""
+def build_lip_layer(mesh: FaceMesh, seam: float = 1.0) -> LipLayer:
+    """Draw the textures and choose the vertices; `seam`: of the shadow between closed lips."""
     model = mesh.model
     canonical = model.mean[:, :2].astype(np.float32)
-    texture = np.concatenate([opacity_texture(mesh), seam_texture(mesh)], axis=2)
+    texture = np.concatenate([opacity_texture(mesh), seam_texture(mesh, seam)], axis=2)
     gap = inner_grid(model.mean)[:, :2]
     opacity = remap(texture, _on_texture(canonical)[None])[0, :, 0]
     vertices = np.unique(mesh.lip_triangles)
@@ -80,13 +84,15 @@ def opacity_texture(mesh: FaceMesh) -> U8:
     return ((1 - t * t * (3 - 2 * t)) * 255 + 0.5).astype(np.uint8)[..., None]
 
 
-def seam_texture(mesh: FaceMesh) -> U8:
+def seam_texture(mesh: FaceMesh, depth: float = 1.0) -> U8:
     """Depth of the shadow between closed lips on the canonical face, u8 [232, 256, 1]."""
     rest = mesh.model.mean[:, :2]
     line = (rest[list(INNER_UPPER_LIP)] + rest[list(INNER_LOWER_LIP)]) / 2
     thin = np.concatenate([line + [0, -1e-4], line[::-1] + [0, 1e-4]])
     distance = _texture_distance(thin, 3 * _SEAM_WIDTH)  # there it is less than 1 of 255
-    return (np.exp(-((distance / _SEAM_WIDTH) ** 2)) * 255 + 0.5).astype(np.uint8)[..., None]
+    return (np.exp(-((distance / _SEAM_WIDTH) ** 2)) * 255 * depth + 0.5).astype(np.uint8)[
+        ..., None
+    ]
 
 
 def _texture_distance(outline: F32, reach: float) -> NDArray[np.float64]:

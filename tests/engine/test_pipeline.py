@@ -22,7 +22,9 @@ from lipstream.engine.networks.models import Models
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.rendering.background import JumpBlend, advance
 from lipstream.engine.rendering.compositor import Compositor
+from lipstream.engine.rendering.lip_layer import PHOTO_SEAM
 from lipstream.engine.retrieval.viterbi import viterbi
+from lipstream.engine.speech.style import PHOTO_ARTICULATION
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.timebase import frame_sample
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, U8, AudioChunk, Expression, Lips, VideoFrame
@@ -67,7 +69,7 @@ def assert_same(one: list[VideoFrame], other: list[VideoFrame]) -> None:
 def resting(engine: Engine, background: int) -> U8:
     """A footage frame with the mouth at rest, painted without the engine's stages."""
     target = engine.target
-    compositor = Compositor(build_mesh(face_model()), target.style.mouth)
+    compositor = Compositor(build_mesh(face_model()), target.style.mouth, seam=PHOTO_SEAM)
     painting = compositor.paint(
         target.frames.decoder().read(background),
         target.track.placement(background),
@@ -198,11 +200,12 @@ def test_silence_rests_and_stays_there(warping: Engine) -> None:
 
 def test_lips_are_pressed_no_harder_than_in_the_footage(warping: Engine) -> None:
     opener = face_model().opener()
+    how = PHOTO_ARTICULATION
     for opening in (-0.2, -0.01, 0.1):
         expression = Expression((np.float32(opening) * opener), Lips(0, 0, 0), True, 0)
         styled = warping.style.apply(expression).coefficients
         shown = float(warping._opening @ styled)
-        wanted = opening * warping.target.style.gain
+        wanted = opening * how.opening_gain - how.closing - how.pressing * (opening < 0)
         assert shown == pytest.approx(max(wanted, -0.03), abs=1e-4)
 
 

@@ -157,7 +157,7 @@ def test_frame_sampler(fps: Fraction) -> None:
 
 
 def test_speaking_style(loaded: Target) -> None:
-    stage: Stage[None, Expression, Expression] = Engine(loaded, renderer="none").style
+    stage: Stage[F32 | None, Expression, Expression] = Engine(loaded, renderer="none").style
     assert isinstance(stage, SpeakingStyle)
     first, second = expressions(loaded.fps, 0), expressions(loaded.fps, 1)
     stream = Stream[Expression, Expression](

@@ -43,4 +43,6 @@ def test_lips_that_stay_apart_are_found() -> None:
 def test_lips_that_move_half_as_far_are_slower() -> None:
     figures = compare(speech(), speech(scale=0.5))
     assert figures["speed"] == pytest.approx(0.5, rel=0.02)
+    whole = compare(speech(), speech())
+    assert figures["motion"] == pytest.approx(0.5 * whole["motion"], rel=0.02)
     assert figures["correlation"] > 0.99

@@ -7,13 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipstream.calibration.photo.idle_motion import (
-    LOOP_FRAMES,
-    PhotoFace,
-    idle_frames,
-    idle_track,
-    photo_expression,
-)
+from lipstream.calibration.photo.expression import PhotoFace, photo_expression
+from lipstream.calibration.photo.idle_motion import LOOP_FRAMES, idle_frames, idle_track
 from lipstream.engine.face.model import face_model
 from lipstream.engine.target.bundle import load_target
 from lipstream.engine.target.track import Track
