@@ -151,4 +151,5 @@ def lengthened(target: Target, frames: int, seed: int = 0) -> Target:
         ),
         frames=_Repeated(target.frames, offsets),
         jumps=(jumps, random.gamma(2, 0.3, jumps.shape).astype(np.float32)),
+        conduct=None,
     )

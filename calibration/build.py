@@ -35,6 +35,7 @@ from lipstream.calibration.tracking.rejection import (
     require_usable,
     usable,
 )
+from lipstream.engine.errors import UsageError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
 from lipstream.engine.output_paths import refuse_to_overwrite
@@ -60,6 +61,8 @@ def calibrate(path: str | Path, output: str | Path, options: CalibrationOptions)
     options = replace(options, consent=options.consent or earlier)
     if options.adapt:
         require_adaptable(path)
+    if (options.still or options.seed is not None) and not is_photo(path):
+        raise UsageError(f"{path}: --still and --seed are for photos; a video moves as it does")
     began = time.monotonic()
     with bundle_writer.bundle_folder(output) as folder:
         if is_photo(path):

@@ -29,7 +29,7 @@ from lipstream.engine.target.similarity import MouthSimilarity
 from lipstream.engine.target.sources import MouthSource
 from lipstream.engine.target.style import Style
 from lipstream.engine.target.track import Track
-from lipstream.engine.types import I32, U8
+from lipstream.engine.types import I32, U8, Conduct
 
 logger = logging.getLogger(__name__)
 
@@ -203,10 +203,14 @@ def write_appearance(folder: Path, appearance: Appearance) -> None:
     )
 
 
-def write_jumps(folder: Path, jumps: JumpGraph) -> None:
+def write_jumps(folder: Path, jumps: JumpGraph, conduct: Conduct | None = None) -> None:
     """jumps.safetensors; the target is -1 where a frame has fewer jumps than others."""
     costs = np.where(jumps.indices >= 0, jumps.cost, 0).astype(np.float32)
-    _save(folder / "jumps.safetensors", {"targets": jumps.indices, "costs": costs})
+    tables = {"targets": jumps.indices, "costs": costs}
+    if conduct is not None:
+        for name in ("speaking", "nods", "blinks"):
+            tables[name] = getattr(conduct, name).astype(np.uint8)
+    _save(folder / "jumps.safetensors", tables)
 
 
 def write_info(

@@ -14,13 +14,14 @@ import numpy as np
 
 from lipstream.calibration import bundle_writer
 from lipstream.calibration.photo.expression import PhotoFace
-from lipstream.calibration.photo.idle_motion import FPS
+from lipstream.calibration.photo.motion import FPS, idle_motion
 from lipstream.calibration.photo.target import build_photo_target
 from lipstream.calibration.report.data import Summary
 from lipstream.engine.types import U8
 
 _CROP = (slice(0, 300), slice(74, 374))  # head and shoulders
 _SIDE_PX = 512
+_SEED = 0
 _SPEECH = "demo_speech.ogg"
 _SOURCE = "skimage.data.astronaut()"
 
@@ -34,7 +35,7 @@ def build_demo_target(folder: Path) -> Path:
     face = PhotoFace(numbers["landmarks"], numbers["blendshapes"])
     output = folder / "demo.target"
     with bundle_writer.bundle_folder(output) as made:
-        track, chosen, reader = build_photo_target(photo, face, made)
+        track, chosen, reader = build_photo_target(photo, face, made, idle_motion(_SEED))
         summary = Summary("demo.target", Path(_SOURCE), "photo", FPS, track, chosen)
         figures = summary.write_report(made, reader)
         info = {
@@ -72,7 +73,7 @@ def _track_portrait() -> None:
 
     with Landmarker(assets.fetch()) as landmarker:
         face = landmarker.faces(_portrait())[0]
-    numbers = {"landmarks": face.landmarks[:468], "blendshapes": face.blendshapes}
+    numbers = {"landmarks": face.landmarks, "blendshapes": face.blendshapes}
     save_file(numbers, Path(__file__).with_name("demo_face.safetensors"))
 
 

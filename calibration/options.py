@@ -22,9 +22,15 @@ class CalibrationOptions:
     progress: Progress | None = None
     adapt: bool = False  # learn the relevance of features on this footage; needs torch
     person: int | None = None  # whom to follow, from 1, in the order in which people appear
+    seed: int | None = None  # of a photo's motion; None is 0
+    still: bool = False  # a photo's head does not move
 
     def __post_init__(self) -> None:
-        """Raises UsageError unless 0 <= start < end, person is 1 or more, and consent says who."""
+        """Raises UsageError for what is out of range, contradicts itself or says nothing."""
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"--seed {self.seed}: expected 0 or more")
+        if self.still and self.seed is not None:
+            raise UsageError("--still moves nothing: leave out --seed")
         if self.person is not None and self.person < 1:
             raise UsageError(f"--person {self.person}: expected 1 for the first to appear, 2, ...")
         if isinstance(self.consent, str):

@@ -32,7 +32,7 @@ from lipstream.engine.rendering.lip_layer import PHOTO_SEAM
 from lipstream.engine.rendering.refiner import load_renderer
 from lipstream.engine.rendering.source_crossfade import SourceCrossfade
 from lipstream.engine.retrieval.background_matcher import BackgroundMatcher, MatcherState
-from lipstream.engine.retrieval.motion_graph import BackgroundFootage
+from lipstream.engine.retrieval.motion_graph import PHOTO_COSTS, BackgroundFootage
 from lipstream.engine.retrieval.sequential import SequentialBackground
 from lipstream.engine.retrieval.source_selector import SelectedSource, SourceSelector, SourceState
 from lipstream.engine.speech.encoder import Encoder, EncoderState
@@ -145,7 +145,7 @@ class Engine(Frozen):
             self.matcher or SequentialBackground(len(target.track)),
             self.selector,
         )
-        self.footage = Background(target.track, model)
+        self.footage = Background(target.track, model, target.conduct is not None)
         self.renderer = load_renderer(renderer, backend, crop_resolution, target.sharpen, models)
         seam = PHOTO_SEAM if target.kind == "photo" else 1.0
         mouth = target.style.mouth
@@ -384,5 +384,8 @@ def _background_matcher(target: Target, lag_frames: int, model: FaceModel) -> Ba
     track = target.track
     # A coefficient counts by how far it moves the lips.
     weights: F32 = (model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)).astype(np.float32)
-    footage = BackgroundFootage(track.expression, track.head_speed, ~track.usable, *target.jumps)
-    return BackgroundMatcher(footage, lag_frames, target.fps, weights)
+    footage = BackgroundFootage(
+        track.expression, track.head_speed, ~track.usable, *target.jumps, target.conduct
+    )
+    costs = PHOTO_COSTS if target.conduct else None
+    return BackgroundMatcher(footage, lag_frames, target.fps, weights, costs)

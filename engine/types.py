@@ -50,6 +50,15 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True)
+class Conduct:
+    """What the person of each footage frame is doing besides moving the lips."""
+
+    speaking: NDArray[np.bool_]  # bool [N], the head moves as in speech; otherwise they listen
+    nods: NDArray[np.bool_]  # bool [N], a nod or a rise of the brows is about to begin
+    blinks: NDArray[np.bool_]  # bool [N], a blink is about to begin
+
+
+@dataclass(frozen=True, slots=True)
 class MatchedFrame:
     """A footage frame to show, and the wanted expression on it."""
 

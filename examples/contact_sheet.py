@@ -5,6 +5,10 @@ a recording and what was made of it can be compared:
 
     python contact_sheet.py docs/footage.png --first 13 --every 4 \
         recorded.mp4@116,146,96 dubbed.mp4@106,152,96
+
+The picture of the photo in the README, after `make demo`:
+
+    python contact_sheet.py docs/photo.png --first 20 --every 5 demo.mp4@76,0,360
 """
 
 import argparse

@@ -144,6 +144,12 @@ def calibrate(
         int | None,
         typer.Option(help="Of several people: whom to follow, from 1, as they appear."),
     ] = None,
+    still: Annotated[
+        bool, typer.Option("--still", help="Of a photo: the head, brows and eyes do not move.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Of a photo: another number, other motion; default: 0.")
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -159,7 +165,7 @@ def calibrate(
         if consent is None and footage.is_file() and earlier_consent(output) is None:
             consent = ask_for_consent(console)
         with console.progress("opening the footage") as progress:
-            options = CalibrationOptions(start, end, consent, progress, adapt, person)
+            options = CalibrationOptions(start, end, consent, progress, adapt, person, seed, still)
             report = build(footage, output, options)
         sentence = (
             f"{output}: {report['frames']} frames at {report['fps']:g} fps, "

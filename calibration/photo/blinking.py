@@ -1,42 +1,55 @@
-"""Blinks of a photo: when, how fast, and how the lids move."""
+"""Blinks of a photo: when, how often, and how a lid moves."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
 
-from lipstream.engine.types import F32
+F64 = NDArray[np.float64]
 
-LOOP_FRAMES = 300  # 12 s, as long as the idle motion
-_BLINKS = (41, 118, 133, 224)  # first frames; two form a double blink
-_BLINK_SHAPE = (0.35, 0.85, 1.0, 0.7, 0.35, 0.1)
-# Upper and lower lid, corner to corner, of the eye on the image's left and right.
-_LIDS = (
-    ((246, 161, 160, 159, 158, 157, 173), (7, 163, 144, 145, 153, 154, 155)),
-    ((398, 384, 385, 386, 387, 388, 466), (382, 381, 380, 374, 373, 390, 249)),
-)
-_LID_CREASE = (
-    (247, 30, 29, 27, 28, 56, 190),
-    (414, 286, 258, 257, 259, 260, 467),
-)
-
-
-def blink_curve() -> F32:
-    """How far the lids are closed in each frame, f32 [frames], 0 to 1."""
-    closed = np.zeros(LOOP_FRAMES, np.float32)
-    for start in _BLINKS:
-        for k, amount in enumerate(_BLINK_SHAPE):
-            closed[(start + k) % LOOP_FRAMES] = max(closed[(start + k) % LOOP_FRAMES], amount)
-    return closed
+# Frames at 25 fps: a lid falls in 80 ms, stays shut for 20 to 60 ms and rises in 200 ms
+# (Evinger, Manning and Sibony 1991, rounded).
+_CLOSING: Final = 2.0
+_SHUT: Final = (0.5, 1.5)
+_OPENING: Final = 5.0
+_SPREAD: Final = 0.35  # of the logarithm of the intervals
+_LEAST: Final = 14.0  # frames from one blink to the next
+_DOUBLE: Final = 0.12  # of blinks are followed by another at once
+_DOUBLE_AFTER: Final = (9.0, 12.0)
 
 
-def lower_lids(vertices: F32, closed: float) -> F32:
-    """Canonical vertices f32 [468, 3] with the upper lids lowered by `closed`, 0 to 1."""
-    if closed <= 0:
-        return vertices
-    moved = vertices.copy()
-    for (upper, lower), crease in zip(_LIDS, _LID_CREASE, strict=True):
-        meet = vertices[list(lower)] + 0.04 * (vertices[list(upper)] - vertices[list(lower)])
-        fall = closed * (meet - vertices[list(upper)])
-        moved[list(upper)] += fall
-        moved[list(crease)] += 0.45 * fall
-    return moved
+def blinks(random: Generator, interval_frames: F64) -> tuple[F64, list[float]]:
+    """Blinks on a circle of N frames, with a median interval f64 [N] around each frame.
+
+    Returns: how far the lids are closed, f64 [N], 0 to 1; and when they begin to fall, frames.
+    """
+    frames = len(interval_frames)
+    times = [float(random.uniform(0, interval_frames[0]))]
+    while True:
+        if random.uniform() < _DOUBLE:
+            wait = float(random.uniform(*_DOUBLE_AFTER))
+        else:
+            local = interval_frames[int(times[-1]) % frames]
+            wait = max(_LEAST, local * float(np.exp(_SPREAD * random.standard_normal())))
+        if times[-1] + wait > frames + times[0] - _LEAST:
+            break
+        times.append(times[-1] + wait)
+    closed = np.zeros(frames)
+    for at in times:
+        shut, depth = random.uniform(*_SHUT), random.uniform(0.93, 1.0)
+        window = np.arange(int(at), int(at + _CLOSING + shut + _OPENING) + 2, dtype=np.int64)
+        closed[window % frames] = np.maximum(
+            closed[window % frames], depth * _lid(window.astype(np.float64) - at, shut)
+        )
+    return closed, times
+
+
+def _lid(since: F64, shut: float) -> F64:
+    """How far a lid is closed `since` frames after it began to fall: fast down, slower up."""
+    falling = np.clip(since / _CLOSING, 0, 1)
+    rising = np.clip((since - _CLOSING - shut) / _OPENING, 0, 1)
+    lid: F64 = falling**2 * (3 - 2 * falling) * (1 - rising) ** 2
+    return lid

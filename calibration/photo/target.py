@@ -11,12 +11,13 @@ import numpy as np
 from lipstream.calibration import bundle_writer
 from lipstream.calibration.fitting.lip_contact import snap_to_lip_contact
 from lipstream.calibration.fitting.lip_edges import snap_to_lip_edges
-from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.calibration.footage.sources import cut_source
 from lipstream.calibration.options import CalibrationOptions
-from lipstream.calibration.photo.checks import photo_faults
+from lipstream.calibration.photo.checks import find_mirrored, photo_faults
 from lipstream.calibration.photo.expression import PhotoFace
-from lipstream.calibration.photo.idle_motion import FPS, idle_frames, idle_track
+from lipstream.calibration.photo.idle_motion import idle_frames, idle_track
+from lipstream.calibration.photo.loop_jumps import loop_jumps
+from lipstream.calibration.photo.motion import FPS, Motion, idle_motion, still_motion
 from lipstream.calibration.report.data import Summary
 from lipstream.calibration.tracking.frame_metrics import cheek_color
 from lipstream.engine.errors import CalibrationError, UsageError
@@ -29,7 +30,9 @@ from lipstream.engine.target.track import Track
 from lipstream.engine.types import I32, U8
 
 
-def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track, I32, FrameReader]:
+def build_photo_target(
+    photo: U8, face: PhotoFace, folder: Path, motion: Motion
+) -> tuple[Track, I32, FrameReader]:
     """Write a photo's bundle, except report.html and target.json.
 
     photo: u8 [h, w, 3], even sides. Returns the idle track, the frames of its mouth sources
@@ -38,9 +41,9 @@ def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track,
     model = face_model()
     face = replace(face, landmarks=snap_to_lip_edges(photo, face.landmarks, model))
     height, width = photo.shape[:2]
-    track, rest = idle_track(face, model)
+    track, rest = idle_track(face, motion, model)
     with bundle_writer.FrameFile(folder, width, height) as frames:
-        for frame in idle_frames(photo, face, track, model):
+        for frame in idle_frames(photo, face, track, motion, model):
             frames.append(frame)
     source = cut_source(photo, track.placement(0), build_mesh(model))
     mouth = mouth_of(model, track.geometry, cheek_color(photo, face.landmarks))
@@ -49,9 +52,7 @@ def build_photo_target(photo: U8, face: PhotoFace, folder: Path) -> tuple[Track,
     )
     chosen = np.zeros(1, np.int32)
     bundle_writer.write_sources(folder, chosen, [source], None)
-    # The loop closes: its last frame leads to its first at no cost, and there are no other jumps.
-    targets = ((np.arange(len(track)) + 1) % len(track)).astype(np.int32)[:, None]
-    bundle_writer.write_jumps(folder, JumpGraph(targets, np.zeros(targets.shape, np.float32)))
+    bundle_writer.write_jumps(folder, loop_jumps(track, motion), motion.conduct)
     return track, chosen, frames.reader()
 
 
@@ -80,6 +81,7 @@ def calibrate_photo(
     small = SmallFaces(model)
     with Landmarker(model) as landmarker:
         faces = landmarker.faces(photo) or small.find(photo, landmarker)
+        mirrored = find_mirrored(photo, landmarker) if len(faces) == 1 else None
     small.close()
     if not faces:
         raise CalibrationError(f"{path}: no face was found; expected one face seen from the front")
@@ -89,12 +91,13 @@ def calibrate_photo(
             f"{path}: {len(faces)} faces of nearly one size; crop the photo to one person"
         )
     notes = [] if len(faces) == 1 else [f"{len(faces)} faces in the photo: the largest is taken"]
-    faults = photo_faults(path, photo, faces[0])
+    faults = photo_faults(path, photo, faces[0], mirrored)
     notes += [f"poor: {fault[:1].lower()}{fault[1:].rstrip('.')}" for fault in faults]
     landmarks = snap_to_lip_contact(photo, faces[0].landmarks, face_model())
     face = PhotoFace(landmarks, faces[0].blendshapes)
     options.report("rendering idle motion", 0.2)
-    track, chosen, reader = build_photo_target(photo, face, folder)
+    motion = still_motion() if options.still else idle_motion(options.seed or 0)
+    track, chosen, reader = build_photo_target(photo, face, folder, motion)
     summary = Summary(name, path, "photo", FPS, track, chosen, tuple(notes), faults=faults)
     result = summary.write_report(folder, reader)
     size = (photo.shape[1], photo.shape[0])

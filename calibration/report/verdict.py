@@ -114,7 +114,7 @@ def judge_target(data: ReportData) -> Verdict:
     if data.iod_px < 60:
         advice.append("Film closer, or in a higher resolution: 80 pixels between the eyes or more.")
     if data.faults:
-        advice.append("A photo of the whole face from the front, with nothing over the mouth.")
+        advice.append("A photograph of the whole face from the front, with nothing over the mouth.")
     if data.is_photo:
         limits.append("One photo: the inside of the mouth and the teeth have to be invented.")
         advice.append("Twenty seconds of video of the same person talking will look better.")

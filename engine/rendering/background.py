@@ -47,9 +47,10 @@ def advance(blend: JumpBlend, frame: int, frames: int) -> JumpBlend:
 class Background(Frozen):
     """The footage of one target; its sessions share it."""
 
-    def __init__(self, track: Track, model: FaceModel) -> None:
-        """`track`: of the footage."""
+    def __init__(self, track: Track, model: FaceModel, one_picture: bool = False) -> None:
+        """`track`: of the footage; `one_picture`: all of it is of one photo."""
         self._track = track
+        self._one_picture = one_picture
         self._model = model
         self._triangles = head_triangles(model, len(_RINGS))
 
@@ -63,8 +64,10 @@ class Background(Frozen):
         weight = np.float32(smoothstep(t))  # of the new path
         new, old = self._track.landmarks[blend.current], self._track.landmarks[blend.old]
         between = (old + weight * (new - old)).astype(np.float32)
-        old_frame = self._moved(decoder.read(blend.old), old, between)
         new_frame = self._moved(frame, new, between)
+        if self._one_picture:  # the old frame would show the same pixels
+            return new_frame, self._placed(between, blend, weight)
+        old_frame = self._moved(decoder.read(blend.old), old, between)
         crossfade = composite.crossfade(old_frame, new_frame, float(weight))
         return crossfade, self._placed(between, blend, weight)
 

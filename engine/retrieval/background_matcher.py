@@ -20,6 +20,7 @@ import numpy as np
 
 from lipstream.engine.frozen import Frozen
 from lipstream.engine.profiling import span
+from lipstream.engine.retrieval.conduct import ConductCost, CueState
 from lipstream.engine.retrieval.motion_graph import (
     BackgroundFootage,
     MotionCosts,
@@ -52,6 +53,7 @@ class MatcherState:
     waiting: tuple[Expression, ...]  # wanted expressions of the frames not committed yet
     next_frame: int  # index of the next output frame to commit
     silent_frames: int  # since the last speech
+    cues: CueState = CueState()
 
 
 class BackgroundMatcher(Frozen):
@@ -79,15 +81,19 @@ class BackgroundMatcher(Frozen):
         # The speed around a frame counts, not its own: a short lag does not reach that far.
         speed = moving_average(relative_speed(footage, self.costs), self.costs.rest_frames)
         self._motion = (self.costs.silent_motion * speed).astype(np.float32)
+        self._conduct = ConductCost(footage.conduct, self.costs) if footage.conduct else None
         # Without the cost of what follows, a short lag runs into the end of the footage, and never
         # reaches a place where the head rests.
-        resting = self._allowed + self._motion
+        talking, resting = self._allowed, self._allowed + self._motion
+        if self._conduct:
+            talking = talking + self._conduct.listening
+            resting = resting + self._conduct.speaking
         self._to_go = tuple(
             np.nan_to_num(  # infinite for a frame never shown; its emission forbids it already
                 expected_cost(self.transitions, np.concatenate([row, row]), self.costs.discount),
                 posinf=0,
             )
-            for row in (self._allowed, resting)
+            for row in (talking, resting)
         )
 
     @property
@@ -133,13 +139,20 @@ class BackgroundMatcher(Frozen):
     ) -> tuple[list[MatchedFrame], MatcherState]:
         """Consume the wanted expression of one output frame."""
         silent_frames = 0 if item.speech else state.silent_frames + 1
-        row = self.emission(item, silent_frames)
+        row, cues = self.emission(item, silent_frames), state.cues
+        if self._conduct:
+            held = len(state.waiting)
+            conduct, cues = self._conduct.step(cues, item, state.next_frame + held, held)
+            row = row + conduct
         both_ways = np.concatenate([row, row])
         committed, search = self._search.step(state.search, both_ways, self.to_go(silent_frames))
         waiting = (*state.waiting, item)
         outputs = self._matched(committed, waiting, state.next_frame)
         done = len(outputs)
-        return outputs, MatcherState(search, waiting[done:], state.next_frame + done, silent_frames)
+        next_frame = state.next_frame + done
+        if self._conduct:
+            cues = self._conduct.shown(cues, [o.background for o in outputs], next_frame - 1)
+        return outputs, MatcherState(search, waiting[done:], next_frame, silent_frames, cues)
 
     def changed(
         self, state: MatcherState, change: Callable[[Expression], Expression]

@@ -7,13 +7,14 @@ Source: ours; jumps follow *Video Textures* (SIGGRAPH 2000).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.engine.errors import UsageError
 from lipstream.engine.retrieval.viterbi import Transitions
-from lipstream.engine.types import F32, I32
+from lipstream.engine.types import F32, I32, Conduct
 
 _INCOMING = 17  # jumps kept into each frame, the cheapest: with 3 neighbours, 20 ways in
 
@@ -27,6 +28,7 @@ class BackgroundFootage:
     rejected: NDArray[np.bool_]  # bool [N], frames never to be shown
     jumps: I32  # i32 [N, M], frames that may follow frame n besides its neighbours; -1 for none
     jump_cost: F32  # f32 [N, M], 1 is plainly visible
+    conduct: Conduct | None = None  # of a photo's loop
 
     def __post_init__(self) -> None:
         """Check that the arrays belong together."""
@@ -39,6 +41,7 @@ class BackgroundFootage:
             and self.jumps.ndim == 2
             and len(self.jumps) == n
             and self.jump_cost.shape == self.jumps.shape
+            and (self.conduct is None or self.conduct.speaking.shape == (n,))
         )
         if not sound:
             raise UsageError(
@@ -78,6 +81,9 @@ class MotionCosts:
     unsteady: float = 2.0  # added to both at `fast_head` speed: a moving head does not stop at once
     jump: float = 4.0  # times the jump's own cost
     any_jump: float = 3.0  # added for each
+    conduct: float = 0.25  # each frame of listening in speech, and of speaking in silence
+    cue: float = 2.5  # at a cue, a frame in which no gesture begins
+    again: float = 1.0  # a frame that was shown just before
     discount: float = 0.97  # per frame, of the expected cost after the lag: about 1.3 s count
 
     def __post_init__(self) -> None:
@@ -86,6 +92,11 @@ class MotionCosts:
             raise UsageError(f"{self}; expected costs of 0 or more and fast_head above 0")
         if self.discount >= 1:
             raise UsageError(f"discount is {self.discount}; expected less than 1")
+
+
+# All frames of a photo's loop are of one picture, so a jump is hardly seen. Nothing need play
+# backward, and the listening part is calm as it is.
+PHOTO_COSTS: Final = MotionCosts(silent_motion=0, settle_frames=15, backward=0.3, any_jump=1.5)
 
 
 def checked_weights(weights: F32 | None, features: int) -> F32:

@@ -47,7 +47,7 @@ from lipstream.engine.target.similarity import MouthSimilarity, by_shape
 from lipstream.engine.target.sources import MouthSource, MouthSources
 from lipstream.engine.target.style import SHARPEN, SHARPEN_ALONE, Style
 from lipstream.engine.target.track import Track
-from lipstream.engine.types import F32, I32, U8
+from lipstream.engine.types import F32, I32, U8, Conduct
 
 MAX_FRAMES: Final = 100_000
 MAX_SIDE_PX: Final = 4096
@@ -74,6 +74,7 @@ class Target:
     similarity: MouthSimilarity | None  # None where the footage was too short to learn it
     appearance: Appearance | None  # of mouth textures; None likewise
     jumps: tuple[I32, F32]  # targets i32 [N, M] and costs f32 [N, M]
+    conduct: Conduct | None  # of a photo's loop; None for footage
     sharpen: float  # strength of the unsharp mask on the refined mouth
     info: dict[str, Any]  # target.json as read
     consent: Consent | None = None  # None: no live use, see `consent.require_consent`
@@ -138,6 +139,7 @@ def _read(folder: Path) -> Target:
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),
         sources, source_frames, similarity, appearance, _read_jumps(folder, len(track)),
+        _read_conduct(folder, len(track)),
         _sharpen(info, SHARPEN if appearance else SHARPEN_ALONE), info, read_consent(info),
     )  # fmt: skip
 
@@ -319,3 +321,12 @@ def _read_jumps(folder: Path, frames: int) -> tuple[I32, F32]:
     targets.setflags(write=False)
     costs.setflags(write=False)
     return targets, costs
+
+
+def _read_conduct(folder: Path, frames: int) -> Conduct | None:
+    file = "jumps.safetensors"
+    data = read_tensors(folder, file)
+    if "speaking" not in data:
+        return None
+    names = ("speaking", "nods", "blinks")
+    return Conduct(*(tensor(data, file, name, np.uint8, (frames,)) > 0 for name in names))

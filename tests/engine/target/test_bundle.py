@@ -47,7 +47,7 @@ def seal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None
 def test_an_intact_bundle_loads(target: Path) -> None:
     loaded = load_target(target)
     assert (loaded.width, loaded.height, loaded.kind) == (512, 512, "photo")
-    assert len(loaded.track) == loaded.jumps[0].shape[0] == 300
+    assert len(loaded.track) == loaded.jumps[0].shape[0] == 600
     first = loaded.frames.decoder().read(0)
     assert first.shape == (768, 512)
     assert not first.flags.writeable
