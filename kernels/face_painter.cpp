@@ -148,8 +148,9 @@ void draw_gap(
         rgb = Scratch::take(scratch.cavity_rgb, 3 * pixels);
         ls_paint_cavity(&p.cavity, motion, points, between, (int)(lip - between) / 2, rgb);
     }
-    const float loss =
-        (float)(p.lip_shadow * std::fmin((lowered - p.least_lowered) / 0.05, 1.0));
+    const double by = std::fmin((lowered - p.least_lowered) / 0.05, 1.0);
+    const float loss = (float)(p.lip_shadow * by), depth = (float)(p.slit_depth * by);
+    const float *upper = p.cavity.colours + 6, *lower = upper + 3;
     const float keep = smoothstep((float)((least - p.least_shown) / (p.trusted - p.least_shown)));
     for (int row = 0; row < h; ++row) {
         for (int column = 0; column < w; ++column) {
@@ -160,7 +161,12 @@ void draw_gap(
             if (shadowed) {
                 const float down = where[2 * at + 1] - lips[2 * at];
                 const float near = 1 - clamp(down / p.shadow_reach, 0.0f, 1.0f);
-                for (float &one : level) one *= 1 - loss * near * near;
+                const float tall = (lips[2 * at + 1] - lips[2 * at]) / p.slit;
+                const float slit = depth * (1 - smoothstep(tall));
+                for (int c = 0; c < 3; ++c) {
+                    level[c] *= 1 - loss * near * near;
+                    level[c] += slit * (0.25f * (upper[c] + lower[c]) - level[c]);
+                }
             }
             if (synthetic) {
                 for (int c = 0; c < 3; ++c) level[c] = level[c] * keep + rgb[c] * (1 - keep);
@@ -217,19 +223,14 @@ void paint_gap(
     sample_finely(p, source.rgb, source.height, source.width, at, points, box);
     float *close_up = scratch.to.data();
     const bool synthetic = *std::min_element(confidence, confidence + grid_size(p)) < p.trusted;
-    if (synthetic) {
+    if (synthetic || lowered > p.least_lowered) {
         draw_gap(
             p, scratch.fine.data(), 6 * box.width(), 2 * box.height(), 2 * box.width(),
             close_up + 2 * p.vertices, grid, confidence, lowered, motion);
     }
-    uint8_t *window = warped + 3 * ((int64_t)box.y0 * w + box.x0);
     ls_downsample2x(
-        scratch.fine.data(), scratch.fine_covered.data(), box.height(), box.width(), window, 3 * w);
-    if (synthetic || lowered <= p.least_lowered) return;
-    moved_by(points, point_count(p), (float)box.x0, (float)box.y0, 1, close_up);
-    draw_gap(
-        p, window, 3 * w, box.height(), box.width(), close_up + 2 * p.vertices, grid, confidence,
-        lowered, motion);
+        scratch.fine.data(), scratch.fine_covered.data(), box.height(), box.width(),
+        warped + 3 * ((int64_t)box.y0 * w + box.x0), 3 * w);
 }
 
 // ----------------------------------------------------------------------------- the lips

@@ -79,7 +79,7 @@ class FacePainter:
         jaw, mouth, gap [T, 3]; u8 texture [h, w, 2].
 
         numbers: still, inset, shadow_reach, seam_depth, trusted, least_shown, least_lowered,
-        lip_shadow. centre: the vertex that rings go round.
+        lip_shadow, slit, slit_depth. centre: the vertex that rings go round.
         Raises: UsageError for shapes that disagree, or a triangle of no vertex.
         """
         held = self._held = {

@@ -387,9 +387,9 @@ typedef struct LsPainter {
     int32_t coefficients, vertices, columns, rows, ring_count, line_count, chin_count, jaw_count;
     int32_t mouth_count, gap_count, lip_vertex_count, skin_count, texture_h, texture_w, centre;
     int32_t look_h, look_w;
-    float still, inset, coordinate_limit, shadow_reach;
+    float still, inset, coordinate_limit, shadow_reach, slit;
     // Compared and multiplied in double precision, as Python does.
-    double seam_depth, trusted, least_shown, least_lowered, lip_shadow;
+    double seam_depth, trusted, least_shown, least_lowered, lip_shadow, slit_depth;
     LsCavity cavity;
 } LsPainter;
 

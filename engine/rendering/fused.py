@@ -95,7 +95,8 @@ def face_painter(mesh: topology.FaceMesh, mouth: Mouth, lips: LipLayer) -> FaceP
         "still": STILL_PX, "inset": retarget.INSET, "shadow_reach": inner_mouth.SHADOW_REACH,
         "seam_depth": SEAM_DEPTH, "trusted": inner_mouth.CONFIDENT,
         "least_shown": inner_mouth.LEAST_SHOWN, "least_lowered": inner_mouth.LEAST_LOWERED,
-        "lip_shadow": inner_mouth.LIP_SHADOW,
+        "lip_shadow": inner_mouth.LIP_SHADOW, "slit": inner_mouth.SLIT,
+        "slit_depth": inner_mouth.SLIT_DEPTH,
     }  # fmt: skip
     cavity = mouth.cavity(mesh.model)
     return FacePainter(arrays, cavity, numbers, topology.NOSE_TIP, TEXTURE_SHAPE)

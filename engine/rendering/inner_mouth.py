@@ -24,6 +24,9 @@ _FINE = 2  # samples per pixel, each way
 _MARGIN_PX = 2
 LEAST_SHOWN = 0.4  # confidence below which nothing of the source is shown
 LIP_SHADOW = 0.4  # of the light, lost by teeth under a lip that is lowered over them
+# What little is left between lips that a source parts more shows the wet of the lips: its teeth,
+# squeezed into a pixel or two, would be a white line.
+SLIT, SLIT_DEPTH = 0.07, 0.85  # inter-ocular distances, up to which it is one; of the lips' shade
 CONFIDENT, LEAST_LOWERED = 0.98, 0.03  # above and below, the source is shown unchanged
 SHADOW_REACH = 0.07  # inter-ocular distances
 
@@ -54,13 +57,10 @@ class InnerMouth(Frozen):
         x0, y0, x1, y1 = box
         fine, covered = self._sample(mapping.crop, mapping.crop_xy, retargeted.points, box)
         synthetic = float(mapping.confidence.min()) < CONFIDENT
-        inner = retargeted.seen_from(x0, y0).points[VERTICES:]
-        if synthetic:
+        if synthetic or mapping.lowered > LEAST_LOWERED:
+            inner = retargeted.seen_from(x0, y0).points[VERTICES:]
             self._draw(fine, inner * np.float32(_FINE), mapping, retargeted)
-        window = warped[y0:y1, x0:x1]
-        face.downsample2x(fine, covered, window)
-        if mapping.lowered > LEAST_LOWERED and not synthetic:
-            self._draw(window, inner, mapping, retargeted)
+        face.downsample2x(fine, covered, warped[y0:y1, x0:x1])
 
     def supersample(self, warped: U8, crop: U8, crop_xy: F32, points: F32) -> None:
         """Sample the gap and its edges in `warped` u8 [h, w, 3] at twice the resolution, in place.
@@ -102,8 +102,11 @@ class InnerMouth(Frozen):
         colors = window[inside].astype(np.float32)
         if lowered > LEAST_LOWERED:
             near = 1 - np.clip((where[inside][:, 1] - lips[:, 0]) / SHADOW_REACH, 0, 1)
-            loss = LIP_SHADOW * min((lowered - LEAST_LOWERED) / 0.05, 1.0)
-            colors *= (1 - loss * near * near)[:, None]
+            by = min((lowered - LEAST_LOWERED) / 0.05, 1.0)
+            colors *= (1 - LIP_SHADOW * by * near * near)[:, None]
+            slit = np.float32(SLIT_DEPTH * by) * (1 - smoothstep((lips[:, 1] - lips[:, 0]) / SLIT))
+            wet = np.float32(0.25) * (self._cavity.colours[2] + self._cavity.colours[3])
+            colors += slit[:, None] * (wet - colors)
         if float(confidence.min()) < CONFIDENT:
             rest = mesh_map(np.stack([grid[:, 2], confidence], 1), inner, triangles, shape)[0]
             rest = rest[inside]

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lipstream.engine.face.mesh import smoothstep
 from lipstream.engine.target.oral_cavity import Camera, Mouth, ObservedMouth, UpperTeeth
 from lipstream.engine.target.sources import MouthSource
 from lipstream.engine.types import F32
@@ -24,6 +25,7 @@ _MOST_SOURCES: Final = 24
 _INSET: Final = 0.012  # inter-ocular distances from the lips, where colours mix
 _USUAL_SHADE: Final = 0.88  # of the lips on the teeth of a smile
 _CORNER: Final = 0.24  # inter-ocular distances from the middle; corners are further out
+_FADE: Final = 0.06  # inter-ocular distances, over which teeth end in the corners
 _LEAST_SHADE: Final = 0.8
 _LUMA: Final = np.array([0.21, 0.72, 0.07], np.float32)
 _LEFT_SKIN, _RIGHT_SKIN = (214, 212, 216, 207), (434, 432, 436, 427)  # beside the mouth
@@ -86,13 +88,13 @@ def _upper_teeth(mouth: Mouth, source: MouthSource, lips: F32, grid: F32) -> Upp
         hidden = np.median(lowest - end) < 0.015  # the lower lip covers the edge
         edge = max(edge, float(np.median(end)) + 0.02) if hidden else float(np.median(end))
     own = colors / np.maximum(_source_shade(source, points), _LEAST_SHADE)[..., None]
-    # A mouth that shows no teeth next to its corners has none further out.
-    closed = np.zeros((count, width), np.float32)
-    for outwards in (np.flatnonzero(x <= 0)[::-1], np.flatnonzero(x >= 0)):
-        shown = np.flatnonzero(row.any(0)[outwards])
-        beyond = outwards[shown[-1] + 1 :] if len(shown) else outwards[:0]
-        if (seen[:, beyond] > 0.5).any():
-            closed[:, beyond[np.abs(x[beyond]) > _CORNER]] = 1.0
+    # A mouth that shows no teeth next to its corners has none further out. One corner may lie in
+    # shade: the other tells for both.
+    shown, furthest = row.any(0), np.abs(x).max()
+    ends = [np.abs(x[side & shown]).max(initial=0) for side in (x <= 0, x >= 0)]
+    dark = [(seen[:, side & (np.abs(x) > max(ends))] > 0.5).any() for side in (x <= 0, x >= 0)]
+    end = max(*ends, _CORNER) if all(ends) and any(dark) else furthest
+    closed = np.tile(smoothstep((np.abs(x) - end) / _FADE), (count, 1)).astype(np.float32)
     layers = np.stack([_soften(np.where(row, seen, 0)), _soften(closed)], -1)
     table = np.concatenate([np.clip(own, 0, 255), layers], -1)
     return UpperTeeth(edge, table.astype(np.float32))
