@@ -155,7 +155,7 @@ def bench_quality(
 def bench_watermark(
     data: Data, report_folder: ReportFolder = None, json: Json = False, verbose: Verbose = False
 ) -> None:
-    """The watermark: found after codecs, scaling and crops; false finds, PSNR, time: 20 minutes."""
+    """The watermark after attacks, false finds, PSNR and time."""
     with own_console(verbose) as console, _load() as load:
         from lipstream.bench.measure.watermark import measure_watermark, watermark_text
 
@@ -199,7 +199,7 @@ def bench_latency(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Latency by stage, without a clock and in real time."""
+    """Latency by stage, free-running and in real time."""
     with own_console(verbose) as console, _load(report_folder, target) as load:
         from lipstream.bench.suite import Configurations, latency_sections, latency_text
 

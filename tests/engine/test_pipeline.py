@@ -20,7 +20,7 @@ from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import face_model
 from lipstream.engine.networks.models import Models
 from lipstream.engine.pipeline import Engine
-from lipstream.engine.rendering.background import JumpBlend, advance
+from lipstream.engine.rendering.background import MORPH_FRAMES, JumpBlend, advance
 from lipstream.engine.rendering.compositor import Compositor
 from lipstream.engine.rendering.lip_layer import PHOTO_SEAM
 from lipstream.engine.retrieval.viterbi import viterbi
@@ -77,6 +77,17 @@ def resting(engine: Engine, background: int) -> U8:
         [(target.sources[0], 1.0)],
     )
     return painting.frame
+
+
+def settled(frames: list[VideoFrame]) -> list[VideoFrame]:
+    """Those that no jump of the background is blended into."""
+    jumps = [0] + [k for k in range(1, len(frames)) if not follows(frames[k - 1], frames[k])]
+    last = np.maximum.accumulate([k if k in jumps else 0 for k in range(len(frames))])
+    return [f for k, f in enumerate(frames) if not last[k] or k - last[k] > MORPH_FRAMES]
+
+
+def follows(before: VideoFrame, frame: VideoFrame) -> bool:
+    return frame.background == 0 or abs(frame.background - before.background) <= 1
 
 
 @settings(max_examples=5, deadline=None)
@@ -163,11 +174,14 @@ def test_a_file_is_searched_over_all_of_it(loaded: Target) -> None:
     chain = engine.stages.step(engine.stages.init(), AudioChunk(sound, 0))[1]
     selected = engine.stages.flush(chain)
     assert engine.matcher is not None
-    rows, silent_frames = [], 0
-    for choice in selected:
+    conduct = engine.matcher._conduct
+    assert conduct is not None, "a photo's loop"
+    rows, silent_frames, cues = [], 0, engine.matcher.init().cues
+    for index, choice in enumerate(selected):
         wanted = choice.matched.expression
         silent_frames = 0 if wanted.speech else silent_frames + 1
-        row = engine.matcher.emission(wanted, silent_frames)
+        cost, cues = conduct.step(cues, wanted, index, index)
+        row = engine.matcher.emission(wanted, silent_frames) + cost
         rows.append(np.concatenate([row, row]))
     path = viterbi(engine.matcher.transitions, rows) % len(loaded.track)
     assert [choice.matched.background for choice in selected] == path.tolist()
@@ -194,7 +208,9 @@ def test_interleaved_sessions_do_not_affect_each_other(engine: Engine) -> None:
 def test_silence_rests_and_stays_there(warping: Engine) -> None:
     frames = run(warping, np.zeros(32_000, np.float32), [])
     assert not any(f.speech for f in frames)
-    for frame in frames[::5]:
+    seen = settled(frames)[::5]
+    assert len(seen) >= 5
+    for frame in seen:
         assert np.array_equal(frame.i420, resting(warping, frame.background))
 
 
@@ -219,10 +235,11 @@ def test_interrupt_silences_what_was_received_and_keeps_the_clock(warping: Engin
     dropped = np.concatenate([f.audio.samples for f in after])
     assert not dropped.any()
     # 80 ms later nothing of the old turn is left on the lips: they are at rest, to the bit.
-    for frame in after:
-        if frame.frame_index >= 27:
-            assert not frame.speech
-            assert np.array_equal(frame.i420, resting(warping, frame.background))
+    seen = [frame for frame in settled(frames) if frame.frame_index >= 27]
+    assert len(seen) >= 5
+    for frame in seen:
+        assert not frame.speech
+        assert np.array_equal(frame.i420, resting(warping, frame.background))
 
 
 def test_an_interruption_keeps_the_level_and_channel_of_the_voice(warping: Engine) -> None:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from lipstream.calibration.consent import state_consent
+from lipstream.engine.target.consent import Consent
 from tests.cli.conftest import cli_here as cli_here
 from tests.fuzz.bundles import tiny_bundle
 
 
 @pytest.fixture(scope="session")
 def tiny_target(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
+    made = tiny_bundle(tmp_path_factory.mktemp("tiny"))
+    state_consent(made, Consent.stated("Nobody; today; tests"))
+    return made

@@ -27,7 +27,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.mark.skipif(find() is None, reason="no face_landmarker.task (lipstream assets fetch)")
-@pytest.mark.parametrize("disk", [4_500], indirect=True)
+@pytest.mark.parametrize("disk", [9_000], indirect=True)
 def test_calibrate(cli_here: Cli, tmp_path: Path, disk: Path) -> None:
     """The frames fit, and the track does not."""
     photo = photo_file(tmp_path / "face.png", portrait())

@@ -153,7 +153,7 @@ def test_the_time_limit_ends_it(folder: Path) -> None:
 def test_too_little_footage_is_reported(folder: Path, target: Path) -> None:
     assert (
         "too few usable frames"
-        in adapt(folder, checked_report, AdaptOptions(used_fraction=0.1))["summary"]
+        in adapt(folder, checked_report, AdaptOptions(used_fraction=0.05))["summary"]
     )
     assert "too few usable frames" in adapt(target, checked_report)["summary"], (
         "a photo has no similarity"

@@ -20,6 +20,7 @@ from lipstream.engine.networks.registry import shipped
 from lipstream.engine.pipeline import Engine
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, Appearance
 from lipstream.engine.target.bundle import load_target, sha256_of
+from lipstream.engine.target.consent import bind
 from lipstream.engine.target.style import SHARPEN_ALONE
 
 FILES = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
@@ -33,13 +34,14 @@ def copy(target: Path, tmp_path: Path) -> Path:
 
 
 def seal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-    """Recompute the checksums, as an attacker can."""
+    """Recompute the checksums and bind the consent to them, as an attacker can."""
     path = folder / "target.json"
     info = json.loads(path.read_text())
     for name in info["files"]:
         if (folder / name).exists():
             file = folder / name
             info["files"][name] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    info |= bind(info, info["files"])
     change(info)
     path.write_text(json.dumps(info))
 
@@ -200,7 +202,11 @@ def measured(folder: Path) -> None:
         1.5,
     )
     write_appearance(folder, learned)
-    seal(folder, lambda info: info["files"].setdefault("appearance.safetensors", {}))
+    path = folder / "target.json"
+    info = json.loads(path.read_text())
+    info["files"]["appearance.safetensors"] = {}
+    path.write_text(json.dumps(info))
+    seal(folder)
     seal(folder)
 
 
