@@ -14,7 +14,7 @@ import numpy as np
 
 from lipstream.calibration import bundle_writer
 from lipstream.calibration.photo.expression import PhotoFace
-from lipstream.calibration.photo.motion import FPS, idle_motion
+from lipstream.calibration.photo.motion import FPS, Motion, idle_motion
 from lipstream.calibration.photo.target import build_photo_target
 from lipstream.calibration.report.data import Summary
 from lipstream.engine.types import U8
@@ -26,8 +26,11 @@ _SPEECH = "demo_speech.ogg"
 _SOURCE = "skimage.data.astronaut()"
 
 
-def build_demo_target(folder: Path) -> Path:
-    """Build the demo's bundle in `folder`; returns its path. Needs no landmarker."""
+def build_demo_target(folder: Path, motion: Motion | None = None) -> Path:
+    """Build the demo's bundle in `folder`; returns its path. Needs no landmarker.
+
+    motion: of the head and the eyes; None: as `calibrate` gives a photo.
+    """
     from safetensors.numpy import load
 
     photo = _portrait()
@@ -35,7 +38,7 @@ def build_demo_target(folder: Path) -> Path:
     face = PhotoFace(numbers["landmarks"], numbers["blendshapes"])
     output = folder / "demo.target"
     with bundle_writer.bundle_folder(output) as made:
-        track, chosen, reader = build_photo_target(photo, face, made, idle_motion(_SEED))
+        track, chosen, reader = build_photo_target(photo, face, made, motion or idle_motion(_SEED))
         summary = Summary("demo.target", Path(_SOURCE), "photo", FPS, track, chosen)
         figures = summary.write_report(made, reader)
         info = {

@@ -79,10 +79,12 @@ def opening(speech: F32) -> tuple[np.ndarray, np.ndarray]:
     return np.array([e.sample / 16_000 for e in known]), np.array([e.lips.opening for e in known])
 
 
-def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(target: Path, tmp_path: Path) -> None:
-    from lipstream.calibration.demo import demo_speech
+def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(tmp_path: Path) -> None:
+    from lipstream.calibration.demo import build_demo_target, demo_speech
+    from lipstream.calibration.photo.motion import still_motion
 
-    registry = TargetRegistry(target.parent, EngineSetting(renderer="auto" if SLOW else "none"))
+    still = build_demo_target(tmp_path, still_motion())  # what moves is the mouth
+    registry = TargetRegistry(still.parent, EngineSetting(renderer="auto" if SLOW else "none"))
     with AudioFile(demo_speech(tmp_path)) as sound:
         speech = np.concatenate([block.speech for block in sound.blocks()])[: 16_000 * 9]
     voice = write_wav(tmp_path / "voice.wav", speech)
