@@ -8,7 +8,7 @@ a recording and what was made of it can be compared:
 
 The picture of the photo in the README, after `make demo`:
 
-    python contact_sheet.py docs/photo.png --first 20 --every 5 demo.mp4@76,0,360
+    python contact_sheet.py docs/photo.png --first 24 --every 4 demo.mp4@150,110,220
 """
 
 import argparse
