@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.engine.face.mesh import smoothstep
 from lipstream.engine.target.oral_cavity import Camera, Mouth, ObservedMouth, UpperTeeth
 from lipstream.engine.target.sources import MouthSource
 from lipstream.engine.types import F32
@@ -94,7 +93,8 @@ def _upper_teeth(mouth: Mouth, source: MouthSource, lips: F32, grid: F32) -> Upp
     ends = [np.abs(x[side & shown]).max(initial=0) for side in (x <= 0, x >= 0)]
     dark = [(seen[:, side & (np.abs(x) > max(ends))] > 0.5).any() for side in (x <= 0, x >= 0)]
     end = max(*ends, _CORNER) if all(ends) and any(dark) else furthest
-    closed = np.tile(smoothstep((np.abs(x) - end) / _FADE), (count, 1)).astype(np.float32)
+    fading = np.clip((np.abs(x) - end) / _FADE, 0, 1).astype(np.float32)
+    closed = np.tile(fading, (count, 1))
     layers = np.stack([_soften(np.where(row, seen, 0)), _soften(closed)], -1)
     table = np.concatenate([np.clip(own, 0, 255), layers], -1)
     return UpperTeeth(edge, table.astype(np.float32))
