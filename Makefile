@@ -22,7 +22,7 @@ demo.mp4: $(VENV)/.base FORCE
 	$(BIN)/lipstream demo -o $@
 
 test: $(VENV)/.dev landmarker
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Has no stamp: a download that failed is tried again, and one that is here takes a second.
 landmarker: $(VENV)/.dev

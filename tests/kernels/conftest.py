@@ -27,18 +27,21 @@ def sanitized():
 
 
 @pytest.fixture(scope="session")
-def baseline(tmp_path_factory):
+def baseline(made_once):
     """The library built for plain x86-64, as an old machine runs it."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not on the path")
-    path = tmp_path_factory.mktemp("kernels") / "_cpu.so"
+    return native.open_library(made_once("kernels", _build_baseline) / "_cpu.so")
+
+
+def _build_baseline(folder):
     sources = [str(ROOT / source) for source in build.SOURCES]
     flags = [*build.compile_flags(), "-DLS_BASELINE_ONLY", "-shared", "-fPIC"]
     if SANITIZED in os.environ:
         flags += build.SANITIZE_FLAGS
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    subprocess.run(["g++", *flags, "-o", str(path), *sources], check=True, env=environment)
-    return native.open_library(path)
+    command = ["g++", *flags, "-o", str(folder / "_cpu.so"), *sources]
+    subprocess.run(command, check=True, env=environment)
 
 
 @pytest.fixture(scope="module", params=["installed", "baseline"])
