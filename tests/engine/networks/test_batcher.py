@@ -52,7 +52,9 @@ class Executor:
         if self.breaks & set(levels):
             raise ZeroDivisionError("in the middle of a batch")
         return [
-            UsageError("not a number") if level in self.refused else Refined(255 - one.painted, CROP)
+            UsageError("not a number")
+            if level in self.refused
+            else Refined(255 - one.painted, CROP)
             for level, one in zip(levels, rows, strict=True)
         ]
 
@@ -282,5 +284,3 @@ def test_an_error_inside_a_turn_gives_it_back() -> None:
 
 def _fail() -> None:
     raise UsageError("at work")
-
-
