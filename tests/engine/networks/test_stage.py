@@ -29,7 +29,14 @@ from lipstream.engine.networks.stage_kernels import KernelBody
 from lipstream.engine.networks.stage_torch import TorchBody
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.cuda import loader
-from tests.kernels.test_gpu import driver, gates_of, install, library  # noqa: F401  # fixtures
+from tests.kernels.test_gpu import (  # noqa: F401  # fixtures
+    Driver,
+    Function,
+    driver,
+    gates_of,
+    install,
+    library,
+)
 
 SHAPE = (40, 48)
 BODIES = ("torch", "kernels")
@@ -313,6 +320,20 @@ def test_a_device_that_fails_is_an_error_of_ours(stage: Any) -> None:
     executor = stage("torch", Broken())
     with pytest.raises(BackendUnavailable, match="pixels on cpu fails: CUDA error"):
         executor.run([Conversation(np.random.default_rng(0)).row()])
+
+
+def test_a_launch_that_the_driver_refuses_is_an_error_of_ours(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, rows = stage("kernels"), [Conversation(np.random.default_rng(0)).row()]
+    refined(executor.run(rows)[0])
+
+    def refuses(function: Any, *arguments: Any, **settings: Any) -> None:
+        raise Driver.Error("an illegal memory access was encountered")
+
+    monkeypatch.setattr(Function, "__call__", refuses)
+    with pytest.raises(BackendUnavailable, match="ls_gpu_crop does not start .an illegal memory"):
+        executor.run(rows)
 
 
 def test_which_backends_refine_in_batches() -> None:
