@@ -144,8 +144,9 @@ class TorchBody:
         sharpen = self._column("sharpen")[:, None]
         change = difference + sharpen * (soft - _mean_of_five(refined))
         kept = torch.where(self._column("has_prior")[:, None], torch.ones_like(near), near)
-        levels = (change * kept * 255.0 + 128.5).clamp(0, 255)
-        return levels.int().permute(0, 2, 3, 1)
+        levels = change * kept * 255.0 + 128.5
+        bounded = torch.where(levels > 0, levels, 0).clamp(max=255)  # 0 for what is no number
+        return bounded.int().permute(0, 2, 3, 1)
 
     def _paste(self, stored: Tensor) -> None:
         """Add what was stored to every pixel of every picture, by its opacity."""
