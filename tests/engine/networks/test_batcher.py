@@ -249,6 +249,17 @@ def test_who_waits_gives_the_turn_to_others() -> None:
     assert most == 1 and not lock.locked() and all(calls.is_right(k) for k in range(7))
 
 
+def test_what_cannot_run_fails_before_anybody_speaks() -> None:
+    calls = Calls()
+    calls.batcher.try_out()
+    assert [levels for _, levels in calls.run()] == [[0], [0]]
+    calls = Calls()
+    calls.executor.breaks = {0}
+    with pytest.raises(BackendUnavailable, match="fake cannot refine: .*in the middle of a batch"):
+        calls.batcher.try_out()
+    calls.run()
+
+
 def test_the_thread_ends_with_the_last_user() -> None:
     calls = Calls()
     batcher: Any = Batcher(Executor(calls.clock))
