@@ -11,7 +11,7 @@ from tests.kernels.test_gpu import driver, install, library  # noqa: F401  # fix
 
 @pytest.fixture
 def stage(request: pytest.FixtureRequest) -> Any:
-    """`stage_rows.executor`, with kernels that are compiled for the host where they are asked for."""
+    """`stage_rows.executor`, with kernels compiled for the host where they are asked for."""
     from tests.engine.networks.stage_rows import executor
 
     def make(body: str, *arguments: Any) -> Any:
