@@ -154,6 +154,7 @@ class Context:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.profile = engine, -1
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.shaped: list[tuple[int, ...]] = []
         self.addresses: dict[str, int] = {}
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
@@ -165,6 +166,7 @@ class Context:
         if not least <= shape[0] <= most or shape[-1] > 400:
             return False
         self.shapes[name] = shape
+        self.shaped.append(shape)
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -192,6 +194,7 @@ class Engine:
     def __init__(self) -> None:
         self.runs: list[Any] = []
         self.streams: list[int] = []
+        self.contexts: list[Context] = []
         self.fails = False
 
     def get_tensor_name(self, index: int) -> str:
@@ -207,7 +210,8 @@ class Engine:
         return [(rows, 12, *CROP_SHAPE) for rows in PROFILES[profile]]
 
     def create_execution_context(self) -> Context:
-        return Context(self)
+        self.contexts.append(Context(self))
+        return self.contexts[-1]
 
 
 TRT = SimpleNamespace(
@@ -256,6 +260,21 @@ def test_tensors_on_the_device_stay_there_and_run_in_the_stream_of_the_caller() 
     gates = network.on_device({"crop": torch.ones((2, 12, 160, 192))})["gates"]
     assert gates.dtype == torch.float32 and bool((gates == 2).all())
     assert engine.streams == [CURRENT]
+
+
+def test_each_number_of_rows_on_the_device_has_a_context_that_nobody_reshapes() -> None:
+    """A CUDA graph is valid while the context that it was captured from stays as it was."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    engine = Engine()
+    network = on_this_machine(engine)
+    for rows in (1, 2, 4, 2, 1, 4):
+        network.on_device({"crop": torch.ones((rows, 12, 160, 192))})
+    network.run(network.zeros(3))  # with a context of its own
+    shapes = [context.shaped for context in engine.contexts]
+    assert [set(each) for each in shapes[:3]] == [{(n, 12, 160, 192)} for n in (1, 2, 4)]
+    assert len(shapes) == 4
+    with pytest.raises(UsageError, match="65 rows"):
+        network.on_device({"crop": torch.ones((65, 12, 160, 192))})
 
 
 def test_what_the_engine_cannot_do_is_an_error_of_ours() -> None:
