@@ -21,6 +21,8 @@ import numpy as np
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.base import FAST, Model
+from lipstream.engine.networks.signatures import RENDERER_INPUT
+from lipstream.engine.networks.stage import BATCHES
 from lipstream.engine.networks.tensorrt_plan import (
     PROFILES,
     EngineKey,
@@ -64,7 +66,7 @@ class TensorRtNetwork:
         is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.inputs = tuple(name for name in names if is_input[name])
         self.outputs = tuple(name for name in names if not is_input[name])
-        self._config = _runtime_config(engine)
+        self._config = _runtime_config(trt, engine)
         self.device = torch.cuda.get_device_name() if device == "cuda" else device
         self.precision = precision
 
@@ -158,6 +160,15 @@ class TensorRtNetwork:
         """Of torch. Asked for, not assumed: a plan may have outputs of half precision."""
         return getattr(self._torch, _torch_name(self._trt, self._engine.get_tensor_dtype(name)))
 
+    def release(self) -> None:
+        """Let the contexts and buffers of this thread go; its next run makes new ones."""
+        self._local.__dict__.clear()
+
+    @property
+    def compiles(self) -> bool:
+        """Whether kernels are compiled on this machine, when a shape is first seen: RTX."""
+        return bool(self._config)
+
     def compiled_kernels(self) -> bytes:
         """What RTX has compiled of the plan for this GPU so far; empty with full TensorRT."""
         return bytes(self._config[0].get_runtime_cache().serialize()) if self._config else b""
@@ -176,14 +187,21 @@ def _profile(rows: int) -> int:
     raise UsageError(f"got {rows} rows, expected 1 to {PROFILES[-1][2]}")
 
 
-def _runtime_config(engine: Any) -> tuple[Any, ...]:
-    """RTX compiles kernels when a context first needs them, and can hand them out; () without."""
+def _runtime_config(trt: Any, engine: Any) -> tuple[Any, ...]:
+    """RTX compiles kernels when a context first needs them, and can hand them out; () without.
+
+    It would run a substitute until they are compiled: what is captured into a CUDA graph would stay
+    slow, and the same row would not give the same bits.
+    """
     if not hasattr(engine, "create_runtime_config"):
         return ()
     config = engine.create_runtime_config()
     if not hasattr(config, "create_runtime_cache"):
         return ()
     config.set_runtime_cache(config.create_runtime_cache())
+    strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategies is not None:
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
     return (config,)
 
 
@@ -248,11 +266,15 @@ def load(
 
 
 def _warm(network: TensorRtNetwork, cache: PlanCache, key: EngineKey) -> None:
-    """Open the context of a single row, and keep the kernels that RTX compiles for it."""
+    """A first run; where RTX compiles kernels, one for each batch that there is, and keep them."""
     kept = cache.companion(key, _KERNELS)
     if kept is not None:
         network.take_kernels(kept)
-    network.run(network.zeros(1))
+    in_batches = network.inputs == (RENDERER_INPUT,)
+    missing = network.compiles and kept is None and in_batches
+    for rows in BATCHES if missing else (1,):
+        network.run(network.zeros(rows))
+    network.release()
     compiled = network.compiled_kernels()
     if compiled and compiled != kept:
         cache.write(key, compiled, _KERNELS)

@@ -17,7 +17,7 @@ from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.networks.onnx_precision import model_bytes
 from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import CROP_SHAPE, crop_shape
-from lipstream.engine.networks.tensorrt import TensorRtNetwork
+from lipstream.engine.networks.tensorrt import TensorRtNetwork, _warm
 from lipstream.engine.networks.tensorrt_plan import (
     PROFILES,
     EngineKey,
@@ -217,6 +217,7 @@ class Engine:
 TRT = SimpleNamespace(
     TensorIOMode=SimpleNamespace(INPUT="in"),
     DataType=SimpleNamespace(FLOAT="f32", HALF="f16", BF16="bf16"),
+    DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager"),
 )
 
 
@@ -275,6 +276,55 @@ def test_each_number_of_rows_on_the_device_has_a_context_that_nobody_reshapes() 
     assert len(shapes) == 4
     with pytest.raises(UsageError, match="65 rows"):
         network.on_device({"crop": torch.ones((65, 12, 160, 192))})
+
+
+class Rtx(Engine):
+    """An engine that compiles a kernel for each shape that it meets, unless it was given it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: set[int] = set()
+        self.compiled: list[int] = []
+
+    def create_runtime_config(self) -> Any:
+        cache = SimpleNamespace(
+            serialize=lambda: bytes(sorted(self.kernels)),
+            deserialize=lambda kept: self.kernels.update(kept) or True,
+        )
+        self.config = SimpleNamespace(
+            create_runtime_cache=lambda: cache,
+            get_runtime_cache=lambda: cache,
+            set_runtime_cache=lambda given: given is cache,
+        )
+        return self.config
+
+    def create_execution_context(self, config: Any = None) -> Context:
+        assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+        engine = self
+
+        class Compiling(Context):
+            def execute_async_v3(self, stream: int) -> bool:
+                rows = self.shapes["crop"][0]
+                if rows not in engine.kernels:
+                    engine.kernels.add(rows)
+                    engine.compiled.append(rows)
+                return super().execute_async_v3(stream)
+
+        self.contexts.append(Compiling(self))
+        return self.contexts[-1]
+
+
+def test_kernels_that_rtx_compiles_are_made_before_a_call_and_kept(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    first, second = Rtx(), Rtx()
+    _warm(on_this_machine(first), cache, KEY)
+    assert first.compiled == [1, 2, 4, 8, 16, 32, 64]
+    assert cache.companion(KEY, ".kernels") == bytes(first.compiled)
+    network = on_this_machine(second)
+    _warm(network, cache, KEY)
+    assert not second.compiled and len(second.runs) == 1
+    network.run(network.zeros(16))
+    assert not second.compiled
 
 
 def test_what_the_engine_cannot_do_is_an_error_of_ours() -> None:
