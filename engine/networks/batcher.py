@@ -175,7 +175,10 @@ def _serve(executor: StageExecutor, queue: _Queue) -> None:
 def _run(executor: StageExecutor, batch: list[_Ticket]) -> list[Refined | Exception]:
     rows = [ticket.row for ticket in batch]
     try:
-        return list(executor.run(rows))
+        found: list[Refined | Exception] = [*executor.run(rows)]
+        if len(found) != len(rows):
+            raise RuntimeError(f"{len(found)} results for {len(rows)} rows")
+        return found
     except Exception as error:
         if not isinstance(error, LipstreamError):
             log.exception("the renderer's stage failed")

@@ -189,6 +189,16 @@ def test_a_batch_that_breaks_is_run_row_by_row(caplog: pytest.LogCaptureFixture)
     assert "is run row by row" in caplog.text
 
 
+def test_an_answer_of_the_wrong_length_ends_no_thread() -> None:
+    calls = Calls()
+    whole = calls.executor.run
+    calls.executor.run = lambda rows: whole(rows)[:-1] if len(rows) > 1 else whole(rows)
+    for level in range(3):
+        calls.at({level: 0.0})
+    assert [len(levels) for _, levels in calls.run()] == [3, 1, 1, 1]
+    assert all(calls.is_right(level) for level in range(3))
+
+
 def test_a_device_that_goes_on_failing_ends_the_conversation() -> None:
     calls = Calls()
     calls.executor.refused = {1, 2, 3, 4, 6, 7, 8, 9, 10}
