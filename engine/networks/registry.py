@@ -149,7 +149,7 @@ _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
     "tensorrt": _tensorrt,
 }
 BACKENDS: Final = ("auto", *_LOADERS)
-_IN_BATCHES: Final = ("torch", "cuda", "tensorrt")
+IN_BATCHES: Final = ("torch", "cuda", "tensorrt")  # for NVIDIA cards; torch for the CPU too
 # In this order; the text is the reason that the log gives.
 _AUTO: Final[dict[str, tuple[Callable[[Model, str], Network], str]]] = {
     "native": (_native_where_fastest, "our kernels are written for these models"),
@@ -205,7 +205,7 @@ def _cards_left_alone() -> tuple[str, ...]:
     except BackendUnavailable:
         return ()
     return (
-        f"{card} is left alone until frames were measured on a card: {', '.join(_IN_BATCHES)} "
+        f"{card} is left alone until frames were measured on a card: {', '.join(IN_BATCHES)} "
         "take it when they are asked for",
     )
 
@@ -215,7 +215,7 @@ def load_stage(network: Network, crop_shape: tuple[int, int]) -> StageExecutor |
 
     Raises: BackendUnavailable when the device cannot run it.
     """
-    if network.name not in _IN_BATCHES:
+    if network.name not in IN_BATCHES:
         return None
     if network.device == "cpu":  # torch's
         return CpuStage(network, crop_shape)
