@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lipstream import doctor_gpu
+from lipstream import doctor, doctor_gpu
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.networks import registry
 from lipstream.engine.networks.gpus import Gpu, Gpus, find_gpus
@@ -133,6 +133,19 @@ def test_auto_says_that_it_leaves_a_card_alone(monkeypatch: pytest.MonkeyPatch) 
         registry._cards_left_alone.cache_clear()
     assert network.device == "CPU" and "A Card is left alone" in reason
     assert "torch, cuda, tensorrt take it" in reason
+
+
+def test_doctor_says_what_auto_takes_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = doctor._auto()
+    assert check.status == "ok"
+    for name in ("encoder: ", "renderer: "):
+        assert name in check.found
+
+    def nothing(*_: object) -> None:
+        raise BackendUnavailable("no backend runs")
+
+    monkeypatch.setattr(registry, "auto_backend", nothing)
+    assert (doctor._auto().status, doctor._auto().found) == ("missing", "no backend runs")
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
