@@ -135,9 +135,14 @@ def _cuda(model: Model, precision: str) -> Network:
             "is there"
         )
     loader.load()  # raises, with the reason, where the kernels would not run
-    network = _torch_network(model, precision, "cuda")
-    network.name = "cuda"
-    return cast(Network, network)
+    if model.metadata().get("architecture") == "lipstream-encoder":
+        # A step is one row: its launches alone would take longer than our kernels do.
+        network, reason = auto_backend(model, precision)
+        log.info("the encoder stays on the CPU", extra={"backend": network.name, "reason": reason})
+        return network
+    on_card = _torch_network(model, precision, "cuda")
+    on_card.name = "cuda"
+    return cast(Network, on_card)
 
 
 _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {

@@ -157,6 +157,13 @@ def test_a_backend_for_cards_says_what_is_missing(
         registry.select_backend(backend, registry.shipped("renderer"), "fast")
 
 
+def test_the_backend_cuda_leaves_the_encoder_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_with_a_card(monkeypatch, sees=True)
+    monkeypatch.setattr(doctor_gpu.loader, "load", lambda: None)
+    encoder = registry.shipped("encoder")
+    assert registry.select_backend("cuda", encoder).name == registry.auto_backend(encoder)[0].name
+
+
 def test_kernels_are_loaded_before_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
     torch_with_a_card(monkeypatch, sees=True)
     with pytest.raises(BackendUnavailable, match="pycuda does not import|no CUDA device"):
