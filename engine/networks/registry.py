@@ -11,13 +11,17 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from lipstream.engine.errors import AssetError, BackendUnavailable, UsageError
 from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.base import FAST, Model, Network
+from lipstream.engine.networks.gpus import find_gpus
+from lipstream.engine.networks.stage import StageExecutor
+from lipstream.engine.networks.stage_cpu import CpuStage
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +93,23 @@ def _native_where_fastest(model: Model, precision: str) -> Network:
 
 
 def _torch(model: Model, precision: str) -> Network:
+    return _torch_network(
+        model, precision, "cuda" if _torch_module("torch").cuda.is_available() else "cpu"
+    )
+
+
+def _torch_module(backend: str) -> Any:
     if importlib.util.find_spec("torch") is None:
         raise BackendUnavailable(
-            "backend 'torch' was asked for but torch is not installed; "
+            f"backend {backend!r} was asked for but torch is not installed; "
             f"{pip_install('torch')}, or use openvino"
         )
-    import torch
+    return importlib.import_module("torch")
 
-    network = build_from_code("torch", model)
-    network.move("cuda" if torch.cuda.is_available() else "cpu", precision)  # type: ignore[attr-defined]
+
+def _torch_network(model: Model, precision: str, device: str) -> Any:
+    network: Any = build_from_code("torch", model)
+    network.move(device, precision)
     return network
 
 
@@ -114,14 +126,35 @@ def _tensorrt(model: Model, precision: str) -> Network:
     return network
 
 
+def _cuda(model: Model, precision: str) -> Network:
+    from lipstream.kernels.cuda import loader
+
+    if not _torch_module("cuda").cuda.is_available():
+        raise BackendUnavailable(
+            "backend 'cuda' needs an NVIDIA GPU that torch can see; `lipstream doctor` says what "
+            "is there"
+        )
+    loader.load()  # raises, with the reason, where the kernels would not run
+    if model.metadata().get("architecture") == "lipstream-encoder":
+        # A step is one row: its launches alone would take longer than our kernels do.
+        network, reason = auto_backend(model, precision)
+        log.info("the encoder stays on the CPU", extra={"backend": network.name, "reason": reason})
+        return network
+    on_card = _torch_network(model, precision, "cuda")
+    on_card.name = "cuda"
+    return cast(Network, on_card)
+
+
 _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
     "openvino": _openvino,
     "native": _native,
     "numpy": _numpy,
     "torch": _torch,
+    "cuda": _cuda,
     "tensorrt": _tensorrt,
 }
 BACKENDS: Final = ("auto", *_LOADERS)
+IN_BATCHES: Final = ("torch", "cuda", "tensorrt")  # for NVIDIA cards; torch for the CPU too
 # In this order; the text is the reason that the log gives.
 _AUTO: Final[dict[str, tuple[Callable[[Model, str], Network], str]]] = {
     "native": (_native_where_fastest, "our kernels are written for these models"),
@@ -142,17 +175,7 @@ def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
         if loader is None:
             raise UsageError(f"got backend {name!r}, expected one of {', '.join(BACKENDS)}")
         return loader(model, precision)
-    reasons: list[str] = []
-    for load, why in _AUTO.values():
-        try:
-            network = load(model, precision)
-        except BackendUnavailable as error:
-            reasons.append(str(error))
-        else:
-            reasons.insert(0, why)
-            break
-    else:
-        raise BackendUnavailable("; ".join(reasons))
+    network, reason = auto_backend(model, precision)
     log.info(
         "backend chosen",
         extra={
@@ -160,7 +183,47 @@ def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
             "backend": network.name,
             "device": network.device,
             "precision": network.precision,
-            "reason": "; ".join(reasons),
+            "reason": reason,
         },
     )
     return network
+
+
+def auto_backend(model: Model, precision: str = "f32") -> tuple[Network, str]:
+    """What "auto" takes, and why. Raises: BackendUnavailable where nothing runs."""
+    reasons: list[str] = []
+    for load, why in _AUTO.values():
+        try:
+            network = load(model, precision)
+        except BackendUnavailable as error:
+            reasons.append(str(error))
+        else:
+            return network, "; ".join([why, *reasons, *_cards_left_alone()])
+    raise BackendUnavailable("; ".join(reasons))
+
+
+@cache
+def _cards_left_alone() -> tuple[str, ...]:
+    """Why "auto" leaves the card of this machine alone, where there is one."""
+    try:
+        card = find_gpus().cards[0].name
+    except BackendUnavailable:
+        return ()
+    return (
+        f"{card} is left alone until frames were measured on a card: {', '.join(IN_BATCHES)} "
+        "take it when they are asked for",
+    )
+
+
+def load_stage(network: Network, crop_shape: tuple[int, int]) -> StageExecutor | None:
+    """What refines rows of several sessions with this network; None for the CPU's backends.
+
+    Raises: BackendUnavailable when the device cannot run it.
+    """
+    if network.name not in IN_BATCHES:
+        return None
+    if network.device == "cpu":  # torch's
+        return CpuStage(network, crop_shape)
+    from lipstream.engine.networks.stage_device import DeviceNetwork, load
+
+    return load(cast(DeviceNetwork, network), crop_shape)

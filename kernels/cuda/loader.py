@@ -65,7 +65,7 @@ class GpuKernels:
 
     def __init__(self, driver: Any, context: Any, fatbin: bytes) -> None:
         """Load the code into `context`; `driver` is the module pycuda.driver."""
-        self._context = context
+        self._driver, self._context = driver, context
         with self._current():
             try:
                 self._module = driver.module_from_buffer(fatbin)
@@ -82,6 +82,11 @@ class GpuKernels:
         finally:
             self._context.pop()
 
+    def stream(self) -> Any:
+        """A stream for `launch`; torch takes its `handle`."""
+        with self._current():
+            return self._driver.Stream(1)  # CU_STREAM_NON_BLOCKING
+
     def launch(
         self,
         name: str,
@@ -90,12 +95,18 @@ class GpuKernels:
         batch: int,
         stream: Any,
     ) -> None:
-        """Start a kernel with a thread for each pixel (columns, rows) of each of a batch."""
+        """Start a kernel with a thread for each pixel (columns, rows) of each of a batch.
+
+        Raises: BackendUnavailable when the driver refuses, with its words.
+        """
         grid = (-(-pixels[0] // _BLOCK[0]), -(-pixels[1] // _BLOCK[1]), batch)
         if 0 in grid:
             return
         with self._current():
-            self._module.get_function(name)(*arguments, block=_BLOCK, grid=grid, stream=stream)
+            try:
+                self._module.get_function(name)(*arguments, block=_BLOCK, grid=grid, stream=stream)
+            except self._driver.Error as error:
+                raise BackendUnavailable(f"{name} does not start ({error})") from error
 
 
 def checked(
