@@ -134,7 +134,7 @@ def library(tmp_path_factory):
         pytest.skip("g++ is not on the path")
     output = tmp_path_factory.mktemp("gpu") / "emulated.so"
     subprocess.run(
-        ["g++", "-x", "c++", "-include", str(Path(__file__).with_name("cuda_on_cpu.h")), "-w"]
+        ["g++", "-x", "c++", "-include", str(KERNELS / "cuda" / "on_host.cuh"), "-w"]
         + [*build.COMPILE_FLAGS, "-shared", "-fPIC", "-o", str(output)]
         + [str(KERNELS / "cuda" / "lipstream.cu")],
         check=True,
