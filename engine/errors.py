@@ -10,6 +10,7 @@
     │   └── ConsentMissing     a bundle without the consent of the person shown
     ├── AssetError             a model file that is missing or not the pinned one
     ├── BackendUnavailable     a named backend that this machine does not have
+    ├── FrameLost              one frame has no picture; the conversation goes on
     ├── SoundError             the machine's sound cannot be used
     ├── VideoOutputError       no window or virtual camera can be had
     ├── NoFreePort             every UDP port of a range is taken
@@ -29,6 +30,7 @@ __all__ = [
     "BackendUnavailable",
     "CalibrationError",
     "ConsentMissing",
+    "FrameLost",
     "HttpError",
     "LipstreamError",
     "MediaError",
@@ -71,6 +73,10 @@ class ConsentMissing(TargetError):
 
 class AssetError(LipstreamError):
     """A model file that is missing, or is not the one that is pinned."""
+
+
+class FrameLost(LipstreamError):
+    """One frame could not be painted; the one before it is shown again."""
 
 
 class SoundError(LipstreamError):

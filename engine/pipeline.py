@@ -10,6 +10,7 @@ carries the audio of exactly its own time.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from lipstream.engine.cores import usable_cores
-from lipstream.engine.errors import UsageError
+from lipstream.engine.errors import FrameLost, UsageError
 from lipstream.engine.face.mesh import build_mesh
 from lipstream.engine.face.model import LIP_MIDDLES_AND_CORNERS, FaceModel, face_model
 from lipstream.engine.frozen import Frozen
@@ -54,6 +55,8 @@ from lipstream.engine.types import (
     MatchedFrame,
     VideoFrame,
 )
+
+log = logging.getLogger(__name__)
 
 # Of the background matcher, or of the source selector where there is no matcher.
 # That of a file is longer than paths differ; it bounds what a search of an hour holds.
@@ -200,6 +203,7 @@ class Session:
         self.engine = engine
         self._decoder = engine.target.frames.decoder()
         self._prefetcher = Prefetcher()
+        self._seat = None if engine.renderer is None else engine.renderer.seat()
         paint = PaintState(JumpBlend(), SourceCrossfade(), None, None)
         self._state = SessionState(
             engine.stages.init(), (), paint, np.zeros(0, np.float32), sound_start=0
@@ -298,8 +302,9 @@ class Session:
         self._state = state._replace(stages=stages, selected=waiting, sound=silence)
 
     def close(self) -> None:
-        """End the painting thread."""
+        """End the painting thread, and leave the batches."""
         self._prefetcher.close()
+        self._seat = None
 
     def _paint(
         self, state: SessionState, count: int, paint: bool
@@ -316,8 +321,15 @@ class Session:
                 item, previous_output = choice.matched, None
                 shown = last.shown if one.background is None else one.background
                 if one.warped is not None:
-                    composed = engine.compositor.finish(one.warped, last.previous_output)
-                    shown, previous_output = composed.frame, composed.previous_output
+                    try:
+                        composed = engine.compositor.finish(
+                            one.warped, last.previous_output, self._seat
+                        )
+                    except FrameLost as error:
+                        log.warning("frame %d repeats the one before: %s", item.frame_index, error)
+                        shown = shown if last.shown is None else last.shown
+                    else:
+                        shown, previous_output = composed.frame, composed.previous_output
                 assert shown is not None, "the first frame is always painted"
                 last = PaintState(one.blend, one.crossfade, previous_output, shown)
                 own = sound[: frame_sample(item.frame_index + 1, fps) - start]

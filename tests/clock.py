@@ -20,6 +20,7 @@ sound server, a browser, a framework's own loop) cannot be scripted.
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import threading
 import time
@@ -49,6 +50,9 @@ class _ScriptedCondition(threading.Condition):
     def wait(self, timeout: float | None = None) -> bool:
         clock = self._clock
         deadline_s = float("inf") if timeout is None else clock.now() + timeout
+        if timeout is not None and timeout > 0:
+            # At least a step of floating point: who waits for less would wait for ever.
+            deadline_s = max(deadline_s, math.nextafter(clock.now(), math.inf))
         waiter = _Waiter(threading.current_thread(), self, deadline_s)
         with clock._lock:
             clock._waiters.append(waiter)

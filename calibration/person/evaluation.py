@@ -19,12 +19,9 @@ from lipstream.calibration.media.color import LUMA
 from lipstream.calibration.person.reenactment import Reenactment
 from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import RENDERER_INPUT, RENDERER_OUTPUT
+from lipstream.engine.networks.stage_cpu import residual
 from lipstream.engine.rendering.layers import Layers
-from lipstream.engine.rendering.refiner import (
-    Renderer,
-    load_renderer,
-    residual,
-)
+from lipstream.engine.rendering.refiner import Renderer, load_renderer
 from lipstream.engine.target.bundle import Target, load_target
 from lipstream.engine.target.style import SHARPEN
 from lipstream.engine.types import F32, U8

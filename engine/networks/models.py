@@ -12,8 +12,9 @@ from weakref import WeakValueDictionary
 
 from lipstream.engine.networks import encoder_file
 from lipstream.engine.networks.base import Model, Network
+from lipstream.engine.networks.batcher import Batcher
 from lipstream.engine.networks.encoder_file import EncoderFile
-from lipstream.engine.networks.registry import select_backend
+from lipstream.engine.networks.registry import load_stage, select_backend
 
 
 class Models:
@@ -25,6 +26,9 @@ class Models:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loaded: WeakValueDictionary[tuple[str, Model, str], Network] = WeakValueDictionary()
+        self._batchers: WeakValueDictionary[tuple[int, tuple[int, int]], Batcher] = (
+            WeakValueDictionary()
+        )
         self._file_encoders: WeakValueDictionary[Model, EncoderFile] = WeakValueDictionary()
 
     def load(self, backend: str, model: Model, precision: str = "f32") -> Network:
@@ -39,6 +43,22 @@ class Models:
             if network is None:
                 network = self._loaded[key] = select_backend(backend, model, precision)
             return network
+
+    def load_batcher(self, network: Network, crop_shape: tuple[int, int]) -> Batcher | None:
+        """Batches of the renderer `network` for all sessions with crops of this shape.
+
+        None for a backend that refines each session's frames by itself.
+        Raises: BackendUnavailable, as `load_stage` does.
+        """
+        key = (id(network), crop_shape)  # a batcher holds its network, so the number stays its own
+        with self._lock:
+            batcher = self._batchers.get(key)
+            if batcher is None:
+                executor = load_stage(network, crop_shape)
+                if executor is None:
+                    return None
+                batcher = self._batchers[key] = Batcher(executor)
+            return batcher
 
     def load_file_encoder(self, model: Model) -> EncoderFile:
         """The encoder of whole files, which runs in NumPy whatever the backend."""

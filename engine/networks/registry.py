@@ -13,11 +13,13 @@ import logging
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from lipstream.engine.errors import AssetError, BackendUnavailable, UsageError
 from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.base import FAST, Model, Network
+from lipstream.engine.networks.stage import StageExecutor
+from lipstream.engine.networks.stage_cpu import CpuStage
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +91,23 @@ def _native_where_fastest(model: Model, precision: str) -> Network:
 
 
 def _torch(model: Model, precision: str) -> Network:
+    return _torch_network(
+        model, precision, "cuda" if _torch_module("torch").cuda.is_available() else "cpu"
+    )
+
+
+def _torch_module(backend: str) -> Any:
     if importlib.util.find_spec("torch") is None:
         raise BackendUnavailable(
-            "backend 'torch' was asked for but torch is not installed; "
+            f"backend {backend!r} was asked for but torch is not installed; "
             f"{pip_install('torch')}, or use openvino"
         )
-    import torch
+    return importlib.import_module("torch")
 
-    network = build_from_code("torch", model)
-    network.move("cuda" if torch.cuda.is_available() else "cpu", precision)  # type: ignore[attr-defined]
+
+def _torch_network(model: Model, precision: str, device: str) -> Any:
+    network: Any = build_from_code("torch", model)
+    network.move(device, precision)
     return network
 
 
@@ -114,14 +124,30 @@ def _tensorrt(model: Model, precision: str) -> Network:
     return network
 
 
+def _cuda(model: Model, precision: str) -> Network:
+    from lipstream.kernels.cuda import loader
+
+    if not _torch_module("cuda").cuda.is_available():
+        raise BackendUnavailable(
+            "backend 'cuda' needs an NVIDIA GPU that torch can see; `lipstream doctor` says what "
+            "is there"
+        )
+    loader.load()  # raises, with the reason, where the kernels would not run
+    network = _torch_network(model, precision, "cuda")
+    network.name = "cuda"
+    return cast(Network, network)
+
+
 _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
     "openvino": _openvino,
     "native": _native,
     "numpy": _numpy,
     "torch": _torch,
+    "cuda": _cuda,
     "tensorrt": _tensorrt,
 }
 BACKENDS: Final = ("auto", *_LOADERS)
+_IN_BATCHES: Final = ("torch", "cuda", "tensorrt")
 # In this order; the text is the reason that the log gives.
 _AUTO: Final[dict[str, tuple[Callable[[Model, str], Network], str]]] = {
     "native": (_native_where_fastest, "our kernels are written for these models"),
@@ -164,3 +190,17 @@ def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
         },
     )
     return network
+
+
+def load_stage(network: Network, crop_shape: tuple[int, int]) -> StageExecutor | None:
+    """What refines rows of several sessions with this network; None for the CPU's backends.
+
+    Raises: BackendUnavailable when the device cannot run it.
+    """
+    if network.name not in _IN_BATCHES:
+        return None
+    if network.device == "cpu":  # torch's
+        return CpuStage(network, crop_shape)
+    from lipstream.engine.networks.stage_device import DeviceNetwork, load
+
+    return load(cast(DeviceNetwork, network), crop_shape)

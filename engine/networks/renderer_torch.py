@@ -130,7 +130,11 @@ def net_of(weights: dict[str, Tensor]) -> RendererNet:
 def load_network(model: Model) -> TorchNetwork:
     """The renderer with the weights of a model's safetensors file."""
     net = load_net(model.safetensors)
-    return TorchNetwork(net, lambda crop: (net(crop),), (RENDERER_INPUT,), (RENDERER_OUTPUT,))
+
+    def gates(crop: Tensor) -> tuple[Tensor]:
+        return (net(crop.contiguous(memory_format=torch.channels_last)),)
+
+    return TorchNetwork(net, gates, (RENDERER_INPUT,), (RENDERER_OUTPUT,))
 
 
 def multiply_adds(size: RendererSize, shape: tuple[int, int] = CROP_SHAPE) -> int:

@@ -83,7 +83,7 @@ class TensorRtNetwork:
                 lane.host[name][:rows].copy_(torch.from_numpy(inputs[name]))
                 lane.device[name][:rows].copy_(lane.host[name][:rows], non_blocking=True)
             pointers = {name: tensor.data_ptr() for name, tensor in lane.device.items()}
-            self._enqueue(lane, rows, pointers)
+            self._enqueue(lane, rows, pointers, lane.stream)
             for name in self.outputs:
                 lane.host[name][:rows].copy_(lane.device[name][:rows], non_blocking=True)
         lane.stream.synchronize()
@@ -94,23 +94,32 @@ class TensorRtNetwork:
         best = {name: self._engine.get_tensor_profile_shape(name, 0)[1] for name in self.inputs}
         return {n: np.zeros((rows, *tuple(shape)[1:]), np.float32) for n, shape in best.items()}
 
-    def enqueue(self, rows: int, pointers: Mapping[str, int], sides: Sides) -> Any:
-        """Start the engine on device memory and return the stream that it runs in.
+    def on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """f32 tensors on the device in and out, in torch's current stream; a graph may hold it.
 
-        pointers: the address of each input and output, whose first axis has `rows`; sides: the
-        other axes of each input. The memory must live until the stream has come that far.
         Raises: as `run`.
         """
-        lane = self._lane(rows, sides)
-        self._enqueue(lane, rows, pointers)
-        return lane.stream
+        torch = self._torch
+        rows = len(inputs[self.inputs[0]])
+        lane = self._lane(rows, {name: tuple(inputs[name].shape[1:]) for name in self.inputs})
+        tensors = {
+            name: inputs[name].to(lane.device[name].dtype).contiguous() for name in self.inputs
+        }
+        for name in self.outputs:
+            like = lane.device[name]
+            tensors[name] = torch.empty(
+                (rows, *like.shape[1:]), dtype=like.dtype, device=like.device
+            )
+        pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+        self._enqueue(lane, rows, pointers, torch.cuda.current_stream())
+        return {name: tensors[name].float() for name in self.outputs}
 
-    def _enqueue(self, lane: _Lane, rows: int, pointers: Mapping[str, int]) -> None:
+    def _enqueue(self, lane: _Lane, rows: int, pointers: Mapping[str, int], stream: Any) -> None:
         for name in self.inputs:
             lane.context.set_input_shape(name, (rows, *lane.device[name].shape[1:]))
         for name, address in pointers.items():
             lane.context.set_tensor_address(name, address)
-        if not lane.context.execute_async_v3(lane.stream.cuda_stream):
+        if not lane.context.execute_async_v3(stream.cuda_stream):
             raise BackendUnavailable("tensorrt failed to run the engine; see its log above")
 
     def _lane(self, rows: int, sides: Sides) -> _Lane:

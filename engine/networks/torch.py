@@ -47,16 +47,21 @@ class TorchNetwork:
         if precision not in _TYPES:
             raise BackendUnavailable(f"torch computes in {', '.join(_TYPES)}, not {precision!r}")
         self._module.to(device=device, dtype=_TYPES[precision])
-        if device != "cpu":
-            self._module.to(memory_format=torch.channels_last)
+        self._module.to(memory_format=torch.channels_last)
         self.device, self.precision = device, precision
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """Named tensors in, named tensors out."""
-        kind = _TYPES[self.precision]
         with torch.inference_mode():
-            tensors = [
-                torch.tensor(inputs[name], device=self.device, dtype=kind) for name in self._inputs
-            ]
-            results = [result.float().cpu().numpy() for result in self._function(*tensors)]
-        return dict(zip(self._outputs, results, strict=True))
+            tensors = {
+                name: torch.tensor(inputs[name], device=self.device) for name in self._inputs
+            }
+            found = self.on_device(tensors)
+            return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+    def on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same with f32 tensors that lie on the device, in torch's current stream."""
+        kind = _TYPES[self.precision]
+        results = self._function(*(inputs[name].to(kind) for name in self._inputs))
+        dense = (result.float().contiguous() for result in results)
+        return dict(zip(self._outputs, dense, strict=True))

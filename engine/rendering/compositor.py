@@ -18,7 +18,7 @@ from lipstream.engine.rendering.fused import FusedPainter
 from lipstream.engine.rendering.layers import Layers, WantedMouth
 from lipstream.engine.rendering.lip_layer import build_lip_layer
 from lipstream.engine.rendering.mouth_crop import MouthCrop
-from lipstream.engine.rendering.refiner import Renderer
+from lipstream.engine.rendering.refiner import Renderer, Seat
 from lipstream.engine.rendering.step_painter import StepPainter
 from lipstream.engine.target.appearance import AppearancePrior
 from lipstream.engine.target.oral_cavity import Mouth
@@ -102,17 +102,20 @@ class Compositor(Frozen):
         return WarpedFrame(frame, layers)
 
     @span("composite")
-    def finish(self, warped: WarpedFrame, previous: U8 | None = None) -> ComposedFrame:
+    def finish(
+        self, warped: WarpedFrame, previous: U8 | None = None, seat: Seat | None = None
+    ) -> ComposedFrame:
         """Refine the mouth and write it into the frame of `warped`, which this takes over.
 
-        previous: the `previous_output` of the frame before.
+        previous: the `previous_output` of the frame before. seat: of `Renderer.seat`.
+        Raises: FrameLost, as `Renderer.refine` does.
         """
         frame, layers = warped.frame, warped.layers
         if layers is None:
             return ComposedFrame(frame, (0, 0, 0, 0), np.zeros((0, 0), np.uint8), None)
         if self._renderer is None:
             return ComposedFrame(frame, layers.box, layers.mask, None)
-        previous_output = self._renderer.refine(layers, previous)
+        previous_output = self._renderer.refine(layers, previous, seat)
         with span("color"):
             color.rgb_region_into_i420(layers.painted, frame, *layers.box[:2], layers.mask)
         return ComposedFrame(frame, layers.box, layers.mask, previous_output)

@@ -30,25 +30,18 @@ from lipstream.engine.errors import AssetError, BackendUnavailable, UsageError
 from lipstream.engine.frozen import Frozen
 from lipstream.engine.networks import models as networks
 from lipstream.engine.networks.base import FAST, Network
+from lipstream.engine.networks.batcher import Batcher, Seat
 from lipstream.engine.networks.models import Models
 from lipstream.engine.networks.registry import shipped
-from lipstream.engine.networks.signatures import (
-    CROP_RESOLUTIONS,
-    RENDERER_INPUT,
-    RENDERER_OUTPUT,
-)
+from lipstream.engine.networks.signatures import CROP_RESOLUTIONS, crop_shape
+from lipstream.engine.networks.stage import StageRow
+from lipstream.engine.networks.stage_cpu import refine_row
 from lipstream.engine.profiling import span
 from lipstream.engine.rendering.layers import Layers
 from lipstream.engine.target.style import SHARPEN
-from lipstream.engine.types import F32, U8
-from lipstream.kernels.crop import (
-    apply_gates,
-    attenuate_in_synthetic,
-    crop_in,
-    crop_out,
-    override_in_synthetic,
-    unsharp_mask,
-)
+from lipstream.engine.types import U8
+
+__all__ = ["RENDERERS", "Renderer", "Seat", "load_renderer"]
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +52,16 @@ class Renderer(Frozen):
     """The loaded model with the settings of one target; its sessions share it."""
 
     def __init__(
-        self, network: Network, crop_resolution: int = CROP_RESOLUTIONS[0], sharpen: float = SHARPEN
+        self,
+        network: Network,
+        crop_resolution: int = CROP_RESOLUTIONS[0],
+        sharpen: float = SHARPEN,
+        batcher: Batcher | None = None,
     ) -> None:
         """`network`: RENDERER_INPUT f32 [1, 12, h, w], 0 to 1, to RENDERER_OUTPUT f32 [1, 3, h, w].
 
-        sharpen: strength of the unsharp mask on the refined crop.
+        sharpen: strength of the unsharp mask on the refined crop. batcher: refines in its place,
+        in batches with other sessions.
         Raises: UsageError for a crop_resolution that is not one of CROP_RESOLUTIONS.
         """
         if crop_resolution not in CROP_RESOLUTIONS:
@@ -72,32 +70,31 @@ class Renderer(Frozen):
                 f"{', '.join(map(str, CROP_RESOLUTIONS))}"
             )
         self.network, self.crop_resolution, self.sharpen = network, crop_resolution, sharpen
+        self._batcher = batcher
+
+    def seat(self) -> Seat | None:
+        """One session's place in the batches, where there are batches."""
+        return None if self._batcher is None else self._batcher.seat()
 
     @span("renderer")
-    def refine(self, layers: Layers, previous: U8 | None) -> U8:
+    def refine(self, layers: Layers, previous: U8 | None, seat: Seat | None = None) -> U8:
         """Refine the mouth in `layers.painted`, in place.
 
-        previous: what this returned for the frame before; None for the first.
+        previous: what this returned for the frame before; None for the first. seat: the session's.
         Returns: the refined crop u8 [rows, columns, 3].
+        Raises: FrameLost, where there are batches.
         """
-        maps, crop, prior = layers.conditioning, layers.crop, layers.prior
+        maps, crop = layers.conditioning, layers.crop
         assert maps is not None and crop is not None, "painted with a crop"
-        pixels, planes = crop_in(
-            layers.painted, maps, prior, previous, crop.place, crop.shape, layers.confidence
-        )
-        gates = self.network.run({RENDERER_INPUT: planes[None]})[RENDERER_OUTPUT][0]
-        difference = residual(gates, planes, pixels, self.sharpen, has_prior=prior is not None)
-        return crop_out(difference, pixels, layers.painted, maps, crop.place)
-
-
-def residual(gates: F32, planes: F32, crop: U8, sharpen: float, *, has_prior: bool) -> F32:
-    """The difference that the gates let through, to be added to the crop, f32 [3, rows, columns].
-
-    A synthetic mouth gives way to the prior; without one, the model leaves it as it is.
-    """
-    if has_prior:
-        return unsharp_mask(apply_gates(override_in_synthetic(gates, crop), planes), crop, sharpen)
-    return attenuate_in_synthetic(unsharp_mask(apply_gates(gates, planes), crop, sharpen), crop)
+        row = StageRow(
+            layers.painted, maps, layers.prior, previous, crop.place, layers.confidence,
+            self.sharpen,
+        )  # fmt: skip
+        if self._batcher is None:
+            return refine_row(self.network, row, crop.shape)
+        refined = (self._batcher.run if seat is None else seat.refine)(row)
+        layers.painted[:] = refined.pixels
+        return refined.crop
 
 
 def load_renderer(
@@ -125,13 +122,13 @@ def load_renderer(
                 "leave out --crop-resolution or --renderer none"
             )
         return None
+    shared = networks.SHARED if models is None else models
     try:
-        network = (networks.SHARED if models is None else models).load(
-            backend, shipped("renderer"), FAST
-        )
+        network = shared.load(backend, shipped("renderer"), FAST)
+        batcher = shared.load_batcher(network, crop_shape(crop_resolution))
     except (AssetError, BackendUnavailable) as error:
         if choice == "network":
             raise
         log.warning("no renderer, mouths are warped only: %s", error)
         return None
-    return Renderer(network, crop_resolution, sharpen)
+    return Renderer(network, crop_resolution, sharpen, batcher)

@@ -65,7 +65,7 @@ class GpuKernels:
 
     def __init__(self, driver: Any, context: Any, fatbin: bytes) -> None:
         """Load the code into `context`; `driver` is the module pycuda.driver."""
-        self._context = context
+        self._driver, self._context = driver, context
         with self._current():
             try:
                 self._module = driver.module_from_buffer(fatbin)
@@ -81,6 +81,11 @@ class GpuKernels:
             yield
         finally:
             self._context.pop()
+
+    def stream(self) -> Any:
+        """A stream for `launch`; torch takes its `handle`."""
+        with self._current():
+            return self._driver.Stream(1)  # CU_STREAM_NON_BLOCKING
 
     def launch(
         self,

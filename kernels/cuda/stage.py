@@ -97,11 +97,16 @@ class Stage:
         The rest are empty. Returns for each row why it was left alone, or None.
         Raises: UsageError for more rows than fit.
         """
+        refused = self.upload(rows, batch, stream)
+        self.launch(network, batch, stream)
+        return refused
+
+    def upload(self, rows: Sequence[Row], batch: int, stream: Any) -> list[UsageError | None]:
+        """The part of `run` that differs from call to call: the table, checked, to the device."""
         if not len(rows) <= batch <= self.most:
             raise UsageError(f"got {len(rows)} rows in a batch of {batch}, expected {self.most}")
         table = np.zeros(self.most, _ROW)
         refused: list[UsageError | None] = []
-        sides = (1, 1)
         for place, row in zip(table, rows, strict=False):
             try:
                 self._fill(place, row)
@@ -109,28 +114,30 @@ class Stage:
                 refused.append(error)
             else:
                 refused.append(None)
-                sides = (max(sides[0], int(place["width"])), max(sides[1], int(place["height"])))
         self._memory.upload(table.view(np.uint8).reshape(self.most, -1), self._table, stream)
+        return refused
 
-        def launch(name: str, *arguments: Any, over: tuple[int, int] | None = None) -> None:
-            at = self._shape[::-1] if over is None else over
-            self._kernels.launch(name, arguments, at, batch, stream)
+    def launch(self, network: Gating, batch: int, stream: Any) -> None:
+        """The rest of `run`, the same for each batch of one size: a CUDA graph may hold it."""
 
-        table_, held, crops = self._table, self._held, self._crops
+        def launch(name: str, *arguments: Any) -> None:
+            self._kernels.launch(name, arguments, self._shape[::-1], batch, stream)
+
+        table, held, crops = self._table, self._held, self._crops
         shape = tuple(np.int32(side) for side in self._shape)
         difference, spare, refined = self._difference, self._spare, self._refined
-        launch("ls_gpu_crop", table_, *shape, np.int32(SYNTHETIC), crops, self._planes, held)
-        launch("ls_gpu_near_gap", table_, held, *shape, crops, self._tables, self._weights)
+        launch("ls_gpu_crop", table, *shape, np.int32(SYNTHETIC), crops, self._planes, held)
+        launch("ls_gpu_near_gap", table, held, *shape, crops, self._tables, self._weights)
         network(self._planes, self._gates, batch)
         launch("ls_gpu_mean_once", held, *shape, self._planes, self._once)
         gated = (self._gates, self._planes, self._once, self._weights, difference)
-        launch("ls_gpu_gates", table_, held, *shape, *gated)
+        launch("ls_gpu_gates", table, held, *shape, *gated)
         launch("ls_gpu_grid_along", held, *shape, difference, spare)
         launch("ls_gpu_grid_across", held, *shape, spare, crops, difference, refined)
         sharpened = (difference, refined, crops, self._weights, self._stored)
-        launch("ls_gpu_sharpen", table_, held, *shape, *sharpened)
-        launch("ls_gpu_paste", table_, held, *shape, self._stored, over=sides)
-        return refused
+        launch("ls_gpu_sharpen", table, held, *shape, *sharpened)
+        # A thread walks as many pixels of its picture as are left, so this grid does for any size.
+        launch("ls_gpu_paste", table, held, *shape, self._stored)
 
     def _fill(self, place: Any, row: Row) -> None:
         """One row of the table; checks what kernels.crop checks."""

@@ -7,38 +7,8 @@ microphone has a clock of its own: see `drift`.
 
 from __future__ import annotations
 
-import threading
-import time
-from typing import Final, Protocol
-
+from lipstream.engine.time_source import MONOTONIC, TimeSource
 from lipstream.engine.types import SAMPLE_RATE_HZ
-
-
-class TimeSource(Protocol):
-    """Where time comes from, and how a thread waits for it."""
-
-    def now(self) -> float:
-        """s, monotonic; the same origin as the event loop's `time()`."""
-        ...
-
-    def condition(self) -> threading.Condition:
-        """A condition whose `wait(timeout)` counts this source's seconds."""
-        ...
-
-
-class MonotonicTime:
-    """The system's monotonic clock."""
-
-    def now(self) -> float:
-        """s, as `time.monotonic`."""
-        return time.monotonic()
-
-    def condition(self) -> threading.Condition:
-        """A plain condition."""
-        return threading.Condition()
-
-
-MONOTONIC: Final = MonotonicTime()
 
 
 class MediaClock:

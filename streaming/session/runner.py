@@ -28,13 +28,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
+from lipstream.engine import turns
 from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
+from lipstream.engine.time_source import MONOTONIC, TimeSource
 from lipstream.engine.timebase import frame_sample, ms_to_samples
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk
 from lipstream.streaming.marking.marker import FrameMarker, Marking
 from lipstream.streaming.session import gc_policy
-from lipstream.streaming.session.clock import MONOTONIC, MediaClock, TimeSource
+from lipstream.streaming.session.clock import MediaClock
 from lipstream.streaming.session.drift import SourceClockTracker
 from lipstream.streaming.session.fed_sound import FedSound
 from lipstream.streaming.session.live_engine import LiveEngine
@@ -113,8 +115,8 @@ class SessionRunner:
         self._session = engine.session()
         # A session of `streaming.workers` takes turns in its own process.
         is_remote = getattr(self._session, "is_remote", False)
-        self._compute_slot: AbstractContextManager[object] = (
-            nullcontext() if is_remote else _compute_slots()
+        self._compute_slot: Callable[[], AbstractContextManager[object]] = (
+            nullcontext if is_remote else _compute_slots
         )
         self._delay_samples = round(engine.delay_ms * SAMPLE_RATE_HZ / 1000)
         self._lock = time_source.condition()  # never held while the engine session is called
@@ -366,7 +368,7 @@ class SessionRunner:
             and self._repeated_steps < _MOST_REPEATED
         )
         self._repeated_steps = self._repeated_steps + 1 if repeat else 0
-        with self._compute_slot:
+        with turns.holding(self._compute_slot):
             pushed = self._session.push(step.chunk, not repeat)
             frames = [self.marker.mark(frame) for frame in pushed]
         # A session of `streaming.workers` computes in another process.

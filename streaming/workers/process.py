@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, Listener
 from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any
 
+from lipstream.engine import turns
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.engine.types import U8, AudioChunk
 from lipstream.streaming.session import gc_policy
@@ -204,7 +205,7 @@ class Server:
                 return self._state.load(request)
             case Forget():
                 return self._state.forget(request)
-        with self._state.turn.conversation():
+        with turns.holding(self._state.turn.conversation):
             match request:
                 case Begin():
                     engine = self._state.engine(request.number)

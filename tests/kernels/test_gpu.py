@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
-from lipstream.engine.rendering.refiner import residual
+from lipstream.engine.networks.stage_cpu import residual
 from lipstream.kernels import build
 from lipstream.kernels.crop import crop_in, crop_out
 from lipstream.kernels.cuda import loader
@@ -64,8 +64,9 @@ class Function:
         assert stream == "a stream"
         values = []
         for argument in arguments:
-            if isinstance(argument, OnDevice):
-                values.append(ctypes.c_void_p(argument.array.ctypes.data))
+            if hasattr(argument, "__cuda_array_interface__"):
+                address, _ = argument.__cuda_array_interface__["data"]
+                values.append(ctypes.c_void_p(address))
             else:
                 assert isinstance(argument, np.int32)
                 values.append(ctypes.c_int32(int(argument)))

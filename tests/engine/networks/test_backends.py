@@ -119,7 +119,7 @@ def test_auto_falls_back_to_numpy_and_a_name_does_not(
 
 def test_an_unknown_name_is_a_usage_error_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="auto, openvino, native, numpy, torch"):
-        select_backend("cuda", random_model())
+        select_backend("vulkan", random_model())
 
 
 def test_a_precision_that_is_not_there() -> None:

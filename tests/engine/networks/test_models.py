@@ -67,5 +67,5 @@ def test_a_failed_load_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     loads, models = Loads(monkeypatch), Models()
     for _ in range(2):
         with pytest.raises(UsageError, match="expected one of"):
-            models.load("cuda", shipped("encoder"))
+            models.load("vulkan", shipped("encoder"))
     assert len(loads.asked) == 2

@@ -27,6 +27,7 @@ from lipstream.engine.networks.tensorrt_plan import (
 )
 
 CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0")
+CURRENT = 7  # the handle of torch's current stream
 KEY = EngineKey("a", "tensorrt_rtx", "1.7", "GPU", "8.9", "580", "f16", PROFILES)
 
 
@@ -175,6 +176,7 @@ class Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         self.engine.runs.append((self.profile, self.shapes["crop"]))
+        self.engine.streams.append(stream)
         if self.engine.fails:
             return False
         size = int(np.prod(self.shapes["crop"]))
@@ -189,6 +191,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.runs: list[Any] = []
+        self.streams: list[int] = []
         self.fails = False
 
     def get_tensor_name(self, index: int) -> str:
@@ -224,7 +227,10 @@ def on_this_machine(engine: Engine) -> TensorRtNetwork:
         def __exit__(self, *error: object) -> None: ...
         def synchronize(self) -> None: ...
 
-    cuda = SimpleNamespace(Stream=Stream, stream=lambda stream: stream)
+    current = SimpleNamespace(cuda_stream=CURRENT)
+    cuda = SimpleNamespace(
+        Stream=Stream, stream=lambda stream: stream, current_stream=lambda: current
+    )
     names = ("empty", "float16", "float32", "bfloat16", "from_numpy")
     stub = SimpleNamespace(cuda=cuda, **{name: getattr(torch, name) for name in names})
     return TensorRtNetwork(TRT, engine, "f16", stub, "cpu")
@@ -243,12 +249,13 @@ def test_rows_take_the_profile_that_has_room_and_outputs_their_own_type() -> Non
     assert not again.any() and gates.any(), "outputs are the caller's to keep"
 
 
-def test_device_memory_of_the_caller_is_used_as_it_is() -> None:
-    network = on_this_machine(Engine())
-    crop, gates = np.ones((2, 12, 160, 192), np.float32), np.zeros((2, 12, 160, 192), np.float16)
-    pointers = {"crop": crop.ctypes.data, "gates": gates.ctypes.data}
-    network.enqueue(2, pointers, {"crop": (12, 160, 192)}).synchronize()
-    assert (gates == 2).all()
+def test_tensors_on_the_device_stay_there_and_run_in_the_stream_of_the_caller() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    engine = Engine()
+    network = on_this_machine(engine)
+    gates = network.on_device({"crop": torch.ones((2, 12, 160, 192))})["gates"]
+    assert gates.dtype == torch.float32 and bool((gates == 2).all())
+    assert engine.streams == [CURRENT]
 
 
 def test_what_the_engine_cannot_do_is_an_error_of_ours() -> None:
