@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,89 +14,29 @@ import torch
 
 from lipstream.bench.gpu.card import Card
 from lipstream.bench.gpu.sizes import Sizes
-from lipstream.bench.gpu.torch_card import PRECISIONS, TorchCard
-from lipstream.engine.networks import renderer_torch
-from lipstream.engine.networks.registry import shipped
-from lipstream.engine.rendering.refiner import residual
-from lipstream.kernels.crop import crop_in, crop_out
-from lipstream.kernels.cuda.stage import Row, Stage
+from lipstream.bench.gpu.stages import Resident, Session, executors, twin
+from lipstream.bench.gpu.torch_card import TorchCard
+from lipstream.engine.errors import UsageError
+from lipstream.engine.networks.stage import MOST_ROWS, Refined, StageExecutor, StageRow
 
-_COMPARED_ROWS: Final = 7
+PRECISION: Final = "bf16"  # which every card that our kernels are compiled for has
+_COMPARED_ROWS: Final = 7  # of a batch of 8
+_FRAMES: Final = 3  # the second runs as a graph is captured, the third by the graph
 _FRAMES_OF_SESSION: Final = 2
 _MOST_APART, _MEAN_APART = 1, 1e-3  # levels
+_WARM_UPS: Final = 5
 
 
-class Gating:
-    """The renderer's network behind the stage: a graph for each number of rows."""
-
-    def __init__(self, on: TorchCard, precision: str) -> None:
-        self._on, self._kind, self._graphs = on, PRECISIONS[precision], dict[int, Any]()
-        net = renderer_torch.load_net(shipped("renderer").safetensors)
-        self._net = net.to(on.device, self._kind, memory_format=torch.channels_last)
-
-    def __call__(self, planes: Any, gates: Any, batch: int) -> None:
-        """Enqueue; the buffers are the same at each call, as a graph needs them."""
-        if batch not in self._graphs:
-            source, onto = planes.tensor[:batch], gates.tensor[:batch]
-
-            def run() -> None:
-                given = source.to(self._kind, memory_format=torch.channels_last)
-                onto.copy_(self._net(given))
-
-            self._graphs[batch] = self._on.captured(run)
-        self._graphs[batch]()
-
-
-@dataclass(slots=True)
-class Drawn:
-    """What a frame of a conversation is made of, on the host."""
-
-    painted: Any  # u8 [h, w, 3]
-    maps: Any  # the same
-    prior: Any  # u8 [h', w', 3], or None
-    place: tuple[float, float, float]
-    confidence: float
-    sharpen: float
-
-
-def draw(random: np.random.Generator, crop: tuple[int, int]) -> Drawn:
-    """Of random size and content."""
+def draw(random: np.random.Generator, crop: tuple[int, int]) -> StageRow:
+    """A row of random size and content, and no frame before it."""
     sides = [int(side) for side in random.integers(crop[0] * 3 // 4, crop[1] * 5 // 4, 2)]
     painted, maps = (_picture(random, *sides) for _ in range(2))
     maps[..., 0][random.random(maps.shape[:2]) < 0.3] = 0
     maps[..., 2][: len(maps) // 2] = 0
     prior = _picture(random, crop[0] // 2, crop[1] // 2) if random.random() < 0.7 else None
-    left, top, step = random.uniform((-5, -5, 0.6), (5, 5, 1.4))
-    confidence, sharpen = random.uniform(0, 1, 2)
-    place = (float(left), float(top), float(step))
-    return Drawn(painted, maps, prior, place, float(confidence), float(sharpen))
-
-
-class Session:
-    """One conversation, with memory of its own on the card."""
-
-    def __init__(self, on: TorchCard, drawn: Drawn, crop: tuple[int, int]) -> None:
-        self.drawn, self._on = drawn, on
-        self._picture, self._maps = on.put(drawn.painted), on.put(drawn.maps)
-        self._prior = None if drawn.prior is None else on.put(drawn.prior)
-        self._crops = [on.empty((*crop, 3), np.uint8) for _ in range(2)]
-        self._frames = 0
-
-    def row(self) -> Row:
-        """Of the next frame, which sees the crop of the one before."""
-        now, before = self._crops[self._frames % 2], self._crops[(self._frames + 1) % 2]
-        previous = before if self._frames else None
-        self._frames += 1
-        return Row(
-            self._picture, self._maps, self._prior, previous, now, self.drawn.place,
-            self.drawn.confidence, self.drawn.sharpen,
-        )  # fmt: skip
-
-    def read(self, row: Row) -> tuple[Any, Any]:
-        """Picture and crop as the stage left them."""
-        picture: Any = row.picture
-        refined: Any = row.refined
-        return self._on.read(picture), self._on.read(refined)
+    left, top, step = (float(x) for x in random.uniform((-5, -5, 0.6), (5, 5, 1.4)))
+    confidence, sharpen = (float(x) for x in random.uniform(0, 1, 2))
+    return StageRow(painted, maps, prior, None, (left, top, step), confidence, sharpen)
 
 
 def _picture(random: np.random.Generator, rows: int, columns: int) -> Any:
@@ -105,28 +46,64 @@ def _picture(random: np.random.Generator, rows: int, columns: int) -> Any:
 
 
 def measure(card: Card, sizes: Sizes, seed: int) -> dict[str, Any]:
-    """The stage against the CPU's renderer, and its speed by rows: {"rows": {n: …}, "wrong": …}."""
+    """The stage against the CPU's renderer, and its speed by rows.
+
+    "rows" is the stage over pictures that lie on the card, to its end; "from_the_host" is the same
+    with copies there and back, as the pipeline calls it.
+    """
     on, random = TorchCard(card), np.random.default_rng(seed)
-    found: dict[str, Any] = {"seed": seed, **_check(on, sizes, random)}
-    half = "bf16"  # which every card that our kernels are compiled for has
-    stage, gating = Stage(card.kernels, on, sizes.crop, sizes.rows[-1]), Gating(on, half)
-    sessions = [Session(on, draw(random, sizes.crop), sizes.crop) for _ in range(sizes.rows[-1])]
-    found["precision"], found["rows"] = half, {}
+    found: dict[str, Any] = {"seed": seed, "precision": PRECISION, **_check(on, sizes, random)}
+    drawn = [draw(random, sizes.crop) for _ in range(sizes.rows[-1])]
+    found["rows"] = _resident_speeds(on, sizes, drawn)
+    found["from_the_host"] = {
+        name: _executor_speeds(executor, sizes, drawn)
+        for name, executor in executors(on, PRECISION, sizes.crop).items()
+    }
+    return found
+
+
+def _resident_speeds(
+    on: TorchCard, sizes: Sizes, drawn: Sequence[StageRow]
+) -> dict[str, dict[str, float]]:
+    stage = Resident(on, PRECISION, sizes.crop, sizes.rows[-1])
+    sessions = [Session(on, row, sizes.crop) for row in drawn]
+    found = {}
     for rows in sizes.rows:
         batch = [session.row() for session in sessions[:rows]]
-        spent = []
-        for _ in range(sizes.calls + 5):
-            begin = time.perf_counter()
-            stage.run(batch, gating, rows, card.stream)
-            card.stream.synchronize()
-            spent.append((time.perf_counter() - begin) * 1e3)
-        warm = np.array(spent[5:])
-        found["rows"][str(rows)] = {
-            "p50_ms": float(np.percentile(warm, 50)),
-            "p99_ms": float(np.percentile(warm, 99)),
-            "rows_s": float(rows * len(warm) / warm.sum() * 1e3),
-        }
+
+        def call(batch: Any = batch, rows: int = rows) -> None:
+            stage.run(batch, rows)
+            on.card.stream.synchronize()
+
+        found[str(rows)] = _speed(call, rows, sizes.calls)
     return found
+
+
+def _executor_speeds(
+    executor: StageExecutor, sizes: Sizes, drawn: Sequence[StageRow]
+) -> dict[str, dict[str, float]]:
+    found = {}
+    for rows in sizes.rows:
+        if rows <= MOST_ROWS:
+            batch = drawn[:rows]
+            calls = max(sizes.calls // 4, 1)
+            found[str(rows)] = _speed(lambda batch=batch: executor.run(batch), rows, calls)  # type: ignore[misc]
+    return found
+
+
+def _speed(call: Callable[[], object], rows: int, calls: int) -> dict[str, float]:
+    """By the host's clock, of a call and of what it has started."""
+    spent = []
+    for _ in range(calls + _WARM_UPS):
+        begin = time.perf_counter()
+        call()
+        spent.append((time.perf_counter() - begin) * 1e3)
+    warm = np.array(spent[_WARM_UPS:])
+    return {
+        "p50_ms": float(np.percentile(warm, 50)),
+        "p99_ms": float(np.percentile(warm, 99)),
+        "rows_s": float(rows * len(warm) / warm.sum() * 1e3),
+    }
 
 
 def _check(on: TorchCard, sizes: Sizes, random: np.random.Generator) -> dict[str, Any]:
@@ -134,61 +111,88 @@ def _check(on: TorchCard, sizes: Sizes, random: np.random.Generator) -> dict[str
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        return _compare(on, sizes, random)
+        drawn = [draw(random, sizes.crop) for _ in range(_COMPARED_ROWS)]
+        expected = _frames(twin(sizes.crop).run, drawn)
+        compared = {"on the card": _compare(_resident_frames(on, sizes, drawn), expected)}
+        for name, executor in executors(on, "f32", sizes.crop).items():
+            got = _frames(executor.run, drawn)
+            compared[f"from the host by {name}"] = _compare(got, expected)
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    wrong = [
+        f"the stage {name}: {row['levels_most']:g} levels from the CPU's ({row['levels_mean']:.3g} "
+        f"in the mean); {row['refused']}"
+        for name, row in compared.items()
+        if row["refused"] or row["levels_most"] > _MOST_APART or row["levels_mean"] > _MEAN_APART
+    ]
+    return {"compared": compared, "wrong": wrong}
 
 
-def _compare(on: TorchCard, sizes: Sizes, random: np.random.Generator) -> dict[str, Any]:
-    net = renderer_torch.load_net(shipped("renderer").safetensors)
-    stage, gating = Stage(on.card.kernels, on, sizes.crop, 8), Gating(on, "f32")
-    sessions = [Session(on, draw(random, sizes.crop), sizes.crop) for _ in range(_COMPARED_ROWS)]
-    previous: list[Any] = [None] * len(sessions)
-    most, mean, wrong = 0, 0.0, []
-    for _ in range(_FRAMES_OF_SESSION):
-        rows = [session.row() for session in sessions]
-        refused = stage.run(rows, gating, 8, on.card.stream)
-        wrong += [f"a row was refused: {error}" for error in refused if error is not None]
-        for k, session in enumerate(sessions):
-            picture, previous[k] = _on_the_cpu(net, session.drawn, previous[k], sizes.crop)
-            got, refined = session.read(rows[k])
-            for one, other in ((got, picture), (refined, previous[k])):
-                apart = np.abs(one.astype(int) - other)
-                most, mean = max(most, int(apart.max())), max(mean, float(apart.mean()))
-    if most > _MOST_APART or mean > _MEAN_APART:
-        wrong.append(f"the stage is {most} levels from the CPU's renderer ({mean:.3g} in the mean)")
-    return {"levels_most": most, "levels_mean": mean, "wrong": wrong}
+Frames = list[list[Any]]
 
 
-def _on_the_cpu(net: Any, drawn: Drawn, previous: Any, shape: tuple[int, int]) -> Any:
-    """What the renderer makes of the next frame: picture and crop."""
-    # In place: the next frame starts from here, as on the card.
-    painted, maps, prior = drawn.painted, drawn.maps, drawn.prior
-    crop, planes = crop_in(painted, maps, prior, previous, drawn.place, shape, drawn.confidence)
-    with torch.inference_mode():
-        gates = net(torch.from_numpy(planes[None]))[0].numpy()
-    difference = residual(gates, planes, crop, drawn.sharpen, has_prior=prior is not None)
-    return painted, crop_out(difference, crop, painted, maps, drawn.place)
+def _frames(
+    run: Callable[[Sequence[StageRow]], list[Refined | UsageError]], drawn: Sequence[StageRow]
+) -> Frames:
+    """Each frame of each row, the painted patch the same and the crop of the frame before new."""
+    frames: Frames = []
+    rows = list(drawn)
+    for _ in range(_FRAMES):
+        made = run(rows)
+        frames.append(list(made))
+        rows = [
+            replace(row, previous=one.crop) if isinstance(one, Refined) else row
+            for row, one in zip(rows, made, strict=True)
+        ]
+    return frames
+
+
+def _resident_frames(on: TorchCard, sizes: Sizes, drawn: Sequence[StageRow]) -> Frames:
+    stage = Resident(on, "f32", sizes.crop, 8)
+    sessions = [Session(on, row, sizes.crop) for row in drawn]
+    frames: Frames = []
+    for _ in range(_FRAMES):
+        for session in sessions:
+            session.repaint()
+        refused = stage.run([session.row() for session in sessions], 8)
+        frames.append([
+            Refined(*session.read()) if error is None else error
+            for session, error in zip(sessions, refused, strict=True)
+        ])  # fmt: skip
+    return frames
+
+
+def _compare(got: Frames, expected: Frames) -> dict[str, Any]:
+    most, means, refused = 0.0, [], []
+    for own, theirs in zip(got, expected, strict=True):
+        for one, other in zip(own, theirs, strict=True):
+            if not isinstance(one, Refined):
+                refused.append(str(one))
+                continue
+            for a, b in ((one.pixels, other.pixels), (one.crop, other.crop)):
+                apart = np.abs(a.astype(int) - b)
+                most = max(most, float(apart.max()))
+                means.append(float(apart.mean()))
+    mean = float(np.mean(means)) if means else 0.0
+    return {"levels_most": most, "levels_mean": mean, "refused": "; ".join(refused[:2])}
 
 
 def sessions(card: Card, sizes: Sizes, seed: int) -> dict[str, Any]:
     """Opens and closes: what is in use after the first tenth, and at the end.
 
-    A session is its pictures and its rows of the stage, for two frames.
+    A session is its pictures on the card, for two frames of the stage.
     """
     on, random = TorchCard(card), np.random.default_rng(seed)
-    stage = Stage(card.kernels, on, sizes.crop, sizes.at_once)
-    gating = Gating(on, "bf16")
+    stage = Resident(on, PRECISION, sizes.crop, sizes.at_once)
     drawn = [draw(random, sizes.crop) for _ in range(sizes.at_once)]
     opened, readings = 0, []
     while opened < sizes.sessions:
         count = min(sizes.at_once, sizes.sessions - opened)
-        calls = [Session(on, drawn[k], sizes.crop) for k in range(count)]
+        calls = [Session(on, row, sizes.crop) for row in drawn[:count]]
         for _ in range(_FRAMES_OF_SESSION):
-            rows = [call.row() for call in calls]
-            stage.run(rows, gating, sizes.at_once, card.stream)
+            stage.run([call.row() for call in calls], sizes.at_once)
         card.stream.synchronize()
-        del calls, rows
+        del calls
         opened += count
         readings.append((opened, card.used_bytes(), on.reserved_bytes(), _own_bytes()))
     first, last = readings[max(len(readings) // 10, 1) - 1], readings[-1]
@@ -203,7 +207,7 @@ def sessions(card: Card, sizes: Sizes, seed: int) -> dict[str, Any]:
 
 def _own_bytes() -> int:
     """Resident memory of this process; its peak where the system does not tell."""
-    if sys.platform == "linux":
-        with open("/proc/self/statm") as source:
-            return int(source.read().split()[1]) * resource.getpagesize()
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -40,24 +40,24 @@ class TorchCard:
     def __init__(self, card: Card) -> None:
         self.card = card
         self.device = "cpu" if card.on_host else "cuda"
-        self._stream: Any = None
+        self.stream: Any = None  # torch's view of the card's
         if not card.on_host:
-            self._stream = torch.cuda.ExternalStream(card.stream.handle)
+            self.stream = torch.cuda.ExternalStream(card.stream.handle)
 
     @contextmanager
     def on_stream(self) -> Iterator[None]:
         """What torch does within is in the order of the card's stream, and is not recorded."""
-        stream: Any = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        stream: Any = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
         with torch.inference_mode(), stream:
             yield
 
     def captured(self, run: Callable[[], object]) -> Callable[[], None]:
         """`run` as a CUDA graph on the card's stream."""
         with self.on_stream():
-            for _ in range(1 if self._stream is None else _WARM_UPS):
+            for _ in range(1 if self.stream is None else _WARM_UPS):
                 run()
         self.card.stream.synchronize()
-        if self._stream is None:
+        if self.stream is None:
 
             def call() -> None:
                 with self.on_stream():
@@ -65,11 +65,11 @@ class TorchCard:
 
             return call
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph, stream=self._stream):
+        with torch.inference_mode(), torch.cuda.graph(graph, stream=self.stream):
             run()
 
         def replay() -> None:
-            with torch.cuda.stream(self._stream):
+            with torch.cuda.stream(self.stream):
                 graph.replay()
 
         return replay
@@ -98,4 +98,4 @@ class TorchCard:
 
     def reserved_bytes(self) -> int:
         """That torch keeps of the card."""
-        return 0 if self._stream is None else int(torch.cuda.memory_reserved())
+        return 0 if self.stream is None else int(torch.cuda.memory_reserved())

@@ -73,6 +73,12 @@ def _speeds(phases: Mapping[str, Any], on_card: bool) -> list[Line]:
     if "64" in rows:
         rate = rows["64"]["rows_s"]
         line("stage, rows a second at 64", f">= {_ROWS_S}", f"{rate:.0f}", rate >= _ROWS_S)
+    for steps, speeds in _result(phases, "stage").get("from_the_host", {}).items():
+        told = "; ".join(
+            f"{count}: {row['p50_ms']:.2f} ms, {row['rows_s']:.0f}/s"
+            for count, row in speeds.items()
+        )
+        lines.append(Line(f"from and to the host, by {steps}", "no bound", told, None))
     kernels = _result(phases, "times").get("kernels", {})
     for name, row in kernels.items():
         slower = row["times_floor"]
