@@ -58,7 +58,7 @@ class Pictures:
         low = shape[0] // 2
         sides = random.integers(low, shape[1] * 5 // 4, (batch, 2))
         self.sizes = [(int(down), int(across)) for down, across in sides]
-        prior_sides = random.integers(8, shape[0] // 2, (batch, 2))
+        prior_sides = random.integers(4, shape[0] // 2, (batch, 2))
         self.prior_sizes = [(int(down), int(across)) for down, across in prior_sides]
         self.has_prior = random.random(batch) < 0.6
         self.has_previous = random.random(batch) < 0.6

@@ -83,6 +83,8 @@ def _run(plan: Plan, name: str, command: list[str], limit: float) -> dict[str, A
     if limit <= 1:
         return {"error": "no time was left"}
     environment = {**os.environ, **(PHASES[name].environment if name in PHASES else {})}
+    if plan.device == "host":
+        environment |= {"OMP_NUM_THREADS": "1"}  # the host's figures mean nothing; its cores do
     log = plan.folder / f"phase_{name}.log"
     with log.open("wb") as output:
         # A group of its own, so that what the phase has started ends with it.
