@@ -33,7 +33,9 @@ Seconds = Annotated[float, typer.Option(help="Time measured in each run, after t
 Profiles = Annotated[str, typer.Option(help="Comma-separated: low, live, studio.")]
 Backends = Annotated[
     str,
-    typer.Option(help="Comma-separated: auto, native, openvino, torch, numpy, tensorrt; or all."),
+    typer.Option(
+        help="Comma-separated: auto, native, openvino, torch, numpy, tensorrt, cuda; or all."
+    ),
 ]
 Renderers = Annotated[
     str,

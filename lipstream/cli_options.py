@@ -35,7 +35,10 @@ VideoOutput = Annotated[
 ]
 Backend = Annotated[
     str,
-    typer.Option(help="What runs the models: auto, openvino, native, numpy, torch, tensorrt."),
+    typer.Option(
+        help="What runs the models: auto (on the CPU), openvino, native, numpy; on an NVIDIA card "
+        "tensorrt, cuda (our kernels), torch (also on the CPU)."
+    ),
 ]
 Label = Annotated[
     str,

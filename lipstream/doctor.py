@@ -49,6 +49,8 @@ def examine() -> list[Check]:
         _cuda,
         _tensorrt,
         _pycuda,
+        _gpu_backends,
+        _auto,
     ]
     return [check() for check in checks]
 
@@ -246,7 +248,30 @@ def _tensorrt() -> Check:
 
 
 def _pycuda() -> Check:
-    return _gpu_check("pycuda", "our kernels on a GPU", doctor_gpu.pycuda())
+    return _gpu_check("pycuda", "--backend cuda", doctor_gpu.pycuda())
+
+
+def _gpu_backends() -> Check:
+    return _gpu_check("on a card", "GPUs", doctor_gpu.backends())
+
+
+def _auto() -> Check:
+    from lipstream.engine.errors import LipstreamError
+    from lipstream.engine.networks.base import FAST
+    from lipstream.engine.networks.registry import auto_backend, shipped
+
+    try:
+        chosen = {
+            name: auto_backend(shipped(name), precision)
+            for name, precision in (("encoder", "f32"), ("renderer", FAST))
+        }
+    except LipstreamError as error:
+        return Check("auto", "missing", str(error), "everything", "install lipstream again")
+    found = "; ".join(
+        f"{name}: {network.name} in {network.precision}, {reason}"
+        for name, (network, reason) in chosen.items()
+    )
+    return Check("auto", "ok", found, "everything")
 
 
 def _gpu_check(name: str, needed_for: str, finding: doctor_gpu.Finding) -> Check:

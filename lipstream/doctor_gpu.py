@@ -10,7 +10,9 @@ from typing import Final
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.networks.gpus import Gpus, find_gpus
 from lipstream.engine.networks.tensorrt_plan import library
+from lipstream.kernels.cuda import loader
 
+ON_A_CARD: Final = ("tensorrt", "cuda", "torch")
 RTX_CAPABILITIES: Final = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))  # of RTX 1.7
 
 # Whether it would run, what was found, and what to do.
@@ -58,17 +60,49 @@ def torch() -> Finding:
 
 
 def pycuda() -> Finding:
-    """pycuda: its import loads the driver, so that it fails where there is none."""
+    """pycuda: its import loads the driver, and our kernels are loaded as `--backend cuda` does."""
     remedy = "pip install 'lipstream[cuda]', which needs NVIDIA's CUDA toolkit"
     try:
         name = f"pycuda {metadata.version('pycuda')}"
     except metadata.PackageNotFoundError:
         return False, "not installed", remedy
     try:
-        importlib.import_module("pycuda.driver").init()
-    except Exception as error:  # ImportError without a driver, pycuda's own without a card
+        loader.load()
+    except BackendUnavailable as error:
         return False, f"{name}: {error}", "install NVIDIA's driver where there is a card"
-    return True, name, ""
+    return True, f"{name}, with our kernels", ""
+
+
+def backends() -> Finding:
+    """Which `--backend` would paint on the first card, and why the others would not."""
+    gpus, why = _gpus()
+    if gpus is None:
+        return False, f"none runs on a card: {why}", "nothing: auto runs on the CPU"
+    runs, fails = [], []
+    for name in ON_A_CARD:
+        cause = _why_not(name)
+        if cause:
+            fails.append(f"not {name}: {cause}")
+        else:
+            runs.append(name)
+    card = gpus.cards[0].name
+    found = f"--backend {' or '.join(runs)} on {card}" if runs else f"none runs on {card}"
+    remedy = "" if runs else "pip install 'lipstream[torch]', with torch's CUDA wheels"
+    return bool(runs), "; ".join([found, *fails]), remedy
+
+
+def _why_not(backend: str) -> str:
+    """Why a backend would not run on the first card; empty where it would."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    import torch as module
+
+    if not module.cuda.is_available():
+        return f"torch {module.__version__} sees no card"
+    if backend == "torch":
+        return ""
+    runs, found, _ = {"tensorrt": tensorrt, "cuda": pycuda}[backend]()
+    return "" if runs else found
 
 
 def _gpus() -> tuple[Gpus | None, str]:

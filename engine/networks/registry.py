@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,6 +19,7 @@ from typing import Any, Final, cast
 from lipstream.engine.errors import AssetError, BackendUnavailable, UsageError
 from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.base import FAST, Model, Network
+from lipstream.engine.networks.gpus import find_gpus
 from lipstream.engine.networks.stage import StageExecutor
 from lipstream.engine.networks.stage_cpu import CpuStage
 
@@ -168,17 +170,7 @@ def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
         if loader is None:
             raise UsageError(f"got backend {name!r}, expected one of {', '.join(BACKENDS)}")
         return loader(model, precision)
-    reasons: list[str] = []
-    for load, why in _AUTO.values():
-        try:
-            network = load(model, precision)
-        except BackendUnavailable as error:
-            reasons.append(str(error))
-        else:
-            reasons.insert(0, why)
-            break
-    else:
-        raise BackendUnavailable("; ".join(reasons))
+    network, reason = auto_backend(model, precision)
     log.info(
         "backend chosen",
         extra={
@@ -186,10 +178,36 @@ def select_backend(name: str, model: Model, precision: str = "f32") -> Network:
             "backend": network.name,
             "device": network.device,
             "precision": network.precision,
-            "reason": "; ".join(reasons),
+            "reason": reason,
         },
     )
     return network
+
+
+def auto_backend(model: Model, precision: str = "f32") -> tuple[Network, str]:
+    """What "auto" takes, and why. Raises: BackendUnavailable where nothing runs."""
+    reasons: list[str] = []
+    for load, why in _AUTO.values():
+        try:
+            network = load(model, precision)
+        except BackendUnavailable as error:
+            reasons.append(str(error))
+        else:
+            return network, "; ".join([why, *reasons, *_cards_left_alone()])
+    raise BackendUnavailable("; ".join(reasons))
+
+
+@cache
+def _cards_left_alone() -> tuple[str, ...]:
+    """Why "auto" leaves the card of this machine alone, where there is one."""
+    try:
+        card = find_gpus().cards[0].name
+    except BackendUnavailable:
+        return ()
+    return (
+        f"{card} is left alone until frames were measured on a card: {', '.join(_IN_BATCHES)} "
+        "take it when they are asked for",
+    )
 
 
 def load_stage(network: Network, crop_shape: tuple[int, int]) -> StageExecutor | None:

@@ -132,7 +132,7 @@ class DeviceStage:
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):
                 lane.body.enqueue(self._gates)
-        except RuntimeError as error:
+        except (RuntimeError, BackendUnavailable) as error:
             self._uses_graphs = False
             log.warning("no CUDA graphs, each step is launched by itself: %s", error)
             return None

@@ -144,8 +144,9 @@ class TorchBody:
         sharpen = self._column("sharpen")[:, None]
         change = difference + sharpen * (soft - _mean_of_five(refined))
         kept = torch.where(self._column("has_prior")[:, None], torch.ones_like(near), near)
-        levels = (change * kept * 255.0 + 128.5).clamp(0, 255)
-        return levels.int().permute(0, 2, 3, 1)
+        levels = change * kept * 255.0 + 128.5
+        bounded = torch.where(levels > 0, levels, 0).clamp(max=255)  # 0 for what is no number
+        return bounded.int().permute(0, 2, 3, 1)
 
     def _paste(self, stored: Tensor) -> None:
         """Add what was stored to every pixel of every picture, by its opacity."""
@@ -180,15 +181,14 @@ class _Bilinear:
         x0, y0 = fx >> 8, fy >> 8
         x1, y1 = torch.minimum(x0 + 1, width - 1), torch.minimum(y0 + 1, height - 1)
         above, below = first + y0 * width, first + y1 * width
-        self._at = (above + x0, above + x1, below + x0, below + x1)
+        self._at = torch.stack([above + x0, above + x1, below + x0, below + x1])
         self._wx, self._wy = ((f & 255).int()[..., None] for f in (fx, fy))
 
     def sample(self, pixels: Tensor) -> Tensor:
         """Levels i32 [..., 3] of pixels [P, 3]."""
-        p00, p01, p10, p11 = (pixels[at].int() for at in self._at)
-        top = p00 * (256 - self._wx) + p01 * self._wx
-        bottom = p10 * (256 - self._wx) + p11 * self._wx
-        return (top * (256 - self._wy) + bottom * self._wy + (1 << 15)) >> 16
+        corners = pixels[self._at].int()
+        lines = corners[::2] * (256 - self._wx) + corners[1::2] * self._wx
+        return (lines[0] * (256 - self._wy) + lines[1] * self._wy + (1 << 15)) >> 16
 
 
 def _fixed(position: Tensor, size: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from lipstream.engine.networks.base import FAST
 from lipstream.engine.types import F32
 
 _TYPES: Final = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-_FIRST_WITH_BF16: Final = (8, 0)  # compute capability
 
 
 class TorchNetwork:
@@ -36,14 +35,12 @@ class TorchNetwork:
     def move(self, device: str, precision: str) -> None:
         """Compute on `device` ("cpu", "cuda") in "f32", "f16", "bf16" or "fast".
 
-        Weights of convolutions lie channels last, as tensor cores read them.
+        "fast" is f16 on a GPU, which is nearer to f32 than bf16 is (docs/gpu.md). Weights of
+        convolutions lie channels last, as tensor cores read them.
         Raises: BackendUnavailable for another precision.
         """
         if precision == FAST:
-            precision = "f32"
-            if device == "cuda":
-                modern = torch.cuda.get_device_capability() >= _FIRST_WITH_BF16
-                precision = "bf16" if modern else "f16"
+            precision = "f32" if device == "cpu" else "f16"
         if precision not in _TYPES:
             raise BackendUnavailable(f"torch computes in {', '.join(_TYPES)}, not {precision!r}")
         self._module.to(device=device, dtype=_TYPES[precision])

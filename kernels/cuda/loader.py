@@ -95,12 +95,18 @@ class GpuKernels:
         batch: int,
         stream: Any,
     ) -> None:
-        """Start a kernel with a thread for each pixel (columns, rows) of each of a batch."""
+        """Start a kernel with a thread for each pixel (columns, rows) of each of a batch.
+
+        Raises: BackendUnavailable when the driver refuses, with its words.
+        """
         grid = (-(-pixels[0] // _BLOCK[0]), -(-pixels[1] // _BLOCK[1]), batch)
         if 0 in grid:
             return
         with self._current():
-            self._module.get_function(name)(*arguments, block=_BLOCK, grid=grid, stream=stream)
+            try:
+                self._module.get_function(name)(*arguments, block=_BLOCK, grid=grid, stream=stream)
+            except self._driver.Error as error:
+                raise BackendUnavailable(f"{name} does not start ({error})") from error
 
 
 def checked(

@@ -12,6 +12,7 @@ import pytest
 
 from lipstream import doctor_gpu
 from lipstream.engine.errors import BackendUnavailable
+from lipstream.engine.networks import registry
 from lipstream.engine.networks.gpus import Gpu, Gpus, find_gpus
 
 DRIVER = """
@@ -82,3 +83,66 @@ def test_an_installed_library_without_a_card_is_not_ok(monkeypatch: pytest.Monke
     runs, found, _ = doctor_gpu.tensorrt()
     assert not runs and found == "tensorrt 1.7: there is no NVIDIA driver"
     assert not doctor_gpu.driver()[0]
+
+
+def torch_with_a_card(monkeypatch: pytest.MonkeyPatch, sees: bool) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: sees)
+
+
+def test_what_would_paint_on_the_card_and_why_the_rest_would_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_card(monkeypatch, (9, 0), "tensorrt_rtx")
+    torch_with_a_card(monkeypatch, sees=True)
+    monkeypatch.setattr(doctor_gpu.metadata, "version", lambda name: "2026.1")
+    monkeypatch.setattr(doctor_gpu.loader, "load", lambda: None)
+    runs, found, remedy = doctor_gpu.backends()
+    assert runs and found.startswith("--backend cuda or torch on A Card; not tensorrt: ")
+    assert "capability 9.0" in found and not remedy
+    torch_with_a_card(monkeypatch, sees=False)
+    runs, found, remedy = doctor_gpu.backends()
+    assert not runs and found.startswith("none runs on A Card; not tensorrt: torch ")
+    assert found.count("sees no card") == 3 and "torch's CUDA wheels" in remedy
+
+
+def test_kernels_that_do_not_load_are_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the metadata of pycuda says."""
+
+    def fails() -> None:
+        raise BackendUnavailable("lipstream.fatbin does not load")
+
+    monkeypatch.setattr(doctor_gpu.metadata, "version", lambda name: "2026.1")
+    monkeypatch.setattr(doctor_gpu.loader, "load", fails)
+    assert doctor_gpu.pycuda()[:2] == (False, "pycuda 2026.1: lipstream.fatbin does not load")
+    with_card(monkeypatch, (8, 9), "tensorrt")
+    torch_with_a_card(monkeypatch, sees=True)
+    runs, found, _ = doctor_gpu.backends()
+    assert runs and found.startswith("--backend tensorrt or torch on A Card; not cuda: pycuda")
+
+
+def test_auto_says_that_it_leaves_a_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = Gpus((Gpu("A Card", (8, 9)),), (13, 0))
+    monkeypatch.setattr(registry, "find_gpus", lambda: gpus)
+    registry._cards_left_alone.cache_clear()
+    try:
+        network, reason = registry.auto_backend(registry.shipped("encoder"))
+    finally:
+        registry._cards_left_alone.cache_clear()
+    assert network.device == "CPU" and "A Card is left alone" in reason
+    assert "torch, cuda, tensorrt take it" in reason
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
+def test_a_backend_for_cards_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    torch_with_a_card(monkeypatch, sees=False)
+    with pytest.raises(BackendUnavailable, match=f"'{backend}'.*(NVIDIA GPU|installed)"):
+        registry.select_backend(backend, registry.shipped("renderer"), "fast")
+
+
+def test_kernels_are_loaded_before_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_with_a_card(monkeypatch, sees=True)
+    with pytest.raises(BackendUnavailable, match="pycuda does not import|no CUDA device"):
+        registry.select_backend("cuda", registry.shipped("renderer"), "fast")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -29,7 +30,14 @@ from lipstream.engine.networks.stage_kernels import KernelBody
 from lipstream.engine.networks.stage_torch import TorchBody
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.cuda import loader
-from tests.kernels.test_gpu import driver, gates_of, install, library  # noqa: F401  # fixtures
+from tests.kernels.test_gpu import (  # noqa: F401  # fixtures
+    Driver,
+    Function,
+    driver,
+    gates_of,
+    install,
+    library,
+)
 
 SHAPE = (40, 48)
 BODIES = ("torch", "kernels")
@@ -159,6 +167,30 @@ def test_rows_that_start_stop_and_fail_are_as_on_the_cpu(stage: Any, body: str, 
 
 
 @pytest.mark.parametrize("body", BODIES)
+def test_numbers_at_the_ends_of_their_range_are_as_on_the_cpu(stage: Any, body: str) -> None:
+    random = np.random.default_rng(12)
+    changes: list[dict[str, Any]] = [
+        {"place": (1e30, -1e30, 1.0)},
+        {"place": (-3.0, 2.0, 1e-30)},
+        {"place": (3.0, 2.0, 3e38)},
+        {"place": (-1e9, -1e9, 1e8)},
+        {"sharpen": 100.0},
+        {"sharpen": -100.0, "prior": None},
+        {"confidence": -4.0},
+        {"confidence": 7.0},
+        {
+            "painted": np.zeros((1, 1, 3), np.uint8),
+            "conditioning": np.full((1, 1, 3), 255, np.uint8),
+        },
+        {"prior": np.full((1, 1, 3), 9, np.uint8)},
+    ]
+    rows = [replace(Conversation(random).row(), **change) for change in changes]
+    expected = CpuStage(PixelNetwork(), SHAPE).run(rows)
+    for got, wanted in zip(stage(body).run(rows), expected, strict=True):
+        compare(got, wanted)
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_the_shipped_renderer_in_a_batch_is_as_on_the_cpu(stage: Any, body: str) -> None:
     random, shape = np.random.default_rng(3), (160, 192)
     network = select_backend("torch", shipped("renderer"), "f32")
@@ -218,11 +250,10 @@ def test_the_network_sees_the_padded_batch_and_pictures_of_any_size_follow(stage
 
 
 class Cuda:
-    """As much of torch.cuda as the stage uses; its streams and graphs do everything at once."""
+    """As much of torch.cuda as the stage uses. While it captures, nothing is computed."""
 
     def __init__(self, fails: bool = False) -> None:
-        self.log: list[str] = []
-        self.fails, self.replays = fails, 0
+        self.fails, self.log, self.capturing = fails, list[str](), list[Any]()
 
     def graph_pool_handle(self) -> tuple[int, int]:
         return (0, 1)
@@ -231,24 +262,31 @@ class Cuda:
         return stream
 
     def CUDAGraph(self) -> Any:  # noqa: N802
-        return SimpleNamespace(replay=lambda: None)
+        graph = SimpleNamespace(work=None)
+        graph.replay = lambda: (self.log.append("replay"), graph.work())
+        return graph
 
-    def graph(self, graph: Any, **settings: Any) -> Any:
-        return _Capture(self, graph)
-
-
-class _Capture:
-    """Keeps what is launched: here the call of the lane's body that the block makes."""
-
-    def __init__(self, cuda: Cuda, graph: Any) -> None:
-        self.cuda, self.graph = cuda, graph
-
-    def __enter__(self) -> None:
-        self.cuda.log.append("capture")
-        if self.cuda.fails:
+    @contextmanager
+    def graph(self, graph: Any, **settings: Any) -> Iterator[None]:
+        self.log.append("capture")
+        if self.fails:
             raise RuntimeError("operation not permitted when stream is capturing")
+        self.capturing.append(graph)
+        yield
+        self.capturing.pop()
 
-    def __exit__(self, *error: object) -> None: ...
+    def body(self, arena: Arena) -> Any:
+        """A body whose steps are kept while the stream captures."""
+
+        def enqueue(network: Any) -> None:
+            if self.capturing:
+                self.capturing[-1].work = partial(own.enqueue, network)
+            else:
+                self.log.append("eager")
+                own.enqueue(network)
+
+        own = TorchBody(arena)
+        return SimpleNamespace(prepare=own.prepare, enqueue=enqueue)
 
 
 class Stream:
@@ -262,46 +300,40 @@ class Stream:
         self.waited += 1
 
 
-class Recorded(TorchBody):
-    """A body whose graph is a replay of itself."""
-
-    calls: list[str] = []
-
-    def enqueue(self, network: Any) -> None:
-        self.calls.append(f"batch of {self._arena.batch}")
-        super().enqueue(network)
-
-
-@pytest.fixture
-def calls() -> Iterator[list[str]]:
-    Recorded.calls = []
-    yield Recorded.calls
-
-
-def test_a_graph_is_captured_for_each_size_of_batch_at_its_second_use(calls: list[str]) -> None:
-    cuda, stream, network = Cuda(), Stream(), PixelNetwork()
-    executor = DeviceStage(network, Recorded, SHAPE, "cpu", cuda, stream)
-    random = np.random.default_rng(4)
-    rows = [Conversation(random).row() for _ in range(3)]
-    for count in (1, 1, 1, 3, 3, 1):
-        executor.run(rows[:count])
-    # Eagerly, captured; and the graph alone from then on.
-    assert calls == ["batch of 1"] * 2 + ["batch of 4"] * 2
-    assert cuda.log == ["capture"] * 2 and stream.waited == 6
+def run_on(cuda: Cuda, counts: Sequence[int], side: int = 30) -> int:
+    """Batches of so many rows, which must be as on the CPU; returns how often was waited."""
+    network, stream, random = PixelNetwork(), Stream(), np.random.default_rng(4)
+    executor = DeviceStage(network, cuda.body, SHAPE, "cpu", cuda, stream)
+    twin = CpuStage(network, SHAPE)
+    for index, count in enumerate(counts):
+        calls = [Conversation(random) for _ in range(count)]
+        for call in calls:
+            call.size = (side + index, side)
+        rows = [call.row() for call in calls]
+        for got, wanted in zip(executor.run(rows), twin.run(rows), strict=True):
+            compare(got, wanted)
+    return stream.waited
 
 
-def test_without_graphs_everything_goes_on(
-    calls: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    cuda, network = Cuda(fails=True), PixelNetwork()
-    executor = DeviceStage(network, Recorded, SHAPE, "cpu", cuda, Stream())
-    twin, random = CpuStage(network, SHAPE), np.random.default_rng(4)
+def test_a_graph_is_captured_for_each_size_of_batch_at_its_second_use() -> None:
+    cuda = Cuda()
+    assert run_on(cuda, (1, 1, 1, 3, 4, 3, 1)) == 7
+    first = ["eager", "capture", "replay"]
+    assert cuda.log == [*first, "replay", *first, "replay", "replay"]
+
+
+def test_pictures_that_outgrow_their_memory_get_a_graph_of_their_own() -> None:
+    cuda = Cuda()
+    run_on(cuda, (2,) * 30, side=80)  # 2 * 80 * 103 px at last
+    assert cuda.log.count("capture") == 2 and cuda.log.count("eager") == 2
+    assert cuda.log.count("replay") == 28
+
+
+def test_without_graphs_everything_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    cuda = Cuda(fails=True)
     with caplog.at_level(logging.WARNING):
-        for count in (2, 2, 2, 1, 1):
-            rows = [Conversation(random).row() for _ in range(count)]
-            for got, wanted in zip(executor.run(rows), twin.run(rows), strict=True):
-                compare(got, wanted)
-    assert len(calls) == 5 and cuda.log == ["capture"]
+        run_on(cuda, (2, 2, 2, 1, 1))
+    assert cuda.log == ["eager", "capture", *["eager"] * 4]
     assert caplog.text.count("no CUDA graphs") == 1
 
 
@@ -313,6 +345,20 @@ def test_a_device_that_fails_is_an_error_of_ours(stage: Any) -> None:
     executor = stage("torch", Broken())
     with pytest.raises(BackendUnavailable, match="pixels on cpu fails: CUDA error"):
         executor.run([Conversation(np.random.default_rng(0)).row()])
+
+
+def test_a_launch_that_the_driver_refuses_is_an_error_of_ours(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, rows = stage("kernels"), [Conversation(np.random.default_rng(0)).row()]
+    refined(executor.run(rows)[0])
+
+    def refuses(function: Any, *arguments: Any, **settings: Any) -> None:
+        raise Driver.Error("an illegal memory access was encountered")
+
+    monkeypatch.setattr(Function, "__call__", refuses)
+    with pytest.raises(BackendUnavailable, match="ls_gpu_crop does not start .an illegal memory"):
+        executor.run(rows)
 
 
 def test_which_backends_refine_in_batches() -> None:
