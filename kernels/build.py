@@ -137,7 +137,7 @@ def compile_gpu() -> Path:
         raise SystemExit("nvcc is not on the path; the fat binary in the repository needs none")
     said = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
     if f"release {NVCC_RELEASE}," not in said:
-        raise SystemExit(f"nvcc is not of CUDA {NVCC_RELEASE}, whose PTX every CUDA 13 driver takes")
+        raise SystemExit(f"nvcc is not of CUDA {NVCC_RELEASE}: a driver takes no newer PTX")
     source = str(HERE / "cuda" / "lipstream.cu")
     subprocess.run(["nvcc", *GPU_FLAGS, "-o", str(output), source], check=True)
     (HERE / "cuda" / f"{FATBIN}.sha256").write_text(gpu_sources_digest() + "\n")

@@ -205,6 +205,7 @@ def open_card(device: str, folder: Path) -> Iterator[Card]:
                 card.free_all()
     finally:
         context.pop()  # pycuda ends the process where a context is left current
+        context.detach()
 
 
 def _nvidia_smi() -> str | None:

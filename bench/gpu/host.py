@@ -158,6 +158,9 @@ class HostDriver:
     def pop(self) -> None:
         """There is one context."""
 
+    def detach(self) -> None:
+        """It stays."""
+
     def module_from_buffer(self, code: bytes) -> Any:
         """The host's library; the card's code is only looked at."""
         if len(code) < 1000:

@@ -33,7 +33,8 @@ LIPSTREAM_COMMIT={commit} PYTHONPATH="$here:$here/site" \\
 
 
 def copy_package(onto: Path) -> None:
-    """The modules and weights of a checkout, as they are installed: all below lipstream/."""
+    """The modules and weights of a checkout, as they are installed: all below lipstream/; and
+    `run`."""
     for name in _PACKAGES:
         base = ROOT / name
         for source in sorted(base.rglob("*")):
@@ -45,6 +46,9 @@ def copy_package(onto: Path) -> None:
                 copy = onto / "lipstream" / ("" if name == "lipstream" else name) / inner
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
+    run = onto / "run"
+    run.write_text(_RUN.format(commit=_commit()))
+    run.chmod(0o755)
 
 
 def gather(onto: Path, python: str) -> int:
@@ -57,9 +61,6 @@ def gather(onto: Path, python: str) -> int:
         wheel = build_wheel(python, Path(work))
         install(Path(work) / "environment" / "bin" / "python", wheel, onto / "site", _ALSO)
     shutil.rmtree(onto / "site" / "bin", ignore_errors=True)
-    run = onto / "run"
-    run.write_text(_RUN.format(commit=_commit()))
-    run.chmod(0o755)
     size = sum(path.stat().st_size for path in onto.rglob("*") if path.is_file())
     if size > MOST_BYTES:
         raise BackendUnavailable(f"{onto} has {size} bytes, expected at most {MOST_BYTES}")

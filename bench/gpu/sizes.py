@@ -38,4 +38,7 @@ ON_HOST: Final = Sizes(
     side=64,
 )
 # For a checker of memory, which makes everything slower by far.
-CHECKED: Final = Sizes((40, 48), (1, 3), (1, 3), rounds=2, calls=3, sessions=64, at_once=4)
+CHECKED: Final = Sizes(
+    (40, 48), (1, 3), (1, 3), rounds=2, launches=2, calls=3, sessions=64, at_once=4,
+    copy_bytes=1 << 20, side=64,
+)  # fmt: skip

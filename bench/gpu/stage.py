@@ -19,7 +19,7 @@ from lipstream.bench.gpu.torch_card import TorchCard
 from lipstream.engine.errors import UsageError
 from lipstream.engine.networks.stage import MOST_ROWS, Refined, StageExecutor, StageRow
 
-PRECISION: Final = "bf16"  # which every card that our kernels are compiled for has
+PRECISION: Final = "f16"  # which the backends take on a card
 _COMPARED_ROWS: Final = 7  # of a batch of 8
 _FRAMES: Final = 3  # the second runs as a graph is captured, the third by the graph
 _FRAMES_OF_SESSION: Final = 2

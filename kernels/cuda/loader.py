@@ -12,6 +12,7 @@ contiguous. Results are written into arrays that the caller owns.
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -43,10 +44,15 @@ def load(device: int = 0) -> GpuKernels:
     try:
         driver: Any = importlib.import_module("pycuda.driver")
     except ImportError as error:
+        if "libcuda" in str(error):
+            raise BackendUnavailable(f"there is no NVIDIA driver for pycuda ({error})") from error
         raise BackendUnavailable(
             f"pycuda does not import ({error}); pip install 'lipstream[cuda]', "
             "which needs the CUDA toolkit"
         ) from error
+    fatbin = resources.files("lipstream.kernels.cuda").joinpath(FATBIN)
+    if not fatbin.is_file():
+        raise BackendUnavailable(f"{FATBIN} is missing; run `python kernels/build.py --gpu`")
     try:
         driver.init()
         context = driver.Device(device).retain_primary_context()
@@ -54,9 +60,6 @@ def load(device: int = 0) -> GpuKernels:
         raise BackendUnavailable(
             f"no CUDA device {device} ({error}); check `nvidia-smi`, or leave the backend at auto"
         ) from error
-    fatbin = resources.files("lipstream.kernels.cuda").joinpath(FATBIN)
-    if not fatbin.is_file():
-        raise BackendUnavailable(f"{FATBIN} is missing; run `python kernels/build.py --gpu`")
     return GpuKernels(driver, context, fatbin.read_bytes())
 
 
@@ -66,6 +69,9 @@ class GpuKernels:
     def __init__(self, driver: Any, context: Any, fatbin: bytes) -> None:
         """Load the code into `context`; `driver` is the module pycuda.driver."""
         self._driver, self._context = driver, context
+        # By name, here or when the process ends: pycuda's own destructor of a primary context
+        # calls cuCtxDetach on what torch may still use (pycuda 2026.1).
+        weakref.finalize(self, context.detach)
         with self._current():
             try:
                 self._module = driver.module_from_buffer(fatbin)
