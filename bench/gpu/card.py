@@ -26,6 +26,8 @@ from lipstream.bench.gpu import host
 from lipstream.kernels.cuda import loader
 
 _BUSY_BYTES: Final = 1 << 30  # copied to keep the card busy while launches are queued
+_TRIES: Final = 5
+_MOST_BUSY_COPIES: Final = 256
 _SMI_FIELDS: Final = "driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw"
 
 
@@ -60,6 +62,7 @@ class Card:
         self.stream = driver.Stream(1)  # not ordered by the default stream
         self._allocations: dict[int, Any] = {}
         self._busy: Buffer | None = None
+        self._busy_copies = 1
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Uninitialised memory."""
@@ -118,31 +121,32 @@ class Card:
         self.driver.memcpy_dtod_async(onto.address, source.address, onto.nbytes, self.stream)
 
     def times_ms(self, runs: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-        """Milliseconds of one of `runs`, launched back to back, in each of `rounds`; after one
-        round to warm up.
+        """Milliseconds of one of `runs`, launched back to back, in each of `rounds`.
+
+        A round before them warms up.
 
         The card is kept busy until all are queued, so that it never waits for the host: the time
         is the kernels' own. Raises: RuntimeError if it waited all the same.
         """
-        self._rounds(runs, 1)
-        found: list[float] = []
-        for _ in range(rounds):
-            for tries in range(4):
-                spent, waited = self._rounds(runs, 4**tries)
-                if not waited:
-                    break
-            else:
-                raise RuntimeError("the card ran out of work before all launches were queued")
-            found.append(spent / len(runs))
-        return found
+        self._round_ms(runs)
+        return [self._unhindered_ms(runs) / len(runs) for _ in range(rounds)]
 
-    def _rounds(self, runs: Sequence[Callable[[], object]], busy: int) -> tuple[float, bool]:
+    def _unhindered_ms(self, runs: Sequence[Callable[[], object]]) -> float:
+        for _ in range(_TRIES):
+            spent = self._round_ms(runs)
+            if spent is not None:
+                return spent
+            self._busy_copies = min(4 * self._busy_copies, _MOST_BUSY_COPIES)
+        raise RuntimeError("the card ran out of work before all launches were queued")
+
+    def _round_ms(self, runs: Sequence[Callable[[], object]]) -> float | None:
+        """None where the card waited for the host."""
         if self._busy is None:
             size = (1 << 16) if self.on_host else _BUSY_BYTES
             self._busy = self.empty((2, size // 2), np.uint8)
         half = self._busy.nbytes // 2
         begin, end = self.driver.Event(), self.driver.Event()
-        for _ in range(1 if self.on_host else 2 * busy):
+        for _ in range(self._busy_copies):
             self.driver.memcpy_dtod_async(
                 self._busy.address + half, self._busy.address, half, self.stream
             )
@@ -152,7 +156,7 @@ class Card:
         waited = bool(begin.query())
         end.record(self.stream)
         end.synchronize()
-        return float(begin.time_till(end)), waited
+        return None if waited else float(begin.time_till(end))
 
     def describe(self) -> dict[str, Any]:
         """Hardware, versions, commit and date."""

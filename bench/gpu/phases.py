@@ -132,12 +132,12 @@ def _sanitized(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 # 330 s together. Each runs in a process of its own: after a fault on the card every later call of
 # that process fails.
 PHASES: Final[dict[str, Phase]] = {
-    "ceilings": Phase(35, _ceilings, {}),
-    "kernels": Phase(55, _check, {}),
-    "ptx": Phase(50, _check, _FORCE_PTX),
+    "ceilings": Phase(30, _ceilings, {}),
+    "kernels": Phase(50, _check, {}),
+    "ptx": Phase(45, _check, _FORCE_PTX),
     "sanitizer": Phase(45, _sanitizer, {}),
     "times": Phase(40, _times, {}),
     "networks": Phase(50, _networks, {}),
-    "stage": Phase(30, _stage, {}),
+    "stage": Phase(45, _stage, {}),
     "sessions": Phase(25, _sessions, {}),
 }

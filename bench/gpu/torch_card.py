@@ -42,6 +42,7 @@ class TorchCard:
         self.device = "cpu" if card.on_host else "cuda"
         self.stream: Any = None  # torch's view of the card's
         if not card.on_host:
+            torch.cuda.init()
             self.stream = torch.cuda.ExternalStream(card.stream.handle)
 
     @contextmanager

@@ -103,10 +103,13 @@ def test_the_proof_runs_through_pycuda_itself(site: Path, tmp_path: Path, folder
         check=True,
     )
     where = {**beside(site, built), "KERNELS_ON_HOST": str(folder / "kernels_on_host.so")}
-    for phase in ("kernels", "times"):
+    for phase in ("ceilings", "kernels", "times"):
         command = ["-m", "lipstream.bench.gpu", "--phase", phase, "--small", "-o", str(tmp_path)]
         done = python(command, **where)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    ceilings = json.loads((tmp_path / "phase_ceilings.json").read_text())["result"]
+    assert ceilings["device"]["card"] == "a host" and ceilings["to_card_gb_s"] > 0
+    assert "products_failed" in ceilings, "torch has no such card, and the rest goes on"
     found = json.loads((tmp_path / "phase_kernels.json").read_text())["result"]
     assert found["wrong"] == []
     assert {row["kernel"] for row in found["checks"]} == set(kinds)
