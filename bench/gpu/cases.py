@@ -24,7 +24,7 @@ POINTERS, ROW = _POINTERS, _ROW
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class TwinResult:
     """What a kernel writes to an array."""
 
     values: Array
@@ -39,7 +39,7 @@ class Case:
     kernel: str
     arguments: tuple[str | int, ...]  # names of arrays, and i32
     reads: dict[str, Array]
-    writes: dict[str, Expected]
+    writes: dict[str, TwinResult]
     pixels: tuple[int, int]  # columns and rows that the launch covers
     batch: int
     table: NDArray[Any] | None  # of ROW, with its pointers 0
@@ -147,7 +147,7 @@ class _Maker:
                 "synthetic": [SYNTHETIC],
             }
             arguments += values.get(name, [name])
-        expected = {name: Expected(values, self.p.held) for name, values in writes.items()}
+        expected = {name: TwinResult(values, self.p.held) for name, values in writes.items()}
         if "held" in order.split() and "held" not in writes:
             reads = {"held": self.held, **reads}
         return Case(
@@ -182,8 +182,8 @@ class _Maker:
         writes = {"crops": crops, "planes": planes, "held": self.held}
         made = self.case("crop", "table sides synthetic crops planes held", reads, writes)
         everywhere = np.ones(p.batch, np.bool_)  # planes of a row that does not hold are 0
-        made.writes["planes"] = Expected(planes, everywhere)
-        made.writes["held"] = Expected(self.held, everywhere)
+        made.writes["planes"] = TwinResult(planes, everywhere)
+        made.writes["held"] = TwinResult(self.held, everywhere)
         return made
 
     def near_gap(self) -> Case:
@@ -255,7 +255,7 @@ class _Maker:
             own[:] = twins.paste(own, p.of(p.maps, k), stored[k], p.place(k))
         reads = {"stored": stored, "maps": p.maps[0], "pictures": p.pictures[0]}
         made = self.case("paste", "table held sides stored", reads, {})
-        made.writes["pictures"] = Expected(pictures[None], np.ones(1, np.bool_))
+        made.writes["pictures"] = TwinResult(pictures[None], np.ones(1, np.bool_))
         sides = (max(w for _, w in p.sizes), max(h for h, _ in p.sizes))
         return Case(
             made.kernel, made.arguments, made.reads, made.writes, sides, p.batch, made.table,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.bench.gpu.card import Buffer, Card
-from lipstream.bench.gpu.cases import KERNELS, TABLE, Case, Expected, Pictures, make_case
+from lipstream.bench.gpu.cases import KERNELS, TABLE, Case, Pictures, TwinResult, make_case
 from lipstream.bench.gpu.floors import kernel_work
 from lipstream.bench.gpu.sizes import Sizes
 
@@ -49,7 +49,7 @@ def check_case(card: Card, case: Case) -> dict[str, Any]:
 
 
 def _compare(
-    got: list[NDArray[np.uint8]], expected: Expected, before: NDArray[Any] | None
+    got: list[NDArray[np.uint8]], expected: TwinResult, before: NDArray[Any] | None
 ) -> tuple[dict[str, Any], str]:
     """Bytes of the two runs, guards behind them, against the twin's values."""
     values, size = expected.values, expected.values.nbytes

@@ -26,6 +26,9 @@ _FRAMES_OF_SESSION: Final = 2
 _MOST_APART, _MEAN_APART = 1, 1e-3  # levels
 _WARM_UPS: Final = 5
 
+Run = Callable[[Sequence[StageRow]], list[Refined | UsageError]]
+Frames = list[list[Any]]
+
 
 def draw(random: np.random.Generator, crop: tuple[int, int]) -> StageRow:
     """A row of random size and content, and no frame before it."""
@@ -114,9 +117,11 @@ def _check(on: TorchCard, sizes: Sizes, random: np.random.Generator) -> dict[str
         drawn = [draw(random, sizes.crop) for _ in range(_COMPARED_ROWS)]
         expected = _frames(twin(sizes.crop).run, drawn)
         compared = {"on the card": _compare(_resident_frames(on, sizes, drawn), expected)}
+        depends = {}
         for name, executor in executors(on, "f32", sizes.crop).items():
             got = _frames(executor.run, drawn)
             compared[f"from the host by {name}"] = _compare(got, expected)
+            depends[name] = rows_that_depend(executor.run, drawn)
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
     wrong = [
@@ -125,15 +130,28 @@ def _check(on: TorchCard, sizes: Sizes, random: np.random.Generator) -> dict[str
         for name, row in compared.items()
         if row["refused"] or row["levels_most"] > _MOST_APART or row["levels_mean"] > _MEAN_APART
     ]
-    return {"compared": compared, "wrong": wrong}
+    wrong += [
+        f"the stage from the host by {name}: {count} rows depend on who shares their batch"
+        for name, count in depends.items()
+        if count
+    ]
+    return {"compared": compared, "rows_that_depend": depends, "wrong": wrong}
 
 
-Frames = list[list[Any]]
+def rows_that_depend(run: Run, drawn: Sequence[StageRow]) -> int:
+    """Of rows in two batches of one size, in another order and with another neighbour: how many
+    differ in any bit."""
+    again = list(reversed(drawn))
+    again[0] = replace(again[0], sharpen=1.0, painted=255 - again[0].painted)
+    first, second = run(drawn), run(again)
+    return sum(
+        not (np.array_equal(a.pixels, b.pixels) and np.array_equal(a.crop, b.crop))
+        for a, b in zip(first[:-1], reversed(second[1:]), strict=True)
+        if isinstance(a, Refined) and isinstance(b, Refined)
+    )
 
 
-def _frames(
-    run: Callable[[Sequence[StageRow]], list[Refined | UsageError]], drawn: Sequence[StageRow]
-) -> Frames:
+def _frames(run: Run, drawn: Sequence[StageRow]) -> Frames:
     """Each frame of each row, the painted patch the same and the crop of the frame before new."""
     frames: Frames = []
     rows = list(drawn)

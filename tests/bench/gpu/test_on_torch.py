@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -87,6 +90,54 @@ def test_a_stage_that_is_wrong_is_seen(card: Card, monkeypatch: pytest.MonkeyPat
     assert [line.split(":")[0] for line in wrong] == [
         "the stage on the card", "the stage from the host by kernels"
     ]  # fmt: skip
+
+
+def test_rows_that_depend_on_their_neighbours_are_counted() -> None:
+    drawn = [stage.draw(np.random.default_rng(k), SIZES.crop) for k in range(4)]
+
+    def alone(rows: Any) -> Any:
+        return [stage.Refined(row.painted + 1, row.painted[:2, :2]) for row in rows]
+
+    def by_place(rows: Any) -> Any:
+        made = alone(rows)
+        made[1].pixels[0, 0, 0] ^= 1
+        return made
+
+    assert stage.rows_that_depend(alone, drawn) == 0
+    assert stage.rows_that_depend(by_place, drawn) == 2
+
+
+def test_a_card_runs_by_graphs(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda by a stand-in: warm, captured once on the card's stream, and then replayed."""
+    said: list[Any] = []
+
+    class Graph:
+        def replay(self) -> None:
+            said.append("replay")
+
+    @contextmanager
+    def graph(made: Graph, stream: Any) -> Iterator[None]:
+        said.append(("capture", stream))
+        yield
+        said.append("captured")
+
+    stand_in = SimpleNamespace(
+        init=lambda: None,
+        ExternalStream=lambda handle: ("stream", handle),
+        stream=lambda stream: nullcontext(),
+        CUDAGraph=Graph,
+        graph=graph,
+        memory_reserved=lambda: 5,
+    )
+    monkeypatch.setattr(torch, "cuda", stand_in)
+    monkeypatch.setattr(card, "on_host", False)
+    on = stages.TorchCard(card)
+    assert on.device == "cuda" and on.reserved_bytes() == 5
+    run = on.captured(lambda: said.append("run"))
+    assert said == ["run"] * 3 + [("capture", ("stream", 0)), "run", "captured"]
+    run()
+    run()
+    assert said[-2:] == ["replay", "replay"]
 
 
 def test_sessions_leave_nothing(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
