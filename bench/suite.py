@@ -26,7 +26,7 @@ from lipstream.engine.target.bundle import Target
 
 logger = logging.getLogger(__name__)
 
-_BACKENDS: Final = ("native", "openvino", "torch", "numpy", "tensorrt")
+_BACKENDS: Final = ("native", "openvino", "torch", "numpy", "tensorrt", "cuda")
 
 
 @dataclass(frozen=True, slots=True)

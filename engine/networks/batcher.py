@@ -22,6 +22,8 @@ from collections import deque
 from typing import Final
 from weakref import WeakSet
 
+import numpy as np
+
 from lipstream.engine import turns
 from lipstream.engine.errors import BackendUnavailable, FrameLost, LipstreamError
 from lipstream.engine.networks.stage import MOST_ROWS, Refined, StageExecutor, StageRow
@@ -49,6 +51,18 @@ class Batcher:
         seat = Seat(self)
         self._queue.seats.add(seat)
         return seat
+
+    def try_out(self) -> None:
+        """Two rows alone: what cannot run fails now, and a device captures its first graph.
+
+        Raises: BackendUnavailable.
+        """
+        picture = np.zeros((*self.executor.crop_shape, 3), np.uint8)
+        try:
+            for _ in range(2):
+                self.run(StageRow(picture, picture, picture, None, (0.0, 0.0, 1.0)))
+        except FrameLost as error:
+            raise BackendUnavailable(f"{self.executor.name} cannot refine: {error}") from error
 
     def run(self, row: StageRow) -> Refined:
         """What becomes of a row; blocks, and gives the caller's turn to others meanwhile.
@@ -161,7 +175,10 @@ def _serve(executor: StageExecutor, queue: _Queue) -> None:
 def _run(executor: StageExecutor, batch: list[_Ticket]) -> list[Refined | Exception]:
     rows = [ticket.row for ticket in batch]
     try:
-        return list(executor.run(rows))
+        found: list[Refined | Exception] = [*executor.run(rows)]
+        if len(found) != len(rows):
+            raise RuntimeError(f"{len(found)} results for {len(rows)} rows")
+        return found
     except Exception as error:
         if not isinstance(error, LipstreamError):
             log.exception("the renderer's stage failed")

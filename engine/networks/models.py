@@ -48,7 +48,7 @@ class Models:
         """Batches of the renderer `network` for all sessions with crops of this shape.
 
         None for a backend that refines each session's frames by itself.
-        Raises: BackendUnavailable, as `load_stage` does.
+        Raises: BackendUnavailable when the device cannot run it.
         """
         key = (id(network), crop_shape)  # a batcher holds its network, so the number stays its own
         with self._lock:
@@ -57,7 +57,9 @@ class Models:
                 executor = load_stage(network, crop_shape)
                 if executor is None:
                     return None
-                batcher = self._batchers[key] = Batcher(executor)
+                batcher = Batcher(executor)
+                batcher.try_out()
+                self._batchers[key] = batcher
             return batcher
 
     def load_file_encoder(self, model: Model) -> EncoderFile:

@@ -19,7 +19,8 @@ from lipstream.engine.errors import UsageError
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.checks import require
 
-MOST_ROWS: Final = 64  # of one batch
+BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)  # rows that batches are padded to
+MOST_ROWS: Final = BATCHES[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,10 @@ class StageExecutor(Protocol):
 
 
 def padded_size(rows: int) -> int:
-    """1, 2, 4 … MOST_ROWS: the batches that there are. Raises: UsageError outside of that."""
+    """The least of BATCHES that holds so many rows. Raises: UsageError where none does."""
     if not 1 <= rows <= MOST_ROWS:
         raise UsageError(f"got a batch of {rows} rows, expected 1 to {MOST_ROWS}")
-    return 1 << (rows - 1).bit_length()
+    return next(size for size in BATCHES if size >= rows)
 
 
 def refuse(rows: Sequence[StageRow], crop_shape: tuple[int, int]) -> list[UsageError | None]:

@@ -21,6 +21,8 @@ import numpy as np
 from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.base import FAST, Model
+from lipstream.engine.networks.signatures import RENDERER_INPUT
+from lipstream.engine.networks.stage import BATCHES
 from lipstream.engine.networks.tensorrt_plan import (
     PROFILES,
     EngineKey,
@@ -64,7 +66,7 @@ class TensorRtNetwork:
         is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.inputs = tuple(name for name in names if is_input[name])
         self.outputs = tuple(name for name in names if not is_input[name])
-        self._config = _runtime_config(engine)
+        self._config = _runtime_config(trt, engine)
         self.device = torch.cuda.get_device_name() if device == "cuda" else device
         self.precision = precision
 
@@ -82,8 +84,9 @@ class TensorRtNetwork:
             for name in self.inputs:
                 lane.host[name][:rows].copy_(torch.from_numpy(inputs[name]))
                 lane.device[name][:rows].copy_(lane.host[name][:rows], non_blocking=True)
-            pointers = {name: tensor.data_ptr() for name, tensor in lane.device.items()}
-            self._enqueue(lane, rows, pointers, lane.stream)
+            for name in self.inputs:
+                lane.context.set_input_shape(name, (rows, *lane.device[name].shape[1:]))
+            self._enqueue(lane.context, lane.device, lane.stream)
             for name in self.outputs:
                 lane.host[name][:rows].copy_(lane.device[name][:rows], non_blocking=True)
         lane.stream.synchronize()
@@ -97,61 +100,74 @@ class TensorRtNetwork:
     def on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """f32 tensors on the device in and out, in torch's current stream; a graph may hold it.
 
+        Each number of rows has an execution context of its own, since a graph is valid for as long
+        as nobody changes the shapes of the context that it was captured from.
         Raises: as `run`.
         """
-        torch = self._torch
+        torch, stream = self._torch, self._torch.cuda.current_stream()
         rows = len(inputs[self.inputs[0]])
-        lane = self._lane(rows, {name: tuple(inputs[name].shape[1:]) for name in self.inputs})
-        tensors = {
-            name: inputs[name].to(lane.device[name].dtype).contiguous() for name in self.inputs
-        }
+        sides = {name: tuple(inputs[name].shape[1:]) for name in self.inputs}
+        contexts: dict[Any, Any] = self._local.__dict__.setdefault("contexts", {})
+        key = (rows, *sides.values())
+        if key not in contexts:
+            contexts[key] = self._context(_profile(rows), rows, sides, stream)
+        context = contexts[key]
+        tensors = {name: inputs[name].to(self._type(name)).contiguous() for name in self.inputs}
         for name in self.outputs:
-            like = lane.device[name]
-            tensors[name] = torch.empty(
-                (rows, *like.shape[1:]), dtype=like.dtype, device=like.device
-            )
-        pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-        self._enqueue(lane, rows, pointers, torch.cuda.current_stream())
+            shape = tuple(context.get_tensor_shape(name))
+            tensors[name] = torch.empty(shape, dtype=self._type(name), device=self._on)
+        self._enqueue(context, tensors, stream)
         return {name: tensors[name].float() for name in self.outputs}
 
-    def _enqueue(self, lane: _Lane, rows: int, pointers: Mapping[str, int], stream: Any) -> None:
-        for name in self.inputs:
-            lane.context.set_input_shape(name, (rows, *lane.device[name].shape[1:]))
-        for name, address in pointers.items():
-            lane.context.set_tensor_address(name, address)
-        if not lane.context.execute_async_v3(stream.cuda_stream):
+    def _enqueue(self, context: Any, tensors: Mapping[str, Any], stream: Any) -> None:
+        for name, tensor in tensors.items():
+            context.set_tensor_address(name, tensor.data_ptr())
+        if not context.execute_async_v3(stream.cuda_stream):
             raise BackendUnavailable("tensorrt failed to run the engine; see its log above")
 
     def _lane(self, rows: int, sides: Sides) -> _Lane:
         lanes: dict[Any, _Lane] = self._local.__dict__.setdefault("lanes", {})
-        for index, (least, _, most) in enumerate(PROFILES):
-            if least <= rows <= most:
-                key = (index, *(sides[name] for name in self.inputs))
-                if key not in lanes:
-                    lanes[key] = self._open(index, most, sides)
-                return lanes[key]
-        raise UsageError(f"got {rows} rows, expected 1 to {PROFILES[-1][2]}")
+        profile = _profile(rows)
+        key = (profile, *(sides[name] for name in self.inputs))
+        if key not in lanes:
+            lanes[key] = self._open(profile, sides)
+        return lanes[key]
 
-    def _open(self, profile: int, most: int, sides: Sides) -> _Lane:
-        torch, engine = self._torch, self._engine
-        context = engine.create_execution_context(*self._config)
-        if context is None:
-            raise BackendUnavailable("tensorrt has no memory for another execution context")
+    def _open(self, profile: int, sides: Sides) -> _Lane:
+        torch, most = self._torch, PROFILES[profile][2]
         stream = torch.cuda.Stream()
-        if not context.set_optimization_profile_async(profile, stream.cuda_stream):
-            raise BackendUnavailable(f"tensorrt refuses its profile {profile}")
-        for name in self.inputs:
-            if not context.set_input_shape(name, (most, *sides[name])):
-                raise UsageError(f"got {name} of sides {sides[name]}, which the plan does not take")
+        context = self._context(profile, most, sides, stream)
         pinned = self._on == "cuda"
         host, device = {}, {}
         for name in (*self.inputs, *self.outputs):
-            # Asked for, not assumed: a plan may have outputs of half precision.
-            kind = getattr(torch, _torch_name(self._trt, engine.get_tensor_dtype(name)))
             shape = (most, *tuple(context.get_tensor_shape(name))[1:])
             host[name] = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
-            device[name] = torch.empty(shape, dtype=kind, device=self._on)
+            device[name] = torch.empty(shape, dtype=self._type(name), device=self._on)
         return _Lane(context, stream, host, device)
+
+    def _context(self, profile: int, rows: int, sides: Sides, stream: Any) -> Any:
+        context = self._engine.create_execution_context(*self._config)
+        if context is None:
+            raise BackendUnavailable("tensorrt has no memory for another execution context")
+        if not context.set_optimization_profile_async(profile, stream.cuda_stream):
+            raise BackendUnavailable(f"tensorrt refuses its profile {profile}")
+        for name in self.inputs:
+            if not context.set_input_shape(name, (rows, *sides[name])):
+                raise UsageError(f"got {name} of sides {sides[name]}, which the plan does not take")
+        return context
+
+    def _type(self, name: str) -> Any:
+        """Of torch. Asked for, not assumed: a plan may have outputs of half precision."""
+        return getattr(self._torch, _torch_name(self._trt, self._engine.get_tensor_dtype(name)))
+
+    def release(self) -> None:
+        """Let the contexts and buffers of this thread go; its next run makes new ones."""
+        self._local.__dict__.clear()
+
+    @property
+    def compiles(self) -> bool:
+        """Whether kernels are compiled on this machine, when a shape is first seen: RTX."""
+        return bool(self._config)
 
     def compiled_kernels(self) -> bytes:
         """What RTX has compiled of the plan for this GPU so far; empty with full TensorRT."""
@@ -163,14 +179,29 @@ class TensorRtNetwork:
             log.warning("kernels that TensorRT for RTX kept cannot be used; they are made again")
 
 
-def _runtime_config(engine: Any) -> tuple[Any, ...]:
-    """RTX compiles kernels when a context first needs them, and can hand them out; () without."""
+def _profile(rows: int) -> int:
+    """The number of the one that takes so many rows."""
+    for index, (least, _, most) in enumerate(PROFILES):
+        if least <= rows <= most:
+            return index
+    raise UsageError(f"got {rows} rows, expected 1 to {PROFILES[-1][2]}")
+
+
+def _runtime_config(trt: Any, engine: Any) -> tuple[Any, ...]:
+    """RTX compiles kernels when a context first needs them, and can hand them out; () without.
+
+    It would run a substitute until they are compiled: what is captured into a CUDA graph would stay
+    slow, and the same row would not give the same bits.
+    """
     if not hasattr(engine, "create_runtime_config"):
         return ()
     config = engine.create_runtime_config()
     if not hasattr(config, "create_runtime_cache"):
         return ()
     config.set_runtime_cache(config.create_runtime_cache())
+    strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategies is not None:
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
     return (config,)
 
 
@@ -235,11 +266,15 @@ def load(
 
 
 def _warm(network: TensorRtNetwork, cache: PlanCache, key: EngineKey) -> None:
-    """Open the context of a single row, and keep the kernels that RTX compiles for it."""
+    """A first run; where RTX compiles kernels, one for each batch that there is, and keep them."""
     kept = cache.companion(key, _KERNELS)
     if kept is not None:
         network.take_kernels(kept)
-    network.run(network.zeros(1))
+    in_batches = network.inputs == (RENDERER_INPUT,)
+    missing = network.compiles and kept is None and in_batches
+    for rows in BATCHES if missing else (1,):
+        network.run(network.zeros(rows))
+    network.release()
     compiled = network.compiled_kernels()
     if compiled and compiled != kept:
         cache.write(key, compiled, _KERNELS)

@@ -6,7 +6,7 @@
 
 Nothing leaves the device between. Each picture has its own size; the crop has one size for all. A
 row that is wrong is refused on its own, here and once more on the device, and the others go on.
-The twin is `lipstream.engine.rendering.refiner.Renderer.refine`.
+The twin is `lipstream.engine.networks.stage_cpu.refine_row`.
 """
 
 from __future__ import annotations

@@ -189,6 +189,16 @@ def test_a_batch_that_breaks_is_run_row_by_row(caplog: pytest.LogCaptureFixture)
     assert "is run row by row" in caplog.text
 
 
+def test_an_answer_of_the_wrong_length_ends_no_thread() -> None:
+    calls = Calls()
+    whole = calls.executor.run
+    calls.executor.run = lambda rows: whole(rows)[:-1] if len(rows) > 1 else whole(rows)
+    for level in range(3):
+        calls.at({level: 0.0})
+    assert [len(levels) for _, levels in calls.run()] == [3, 1, 1, 1]
+    assert all(calls.is_right(level) for level in range(3))
+
+
 def test_a_device_that_goes_on_failing_ends_the_conversation() -> None:
     calls = Calls()
     calls.executor.refused = {1, 2, 3, 4, 6, 7, 8, 9, 10}
@@ -247,6 +257,17 @@ def test_who_waits_gives_the_turn_to_others() -> None:
     ]
     assert [levels for _, levels in calls.run()] == [list(range(7))]
     assert most == 1 and not lock.locked() and all(calls.is_right(k) for k in range(7))
+
+
+def test_what_cannot_run_fails_before_anybody_speaks() -> None:
+    calls = Calls()
+    calls.batcher.try_out()
+    assert [levels for _, levels in calls.run()] == [[0], [0]]
+    calls = Calls()
+    calls.executor.breaks = {0}
+    with pytest.raises(BackendUnavailable, match="fake cannot refine: .*in the middle of a batch"):
+        calls.batcher.try_out()
+    calls.run()
 
 
 def test_the_thread_ends_with_the_last_user() -> None:

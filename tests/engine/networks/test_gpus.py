@@ -68,6 +68,8 @@ def test_rtx_is_not_ok_on_a_card_that_it_does_not_run_on(monkeypatch: pytest.Mon
     assert not runs and "capability 9.0" in found and "--backend torch" in remedy
     with_card(monkeypatch, (9, 0), "tensorrt")
     assert doctor_gpu.tensorrt() == (True, "tensorrt 1.7 on A Card", "")
+    with_card(monkeypatch, (7, 5), "tensorrt_rtx")
+    assert not doctor_gpu.tensorrt()[0], "the encoder is in f32"
     with_card(monkeypatch, (8, 9), "tensorrt_rtx")
     assert doctor_gpu.tensorrt()[0]
     assert doctor_gpu.driver() == (True, "A Card (8.9); the driver serves CUDA 13.0", "")

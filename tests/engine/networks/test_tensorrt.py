@@ -17,7 +17,7 @@ from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.networks.onnx_precision import model_bytes
 from lipstream.engine.networks.registry import shipped
 from lipstream.engine.networks.signatures import CROP_SHAPE, crop_shape
-from lipstream.engine.networks.tensorrt import TensorRtNetwork
+from lipstream.engine.networks.tensorrt import TensorRtNetwork, _warm
 from lipstream.engine.networks.tensorrt_plan import (
     PROFILES,
     EngineKey,
@@ -154,6 +154,7 @@ class Context:
     def __init__(self, engine: Engine) -> None:
         self.engine, self.profile = engine, -1
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.shaped: list[tuple[int, ...]] = []
         self.addresses: dict[str, int] = {}
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
@@ -165,6 +166,7 @@ class Context:
         if not least <= shape[0] <= most or shape[-1] > 400:
             return False
         self.shapes[name] = shape
+        self.shaped.append(shape)
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -192,6 +194,7 @@ class Engine:
     def __init__(self) -> None:
         self.runs: list[Any] = []
         self.streams: list[int] = []
+        self.contexts: list[Context] = []
         self.fails = False
 
     def get_tensor_name(self, index: int) -> str:
@@ -207,12 +210,14 @@ class Engine:
         return [(rows, 12, *CROP_SHAPE) for rows in PROFILES[profile]]
 
     def create_execution_context(self) -> Context:
-        return Context(self)
+        self.contexts.append(Context(self))
+        return self.contexts[-1]
 
 
 TRT = SimpleNamespace(
     TensorIOMode=SimpleNamespace(INPUT="in"),
     DataType=SimpleNamespace(FLOAT="f32", HALF="f16", BF16="bf16"),
+    DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager"),
 )
 
 
@@ -256,6 +261,70 @@ def test_tensors_on_the_device_stay_there_and_run_in_the_stream_of_the_caller() 
     gates = network.on_device({"crop": torch.ones((2, 12, 160, 192))})["gates"]
     assert gates.dtype == torch.float32 and bool((gates == 2).all())
     assert engine.streams == [CURRENT]
+
+
+def test_each_number_of_rows_on_the_device_has_a_context_that_nobody_reshapes() -> None:
+    """A CUDA graph is valid while the context that it was captured from stays as it was."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    engine = Engine()
+    network = on_this_machine(engine)
+    for rows in (1, 2, 4, 2, 1, 4):
+        network.on_device({"crop": torch.ones((rows, 12, 160, 192))})
+    network.run(network.zeros(3))  # with a context of its own
+    shapes = [context.shaped for context in engine.contexts]
+    assert [set(each) for each in shapes[:3]] == [{(n, 12, 160, 192)} for n in (1, 2, 4)]
+    assert len(shapes) == 4
+    with pytest.raises(UsageError, match="65 rows"):
+        network.on_device({"crop": torch.ones((65, 12, 160, 192))})
+
+
+class Rtx(Engine):
+    """An engine that compiles a kernel for each shape that it meets, unless it was given it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: set[int] = set()
+        self.compiled: list[int] = []
+
+    def create_runtime_config(self) -> Any:
+        cache = SimpleNamespace(
+            serialize=lambda: bytes(sorted(self.kernels)),
+            deserialize=lambda kept: self.kernels.update(kept) or True,
+        )
+        self.config = SimpleNamespace(
+            create_runtime_cache=lambda: cache,
+            get_runtime_cache=lambda: cache,
+            set_runtime_cache=lambda given: given is cache,
+        )
+        return self.config
+
+    def create_execution_context(self, config: Any = None) -> Context:
+        assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+        engine = self
+
+        class Compiling(Context):
+            def execute_async_v3(self, stream: int) -> bool:
+                rows = self.shapes["crop"][0]
+                if rows not in engine.kernels:
+                    engine.kernels.add(rows)
+                    engine.compiled.append(rows)
+                return super().execute_async_v3(stream)
+
+        self.contexts.append(Compiling(self))
+        return self.contexts[-1]
+
+
+def test_kernels_that_rtx_compiles_are_made_before_a_call_and_kept(tmp_path: Path) -> None:
+    cache = PlanCache(tmp_path)
+    first, second = Rtx(), Rtx()
+    _warm(on_this_machine(first), cache, KEY)
+    assert first.compiled == [1, 2, 4, 8, 16, 32, 64]
+    assert cache.companion(KEY, ".kernels") == bytes(first.compiled)
+    network = on_this_machine(second)
+    _warm(network, cache, KEY)
+    assert not second.compiled and len(second.runs) == 1
+    network.run(network.zeros(16))
+    assert not second.compiled
 
 
 def test_what_the_engine_cannot_do_is_an_error_of_ours() -> None:
