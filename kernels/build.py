@@ -46,6 +46,7 @@ HEADERS = [
     "kernels/cuda/mesh.cuh",
     "kernels/cuda/composite.cuh",
     "kernels/cuda/stage.cuh",
+    "kernels/cuda/strip.cuh",
 ]
 CPU_HEADERS = [  # the fat binary needs only HEADERS
     *HEADERS,

@@ -24,6 +24,9 @@ from lipstream.kernels.build import FATBIN
 from lipstream.kernels.errors import BackendUnavailable, UsageError
 
 _BLOCK: Final = (32, 8, 1)
+# Pixels of a thread, one below another, in kernels that look at 5 x 5: LS_STRIP of strip.cuh.
+_STRIP: Final = 4
+_IN_STRIPS: Final = ("ls_gpu_near_gap", "ls_gpu_mean_once", "ls_gpu_gates", "ls_gpu_sharpen")
 
 
 class DeviceArray(Protocol):
@@ -101,11 +104,12 @@ class GpuKernels:
         batch: int,
         stream: Any,
     ) -> None:
-        """Start a kernel with a thread for each pixel (columns, rows) of each of a batch.
+        """Start a kernel with a thread for each pixel or strip of (columns, rows), of each picture.
 
         Raises: BackendUnavailable when the driver refuses, with its words.
         """
-        grid = (-(-pixels[0] // _BLOCK[0]), -(-pixels[1] // _BLOCK[1]), batch)
+        high = _BLOCK[1] * (_STRIP if name in _IN_STRIPS else 1)
+        grid = (-(-pixels[0] // _BLOCK[0]), -(-pixels[1] // high), batch)
         if 0 in grid:
             return
         with self._current():

@@ -324,6 +324,14 @@ def test_the_table_has_the_layout_of_the_kernels(tmp_path):
     assert list(places) == wanted
 
 
+def test_launches_have_as_many_threads_as_the_kernels_have_strips():
+    cuda = KERNELS / "cuda"
+    assert f"#define LS_STRIP {loader._STRIP} " in (cuda / "strip.cuh").read_text()
+    parts = (cuda / "lipstream.cu").read_text().split("\nLS_KERNEL ")[1:]
+    in_strips = {part.split("(")[0] for part in parts if "LS_EACH_STRIP" in part}
+    assert in_strips == set(loader._IN_STRIPS)
+
+
 def test_a_batch_that_does_not_fit_is_refused(driver):
     random = np.random.default_rng(1)
     rows = [Call(random, (16, 24)).row()[0] for _ in range(3)]

@@ -34,6 +34,12 @@ def test_every_kernel_is_as_its_twin(card: Card) -> None:
             assert array["equal"] == 1.0, row  # to the bit, on the host
 
 
+@pytest.mark.parametrize("crop", [(18, 21), (13, 35), (10, 8)])
+def test_crops_of_any_sides(card: Card, crop: tuple[int, int]) -> None:
+    """A thread has four pixels, one below another: the last strip may end outside."""
+    assert kernels.check(card, replace(SIZES, crop=crop, batches=(2,)), seed=3)["wrong"] == []
+
+
 class Tampered:
     """Launches, and then does something to the arrays."""
 
