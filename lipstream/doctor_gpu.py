@@ -13,7 +13,7 @@ from lipstream.engine.networks.tensorrt_plan import library
 from lipstream.kernels.cuda import loader
 
 ON_A_CARD: Final = ("tensorrt", "cuda", "torch")
-# Of RTX 1.7 those that both models run on: the encoder is in f32, of which it has no products on 7.5.
+# Of RTX 1.7, less 7.5: the encoder is in f32, and there are no products of f32 there.
 RTX_CAPABILITIES: Final = ((8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 
 # Whether it would run, what was found, and what to do.

@@ -135,9 +135,14 @@ def _cuda(model: Model, precision: str) -> Network:
             "is there"
         )
     loader.load()  # raises, with the reason, where the kernels would not run
-    network = _torch_network(model, precision, "cuda")
-    network.name = "cuda"
-    return cast(Network, network)
+    if model.metadata().get("architecture") == "lipstream-encoder":
+        # A step is one row: its launches alone would take longer than our kernels do.
+        network, reason = auto_backend(model, precision)
+        log.info("the encoder stays on the CPU", extra={"backend": network.name, "reason": reason})
+        return network
+    on_card = _torch_network(model, precision, "cuda")
+    on_card.name = "cuda"
+    return cast(Network, on_card)
 
 
 _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
@@ -149,7 +154,7 @@ _LOADERS: Final[dict[str, Callable[[Model, str], Network]]] = {
     "tensorrt": _tensorrt,
 }
 BACKENDS: Final = ("auto", *_LOADERS)
-_IN_BATCHES: Final = ("torch", "cuda", "tensorrt")
+IN_BATCHES: Final = ("torch", "cuda", "tensorrt")  # for NVIDIA cards; torch for the CPU too
 # In this order; the text is the reason that the log gives.
 _AUTO: Final[dict[str, tuple[Callable[[Model, str], Network], str]]] = {
     "native": (_native_where_fastest, "our kernels are written for these models"),
@@ -205,7 +210,7 @@ def _cards_left_alone() -> tuple[str, ...]:
     except BackendUnavailable:
         return ()
     return (
-        f"{card} is left alone until frames were measured on a card: {', '.join(_IN_BATCHES)} "
+        f"{card} is left alone until frames were measured on a card: {', '.join(IN_BATCHES)} "
         "take it when they are asked for",
     )
 
@@ -215,7 +220,7 @@ def load_stage(network: Network, crop_shape: tuple[int, int]) -> StageExecutor |
 
     Raises: BackendUnavailable when the device cannot run it.
     """
-    if network.name not in _IN_BATCHES:
+    if network.name not in IN_BATCHES:
         return None
     if network.device == "cpu":  # torch's
         return CpuStage(network, crop_shape)

@@ -52,6 +52,7 @@ class Arena:
     ) -> None:
         """`pixels`: room for so many of pictures, and of priors. On "cpu" both sides are one."""
         self.batch, self.crop_shape, self.device = batch, crop_shape, device
+        self.pixels = pixels
         crops = batch * crop_shape[0] * crop_shape[1]
         sizes = {"pictures": pixels[0], "maps": pixels[0], "priors": pixels[1]}
         sizes |= {"previous": crops, "crops": crops}
@@ -65,13 +66,6 @@ class Arena:
         }
         self._views: dict[str, U8] = {name: tensor.numpy() for name, tensor in self.host.items()}
         self._used = 0  # pixels
-
-    def holds(self, pixels: tuple[int, int]) -> bool:
-        """Whether pictures and priors of so many pixels fit."""
-        return all(
-            len(self.host[name]) >= size
-            for name, size in zip(("pictures", "priors"), pixels, strict=True)
-        )
 
     def put(self, rows: Sequence[StageRow]) -> list[PlacedRow]:
         """Pack checked rows on the host."""

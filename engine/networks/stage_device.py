@@ -108,7 +108,10 @@ class DeviceStage:
 
     def _lane(self, batch: int, rows: Sequence[StageRow]) -> _Lane:
         needed, lane = pixels_of(rows), self._lanes.get(batch)
-        if lane is None or not lane.arena.holds(needed):
+        if lane is not None:
+            held = lane.arena.pixels
+            needed = max(needed[0], held[0]), max(needed[1], held[1])
+        if lane is None or needed != lane.arena.pixels:
             arena = Arena(batch, self.crop_shape, needed, self._on)
             lane = self._lanes[batch] = _Lane(arena, self._make_body(arena))
         return lane

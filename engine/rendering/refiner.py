@@ -32,7 +32,7 @@ from lipstream.engine.networks import models as networks
 from lipstream.engine.networks.base import FAST, Network
 from lipstream.engine.networks.batcher import Batcher, Seat
 from lipstream.engine.networks.models import Models
-from lipstream.engine.networks.registry import shipped
+from lipstream.engine.networks.registry import IN_BATCHES, shipped
 from lipstream.engine.networks.signatures import CROP_RESOLUTIONS, crop_shape
 from lipstream.engine.networks.stage import StageRow
 from lipstream.engine.networks.stage_cpu import refine_row
@@ -107,11 +107,13 @@ def load_renderer(
     """The shipped model, or None to show the warped mouth unrefined.
 
     choice: one of RENDERERS; "auto" does without, and logs why, where the package has no weights or
-    the backend has no code for them. models: where it is loaded from; those of the process if None.
+    a CPU's backend has no code for them. models: where it is loaded from; those of the process if
+    None.
 
     Raises:
         UsageError: an unknown choice, backend or crop_resolution.
-        AssetError, BackendUnavailable: "network" was asked for and cannot run.
+        AssetError, BackendUnavailable: "network" was asked for and cannot run, or a backend for
+            cards, whose renderer is all that there is to it.
     """
     if choice not in RENDERERS:
         raise UsageError(f"renderer {choice!r}: expected one of {', '.join(RENDERERS)}")
@@ -127,7 +129,7 @@ def load_renderer(
         network = shared.load(backend, shipped("renderer"), FAST)
         batcher = shared.load_batcher(network, crop_shape(crop_resolution))
     except (AssetError, BackendUnavailable) as error:
-        if choice == "network":
+        if choice == "network" or backend in IN_BATCHES:
             raise
         log.warning("no renderer, mouths are warped only: %s", error)
         return None

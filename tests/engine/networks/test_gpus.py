@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lipstream import doctor_gpu
+from lipstream import doctor, doctor_gpu
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.networks import registry
 from lipstream.engine.networks.gpus import Gpu, Gpus, find_gpus
@@ -135,6 +135,19 @@ def test_auto_says_that_it_leaves_a_card_alone(monkeypatch: pytest.MonkeyPatch) 
     assert "torch, cuda, tensorrt take it" in reason
 
 
+def test_doctor_says_what_auto_takes_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = doctor._auto()
+    assert check.status == "ok"
+    for name in ("encoder: ", "renderer: "):
+        assert name in check.found
+
+    def nothing(*_: object) -> None:
+        raise BackendUnavailable("no backend runs")
+
+    monkeypatch.setattr(registry, "auto_backend", nothing)
+    assert (doctor._auto().status, doctor._auto().found) == ("missing", "no backend runs")
+
+
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt"])
 def test_a_backend_for_cards_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, backend: str
@@ -142,6 +155,13 @@ def test_a_backend_for_cards_says_what_is_missing(
     torch_with_a_card(monkeypatch, sees=False)
     with pytest.raises(BackendUnavailable, match=f"'{backend}'.*(NVIDIA GPU|installed)"):
         registry.select_backend(backend, registry.shipped("renderer"), "fast")
+
+
+def test_the_backend_cuda_leaves_the_encoder_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_with_a_card(monkeypatch, sees=True)
+    monkeypatch.setattr(doctor_gpu.loader, "load", lambda: None)
+    encoder = registry.shipped("encoder")
+    assert registry.select_backend("cuda", encoder).name == registry.auto_backend(encoder)[0].name
 
 
 def test_kernels_are_loaded_before_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:

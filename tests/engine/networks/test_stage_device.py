@@ -7,6 +7,7 @@ import ctypes
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +117,18 @@ def test_pictures_that_outgrow_their_memory_get_a_graph_of_their_own() -> None:
     run_on(cuda, (2,) * 30, side=80)  # 2 * 80 * 103 px at last
     assert cuda.log.count("capture") == 2 and cuda.log.count("eager") == 2
     assert cuda.log.count("replay") == 28
+
+
+def test_memory_grows_and_never_shrinks() -> None:
+    """Large pictures with small priors and small ones with large priors take turns."""
+    cuda, random = Cuda(), np.random.default_rng(3)
+    executor = DeviceStage(PixelNetwork(), cuda.body, SHAPE, "cpu", cuda, Stream())
+    for index in range(8):
+        call = Conversation(random)
+        call.size = (200, 200) if index % 2 else (20, 20)
+        prior = np.zeros((20, 20, 3) if index % 2 else (200, 200, 3), np.uint8)
+        refined(executor.run([replace(call.row(), prior=prior)])[0])
+    assert cuda.log.count("eager") == 2
 
 
 def test_without_graphs_everything_goes_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,9 @@ from lipstream.engine.errors import BackendUnavailable, UsageError
 from lipstream.engine.face.mesh import LIP_OUTLINE, build_mesh, inner_grid
 from lipstream.engine.face.model import face_model
 from lipstream.engine.face.retarget import drive
+from lipstream.engine.networks import registry
 from lipstream.engine.networks.base import FAST
+from lipstream.engine.networks.models import Models
 from lipstream.engine.networks.registry import select_backend, shipped
 from lipstream.engine.networks.signatures import (
     CHANNELS,
@@ -178,6 +180,20 @@ def test_where_a_backend_cannot_run_it_auto_warps_and_logs_why(
     assert "warped only" in caplog.text
     with pytest.raises(BackendUnavailable, match="numpy"):
         load_renderer("network", "numpy")
+
+
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt", "torch"])
+def test_a_backend_for_cards_that_cannot_run_is_not_done_without(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for a card by name would get mouths that are not refined at all."""
+
+    def unavailable(*_: object) -> None:
+        raise BackendUnavailable(f"backend {backend!r}: no card")
+
+    monkeypatch.setitem(registry._LOADERS, backend, unavailable)
+    with pytest.raises(BackendUnavailable, match="no card"):
+        load_renderer("auto", backend, models=Models())
 
 
 def crop(seed: int) -> F32:
