@@ -1,6 +1,7 @@
 # make demo    virtual environment, install, demo.mp4
 # make test    the same with the packages of the tests, then the tests
 # make lint    ruff (format and rules) and mypy
+# make gpu-kit  build/gpu-kit: the proof for another machine's card, with pycuda for PYTHON_ON_CARD
 # make sanitize  the kernels' tests on a library with AddressSanitizer and UBSan
 #
 # The environment is .venv. Stamp files in it record what is installed, so a second run is fast.
@@ -13,7 +14,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c constraint
 # An install is out of date when one of these is newer than its stamp.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h kernels/build.py kernels/cuda/*.cuh)
 
-.PHONY: demo test landmarker lint sanitize clean
+.PHONY: demo test landmarker lint sanitize gpu-kit clean
 .DELETE_ON_ERROR:
 
 demo: demo.mp4
@@ -41,6 +42,12 @@ sanitize: $(VENV)/.dev
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LIPSTREAM_SANITIZED_KERNELS="$$folder/_cpu.so" \
 	$(BIN)/python -m pytest tests/kernels
+
+PYTHON_ON_CARD ?= $(BIN)/python
+
+gpu-kit: $(VENV)/.base
+	rm -rf build/gpu-kit
+	$(BIN)/python -m lipstream.bench.gpu.kit -o build/gpu-kit --python $(PYTHON_ON_CARD)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo.mp4

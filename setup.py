@@ -17,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 PACKAGES = [
     "lipstream",
     "lipstream.bench",
+    "lipstream.bench.gpu",
     "lipstream.bench.measure",
     "lipstream.bench.report",
     "lipstream.calibration",

@@ -46,6 +46,7 @@ HEADERS = [
     "kernels/cuda/mesh.cuh",
     "kernels/cuda/composite.cuh",
     "kernels/cuda/stage.cuh",
+    "kernels/cuda/strip.cuh",
 ]
 CPU_HEADERS = [  # the fat binary needs only HEADERS
     *HEADERS,
@@ -76,6 +77,9 @@ SANITIZE_FLAGS = [
 ]
 
 FATBIN = "lipstream.fatbin"
+# The oldest that knows all of these architectures: a driver compiles no PTX of a newer CUDA than
+# its own, and one of 13.0 would refuse that of 13.1.
+NVCC_RELEASE = "13.0"
 # Ampere to Blackwell as machine code; the PTX serves what comes later.
 GPU_FLAGS = [
     "-std=c++17",
@@ -123,7 +127,8 @@ def gpu_sources_digest() -> str:
     """SHA-256 over what the fat binary is made of; FATBIN.sha256 holds that of the last build."""
     names = [*HEADERS, "kernels/cuda/lipstream.cu"]
     content = b"".join((HERE.parent / name).read_bytes() for name in names)
-    return hashlib.sha256(content + " ".join(GPU_FLAGS).encode()).hexdigest()
+    made_by = " ".join([f"nvcc {NVCC_RELEASE}", *GPU_FLAGS])
+    return hashlib.sha256(content + made_by.encode()).hexdigest()
 
 
 def compile_gpu() -> Path:
@@ -131,6 +136,9 @@ def compile_gpu() -> Path:
     output = HERE / "cuda" / FATBIN
     if shutil.which("nvcc") is None:
         raise SystemExit("nvcc is not on the path; the fat binary in the repository needs none")
+    said = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
+    if f"release {NVCC_RELEASE}," not in said:
+        raise SystemExit(f"nvcc is not of CUDA {NVCC_RELEASE}: a driver takes no newer PTX")
     source = str(HERE / "cuda" / "lipstream.cu")
     subprocess.run(["nvcc", *GPU_FLAGS, "-o", str(output), source], check=True)
     (HERE / "cuda" / f"{FATBIN}.sha256").write_text(gpu_sources_digest() + "\n")

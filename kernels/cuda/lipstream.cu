@@ -4,12 +4,18 @@
 //
 // Compile: python kernels/build.py --gpu
 
-#include "stage.cuh"
+#include "strip.cuh"
 
 #define LS_KERNEL extern "C" __global__ void
 #define LS_EACH_PIXEL(height, width)                                                    \
     for (int y = blockIdx.y * blockDim.y + threadIdx.y; y < (height);                   \
          y += gridDim.y * blockDim.y)                                                   \
+        for (int x = blockIdx.x * blockDim.x + threadIdx.x; x < (width);                \
+             x += gridDim.x * blockDim.x)
+// Of kernels that look at 5 x 5: y is the first of LS_STRIP pixels, of which the last may be outside.
+#define LS_EACH_STRIP(height, width)                                                    \
+    for (int y = LS_STRIP * (blockIdx.y * blockDim.y + threadIdx.y); y < (height);       \
+         y += LS_STRIP * gridDim.y * blockDim.y)                                        \
         for (int x = blockIdx.x * blockDim.x + threadIdx.x; x < (width);                \
              x += gridDim.x * blockDim.x)
 
@@ -41,9 +47,14 @@ LS_KERNEL ls_gpu_near_gap(
     const LsCrop crop = {rows, columns};
     const uint8_t *pixels = crops + blockIdx.z * 6 * crop.area();
     const uint8_t *kept = table[blockIdx.z].prior ? tables : tables + 256;
-    LS_EACH_PIXEL(rows, columns) {
-        weights[blockIdx.z * crop.area() + crop.at(y, x)] =
-            ls_near_gap(pixels, kept, crop, y, x);
+    LS_EACH_STRIP(rows, columns) {
+        int largest[LS_STRIP];
+        ls_largest_of_strip(pixels, crop, y, x, largest);
+        LS_UNROLL
+        for (int k = 0; k < LS_STRIP; ++k) {
+            if (y + k >= rows) break;
+            weights[blockIdx.z * crop.area() + crop.at(y + k, x)] = kept[largest[k]];
+        }
     }
 }
 
@@ -54,12 +65,19 @@ LS_KERNEL ls_gpu_mean_once(
     const LsCrop crop = {rows, columns};
     const float *painted = planes + blockIdx.z * 12 * crop.area();
     float *out = once + blockIdx.z * 6 * crop.area();
-    LS_EACH_PIXEL(rows, columns) {
+    LS_EACH_STRIP(rows, columns) {
         for (int c = 0; c < 3; ++c) {
             const float *own = painted + c * crop.area();
-            const int64_t at = c * crop.area() + crop.at(y, x);
-            out[at] = ls_mean_of_five(own + 6 * crop.area(), own, crop, y, x);
-            out[at + 3 * crop.area()] = ls_mean_of_five(own, nullptr, crop, y, x);
+            const float *const planes[2] = {own + 6 * crop.area(), own};
+            float means[2][LS_STRIP];
+            ls_means_of_strip<2, true>(planes, crop, y, x, means);
+            LS_UNROLL
+            for (int k = 0; k < LS_STRIP; ++k) {
+                if (y + k >= rows) break;
+                const int64_t at = c * crop.area() + crop.at(y + k, x);
+                out[at] = means[0][k];
+                out[at + 3 * crop.area()] = means[1][k];
+            }
         }
     }
 }
@@ -72,11 +90,29 @@ LS_KERNEL ls_gpu_gates(
     const LsCrop crop = {rows, columns};
     const int64_t area = crop.area(), batch = blockIdx.z;
     const bool prior = table[batch].prior;
-    LS_EACH_PIXEL(rows, columns) {
-        const float own = prior ? ls_kept_near_gap(weights + batch * area, crop, y, x) : 1.0f;
-        ls_gate_pixel(
-            gates + batch * 3 * area, planes + batch * 12 * area, once + batch * 6 * area, own,
-            crop, y, x, difference + batch * 3 * area);
+    planes += batch * 12 * area, once += batch * 6 * area, difference += batch * 3 * area;
+    LS_EACH_STRIP(rows, columns) {
+        float gate[LS_STRIP][3], own[LS_STRIP];
+        if (prior) ls_kept_of_strip(weights + batch * area, crop, y, x, own);
+        LS_UNROLL
+        for (int k = 0; k < LS_STRIP; ++k) {
+            const float kept = prior ? own[k] : 1.0f;
+            ls_gates_of_pixel(gates + batch * 3 * area, kept, crop, y + k, x, gate[k]);
+        }
+        for (int c = 0; c < 3; ++c) {
+            const float *const sources[2] = {once + c * area, once + (3 + c) * area};
+            float means[2][LS_STRIP];
+            ls_means_of_strip<2, false>(sources, crop, y, x, means);
+            LS_UNROLL
+            for (int k = 0; k < LS_STRIP; ++k) {
+                if (y + k >= rows) break;
+                const int64_t at = c * area + crop.at(y + k, x);
+                const float painted = planes[at], low = means[0][k];
+                const float apart = planes[at + 6 * area] - painted;
+                difference[at] = (gate[k][0] * low + gate[k][1] * (apart - low)) +
+                                 gate[k][2] * (painted - means[1][k]);
+            }
+        }
     }
 }
 
@@ -126,19 +162,28 @@ LS_KERNEL ls_gpu_sharpen(
     const LsRow row = table[blockIdx.z];
     const LsCrop crop = {rows, columns};
     const int64_t area = crop.area(), batch = blockIdx.z;
-    LS_EACH_PIXEL(rows, columns) {
-        const int64_t at = crop.at(y, x);
-        const float kept =
-            row.prior ? 1.0f : ls_kept_near_gap(weights + batch * area, crop, y, x);
-        const uint8_t *own = crops + (batch * area + at) * 6;
+    crops += batch * area * 6, stored += batch * area * 3;
+    difference += batch * 3 * area, refined += batch * 3 * area;
+    LS_EACH_STRIP(rows, columns) {
+        float kept[LS_STRIP];
+        if (!row.prior) ls_kept_of_strip(weights + batch * area, crop, y, x, kept);
         for (int c = 0; c < 3; ++c) {
-            const int64_t plane = (batch * 3 + c) * area;
-            float change = difference[plane + at] +
-                           row.sharpen * ls_fine_part(refined + plane, crop, y, x);
-            if (kept < 1.0f) change *= kept;
-            const uint8_t level = ls_difference_level(change);
-            stored[(batch * area + at) * 3 + c] = level;
-            row.refined[3 * at + c] = ls_add_weighted(own[c], level, own[3]);
+            const float *const planes[1] = {refined + c * area};
+            float means[1][LS_STRIP], soft[LS_STRIP];
+            ls_means_of_strip<1, false>(planes, crop, y, x, means);
+            ls_softened_strip(planes[0], crop, y, x, soft);
+            LS_UNROLL
+            for (int k = 0; k < LS_STRIP; ++k) {
+                if (y + k >= rows) break;
+                const int64_t at = crop.at(y + k, x);
+                const float fine = soft[k] - means[0][k];
+                float change = difference[c * area + at] + row.sharpen * fine;
+                if (!row.prior && kept[k] < 1.0f) change *= kept[k];
+                const uint8_t level = ls_difference_level(change);
+                const uint8_t *own = crops + 6 * at;
+                stored[3 * at + c] = level;
+                row.refined[3 * at + c] = ls_add_weighted(own[c], level, own[3]);
+            }
         }
     }
 }

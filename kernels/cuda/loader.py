@@ -12,6 +12,7 @@ contiguous. Results are written into arrays that the caller owns.
 from __future__ import annotations
 
 import importlib
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -23,6 +24,9 @@ from lipstream.kernels.build import FATBIN
 from lipstream.kernels.errors import BackendUnavailable, UsageError
 
 _BLOCK: Final = (32, 8, 1)
+# Pixels of a thread, one below another, in kernels that look at 5 x 5: LS_STRIP of strip.cuh.
+_STRIP: Final = 4
+_IN_STRIPS: Final = ("ls_gpu_near_gap", "ls_gpu_mean_once", "ls_gpu_gates", "ls_gpu_sharpen")
 
 
 class DeviceArray(Protocol):
@@ -43,10 +47,15 @@ def load(device: int = 0) -> GpuKernels:
     try:
         driver: Any = importlib.import_module("pycuda.driver")
     except ImportError as error:
+        if "libcuda" in str(error):
+            raise BackendUnavailable(f"there is no NVIDIA driver for pycuda ({error})") from error
         raise BackendUnavailable(
             f"pycuda does not import ({error}); pip install 'lipstream[cuda]', "
             "which needs the CUDA toolkit"
         ) from error
+    fatbin = resources.files("lipstream.kernels.cuda").joinpath(FATBIN)
+    if not fatbin.is_file():
+        raise BackendUnavailable(f"{FATBIN} is missing; run `python kernels/build.py --gpu`")
     try:
         driver.init()
         context = driver.Device(device).retain_primary_context()
@@ -54,9 +63,6 @@ def load(device: int = 0) -> GpuKernels:
         raise BackendUnavailable(
             f"no CUDA device {device} ({error}); check `nvidia-smi`, or leave the backend at auto"
         ) from error
-    fatbin = resources.files("lipstream.kernels.cuda").joinpath(FATBIN)
-    if not fatbin.is_file():
-        raise BackendUnavailable(f"{FATBIN} is missing; run `python kernels/build.py --gpu`")
     return GpuKernels(driver, context, fatbin.read_bytes())
 
 
@@ -66,6 +72,9 @@ class GpuKernels:
     def __init__(self, driver: Any, context: Any, fatbin: bytes) -> None:
         """Load the code into `context`; `driver` is the module pycuda.driver."""
         self._driver, self._context = driver, context
+        # By name, here or when the process ends: pycuda's own destructor of a primary context
+        # calls cuCtxDetach on what torch may still use (pycuda 2026.1).
+        weakref.finalize(self, context.detach)
         with self._current():
             try:
                 self._module = driver.module_from_buffer(fatbin)
@@ -95,11 +104,12 @@ class GpuKernels:
         batch: int,
         stream: Any,
     ) -> None:
-        """Start a kernel with a thread for each pixel (columns, rows) of each of a batch.
+        """Start a kernel with a thread for each pixel or strip of (columns, rows), of each picture.
 
         Raises: BackendUnavailable when the driver refuses, with its words.
         """
-        grid = (-(-pixels[0] // _BLOCK[0]), -(-pixels[1] // _BLOCK[1]), batch)
+        high = _BLOCK[1] * (_STRIP if name in _IN_STRIPS else 1)
+        grid = (-(-pixels[0] // _BLOCK[0]), -(-pixels[1] // high), batch)
         if 0 in grid:
             return
         with self._current():

@@ -62,24 +62,6 @@ LS_BODY float ls_bounded_gate(float gate, float least) {
     return more < 1.0f ? more : 1.0f;
 }
 
-// Mean over 5 x 5 of what is inside, of `plane` less `less` (which may be null).
-LS_BODY float ls_mean_of_five(
-    const float *plane, const float *less, const LsCrop &crop, int y, int x) {
-    const int top = ls_max(y - 2, 0), bottom = ls_min(y + 2, crop.rows - 1);
-    const int left = ls_max(x - 2, 0), right = ls_min(x + 2, crop.columns - 1);
-    float total = 0;
-    for (int column = left; column <= right; ++column) {
-        float sum = 0;
-        for (int row = top; row <= bottom; ++row) {
-            const int64_t at = (int64_t)row * crop.columns + column;
-            const float value = less ? plane[at] - less[at] : plane[at];
-            sum = row == top ? value : sum + value;
-        }
-        total = column == left ? sum : total + sum;
-    }
-    return total / (float)((bottom - top + 1) * (right - left + 1));
-}
-
 // One pixel of the network's input, and of the crop u8 [rows, columns, 6].
 LS_BODY void ls_crop_pixel(
     const LsRow &row, const LsCrop &crop, int synthetic, int y, int x, uint8_t *pixels,
@@ -112,60 +94,17 @@ LS_BODY void ls_crop_pixel(
     }
 }
 
-// How much the last map of the crop lets through near a pixel, in 255ths. table u8 [256].
-LS_BODY uint8_t ls_near_gap(
-    const uint8_t *pixels, const uint8_t *table, const LsCrop &crop, int y, int x) {
-    int largest = 0;
-    for (int row = ls_max(y - 2, 0); row <= ls_min(y + 2, crop.rows - 1); ++row) {
-        for (int c = ls_max(x - 2, 0); c <= ls_min(x + 2, crop.columns - 1); ++c) {
-            largest = ls_max(largest, pixels[6 * ((int64_t)row * crop.columns + c) + 5]);
-        }
-    }
-    return table[largest];
-}
-
-// The mean of 3 x 3 of `ls_near_gap`, 0 to 1; the border repeats.
-LS_BODY float ls_kept_near_gap(const uint8_t *weights, const LsCrop &crop, int y, int x) {
-    int total = 0;
-    for (int row = y - 1; row <= y + 1; ++row) {
-        for (int c = x - 1; c <= x + 1; ++c) total += weights[crop.at(row, c)];
-    }
-    return total == 9 * 255 ? 1.0f : (float)total * (float)(1.0 / (9 * 255));
-}
-
-// One pixel of the difference that the gates let through; `once` holds the means of prior less
-// painted and of painted, f32 [6, rows, columns]. `own`: how much of the gates stays.
-LS_BODY void ls_gate_pixel(
-    const float *gates, const float *planes, const float *once, float own, const LsCrop &crop,
-    int y, int x, float *difference) {
+// The three gates of a pixel within their bounds. `own`: how much of them stays, the rest being all
+// of the prior.
+LS_BODY void ls_gates_of_pixel(
+    const float *gates, float own, const LsCrop &crop, int y, int x, float *gate) {
     const int64_t at = crop.at(y, x), area = crop.area();
-    const float given[3] = {gates[at], gates[area + at], gates[2 * area + at]};
-    const float shown[3] = {1, 1, 0};  // all of the prior
-    float gate[3];
+    const float shown[3] = {1, 1, 0};
     for (int k = 0; k < 3; ++k) {
-        const float kept = own < 1.0f ? shown[k] + own * (given[k] - shown[k]) : given[k];
+        const float given = gates[k * area + at];
+        const float kept = own < 1.0f ? shown[k] + own * (given - shown[k]) : given;
         gate[k] = ls_bounded_gate(kept, k == 2 ? -0.5f : 0.0f);
     }
-    for (int c = 0; c < 3; ++c) {
-        const float painted = planes[c * area + at];
-        const float apart = planes[(6 + c) * area + at] - painted;
-        const float low = ls_mean_of_five(once + c * area, nullptr, crop, y, x);
-        const float soft = ls_mean_of_five(once + (3 + c) * area, nullptr, crop, y, x);
-        difference[c * area + at] =
-            (gate[0] * low + gate[1] * (apart - low)) + gate[2] * (painted - soft);
-    }
-}
-
-// The refined crop softened by 1 2 1 both ways, less its mean of 5 x 5.
-LS_BODY float ls_fine_part(const float *refined, const LsCrop &crop, int y, int x) {
-    float down[3];
-    for (int k = 0; k < 3; ++k) {
-        const int column = x + k - 1;
-        const float above = refined[crop.at(y - 1, column)], own = refined[crop.at(y, column)];
-        down[k] = ((above + 2 * own) + refined[crop.at(y + 1, column)]) * 0.25f;
-    }
-    const float soft = ((down[0] + 2 * down[1]) + down[2]) * 0.25f;
-    return soft - ls_mean_of_five(refined, nullptr, crop, y, x);
 }
 
 LS_BODY uint8_t ls_difference_level(float difference) {

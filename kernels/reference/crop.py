@@ -26,14 +26,14 @@ def crop_in(
     left, top, step = (np.float32(value) for value in place)
     rows, columns = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in shape)
     x, y = columns * step + left, rows * step + top
-    inward = _plane(x, y)
+    inward = plane(x, y)
     crop = np.concatenate([remap(picture, inward), remap(conditioning, inward)], axis=2)
     own = np.ascontiguousarray(crop[..., :3])
     layer = own
     if prior is not None:
         # Both pictures show the same rectangle, so their sizes tell how one lies on the other.
         across, down = (np.float32(prior.shape[i] / picture.shape[i]) for i in (1, 0))
-        layer = remap(prior, _plane(x * across, y * down))
+        layer = remap(prior, plane(x * across, y * down))
         layer = blend(own, layer, np.ascontiguousarray(crop[..., 3]))
     stack = np.concatenate([crop, layer, own if previous is None else previous], axis=2)
     planes = np.ascontiguousarray(stack.transpose(2, 0, 1), np.float32) * np.float32(1 / 255)
@@ -45,8 +45,8 @@ def apply_gates(gates: F32, planes: F32) -> F32:
     coarse, fine = (np.clip(gate, 0, 1) for gate in gates[:2])
     own = np.clip(gates[2], np.float32(-0.5), 1)
     painted, apart = planes[:3], planes[6:9] - planes[:3]
-    low = _mean_of_five(_mean_of_five(apart))
-    high = painted - _mean_of_five(_mean_of_five(painted))
+    low = mean_of_five(mean_of_five(apart))
+    high = painted - mean_of_five(mean_of_five(painted))
     result: F32 = (coarse * low + fine * (apart - low)) + own * high
     return result
 
@@ -54,14 +54,14 @@ def apply_gates(gates: F32, planes: F32) -> F32:
 def unsharp_mask(difference: F32, crop: U8, amount: float) -> F32:
     """See `crop.unsharp_mask`."""
     colour = np.ascontiguousarray(crop[..., :3].transpose(2, 0, 1), np.float32)
-    difference = _without_alternation(_without_alternation(difference, 2), 1)
+    difference = without_alternation(without_alternation(difference, 2), 1)
     refined = colour * np.float32(1 / 255) + difference
-    soft = _three(_three(refined, 1), 2)
-    result: F32 = difference + np.float32(amount) * (soft - _mean_of_five(refined))
+    soft = three(three(refined, 1), 2)
+    result: F32 = difference + np.float32(amount) * (soft - mean_of_five(refined))
     return result
 
 
-def _without_alternation(planes: F32, axis: int) -> F32:
+def without_alternation(planes: F32, axis: int) -> F32:
     """Less what alternates from number to number along an axis; the border repeats."""
     moved = np.moveaxis(planes, axis, 0)
     at = np.arange(len(moved))
@@ -70,14 +70,14 @@ def _without_alternation(planes: F32, axis: int) -> F32:
     return np.moveaxis(kept, 0, axis)
 
 
-def _three(planes: F32, axis: int) -> F32:
+def three(planes: F32, axis: int) -> F32:
     """1 2 1 along an axis; the border repeats."""
     moved = np.moveaxis(planes, axis, 0)
     before, after = moved[[0, *range(len(moved) - 1)]], moved[[*range(1, len(moved)), -1]]
     return np.moveaxis(((before + 2 * moved) + after) * np.float32(0.25), 0, axis)
 
 
-def _mean_of_five(planes: F32) -> F32:
+def mean_of_five(planes: F32) -> F32:
     """Over 5 x 5, of what is inside."""
     total, high = _five(planes, 1)
     total, wide = _five(total, 2)
@@ -124,19 +124,21 @@ def crop_out(
     zoom, half = np.float32(1 / step), np.float32(0.5)
     columns = (np.arange(width, dtype=np.float32) + half - np.float32(left)) * zoom
     rows = (np.arange(height, dtype=np.float32) + half - np.float32(top)) * zoom
-    own_size = remap(stored, _plane(columns, rows))
-    picture[:] = _add_weighted(picture, own_size, conditioning[..., 0])
-    return _add_weighted(crop[..., :3], stored, crop[..., 3])
+    own_size = remap(stored, plane(columns, rows))
+    picture[:] = add_weighted(picture, own_size, conditioning[..., 0])
+    return add_weighted(crop[..., :3], stored, crop[..., 3])
 
 
-def _add_weighted(levels: U8, difference: U8, opacity: U8) -> U8:
+def add_weighted(levels: U8, difference: U8, opacity: U8) -> U8:
+    """Levels u8 [h, w, 3] with a stored difference of the same size, by opacity u8 [h, w]."""
     change = (difference.astype(np.int32) - NONE) * opacity[..., None].astype(np.int32)
     # Rounded half up; the shift is a division by 255 that is exact in this range.
     total = levels.astype(np.int32) + ((change * 257 + (1 << 15)) >> 16)
     return np.clip(total, 0, 255).astype(np.uint8)
 
 
-def _plane(columns: F32, rows: F32) -> F32:
+def plane(columns: F32, rows: F32) -> F32:
+    """Where each pixel of a grid comes from, f32 [rows, columns, 2]."""
     out = np.empty((len(rows), len(columns), 2), np.float32)
     out[..., 0], out[..., 1] = columns, rows[:, None]
     return out

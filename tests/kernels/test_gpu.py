@@ -95,6 +95,7 @@ class Driver(types.ModuleType):
     def __init__(self, library=None, failure=None):
         super().__init__("pycuda.driver")
         self.library, self.failure, self.depth, self.loaded = library, failure, 0, None
+        self.detached = 0
         self.every_thread = False
 
     def init(self):
@@ -109,6 +110,9 @@ class Driver(types.ModuleType):
 
     def pop(self):
         self.depth -= 1
+
+    def detach(self):
+        self.detached += 1
 
     def module_from_buffer(self, fatbin):
         assert self.depth == 1
@@ -135,7 +139,7 @@ def library(tmp_path_factory):
         pytest.skip("g++ is not on the path")
     output = tmp_path_factory.mktemp("gpu") / "emulated.so"
     subprocess.run(
-        ["g++", "-x", "c++", "-include", str(Path(__file__).with_name("cuda_on_cpu.h")), "-w"]
+        ["g++", "-x", "c++", "-include", str(KERNELS / "cuda" / "on_host.cuh"), "-w"]
         + [*build.COMPILE_FLAGS, "-shared", "-fPIC", "-o", str(output)]
         + [str(KERNELS / "cuda" / "lipstream.cu")],
         check=True,
@@ -320,6 +324,14 @@ def test_the_table_has_the_layout_of_the_kernels(tmp_path):
     assert list(places) == wanted
 
 
+def test_launches_have_as_many_threads_as_the_kernels_have_strips():
+    cuda = KERNELS / "cuda"
+    assert f"#define LS_STRIP {loader._STRIP} " in (cuda / "strip.cuh").read_text()
+    parts = (cuda / "lipstream.cu").read_text().split("\nLS_KERNEL ")[1:]
+    in_strips = {part.split("(")[0] for part in parts if "LS_EACH_STRIP" in part}
+    assert in_strips == set(loader._IN_STRIPS)
+
+
 def test_a_batch_that_does_not_fit_is_refused(driver):
     random = np.random.default_rng(1)
     rows = [Call(random, (16, 24)).row()[0] for _ in range(3)]
@@ -327,12 +339,32 @@ def test_a_batch_that_does_not_fit_is_refused(driver):
         stage(driver, (16, 24), 2).run(rows, network, 2, "a stream")
 
 
+def test_the_context_is_given_back_with_the_kernels(driver):
+    kernels = loader.load()
+    assert driver.detached == 0
+    del kernels
+    assert driver.detached == 1
+
+
 def test_what_is_missing_is_named(install, monkeypatch):
     install(Driver(failure="no CUDA-capable device"))
     with pytest.raises(BackendUnavailable, match="no CUDA-capable device"):
         loader.load()
-    monkeypatch.setitem(sys.modules, "pycuda", None)
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "pycuda.driver":
+                raise ImportError("libcuda.so.1: cannot open shared object file")
+
+    package = types.ModuleType("pycuda")
+    package.__path__ = []
+    monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.delitem(sys.modules, "pycuda.driver")
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(BackendUnavailable, match="no NVIDIA driver for pycuda .libcuda.so.1"):
+        loader.load()
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.delitem(sys.modules, "pycuda.driver", raising=False)
     with pytest.raises(BackendUnavailable, match="pycuda does not import"):
         loader.load()
 
