@@ -12,6 +12,7 @@ from lipstream import __version__
 from lipstream.engine.errors import UsageError
 from lipstream.engine.output_paths import refuse_to_overwrite
 from lipstream.streaming.batch.jobs import Job
+from lipstream.streaming.cluster.remote_targets import is_url
 
 _TEXT, _WHOLE, _NUMBER, _YES, _PAIR = (
     "text",
@@ -143,7 +144,9 @@ def _item(command: str, line: str, where: str, folder: Path) -> dict[str, Any]:
             raise UsageError(f"{where}: {given} is {json.dumps(value)}; expected {known[name]}")
         if name in _PATHS:
             paths = value if isinstance(value, list) else [value]
-            placed = [str(folder / path) for path in paths]
+            placed = [
+                path if name == "target" and is_url(path) else str(folder / path) for path in paths
+            ]
             value = placed if isinstance(value, list) else placed[0]
         item[name] = value
     return item
@@ -174,7 +177,8 @@ def _jobs(command: str, items: Iterable[tuple[str, dict[str, Any]]]) -> list[Job
                 raise UsageError(f"{where}: {name} is missing")
         for name in _PATHS:
             if isinstance(item.get(name), str):
-                item[name] = os.path.abspath(item[name])
+                if not (name == "target" and is_url(item[name])):
+                    item[name] = os.path.abspath(item[name])
             elif name in item:
                 item[name] = [os.path.abspath(path) for path in item[name]]
         output = item.pop("output")
@@ -183,7 +187,7 @@ def _jobs(command: str, items: Iterable[tuple[str, dict[str, Any]]]) -> list[Job
             if other != where:
                 raise UsageError(f"{where}: would write {written}, and so would {other}")
         for name in ("input", "target"):
-            if name in item:
+            if name in item and not (name == "target" and is_url(item[name])):
                 inputs.setdefault(os.path.realpath(item[name]), where)
                 refuse_to_overwrite(output, item[name])
         jobs.append(Job(len(jobs), command, output, item, __version__))

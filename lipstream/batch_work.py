@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lipstream.console import as_json_reads
 from lipstream.engine.errors import LipstreamError, MediaError
 from lipstream.streaming.batch.jobs import Done, Failed, Job, Outcome
 from lipstream.streaming.batch.journal import Kinds
+from lipstream.streaming.cluster.remote_targets import is_url, json_sha256, local_target
 
 
 def perform(job: Job) -> Outcome:
@@ -48,7 +50,7 @@ def _dub(job: Job) -> dict[str, Any]:
     options = DubOptions(
         **given, marking=marking, sign=sign and (Path(sign[0]), Path(sign[1]))
     )  # the rest is called as the command calls it
-    return dub(Path(target), Path(sound), Path(job.output), options)
+    return dub(local_target(target), Path(sound), Path(job.output), options)
 
 
 def _calibrate(job: Job) -> dict[str, Any]:
@@ -65,15 +67,25 @@ def _calibrate(job: Job) -> dict[str, Any]:
 
 
 def input_hashes(job: Job) -> dict[str, str]:
-    """sha256 of each file that a job reads, by its option. Raises: OSError."""
+    """sha256 of each file that a job reads, by its option. Raises: OSError, TargetError."""
     from lipstream.engine.target.bundle_checks import sha256_of
 
     found = {"input": sha256_of(Path(job.options["input"]))}
-    if "target" in job.options:  # target.json holds the hashes of the bundle's other files
-        found["target"] = sha256_of(Path(job.options["target"]) / "target.json")
+    target = job.options.get("target")
+    if target is not None:  # target.json holds the hashes of the bundle's other files
+        if is_url(target):
+            found["target"] = _sha256_there(target)
+        else:
+            found["target"] = sha256_of(Path(target) / "target.json")
     if "sign" in job.options:
         found["sign"] = sha256_of(Path(job.options["sign"][0]))
     return found
+
+
+@cache
+def _sha256_there(url: str) -> str:
+    """Asked for once in a batch."""
+    return json_sha256(url)
 
 
 def output_sha256(job: Job) -> str | None:

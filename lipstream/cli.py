@@ -38,6 +38,7 @@ from lipstream.cli_options import (
     NoWatermark,
     Renderer,
     Sign,
+    TargetOrNone,
     Verbose,
     VideoOutput,
 )
@@ -225,9 +226,7 @@ def _verdict_text(verdict: dict[str, Any]) -> str:
 
 @app.command()
 def dub(
-    target: Annotated[
-        Path | None, typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate.")
-    ] = None,
+    target: TargetOrNone = None,
     audio: Annotated[
         Path | None,
         typer.Argument(
@@ -267,7 +266,7 @@ def dub(
         many = BatchOptions(batch, jobs, retries, ray)
         if is_many(many, audio, output, VIDEO_ENDINGS):
             told = {
-                "target": target and str(target), "background": background, "profile": profile,
+                "target": target, "background": background, "profile": profile,
                 "backend": backend, "renderer": renderer, "crop_resolution": crop_resolution,
                 "label": label, "no_watermark": no_watermark, "sign": sign and [*map(str, sign)],
             }  # fmt: skip
@@ -276,6 +275,7 @@ def dub(
         target = required(target, "argument 'TARGET'", "dub")
         audio = required(audio, "argument 'AUDIO'", "dub")
         output = required(output, "option '--output' / '-o'", "dub")
+        from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.files.dub import DubOptions
         from lipstream.streaming.marking.marker import Marking
 
@@ -283,7 +283,7 @@ def dub(
             profile, backend, background, renderer, None, crop_resolution,
             Marking.parse(label, no_watermark), sign,
         )  # fmt: skip
-        _dub(console, (target, audio, output), options, json)
+        _dub(console, (local_target(target), audio, output), options, json)
 
 
 def _dub(console: Console, paths: tuple[Path, Path, Path], options: DubOptions, json: bool) -> None:

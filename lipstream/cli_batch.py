@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,6 +16,8 @@ from lipstream.engine.errors import UsageError
 if TYPE_CHECKING:
     from lipstream.console import Console
     from lipstream.streaming.batch.jobs import Executor, Result, Summary
+
+_Given = TypeVar("_Given", Path, str)
 
 EXIT_SOME_FAILED = 1
 VIDEO_ENDINGS = ".mp4 .mov .mkv .webm"
@@ -76,7 +78,7 @@ def is_many(options: BatchOptions, given: Path | None, output: Path | None, one:
     return output.suffix.lower() not in one.split()
 
 
-def required(value: Path | None, what: str, command: str) -> Path:
+def required(value: _Given | None, what: str, command: str) -> _Given:
     """An argument that only a batch leaves out. Raises: UsageError."""
     if value is None:
         raise UsageError(f"Missing {what}. (see: lipstream {command} --help)")

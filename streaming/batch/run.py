@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
+from lipstream.engine.errors import LipstreamError
 from lipstream.streaming.batch.jobs import Done, Executor, Failed, Job, Outcome, Result, Summary
 from lipstream.streaming.batch.journal import Journal
 
@@ -39,6 +40,9 @@ def run_batch(
                 finished = not attempts[job.number] and journal.is_done(job)
             except OSError as error:  # an input that cannot be read
                 ended(job, Failed(f"{error.filename}: {error.strerror}", again=False))
+                continue
+            except LipstreamError as error:  # likewise, of a target elsewhere
+                ended(job, Failed(str(error), again=False))
                 continue
             if finished:
                 ended(job, None)
