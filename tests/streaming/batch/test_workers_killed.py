@@ -35,7 +35,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     rng = np.random.default_rng(0)
     for number in range(CLIPS):
-        noise = 0.2 * rng.standard_normal(8_000).astype(np.float32)
+        noise = 0.2 * rng.standard_normal(3_200).astype(np.float32)
         write_wav(folder / f"{number:02}.wav", noise)
     return folder
 
