@@ -63,5 +63,5 @@ $(VENV)/.base: $(VENV)/.made $(INPUTS)
 
 $(VENV)/.dev: $(VENV)/.base
 	@.ci/system-packages test $(PYTHON)
-	$(PIP) -e '.[calibrate,dev]'
+	$(PIP) -e '.[calibrate,dev,ray]'
 	@touch $@
