@@ -70,5 +70,5 @@ $(VENV)/.base: $(VENV)/.made $(INPUTS)
 
 $(VENV)/.dev: $(VENV)/.base
 	@.ci/system-packages test $(PYTHON)
-	$(PIP) -e '.[calibrate,dev]'
+	$(PIP) -e '.[calibrate,dev,ray]'
 	@touch $@

@@ -45,6 +45,8 @@ PACKAGES = [
     "lipstream.kernels.cuda",
     "lipstream.kernels.reference",
     "lipstream.streaming",
+    "lipstream.streaming.batch",
+    "lipstream.streaming.cluster",
     "lipstream.streaming.devices",
     "lipstream.streaming.files",
     "lipstream.streaming.integrations",

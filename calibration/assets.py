@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from lipstream.engine.errors import AssetError
+from lipstream.engine.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,6 @@ FACE_LANDMARKER: Final = Asset(
     sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
     size_bytes=3_758_596,
 )
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/lipstream, or ~/.cache/lipstream."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lipstream"
 
 
 def find(asset: Asset = FACE_LANDMARKER) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from lipstream.calibration.footage.jump_graph import JumpGraph
 from lipstream.engine.errors import MediaError, UsageError
-from lipstream.engine.output_paths import remedy
+from lipstream.engine.output_paths import remedy, temporary_prefix
 from lipstream.engine.paths import refuse_address
 from lipstream.engine.target.appearance import Appearance
 from lipstream.engine.target.bundle_checks import SCHEMA_VERSION, sha256_of
@@ -52,7 +53,7 @@ def bundle_folder(output: Path) -> Iterator[Path]:
         raise UsageError(f"{output}: exists and is not a target bundle; choose another name")
     with write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name[:40]}.", dir=output.parent))
+        work = Path(tempfile.mkdtemp(prefix=temporary_prefix(output.name), dir=output.parent))
     old = work / "old"
     try:
         with write_errors(output):
@@ -66,6 +67,24 @@ def bundle_folder(output: Path) -> Iterator[Path]:
         # The older bundle lies here still where putting it back failed too.
         if output.exists() or not old.exists():
             shutil.rmtree(work, ignore_errors=True)
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what a killed process has left of a bundle; an older one that it took away is put
+    back. Nothing else may be writing it.
+
+    Raises: OSError.
+    """
+    prefix = temporary_prefix(output.name)
+    for work in output.parent.iterdir() if output.parent.is_dir() else ():
+        name = work.name
+        if not (name.startswith(prefix) and re.fullmatch(r"[a-z0-9_]{8}", name[len(prefix) :])):
+            continue
+        if work.is_dir() and not work.is_symlink():
+            old = work / "old"
+            if old.exists() and not output.exists():
+                old.rename(output)
+            shutil.rmtree(work)
 
 
 def _replace(output: Path, made: Path, old: Path) -> None:

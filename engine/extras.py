@@ -17,6 +17,8 @@ MODULES: Final = {
     "calibrate": ("mediapipe", "cv2", "skimage", "scipy", "PIL", "jinja2"),
     "torch": ("torch", "onnx"),
     "present": ("sdl2", "pyvirtualcam"),
+    "ray": ("ray",),
+    "remote": ("fsspec",),
 }
 
 

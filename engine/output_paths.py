@@ -1,8 +1,11 @@
-"""Checks of where a command writes: never onto what it reads; and the remedy for a write error."""
+"""Where a command writes: never onto what it reads; names of temporary files; the remedy for a
+write error.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import unicodedata
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Final
 from lipstream.engine.errors import UsageError
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAX_CHARACTERS: Final = 40  # of a name that go into those of its temporary files
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -46,6 +50,14 @@ def _within(path: str | Path, folder: str | Path) -> bool:
 
 def _spelling(path: Path) -> str:
     return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
+
+
+def temporary_prefix(name: str) -> str:
+    """How the names of temporary files for this name begin, and for no other name."""
+    if len(name) <= _MAX_CHARACTERS:
+        return f".{name}."
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return f".{name[: _MAX_CHARACTERS - 9]}~{digest}."
 
 
 def remedy(error: OSError) -> str:

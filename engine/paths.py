@@ -21,6 +21,12 @@ _REFERRING: Final = frozenset(
 _ADDRESS: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.+)", re.DOTALL)
 
 
+def cache_folder() -> Path:
+    """Where what can be fetched again is kept: $XDG_CACHE_HOME/lipstream, or ~/.cache/lipstream."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lipstream"
+
+
 def refuse_address(path: str | Path) -> None:
     """Refuse the address of something elsewhere. Raises: MediaError."""
     found = _ADDRESS.fullmatch(os.fspath(path))

@@ -16,6 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lipstream.cli_batch import (
+    VIDEO_ENDINGS,
+    Batch,
+    BatchOptions,
+    Jobs,
+    Ray,
+    Retries,
+    is_many,
+    required,
+    run_many,
+)
 from lipstream.cli_bench import bench_app
 from lipstream.cli_live import present, publish, serve
 from lipstream.cli_options import (
@@ -27,6 +38,7 @@ from lipstream.cli_options import (
     NoWatermark,
     Renderer,
     Sign,
+    TargetOrNone,
     Verbose,
     VideoOutput,
 )
@@ -122,9 +134,15 @@ def demo(
 @app.command()
 def calibrate(
     footage: Annotated[
-        Path, typer.Argument(metavar="FOOTAGE", help="A video or a photo of one person.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder NAME.target to write.")],
+        Path | None,
+        typer.Argument(
+            metavar="FOOTAGE", help="A video or a photo of one person; a folder of them: each."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder NAME.target to write; of many: where to."),
+    ] = None,
     start: Annotated[float | None, typer.Option(help="Use the video from this time on, s.")] = None,
     end: Annotated[float | None, typer.Option(help="Use the video up to this time, s.")] = None,
     consent: Annotated[
@@ -150,6 +168,10 @@ def calibrate(
     seed: Annotated[
         int | None, typer.Option(help="Of a photo: another number, other motion; default: 0.")
     ] = None,
+    batch: Batch = None,
+    jobs: Jobs = None,
+    retries: Retries = 2,
+    ray: Ray = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -158,6 +180,16 @@ def calibrate(
         from lipstream.engine.extras import require
 
         require("calibrate", "calibrate")
+        many = BatchOptions(batch, jobs, retries, ray)
+        if is_many(many, footage, output, ".target"):
+            told = {
+                "start": start, "end": end, "consent": consent, "adapt": adapt or None,
+                "person": person, "still": still or None, "seed": seed,
+            }  # fmt: skip
+            return run_many(console, "calibrate", (footage, output), told, many, json)
+        many.refuse_for_one()
+        footage = required(footage, "argument 'FOOTAGE'", "calibrate")
+        output = required(output, "option '--output' / '-o'", "calibrate")
         from lipstream.calibration.build import calibrate as build
         from lipstream.calibration.consent import earlier_consent
         from lipstream.calibration.options import CalibrationOptions
@@ -194,13 +226,21 @@ def _verdict_text(verdict: dict[str, Any]) -> str:
 
 @app.command()
 def dub(
-    target: Annotated[
-        Path, typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate.")
-    ],
+    target: TargetOrNone = None,
     audio: Annotated[
-        Path, typer.Argument(metavar="AUDIO", help="Speech: any audio or video file.")
-    ],
-    output: VideoOutput,
+        Path | None,
+        typer.Argument(
+            metavar="AUDIO", help="Speech: any audio or video file; a folder of them: each."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Video to write: NAME.mp4, .mov, .mkv or .webm; of many: the folder to write to.",
+        ),
+    ] = None,
     background: Annotated[
         str,
         typer.Option(
@@ -214,11 +254,28 @@ def dub(
     label: Label = "corner",
     no_watermark: NoWatermark = None,
     sign: Sign = None,
+    batch: Batch = None,
+    jobs: Jobs = None,
+    retries: Retries = 2,
+    ray: Ray = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Make a video in which a target speaks a sound file."""
     with own_console(verbose) as console:
+        many = BatchOptions(batch, jobs, retries, ray)
+        if is_many(many, audio, output, VIDEO_ENDINGS):
+            told = {
+                "target": target, "background": background, "profile": profile,
+                "backend": backend, "renderer": renderer, "crop_resolution": crop_resolution,
+                "label": label, "no_watermark": no_watermark, "sign": sign and [*map(str, sign)],
+            }  # fmt: skip
+            return run_many(console, "dub", (audio, output), told, many, json)
+        many.refuse_for_one()
+        target = required(target, "argument 'TARGET'", "dub")
+        audio = required(audio, "argument 'AUDIO'", "dub")
+        output = required(output, "option '--output' / '-o'", "dub")
+        from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.files.dub import DubOptions
         from lipstream.streaming.marking.marker import Marking
 
@@ -226,7 +283,7 @@ def dub(
             profile, backend, background, renderer, None, crop_resolution,
             Marking.parse(label, no_watermark), sign,
         )  # fmt: skip
-        _dub(console, (target, audio, output), options, json)
+        _dub(console, (local_target(target), audio, output), options, json)
 
 
 def _dub(console: Console, paths: tuple[Path, Path, Path], options: DubOptions, json: bool) -> None:

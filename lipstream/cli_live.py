@@ -17,6 +17,8 @@ from lipstream.cli_options import (
     NoWatermark,
     Profile,
     Renderer,
+    TargetArgument,
+    TargetOrNone,
     Verbose,
 )
 from lipstream.console import own_console
@@ -45,8 +47,8 @@ IceServers = Annotated[
 
 def serve(
     targets: Annotated[
-        Path, typer.Option(help="Folder with NAME.target bundles, or one of them.")
-    ] = Path("."),
+        str, typer.Option(help="Folder with NAME.target bundles, or one of them; or its URL.")
+    ] = ".",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     token: Annotated[
@@ -100,6 +102,7 @@ def serve(
 ) -> None:
     """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
     with own_console(verbose) as console:
+        from lipstream.streaming.cluster.remote_targets import local_targets
         from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.server.app import ServerOptions
         from lipstream.streaming.server.app import serve as run_server
@@ -121,13 +124,12 @@ def serve(
             host, port, token, sessions, processes, servers, ports, encoding, proxies,
             tls=Tls.parse(tls, tls_key), marking=Marking.parse(label, no_watermark),
         )  # fmt: skip
-        run_server(targets, EngineSetting(profile, backend, renderer), options, console.note)
+        folder = local_targets(targets)
+        run_server(folder, EngineSetting(profile, backend, renderer), options, console.note)
 
 
 def present(
-    target: Annotated[
-        Path | None, typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate.")
-    ] = None,
+    target: TargetOrNone = None,
     microphone: Annotated[str, typer.Option("--input", help=f"Microphone: {_DEVICE}")] = "default",
     loudspeaker: Annotated[
         str | None,
@@ -165,6 +167,7 @@ def present(
         from lipstream.engine.pipeline import Engine
         from lipstream.engine.speech.profiles import require_live
         from lipstream.engine.target.bundle import load_consented
+        from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.devices.video_outputs import Camera, Window
         from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.present import PresentOptions
@@ -172,7 +175,8 @@ def present(
 
         require_live(profile)
         marking = Marking.parse(label, no_watermark)
-        loaded = load_consented(target)
+        folder = local_target(target)
+        loaded = load_consented(folder)
         outputs: list[VideoOutput] = []
         size = (loaded.width, loaded.height)
         if camera or camera_device is not None:
@@ -181,14 +185,14 @@ def present(
             outputs.append(virtual)
             console.note(f"on the camera {virtual.name!r}")
         if window or fullscreen or not outputs:
-            shown = Window(f"{target.stem} — synthetic picture", *size, fullscreen)
+            shown = Window(f"{folder.stem} — synthetic picture", *size, fullscreen)
             stack.callback(shown.close)
             outputs.append(shown)
             console.note("Esc closes, F fills the screen, M mutes, space interrupts the speech")
         engine = Engine(loaded, profile, backend, "matched", renderer)
         options = PresentOptions(microphone, loudspeaker, seconds, console.note, marking)
         report = {
-            "target": target.stem,
+            "target": folder.stem,
             "profile": profile,
             "backend": engine.backend,
             **go(engine, outputs, options),
@@ -201,9 +205,7 @@ def present(
 
 
 def publish(
-    target: Annotated[
-        Path, typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate.")
-    ],
+    target: TargetArgument,
     whip: Annotated[str, typer.Option(metavar="URL", help="The WHIP endpoint of an SFU.")],
     token: Annotated[
         str | None, typer.Option(envvar="LIPSTREAM_WHIP_TOKEN", help="Its bearer token.")
@@ -228,6 +230,7 @@ def publish(
 ) -> None:
     """Publish a target to an SFU (LiveKit, Janus, MediaMTX) by WHIP."""
     with own_console(verbose) as console:
+        from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.publish import PublishOptions
         from lipstream.streaming.publish import publish as go
@@ -246,8 +249,9 @@ def publish(
             console.note,
             Marking.parse(label, no_watermark),
         )
-        engine = EngineSetting(profile, backend, renderer).load(target)
-        report = {"target": target.stem, "profile": profile, "backend": engine.backend}
+        folder = local_target(target)
+        engine = EngineSetting(profile, backend, renderer).load(folder)
+        report = {"target": folder.stem, "profile": profile, "backend": engine.backend}
         report |= go(engine, options)
         sentence = (
             f"{report['frames']} frames in {report['seconds']:.0f} s, {report['kbps']} kb/s, "

@@ -12,6 +12,10 @@ Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Show messages of libraries, and tracebacks of errors."),
 ]
+# Text: a path would lose one of the slashes of a URL.
+_TARGET = typer.Argument(metavar="TARGET", help="NAME.target, made by calibrate; or its URL.")
+TargetArgument = Annotated[str, _TARGET]
+TargetOrNone = Annotated[str | None, _TARGET]
 Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 ms of delay.")]
 FileProfile = Annotated[
     str,

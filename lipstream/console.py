@@ -136,6 +136,12 @@ class _Lines(logging.Formatter):
         return f"{line} ({values})" if values else line
 
 
+def as_json_reads(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as who reads `--json` gets them."""
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=_plain, allow_nan=False))
+    return plain
+
+
 def _plain(value: object) -> object:
     """NumPy scalars and arrays, paths and fractions as JSON types."""
     for method in ("tolist", "item"):

@@ -51,8 +51,9 @@ def measure_mouths(
         UsageError: `data` holds no such clip, or adapting lacks torch.
         AssetError: the face landmarker is missing.
     """
-    from lipstream.calibration.assets import cache_folder, fetch
+    from lipstream.calibration.assets import fetch
     from lipstream.calibration.tracking.landmarker import Landmarker
+    from lipstream.engine.paths import cache_folder
 
     options = MouthsOptions() if options is None else options
     report = (lambda what, share: None) if report is None else report

@@ -53,7 +53,7 @@ def measure_quality(
 
     Raises: UsageError when `data` holds no clips; AssetError without the face landmarker.
     """
-    from lipstream.calibration.assets import cache_folder
+    from lipstream.engine.paths import cache_folder
 
     report = (lambda what, share: None) if report is None else report
     cache = cache_folder() / "tracks" if cache is None else cache

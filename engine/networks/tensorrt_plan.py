@@ -24,6 +24,7 @@ from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.extras import pip_install
 from lipstream.engine.networks.onnx_precision import model_bytes
 from lipstream.engine.networks.signatures import CROP_RESOLUTIONS, crop_shape
+from lipstream.engine.paths import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,7 @@ class PlanCache:
     """Plans on disk, the last `_PLANS_KEPT` that were used."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        base = os.environ.get("XDG_CACHE_HOME")
-        default = (Path(base) if base else Path.home() / ".cache") / "lipstream" / "tensorrt"
-        self.folder = default if folder is None else folder
+        self.folder = cache_folder() / "tensorrt" if folder is None else folder
 
     def read(self, key: EngineKey) -> bytes | None:
         """The plan of a key, or None."""

@@ -17,7 +17,7 @@ from lipstream.engine.errors import TargetError
 SCHEMA_VERSION: Final = 3
 _REQUIRED = ("track.safetensors", "frames.mjpeg", "sources.safetensors", "jumps.safetensors")
 _OPTIONAL = ("appearance.safetensors", "report.html")
-_MAX_JSON_BYTES = 1 << 20
+MAX_JSON_BYTES: Final = 1 << 20
 _MAX_TENSOR_BYTES = 1 << 31
 
 
@@ -30,7 +30,7 @@ def sha256_of(path: Path) -> str:
 def read_info(path: Path) -> dict[str, Any]:
     """target.json as an object of this schema. Raises: TargetError."""
     try:
-        if path.is_symlink() or path.stat().st_size > _MAX_JSON_BYTES:
+        if path.is_symlink() or path.stat().st_size > MAX_JSON_BYTES:
             raise TargetError(f"{path.name}: a link, or larger than 1 MiB; not a bundle of ours")
         info = json.loads(path.read_text("utf8"))
     except OSError as error:
@@ -67,8 +67,8 @@ def frame_rate(info: dict[str, Any]) -> Fraction:
     return Fraction(text)
 
 
-def check_files(folder: Path, info: dict[str, Any]) -> None:
-    """Every file is there, with the size and checksum of target.json. Raises: TargetError."""
+def listed_files(info: dict[str, Any]) -> dict[str, int]:
+    """The files of a bundle by their names, and their sizes. Raises: TargetError."""
     listed = info.get("files")
     if not isinstance(listed, dict):
         raise TargetError("target.json: files is missing")
@@ -78,13 +78,24 @@ def check_files(folder: Path, info: dict[str, Any]) -> None:
     for name in _REQUIRED:
         if name not in listed:
             raise TargetError(f"target.json: files does not name {name}")
+    sizes = {}
     for name, entry in listed.items():
+        size = entry.get("bytes") if isinstance(entry, dict) else None
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise TargetError(f"target.json: files states no size of {name}")
+        sizes[name] = size
+    return sizes
+
+
+def check_files(folder: Path, info: dict[str, Any]) -> None:
+    """Every file is there, with the size and checksum of target.json. Raises: TargetError."""
+    for name, size in listed_files(info).items():
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise TargetError(f"{name}: missing, or not a plain file")
-        if not isinstance(entry, dict) or entry.get("bytes") != path.stat().st_size:
+        if path.stat().st_size != size:
             raise TargetError(f"{name}: size differs from target.json; the bundle is damaged")
-        if entry.get("sha256") != sha256_of(path):
+        if info["files"][name].get("sha256") != sha256_of(path):
             raise TargetError(f"{name}: sha256 differs from target.json; the bundle is damaged")
 
 

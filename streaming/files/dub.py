@@ -8,12 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import av
 import numpy as np
@@ -21,17 +20,14 @@ import numpy as np
 from lipstream.engine.errors import MediaError
 from lipstream.engine.output_paths import refuse_to_overwrite
 from lipstream.engine.paths import libav_url
-from lipstream.engine.target.bundle_checks import sha256_of
 from lipstream.engine.target.consent import why_missing
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ, AudioFile
 from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat, Seal, container_of
+from lipstream.streaming.files.parents import Parents
 from lipstream.streaming.files.partial_file import PartialFile
-from lipstream.streaming.files.provenance import Provenance, Synthesis, sidecar_of
+from lipstream.streaming.files.provenance import Provenance, sidecar_of
 from lipstream.streaming.marking.marker import FrameMarker, Marking
-
-if TYPE_CHECKING:
-    from lipstream.engine.target.bundle import Target
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +75,17 @@ class DubOptions:
     marking: Marking = field(default_factory=Marking)
     sign: tuple[Path, Path] | None = None  # certificate and key; None: the kept key
 
+    def shown(self) -> dict[str, Any]:
+        """Those that frames depend on."""
+        return {
+            "profile": self.profile,
+            "backend": self.backend,
+            "background": self.background,
+            "renderer": self.renderer,
+            "crop_resolution": self.crop_resolution,
+            "marking": asdict(self.marking),
+        }
+
 
 def dub(
     target_path: str | Path,
@@ -119,9 +126,10 @@ def dub(
             renderer=options.renderer,
             crop_resolution=options.crop_resolution,
         )
-        outgoing = Outgoing(FrameMarker(options.marking))
+        parents = Parents.of(target, Path(audio_path))
+        outgoing = Outgoing(FrameMarker(options.marking, parents.watermark(options.shown())))
         if provenance is not None:
-            outgoing.seal = partial(_seal, provenance, target, Path(audio_path), outgoing.marker)
+            outgoing.seal = partial(_seal, provenance, parents, outgoing.marker)
         written = write_dub(engine, sound, part, options.progress, outgoing)
     seconds = time.monotonic() - began_s
     peak_mib = peak_rss_mib()
@@ -158,24 +166,9 @@ class Outgoing:
 
 
 def _seal(
-    provenance: Provenance, target: Target, audio: Path, marker: FrameMarker, part: PartialFile
+    provenance: Provenance, parents: Parents, marker: FrameMarker, part: PartialFile
 ) -> Callable[[], Path | None]:
-    consent = None if target.consent is None else target.consent.as_json()
-    stated = target.info.get("provenance")
-    source = stated.get("source") if isinstance(stated, dict) else None
-    synthesis = Synthesis(
-        version("lipstream"),
-        {
-            "kind": target.kind,
-            "sha256": sha256_of(target.folder / "target.json"),
-            "footage_sha256": source.get("sha256") if isinstance(source, dict) else None,
-        },
-        sha256_of(audio) if audio.is_file() else None,  # a pipe cannot be read twice
-        # Whose face it is stays with the target: a manifest is published.
-        consent and {key: consent[key] for key in ("for", "recorded", "statement_sha256")},
-        marker.as_json(),
-    )
-    return provenance.seal(part, synthesis)
+    return provenance.seal(part, parents.synthesis(marker))
 
 
 def write_dub(

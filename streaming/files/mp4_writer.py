@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ _X264: Final = {
 # About the quality of the H.264 files. Slower settings take more time than the frames themselves.
 _VP9: Final = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24", "b": "0"}
 _BITS_PER_CHANNEL: Final = 96_000
-_MAX_ENCODER_THREADS: Final = 2
+# On a single core too: another number of threads makes another file of the same frames.
+_ENCODER_THREADS: Final = 2
 
 
 class Container(NamedTuple):
@@ -47,11 +47,12 @@ class Container(NamedTuple):
 
 
 _INDEX_FIRST: Final = {"movflags": "+faststart"}
+_NO_RANDOM_IDS: Final = {"fflags": "+bitexact"}  # of the segment and its tracks
 CONTAINERS: Final = {
     ".mp4": Container("mp4", _INDEX_FIRST, "libx264", _X264, "aac"),
     ".mov": Container("mov", _INDEX_FIRST, "libx264", _X264, "aac"),
-    ".mkv": Container("matroska", {}, "libx264", _X264, "aac"),
-    ".webm": Container("webm", {}, "libvpx-vp9", _VP9, "libopus"),
+    ".mkv": Container("matroska", _NO_RANDOM_IDS, "libx264", _X264, "aac"),
+    ".webm": Container("webm", _NO_RANDOM_IDS, "libvpx-vp9", _VP9, "libopus"),
 }
 
 
@@ -132,7 +133,7 @@ class Mp4Writer:
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
         codec.time_base = Fraction(1, self._picture.fps.numerator)
-        codec.thread_count = min(_MAX_ENCODER_THREADS, os.cpu_count() or 1)
+        codec.thread_count = _ENCODER_THREADS
         codec.color_range = ColorRange.MPEG
         codec.colorspace = Colorspace.ITU709
         codec.color_primaries = ColorPrimaries.BT709

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from lipstream.engine.errors import MediaError
-from lipstream.engine.output_paths import remedy
+from lipstream.engine.output_paths import remedy, temporary_prefix
 from lipstream.engine.paths import refuse_address
+
+_SUFFIX: Final = ".part"
+# What mkstemp puts between, and what the signing of a file appends; see `provenance`.
+_RANDOM: Final = r"[a-z0-9_]{8}\.part(\.c2pa)?"
 
 
 class PartialFile:
@@ -33,9 +39,8 @@ class PartialFile:
         folder = self._destination.parent
         try:
             _refuse_folders_and_devices(self.path, folder)
-            handle, name = tempfile.mkstemp(
-                prefix=f".{self.path.name[:40]}.", suffix=".part", dir=folder
-            )
+            prefix = temporary_prefix(self.path.name)
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=_SUFFIX, dir=folder)
         except OSError as error:
             raise write_error(self.path, error) from error
         os.close(handle)
@@ -62,6 +67,19 @@ class PartialFile:
     def __exit__(self, *error: object) -> None:
         """Remove the temporary file, unless it was committed."""
         self.discard()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed process has left of `path`; nothing else may be writing it.
+
+    Raises: OSError.
+    """
+    destination = Path(os.path.realpath(path))
+    prefix = temporary_prefix(path.name)
+    for found in destination.parent.iterdir() if destination.parent.is_dir() else ():
+        name = found.name
+        if name.startswith(prefix) and re.fullmatch(_RANDOM, name[len(prefix) :]):
+            found.unlink(missing_ok=True)
 
 
 def _refuse_folders_and_devices(path: Path, folder: Path) -> None:

@@ -11,7 +11,7 @@ from lipstream.engine.types import VideoFrame
 from lipstream.engine.watermark.embed import Watermark
 from lipstream.streaming.marking.label import KINDS, OFF, label_patch
 
-_ID_BITS: Final = 32
+ID_BITS: Final = 32  # of a watermark
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,12 @@ def as_hex(session: int) -> str:
 class FrameMarker:
     """The label and the watermark of one file or one conversation."""
 
-    def __init__(self, marking: Marking | None = None) -> None:
+    def __init__(self, marking: Marking | None = None, session: int | None = None) -> None:
+        """`session`: the watermark's id, of 32 bits; None: a random one."""
         self.marking = marking or Marking()
-        self._watermark = (
-            None if self.marking.no_watermark else Watermark(secrets.randbits(_ID_BITS))
-        )
+        if session is None:
+            session = secrets.randbits(ID_BITS)
+        self._watermark = None if self.marking.no_watermark else Watermark(session)
 
     @property
     def session_hex(self) -> str | None:

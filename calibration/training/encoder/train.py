@@ -100,7 +100,6 @@ def main(
             raise UsageError(f"training needs {module}; pip install 'lipstream[torch]' onnx")
     import torch
 
-    from lipstream.calibration.assets import cache_folder
     from lipstream.calibration.training import clips as talking
     from lipstream.calibration.training.encoder import export, lip_reader, windows
     from lipstream.calibration.training.encoder.distillation import (
@@ -119,6 +118,7 @@ def main(
     from lipstream.calibration.training.encoder.teacher import Teacher
     from lipstream.engine.face.model import face_model
     from lipstream.engine.networks.encoder_torch import EncoderNet, EncoderSize
+    from lipstream.engine.paths import cache_folder
 
     options = TrainingOptions() if options is None else options
     report = (lambda step, fraction: None) if report is None else report

@@ -244,9 +244,9 @@ def main(
             raise UsageError(f"training needs {module}; pip install 'lipstream[torch]'")
     import torch
 
-    from lipstream.calibration.assets import cache_folder
     from lipstream.calibration.training.renderer.export import save_renderer
     from lipstream.engine.networks.renderer_torch import RendererNet, RendererSize, load_net
+    from lipstream.engine.paths import cache_folder
 
     options = RendererTraining() if options is None else options
     report = (lambda step, fraction: None) if report is None else report

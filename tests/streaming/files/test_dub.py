@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import pytest
 
 from lipstream.engine.errors import MediaError, UsageError
 from lipstream.streaming.files.audio_file import OUTPUT_RATE_HZ, AudioFile, read_speech
-from lipstream.streaming.files.dub import peak_rss_mib
+from lipstream.streaming.files.dub import DubOptions, peak_rss_mib
+from lipstream.streaming.files.dub import dub as dub_files
 from lipstream.streaming.files.mp4_writer import PictureFormat
 from lipstream.streaming.files.partial_file import PartialFile
+from lipstream.streaming.marking.marker import Marking
 from tests.streaming.fake_engine import FakeEngine
 from tests.streaming.sound_files import bad_inputs, dub, write_wav
 from tests.streaming.waiting import eventually_in_thread
@@ -242,6 +245,34 @@ def test_a_system_without_the_resource_module_reports_no_peak_memory() -> None:
 def test_peak_memory_is_that_of_this_process() -> None:
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert peak_rss_mib() == pytest.approx(own_mib, rel=0.5)
+
+
+def packets(path: Path) -> list[tuple[int, int | None, bytes]]:
+    with av.open(str(path)) as container:
+        return [(p.stream_index, p.pts, bytes(p)) for p in container.demux()]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "webm"])
+def test_the_same_command_makes_the_same_video(target: Path, tmp_path: Path, ending: str) -> None:
+    """Outside the manifest, whose salts and signature are random."""
+    noise = 0.2 * np.random.default_rng(0).standard_normal(4_800).astype(np.float32)
+    sound = write_wav(tmp_path / "a.wav", noise)
+    options = DubOptions("low", background="sequential", renderer="none")
+    paths = [tmp_path / name / f"a.{ending}" for name in ("one", "two")]
+    ids = set()
+    for path in paths:
+        path.parent.mkdir()
+        ids.add(dub_files(target, sound, path, options)["marks"]["watermark"])
+    one, two = (path.read_bytes() for path in paths)
+    assert packets(paths[0]) == packets(paths[1])
+    assert (one == two) == (ending in ("mkv", "webm")) and len(one) == len(two)
+    if ending == "mkv":
+        other = replace(options, marking=Marking(label="bar"))
+        ids.add(dub_files(target, sound, paths[0], other)["marks"]["watermark"])
+        ids.add(dub_files(target, paths[1], paths[0], options)["marks"]["watermark"])
+        assert len(ids) == 3
+    else:
+        assert len(ids) == 1
 
 
 def test_odd_sizes_are_refused() -> None:

@@ -1,0 +1,1 @@
+"""Many machines: calls and batches on Ray, and targets from URLs."""

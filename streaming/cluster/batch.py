@@ -1,0 +1,116 @@
+"""Jobs of a batch on a Ray cluster: each is a task that takes a core of some node.
+
+Every node has this version of lipstream, and the same files under the same paths. Ray is not asked
+to retry: a batch counts its own attempts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from typing import Any, Final
+
+from lipstream.engine.errors import UsageError
+from lipstream.engine.extras import require
+from lipstream.streaming.batch.jobs import Failed, Job, Outcome, Perform
+
+_STOP_S: Final = 10.0  # for removing what is incomplete
+_CORES: Final = 1  # that a job takes
+_AHEAD: Final = 2  # jobs handed in for each core: a node that comes later finds some waiting
+
+
+class RayExecutor:
+    """The nodes of a running cluster. Those that join it later take jobs too."""
+
+    def __init__(self, perform: Perform, address: str) -> None:
+        """Raises: UsageError where Ray is not installed, or no cluster answers."""
+        require("ray", "--ray")
+        self._ray = connect(address)
+        self._task = self._ray.remote(num_cpus=_CORES, max_retries=0)(perform)
+        self._running: dict[Any, Job] = {}
+
+    @property
+    def room(self) -> int:
+        """By the cores of the cluster as it now is."""
+        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        return max(0, max(1, cores // _CORES) * _AHEAD - len(self._running))
+
+    def submit(self, job: Job) -> None:
+        """To whichever node has a core to spare."""
+        # A target on a GPU needs to see one.
+        gpus = 1 if job.options.get("backend") == "tensorrt" else 0
+        self._running[self._task.options(num_gpus=gpus).remote(job)] = job
+
+    def wait(self, timeout_s: float) -> list[tuple[Job, Outcome]]:
+        """What has ended."""
+        ready, _ = self._ray.wait(list(self._running), timeout=timeout_s)
+        return [(self._running.pop(task), self._outcome(task)) for task in ready]
+
+    def _outcome(self, task: Any) -> Outcome:
+        errors = self._ray.exceptions
+        try:
+            outcome: Outcome = self._ray.get(task)
+            return outcome
+        except errors.RayTaskError as error:  # not by `perform`: Ray could not call it
+            return Failed(f"a node cannot perform this: {_last_line(error)}", again=False)
+        except errors.RayError as error:
+            return Failed(f"its worker was lost: {_first_line(error)}", again=True)
+
+    def close(self) -> None:
+        """Stop what still runs, and leave the cluster."""
+        for task in self._running:
+            self._ray.cancel(task)
+        if self._running:
+            self._ray.wait(list(self._running), num_returns=len(self._running), timeout=_STOP_S)
+            for task in self._running:
+                self._ray.cancel(task, force=True)
+        self._running.clear()
+        self._ray.shutdown()
+
+
+def connect(address: str) -> Any:
+    """The module `ray`, connected to the cluster. Ray neither logs here nor reports home.
+
+    Raises: UsageError where no cluster answers.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its warning of a change
+    import ray
+
+    with _own_signals():
+        try:
+            ray.init(
+                address=address,
+                namespace="lipstream",
+                configure_logging=False,
+                log_to_driver=False,
+            )
+        except (ConnectionError, ValueError, OSError, RuntimeError) as error:
+            raise UsageError(
+                f"--ray {address}: no cluster answers ({_first_line(error)}); expected HOST:PORT "
+                "of a head that `ray start --head` has started, or auto on one of its nodes"
+            ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def _own_signals() -> Any:
+    """Ray sets a handler of SIGTERM that exits at once."""
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, kept)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
