@@ -164,7 +164,9 @@ class CallActor:
                 headers={**request.headers, trace.HEADER: request.trace},
                 skip_auto_headers=("Content-Type",),
             ) as response:
-                return Answer(response.status, dict(response.headers), await response.read())
+                return Answer(
+                    response.status, list(response.headers.items()), await response.read()
+                )
         finally:
             self._requests -= 1
             self._tell_if_free()

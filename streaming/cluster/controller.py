@@ -49,6 +49,7 @@ class Controller:
         self._ingresses: dict[str, Any] = {}  # by node
         self._urls: dict[str, str] = {}  # of the ingresses that take calls, by node
         self._names: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked: set[str] = set()  # call actors that have not answered yet
         self._last_target: str | None = None
         self._tasks = BackgroundTasks()
         self._looks: asyncio.Task[None] | None = None
@@ -88,16 +89,22 @@ class Controller:
     async def _reserve_one(self, target: str, session: str | None) -> Placed:
         until_s = time.monotonic() + _PLACE_S
         while True:
+            unanswered: set[str] = set()  # nodes
             for process in self._placement.candidates(target):
+                if process.node in unanswered:
+                    continue
                 if await self._reserve(process, session):
                     node = self._placement.nodes.get(process.node)
                     if node is not None:
                         node.opened += 1
                     self._start_actors()
                     return self._placed(process)
+                if not process.answered_s:
+                    unanswered.add(process.node)
             starting = any(p.state == "starting" for p in self._placement.processes.values())
             if self._stopped or time.monotonic() > until_s or not starting:
-                calls = sum(p.state == "taken" for p in self._placement.processes.values())
+                processes = self._placement.processes.values()
+                calls = sum(p.state == "taken" and not self._placement.silent(p) for p in processes)
                 why = f" ({self._failed})" if self._failed else ""
                 raise ServerBusy(
                     f"{calls} conversations are going on, and no node has a CPU share for "
@@ -162,8 +169,11 @@ class Controller:
             if node.id not in self._ingresses and not node.draining:
                 self._ingresses[node.id] = ray_calls.start_ingress(self._service, node)
                 self._tasks.start(self._begin_ingress(node), f"ingress of {node.address}")
-        processes = [p for p in self._placement.processes.values() if p.state != "starting"]
-        await asyncio.gather(*map(self._ask, processes))
+        for process in self._placement.processes.values():
+            if process.state != "starting" and process.id not in self._asked:
+                # Each by itself: those that answer must not wait for one that does not.
+                self._asked.add(process.id)
+                self._tasks.start(self._ask(process), "question to a call actor")
         for name in (*self._placement.to_stop(), *self._placement.gone()):
             await self._stop(name)
         self._start_actors()
@@ -178,6 +188,7 @@ class Controller:
     async def _ask(self, process: CallProcess) -> None:
         asked_s = time.monotonic()
         report = await answer_of(self._handles[process.id].report.remote(), REACH_S)
+        self._asked.discard(process.id)
         if report is not None:
             process.take_in(report, asked_s)
             if report.cost is not None and report.expected_cores:

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_S: Final = 20.0  # a target may have to be loaded first
 _PLACE_S: Final = 12.0
+_LOOK_S: Final = 0.5  # between two questions whether the owner is lost
 _KNOWN: Final = 4096  # handles that are kept
 _ASKED: Final = ("Content-Type", "If-Match")  # headers that the owner has to see
 _HOP_BY_HOP: Final = frozenset(
@@ -50,6 +51,7 @@ class ForwardedCalls:
         self._known: dict[str, Any] = {}  # handles of call actors
         self._sockets: set[web.WebSocketResponse] = set()
         self.draining = False
+        self.nodes: tuple[str, ...] = ()  # where the cluster takes calls, this node among them
 
     def routes(self) -> list[web.RouteDef]:
         """As `Calls.routes`."""
@@ -87,14 +89,23 @@ class ForwardedCalls:
             asked.headers["Lipstream-Resume"] = rest or "none"
             handle = await self._find(actor)
             if handle is not None and await answer_of(handle.holds.remote(rest), REACH_S):
-                answer = await answer_of(handle.request.remote(asked), _ANSWER_S)
+                answer = await self._ask(actor, handle, asked)
                 if answer is not None:
-                    return _response(answer, actor)
+                    return self._with_alternates(request, _response(answer, actor))
         placed = await self._place(target, name)
         answer = await answer_of(placed.handle.request.remote(asked), _ANSWER_S)
         if answer is None:
             raise ServerBusy(f"node {placed.node} does not answer; try again")
-        return _response(answer, placed.actor)
+        return self._with_alternates(request, _response(answer, placed.actor))
+
+    def _with_alternates(self, request: web.Request, response: web.Response) -> web.Response:
+        """For who asked a node by its own address: the others, for when this one is lost."""
+        if f"{request.scheme}://{request.host}" in self.nodes:
+            for url in self.nodes:
+                if not url.endswith(f"//{request.host}"):
+                    link = f'<{url}{request.path_qs}>; rel="alternate"'
+                    response.headers.add("Link", link)
+        return response
 
     async def _place(self, target: str, name: str | None) -> Placed:
         asked = self._controller.place.remote(target, name, trace.current())
@@ -118,22 +129,31 @@ class ForwardedCalls:
             raise HttpError(404, "no such session, or its node is lost")
         suffix = "/interrupt" if request.method == "POST" else ""
         asked = _asked(request, body, f"/sessions/{key}{suffix}")
-        answer = await answer_of(handle.request.remote(asked), _ANSWER_S)
+        answer = await self._ask(actor, handle, asked)
         if answer is None:
-            self._known.pop(actor, None)
             raise HttpError(404, "no such session: its node is lost")
         return _response(answer, actor)
 
     async def _find(self, actor: str) -> Any | None:
-        """The handle of a call actor that answers."""
+        """The handle of a call actor."""
         handle = self._known.get(actor)
         if handle is None:
             handle = await answer_of(self._controller.find.remote(actor), REACH_S)
-        if handle is None or await answer_of(handle.report.remote(), REACH_S) is None:
-            self._known.pop(actor, None)
-            return None
-        self._keep(actor, handle)
+            if handle is not None:
+                self._keep(actor, handle)
         return handle
+
+    async def _ask(self, actor: str, handle: Any, asked: Request) -> Answer | None:
+        """The owner's answer; None when it is lost, which the controller knows before Ray does."""
+        work = asyncio.create_task(answer_of(handle.request.remote(asked), _ANSWER_S))
+        while not (await asyncio.wait({work}, timeout=_LOOK_S))[0]:
+            if await answer_of(self._controller.find.remote(actor), REACH_S) is None:
+                work.cancel()
+                break
+        answer = None if work.cancelled() or not work.done() else work.result()
+        if answer is None:
+            self._known.pop(actor, None)
+        return answer
 
     def _keep(self, actor: str, handle: Any) -> None:
         self._known[actor] = handle
@@ -214,7 +234,8 @@ def _asked(request: web.Request, body: bytes = b"", path: str | None = None) -> 
 def _response(answer: Answer, actor: str) -> web.Response:
     """The owner's answer, with the owner in its addresses and tokens."""
     response = web.Response(status=answer.status, body=answer.body)
-    for name, value in answer.headers.items():
+    response.headers.popall("Content-Type", None)
+    for name, value in answer.headers:
         if name.lower() in _HOP_BY_HOP:
             continue
         if name == "Location":
@@ -223,5 +244,5 @@ def _response(answer: Answer, actor: str) -> web.Response:
             value = f"{actor}.{value}"
         elif name == trace.HEADER:
             trace.continue_with(value)
-        response.headers[name] = value
+        response.headers.add(name, value)
     return response

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from lipstream.engine.errors import UsageError
 from lipstream.streaming import trace
+from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.cluster import ray_calls
 from lipstream.streaming.cluster.forwarding import ForwardedCalls
-from lipstream.streaming.cluster.service import OWN_ADDRESS, Service
+from lipstream.streaming.cluster.ray_calls import answer_of
+from lipstream.streaming.cluster.service import OWN_ADDRESS, REACH_S, Service
 from lipstream.streaming.server.app import make_site
 from lipstream.streaming.server.start_message import netloc
 from lipstream.streaming.server.targets import TargetRegistry
@@ -22,6 +25,7 @@ from lipstream.streaming.server.targets import TargetRegistry
 logger = logging.getLogger(__name__)
 
 _DRAIN_S: Final = 2.0  # for requests that are being answered when the ingress ends
+_FOLLOW_S: Final = 1.0
 
 
 class Ingress:
@@ -34,6 +38,8 @@ class Ingress:
         self._undo = contextlib.AsyncExitStack()
         self._calls: ForwardedCalls | None = None
         self._url: str | None = None
+        self._controller: Any = None  # its handle
+        self._tasks = BackgroundTasks()
 
     async def begin(self) -> str:
         """Take requests; returns the address for clients.
@@ -46,7 +52,8 @@ class Ingress:
         if options.host == OWN_ADDRESS:
             options = replace(options, host=self._address)
         registry = TargetRegistry(Path(self._service.folder))
-        self._calls = ForwardedCalls(ray_calls.get_controller(), options, self._address)
+        self._controller = await asyncio.to_thread(ray_calls.get_controller)
+        self._calls = ForwardedCalls(self._controller, options, self._address)
         app = make_site(options, registry.names, self._calls, registry)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_S)
         await runner.setup()
@@ -61,7 +68,15 @@ class Ingress:
         scheme = "https" if context is not None else "http"
         port = runner.addresses[0][1]
         self._url = f"{scheme}://{netloc(self._reachable(options.host), port)}"
+        self._tasks.start(self._follow_nodes(self._calls), "addresses of the other nodes")
         return self._url
+
+    async def _follow_nodes(self, calls: ForwardedCalls) -> None:
+        while True:
+            urls = await answer_of(self._controller.urls.remote(), REACH_S)
+            if urls is not None:
+                calls.nodes = tuple(urls)
+            await asyncio.sleep(_FOLLOW_S)
 
     def _reachable(self, host: str) -> str:
         return self._address if host in ("0.0.0.0", "::") else host
@@ -73,4 +88,5 @@ class Ingress:
 
     async def stop(self) -> None:
         """Take no more requests."""
+        await self._tasks.cancel()
         await self._undo.aclose()

@@ -16,6 +16,7 @@ from lipstream.engine.errors import ServerBusy
 from lipstream.streaming.cluster.service import Report, Share
 from lipstream.streaming.server.admission import Cost, check_costs, usable
 
+DOUBT_S: Final = 1.2  # without an answer from a node, others are tried first
 SILENT_S: Final = 2.5  # without an answer, nothing is placed in a process
 GONE_S: Final = 30.0  # without an answer, it is given up
 SURPLUS_S: Final = 60.0  # a process beyond the spares waits so long for another call
@@ -120,7 +121,7 @@ class Placement:
         Raises:
             ServerBusy: there is a free one, and its node's cores or conversations are used up.
         """
-        found: list[tuple[float, bool, CallProcess]] = []
+        found: list[tuple[bool, float, bool, CallProcess]] = []
         refusal: ServerBusy | None = None
         for node in self.nodes.values():
             taken = self.of_node(node.id, "taken")
@@ -133,10 +134,16 @@ class Placement:
                 refusal = error
                 continue
             load = len(taken) / self._capacity(node)
-            found += [(load, not self._has_loaded(p, target), p) for p in free]
+            doubt = self._in_doubt(node)
+            found += [(doubt, load, not self._has_loaded(p, target), p) for p in free]
         if refusal is not None and not found:
             raise refusal
-        return [process for *_, process in sorted(found, key=lambda one: (one[0], one[1]))]
+        return [process for *_, process in sorted(found, key=lambda one: one[:3])]
+
+    def _in_doubt(self, node: Node) -> bool:
+        """Whether nothing on a node has answered for a while: it is asked last."""
+        answered_s = [p.answered_s for p in self.of_node(node.id, "free", "taken")]
+        return self._clock() - max(answered_s, default=0.0) > DOUBT_S
 
     def _check(
         self, node: Node, taken: list[CallProcess], free: list[CallProcess], target: str
@@ -173,7 +180,8 @@ class Placement:
         wanted = [
             node.id
             for node in active
-            if len(self.of_node(node.id, "starting", "free")) < self._wanted(node)
+            if not self.of_node(node.id, "starting")  # one after another: calls need the cores
+            and len(self.of_node(node.id, "free")) < self._wanted(node)
             and len(self.of_node(node.id)) < self._capacity(node)
         ]
         full = all(

@@ -58,7 +58,7 @@ class Answer:
     """To a `Request`."""
 
     status: int
-    headers: dict[str, str]
+    headers: list[tuple[str, str]]
     body: bytes
 
 

@@ -46,7 +46,7 @@ class VoiceSockets:
             # The reason stands in the body, which aiohttp has not kept: asked for once more.
             async with self._http.get(request.path, headers=headers) as response:
                 status = refused.status if response.status < 400 else response.status
-                return Answer(status, dict(response.headers), await response.read())
+                return Answer(status, list(response.headers.items()), await response.read())
         number = next(self._numbers)
         self._sockets[number] = one = _Socket(socket)
         self._tasks.start(self._read(one), "messages for a client")

@@ -18,7 +18,7 @@ from tests.streaming.waiting import eventually_in_thread
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-secret-token"
 STARTS_S = 120.0  # on a machine whose cores are busy with other work
-CPUS = 3
+CPUS = 4
 
 
 def free_port() -> int:
@@ -54,7 +54,8 @@ class RayCluster:
         with (self.folder / f"node-{len(self._processes)}.log").open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ray.scripts.scripts", "start", "--block",
-                 "--disable-usage-stats", "--num-cpus", str(CPUS), "--dashboard-agent-listen-port=0", *options],
+                 "--disable-usage-stats", "--num-cpus", str(CPUS),
+                 "--dashboard-agent-listen-port=0", *options],
                 env=self.environment, stdin=subprocess.DEVNULL, cwd=self.folder,
                 stdout=log, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip

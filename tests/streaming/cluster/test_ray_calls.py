@@ -17,8 +17,10 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'lipstream[
 
 from aiohttp import ClientSession  # noqa: E402
 
+from lipstream.streaming.publish import PublishOptions, _publish  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from tests.streaming.cluster.ray_cluster import STARTS_S, TOKEN, RayCluster  # noqa: E402
+from tests.streaming.live_engine import LiveFakeEngine  # noqa: E402
 from tests.streaming.server.fake_server import SDP  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.client import Client  # noqa: E402
@@ -208,10 +210,29 @@ def test_voices_and_viewers_meet_in_one_conversation(cluster: RayCluster) -> Non
 def test_a_node_that_dies_ends_only_its_own_calls(cluster: RayCluster) -> None:
     async def test() -> None:
         async with session() as http:
-            first, _ = await both(cluster, http)
+            first, second = await both(cluster, http)
+            kept = await Call(http, first).begin()
+            assert not kept.on_second
+            on_air_s: list[float] = []
+
+            async def room() -> bool:
+                metrics = await (await http.get(first + "/metrics")).text()
+                return bool(re.search(r'call_actors\{node="(?!127).*"\} 4', metrics))
+
+            def tell(line: str) -> None:
+                print(line)
+                if "on the air at" in line:
+                    on_air_s.append(time.monotonic())
+
+            options = PublishOptions(second + "/whip?target=face", TOKEN, seconds=60, tell=tell)
+            publishing = asyncio.create_task(_publish(LiveFakeEngine(), options))
+            await eventually(lambda: on_air_s, what="published")
+            async with http.get(first + "/metrics") as response:
+                assert f'lipstream_sessions{{node="{SECOND}"}} 1.0' in await response.text()
             calls = [await Call(http, first).begin() for _ in range(2)]
-            doomed, kept = sorted(calls, key=lambda call: not call.on_second)
-            assert doomed.on_second and not kept.on_second
+            spare, doomed = sorted(calls, key=lambda call: call.on_second)
+            assert doomed.on_second and not spare.on_second
+            await spare.end()
             await doomed.shows()
             await kept.shows()
             killed_s = time.monotonic()
@@ -222,18 +243,27 @@ def test_a_node_that_dies_ends_only_its_own_calls(cluster: RayCluster) -> None:
             assert again.resumed == "no" and not again.on_second
             await again.shows(1)
             back_s = time.monotonic() - killed_s
-            new = await Call(http, first).begin()
-            assert not new.on_second, "new calls go to the node that is left"
-            await new.shows()
             async with http.get(first + doomed.location) as response:
                 assert response.status == 404, "not 410: the client may come back"
             assert back_s < 5.0
+            await eventually(lambda: len(on_air_s) == 2, what="published again")
+            published_s = on_air_s[1] - killed_s
+            assert published_s < 5.0
+            await eventually(room, STARTS_S, "a spare")
+            new = await Call(http, first).begin()
+            assert not new.on_second, "new calls go to the node that is left"
+            await new.shows()
             times_s = [at_s for at_s, _ in kept.client.pictures if at_s > killed_s - 1]
             gap_s = max(b - a for a, b in zip(times_s, times_s[1:], strict=False))
-            print(f"\nback after {back_s:.1f} s; the other's longest gap {1000 * gap_s:.0f} ms")
+            print(
+                f"\nback after {back_s:.1f} s, publish after {published_s:.1f} s; "
+                f"the other's longest gap {1000 * gap_s:.0f} ms"
+            )
             assert gap_s < 1.0, "the other node's call plays on"
             for call in (again, new, kept):
                 await call.end()
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
             await doomed.client.close()
 
     run(test())
