@@ -80,8 +80,8 @@ class Placement:
         listed = {node.id: node for node in found}
         for gone in self.nodes.keys() - listed.keys():
             del self.nodes[gone]
-        for new in listed.keys() - self.nodes.keys():
-            self.nodes[new] = listed[new]
+        for new, node in listed.items():
+            self.nodes.setdefault(new, node)
         lost = [p.id for p in self.processes.values() if p.node and p.node not in self.nodes]
         for process in lost:
             del self.processes[process]

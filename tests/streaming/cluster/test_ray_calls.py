@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
@@ -265,5 +266,38 @@ def test_a_node_that_dies_ends_only_its_own_calls(cluster: RayCluster) -> None:
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)
             await doomed.client.close()
+
+    run(test())
+
+
+def test_draining_cuts_no_call(cluster: RayCluster) -> None:
+    """`lipstream serve --ray ADDRESS --drain NODE`, on the head, which is the last node here."""
+
+    async def test() -> None:
+        async with session() as http:
+            first = cluster.urls[0]
+            call = await Call(http, first).begin()
+            await call.shows()
+            node = first.rpartition(":")[0].removeprefix("http://")
+            command = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "lipstream", "serve", "--ray", cluster.address,
+                "--drain", node, env=cluster.environment, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            assert command.stderr is not None
+            said = (await asyncio.wait_for(command.stderr.readline(), STARTS_S)).decode()
+            assert said == f"lipstream: node {node} takes no more calls; 1 go on\n"
+            async with http.get(first + "/healthz") as response:
+                assert response.status == 503
+            offer = await Client().offer()
+            async with http.post(first + "/whip?target=face", data=offer, headers=SDP) as response:
+                assert response.status == 503
+                assert "no node has a CPU share" in (await response.json())["error"]
+                assert int(response.headers["Retry-After"]) > 0
+            await call.shows(25)
+            await call.end()
+            said = (await asyncio.wait_for(command.communicate(), 30))[1].decode()
+            assert (command.returncode, said) == (
+                0, f"lipstream: node {node} has no call any more and can be stopped\n"
+            )  # fmt: skip
 
     run(test())
