@@ -49,7 +49,12 @@ def serve(
     targets: Annotated[
         str, typer.Option(help="Folder with NAME.target bundles, or one of them; or its URL.")
     ] = ".",
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Address to listen on. Default: 127.0.0.1; with --ray, each node's own address."
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     token: Annotated[
         str | None,
@@ -98,11 +103,42 @@ def serve(
     renderer: Renderer = "auto",
     label: Label = "corner",
     no_watermark: NoWatermark = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Serve on all nodes of a Ray cluster, of which this machine is one: auto, or "
+            "HOST:PORT of its head. Needs '.[ray]'.",
+        ),
+    ] = None,
+    call_cpus: Annotated[
+        float, typer.Option(metavar="CPUS", help="With --ray: CPUs set aside for a call.")
+    ] = 1.0,
+    call_gpus: Annotated[
+        float, typer.Option(metavar="GPUS", help="With --ray: share of a GPU for a call.")
+    ] = 0.0,
+    spares: Annotated[
+        int, typer.Option(help="With --ray: processes of a node that wait for a call.", min=1)
+    ] = 1,
+    drain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NODE",
+            help="With --ray: place no more calls on this node; returns when its last has ended.",
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Serve live calls: a web page, WHIP, WHEP and a WebSocket."""
     with own_console(verbose) as console:
-        from lipstream.streaming.cluster.remote_targets import local_targets
+        if drain is not None:
+            if ray is None:
+                raise typer.BadParameter("--drain NODE needs --ray ADDRESS")
+            from lipstream.streaming.cluster.serve import drain as run_drain
+
+            return run_drain(ray, drain, console.note, verbose)
+
+        from lipstream.streaming.cluster.remote_targets import is_url, local_targets
         from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.server.app import ServerOptions
         from lipstream.streaming.server.app import serve as run_server
@@ -120,12 +156,24 @@ def serve(
         if processes is None:
             processes = processes_for(sessions)
         proxies = ProxyOptions.parse(root_path, trusted_proxy or ())
+        if host is None:
+            host = "127.0.0.1" if ray is None else "node"
         options = ServerOptions(
             host, port, token, sessions, processes, servers, ports, encoding, proxies,
             tls=Tls.parse(tls, tls_key), marking=Marking.parse(label, no_watermark),
         )  # fmt: skip
-        folder = local_targets(targets)
-        run_server(folder, EngineSetting(profile, backend, renderer), options, console.note)
+        setting = EngineSetting(profile, backend, renderer)
+        if ray is None:
+            return run_server(local_targets(targets), setting, options, console.note)
+
+        from lipstream.streaming.cluster.serve import serve as run_cluster
+        from lipstream.streaming.cluster.service import Service, Share
+
+        folder = targets if is_url(targets) else str(Path(targets).resolve())
+        level = "INFO" if verbose else "WARNING"
+        share = Share(call_cpus, call_gpus)
+        service = Service(folder, setting, options, share, spares, level)
+        run_cluster(ray, service, console.note, verbose)
 
 
 def present(

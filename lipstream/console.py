@@ -105,6 +105,9 @@ def own_console(verbose: bool) -> Iterator[Console]:
 @contextmanager
 def _logging_to(stream: TextIO, verbose: bool) -> Iterator[None]:
     handler = logging.StreamHandler(stream)
+    from lipstream.streaming.trace import TraceFilter
+
+    handler.addFilter(TraceFilter())
     handler.setFormatter(_Lines())
     root = logging.getLogger()
     level = root.level

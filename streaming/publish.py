@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from lipstream.engine.errors import PublishError, UsageError
 from lipstream.engine.types import SAMPLE_RATE_HZ
@@ -32,11 +33,12 @@ from lipstream.streaming.webrtc.video_feed import VideoFeed
 logger = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 10.0
-_RETRY_S: Final = (1.0, 30.0)  # first and longest wait; doubled in between
+_CONNECT_S: Final = 2.0  # for a TCP connection: a machine that is gone does not even refuse
+_RETRY_S: Final = (0.3, 30.0)  # first and longest wait; doubled in between
 _QUEUED_S: Final = 2.0  # of a file's sound that waits for its time, at most
 _MAX_ANSWER_BYTES: Final = 64 << 10
-_SILENT_S: Final = 3.0  # without an answer, before the addresses are thought to have changed
-_WATCH_S: Final = 1.0
+_SILENT_S: Final = 1.5  # without an answer, before the addresses are thought to have changed
+_WATCH_S: Final = 0.25
 
 
 class _Retry(Exception):
@@ -167,6 +169,7 @@ class _Publisher:
         self._feed = feed
         self._options = options
         self._resume: str | None = None  # the token of the last connection
+        self._endpoints = [options.url]  # the first is used; the others take its place
         self._headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
 
     async def stay(self) -> None:
@@ -177,7 +180,7 @@ class _Publisher:
         """
         first_s, longest_s = _RETRY_S
         wait_s = first_s
-        timeout = aiohttp.ClientTimeout(total=_REQUEST_S)
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_S, sock_connect=_CONNECT_S)
         async with aiohttp.ClientSession(headers=self._headers, timeout=timeout) as http:
             while True:
                 before = self.connections
@@ -185,12 +188,14 @@ class _Publisher:
                     why = await self._once(http)
                 except (_Retry, aiohttp.ClientError, TimeoutError, OSError) as error:
                     why = str(error) or type(error).__name__
+                    if isinstance(error, aiohttp.ClientConnectionError | TimeoutError):
+                        self._endpoints.append(self._endpoints.pop(0))
                 if not self.connections:
                     raise PublishError(f"{self._options.url}: {why}")
                 if self._feed.runner.error is not None:
                     raise RuntimeError(self._feed.runner.error)
                 wait_s = first_s if self.connections > before else min(2 * wait_s, longest_s)
-                self._options.tell(f"off the air ({why}); again in {wait_s:.0f} s")
+                self._options.tell(f"off the air ({why}); again in {wait_s:.1f} s")
                 await asyncio.sleep(wait_s)
 
     async def _once(self, http: aiohttp.ClientSession) -> str:
@@ -215,7 +220,7 @@ class _Publisher:
                 raise _Retry(over.result())
             self.connections += 1
             self.connected.set()
-            self._options.tell(f"on the air at {self._options.url}")
+            self._options.tell(f"on the air at {self._endpoints[0]}")
             return await self._watch(http, peer, session, over)
         finally:
             broken = over.done() and self._resume is not None  # the server keeps our place
@@ -237,6 +242,10 @@ class _Publisher:
                 await peer.restart(lambda fragment: self._patch(http, session, fragment))
             except (_Retry, aiohttp.ClientError, TimeoutError, OSError) as error:
                 logger.info("PATCH %s: %s", session.address, error)
+                unreached = isinstance(error, aiohttp.ClientConnectionError | TimeoutError)
+                if unreached and len(self._endpoints) > 1 and not over.done():
+                    self._endpoints.append(self._endpoints.pop(0))
+                    over.set_result("its node cannot be reached")
             except (_NoRestart, UsageError) as error:
                 if not over.done():
                     over.set_result(f"no answer, and no ICE restart: {error}")
@@ -268,20 +277,25 @@ class _Publisher:
     async def _endpoint_ice_servers(self, http: aiohttp.ClientSession) -> Sequence[IceServer]:
         """ICE servers that the endpoint names before an offer is made (RFC 9725, 4.6)."""
         try:
-            async with http.options(self._options.url) as response:
+            async with http.options(self._endpoints[0]) as response:
                 return from_links(response.headers.getall("Link", []))
+        except aiohttp.ClientConnectionError:
+            raise
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            logger.info("OPTIONS %s: %s", self._options.url, error)
+            logger.info("OPTIONS %s: %s", self._endpoints[0], error)
             return ()
 
     async def _post(self, http: aiohttp.ClientSession, offer: str) -> _Session:
         headers = {"Content-Type": "application/sdp", "Accept": "application/sdp"}
         if self._resume is not None:
             headers["Lipstream-Resume"] = self._resume
-        async with http.post(self._options.url, data=offer.encode(), headers=headers) as response:
+        url = self._endpoints[0]
+        async with http.post(url, data=offer.encode(), headers=headers) as response:
             body = (await response.content.read(_MAX_ANSWER_BYTES)).decode("utf-8", "replace")
             if response.status == 201:
                 self._resume = response.headers.get("Lipstream-Resume")
+                others = _alternates(response)
+                self._endpoints = [url, *(one for one in others if one != url)]
                 location = response.headers.get("Location")
                 return _Session(
                     urljoin(str(response.url), location) if location else None,
@@ -294,4 +308,11 @@ class _Publisher:
             if response.status >= 500 or response.status == 429:
                 raise _Retry(why)
             hint = "; see --token" if response.status in (401, 403) else ""
-            raise PublishError(f"{self._options.url} refuses: {why}{hint}")
+            raise PublishError(f"{url} refuses: {why}{hint}")
+
+
+def _alternates(response: aiohttp.ClientResponse) -> list[str]:
+    """Other addresses of the same service (RFC 8288, rel=alternate), no less private than this."""
+    links = response.links.getall("alternate", [])
+    urls = [link["url"] for link in links]
+    return [str(url) for url in urls if isinstance(url, URL) and url.scheme == response.url.scheme]

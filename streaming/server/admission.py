@@ -5,7 +5,7 @@ A number of conversations says little: one takes 0.2 cores or 1.1, by target, mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,14 @@ _MOST_BUSY: Final = 0.8  # of a conversation's time; waiting for cores and locks
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a conversation takes of a machine."""
+
+    cores: float  # that it keeps busy
+    busy_share: float = 0.0  # of its last 5 s that it took to compute; 0 while it is new
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     """Refuses conversations that the machine has no time for. Used on the event loop."""
 
@@ -45,34 +53,46 @@ class Admission:
         Raises:
             ServerBusy: the others keep the machine busy. The first is never refused.
         """
-        if not rooms:
-            return
-        used, needed = sum(map(self._cores_of, rooms)), self._expected(engine)
-        if used + needed > self.budget_cores:
-            raise ServerBusy(
-                f"one more conversation needs about {needed:.2f} cores, and {len(rooms)} use "
-                f"{used:.2f} of {self.budget_cores:.2f}; try again later"
-            )
-        busy = max(map(busy_share, rooms))
-        if busy > _MOST_BUSY:
-            raise ServerBusy(
-                f"the machine is busy: a conversation takes {100 * busy:.0f} % of its time to "
-                "compute; try again later"
-            )
-
-    def _expected(self, engine: LiveEngine) -> float:
-        cores = self.cores(engine)
-        return cores + _ENCODING_CORES if cores else 0.0
-
-    def _cores_of(self, room: Room) -> float:
-        if room.age_s < _MEASURED_S:
-            return self._expected(room.engine)
-        return room.runner.counters.cpu_s / room.age_s
+        costs = [cost(room, self.cores) for room in rooms]
+        check_costs(self.budget_cores, expected_cores(self.cores(engine)), costs)
 
 
-def busy_share(room: Room) -> float:
-    """The part of its last 5 s that a conversation took to compute; 0 while it is new."""
+def usable(cores: float) -> float:
+    """Of so many cores, those that conversations may use."""
+    return _USABLE * cores
+
+
+def check_costs(budget_cores: float, needed_cores: float, costs: Sequence[Cost]) -> None:
+    """Whether one more conversation has its time beside others.
+
+    Raises:
+        ServerBusy: the others keep the machine busy. The first is never refused.
+    """
+    if not costs:
+        return
+    used_cores = sum(one.cores for one in costs)
+    if used_cores + needed_cores > budget_cores:
+        raise ServerBusy(
+            f"one more conversation needs about {needed_cores:.2f} cores, and {len(costs)} use "
+            f"{used_cores:.2f} of {budget_cores:.2f}; try again later"
+        )
+    busy = max(one.busy_share for one in costs)
+    if busy > _MOST_BUSY:
+        raise ServerBusy(
+            f"the machine is busy: a conversation takes {100 * busy:.0f} % of its time to "
+            "compute; try again later"
+        )
+
+
+def expected_cores(warm_up_cores: float) -> float:
+    """Of a conversation that is not measured yet, encoding included; 0: unknown."""
+    return warm_up_cores + _ENCODING_CORES if warm_up_cores else 0.0
+
+
+def cost(room: Room, cores: Callable[[LiveEngine], float]) -> Cost:
+    """What a conversation takes: by its own measurement, or by the warm-up while it is new."""
+    if room.age_s < _MEASURED_S:
+        return Cost(expected_cores(cores(room.engine)))
     compute_ms = tuple(room.runner.counters.compute_ms)
-    if room.age_s < _MEASURED_S or not compute_ms:
-        return 0.0
-    return sum(compute_ms) / len(compute_ms) / _STEP_MS
+    busy = sum(compute_ms) / len(compute_ms) / _STEP_MS if compute_ms else 0.0
+    return Cost(room.runner.counters.cpu_s / room.age_s, busy)

@@ -14,9 +14,10 @@ from urllib.parse import quote
 from aiohttp import web
 
 from lipstream.engine.errors import LipstreamError, UnknownTarget
+from lipstream.streaming.server.calls import Calls
 from lipstream.streaming.server.proxies import ProxyOptions
-from lipstream.streaming.server.signalling import Signalling, statistics
 from lipstream.streaming.server.targets import TargetDescriptions
+from lipstream.streaming.webrtc.ice_servers import IceServer
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ def openapi_document() -> dict[str, Any]:
 def routes(
     names: Callable[[], list[str]],
     descriptions: TargetDescriptions | None,
-    signalling: Signalling,
+    calls: Calls,
+    ice_servers: tuple[IceServer, ...],
     proxies: ProxyOptions,
 ) -> list[web.RouteDef]:
     """Everything under /api; without descriptions, targets have only names."""
@@ -73,13 +75,13 @@ def routes(
         return web.Response(body=picture, content_type="image/jpeg", headers=headers)
 
     async def sessions(request: web.Request) -> web.Response:
-        return web.json_response({"sessions": [statistics(room) for room in signalling.rooms]})
+        return web.json_response({"sessions": await calls.sessions()})
 
     async def show_version(request: web.Request) -> web.Response:
         return web.json_response({"version": version("lipstream")})
 
     async def config(request: web.Request) -> web.Response:
-        servers = [server.as_json() for server in signalling.ice_servers]
+        servers = [server.as_json() for server in ice_servers]
         return web.json_response({"iceServers": servers})
 
     async def openapi(request: web.Request) -> web.Response:

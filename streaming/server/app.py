@@ -16,10 +16,12 @@ from typing import Final
 from aiohttp import web
 
 from lipstream.engine.errors import ConsentMissing, UsageError
+from lipstream.streaming import trace
 from lipstream.streaming.marking.marker import Marking
-from lipstream.streaming.server import api, websocket, whep, whip
+from lipstream.streaming.server import api
 from lipstream.streaming.server.access import guard, is_loopback
 from lipstream.streaming.server.admission import Admission
+from lipstream.streaming.server.calls import Calls, LocalCalls
 from lipstream.streaming.server.error_responses import answer_errors
 from lipstream.streaming.server.metrics import exposition
 from lipstream.streaming.server.proxies import ProxyOptions
@@ -59,7 +61,7 @@ PAGE: Final = {
     "/api.js": ("api.js", "text/javascript"),
 }
 # What is synthesised faster than it is said waits here, 38 MB at most: ten minutes at once.
-_CONVERSATION: Final = RunnerOptions(sound_capacity_s=600)
+CONVERSATION: Final = RunnerOptions(sound_capacity_s=600)
 _OPEN: Final = frozenset(PAGE) | {"/healthz"}
 _SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -127,28 +129,63 @@ def make_app(
         UsageError: a range of UDP ports with versions of aiortc that cannot keep to it.
     """
     patches = aiortc_patches.PatchOptions(loopback=options.local, udp_ports=options.udp_ports)
-    if not aiortc_patches.apply(patches) and options.udp_ports is not None:
-        raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
+    patch_aiortc(patches)
     admission = Admission.for_processes(options.processes, cores)
+    return make_site(options, names, local_calls(options, engine, admission), descriptions)
+
+
+def patch_aiortc(patches: aiortc_patches.PatchOptions) -> None:
+    """Patch the process.
+
+    Raises: UsageError for a range of UDP ports with versions of aiortc that cannot keep to it.
+    """
+    if not aiortc_patches.apply(patches) and patches.udp_ports is not None:
+        raise UsageError("--udp-ports needs the versions of aiortc and aioice in constraints.txt")
+
+
+def local_calls(
+    options: ServerOptions,
+    engine: Callable[[str], Awaitable[LiveEngine]],
+    admission: Admission | None,
+    emptied: Callable[[], None] = lambda: None,
+) -> LocalCalls:
+    """Conversations of this process; `emptied` is called when one of them has ended."""
     rooms = Rooms(
         engine,
         options.sessions,
-        options=replace(_CONVERSATION, marking=options.marking),
+        options=replace(CONVERSATION, marking=options.marking),
         encoding=options.encoding,
         admission=admission,
     )
-    signalling = Signalling(rooms, options.ice_servers, options.max_sdp_bytes)
+    rooms.emptied = emptied
+    return LocalCalls(rooms, Signalling(rooms, options.ice_servers, options.max_sdp_bytes))
+
+
+def make_site(
+    options: ServerOptions,
+    names: Callable[[], list[str]],
+    calls: Calls,
+    descriptions: TargetDescriptions | None = None,
+) -> web.Application:
+    """The application round calls that go on here or elsewhere; see `make_app`."""
     proxies = options.proxies
     app = web.Application(
-        middlewares=[answer_errors, proxies.locate(), guard(options.token, _OPEN, proxies)],
+        middlewares=[
+            trace_request, answer_errors, proxies.locate(), guard(options.token, _OPEN, proxies)
+        ],
         client_max_size=options.max_body_bytes,
-    )
+    )  # fmt: skip
+    app.on_response_prepare.append(show_trace)
 
     async def health(request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        about = await calls.health()
+        if about is None:
+            return web.json_response({"status": "draining"}, status=503)
+        return web.json_response({"status": "ok", **about})
 
     async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=exposition(rooms), headers={"Content-Type": "text/plain"})
+        body = exposition(await calls.scrapes())
+        return web.Response(body=body, headers={"Content-Type": "text/plain"})
 
     async def page(request: web.Request) -> web.Response:
         name, kind = PAGE[proxies.own_path(request)]
@@ -156,21 +193,32 @@ def make_app(
         return web.Response(text=body, content_type=kind, headers=_SAFE_HEADERS)
 
     async def end_all(app: web.Application) -> None:
-        await rooms.close()
+        await calls.close()
 
     routes = [
         *(web.get(path, page) for path in PAGE),
         web.get("/healthz", health),
         web.get("/metrics", metrics),
-        *api.routes(names, descriptions, signalling, proxies),
-        *signalling.routes(),
-        *whip.routes(signalling),
-        *whep.routes(signalling),
-        *websocket.routes(rooms),
+        *api.routes(names, descriptions, calls, options.ice_servers, proxies),
+        *calls.routes(),
     ]
     app.add_routes(proxies.under_root(routes))
     app.on_shutdown.append(end_all)
     return app
+
+
+@web.middleware
+async def trace_request(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """A trace id for each request; one about a conversation takes over that one's."""
+    trace.begin()
+    return await handler(request)
+
+
+async def show_trace(request: web.Request, response: web.StreamResponse) -> None:
+    """The trace id, in every answer."""
+    response.headers[trace.HEADER] = trace.current()
 
 
 def serve(

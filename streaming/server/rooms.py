@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from lipstream.engine.errors import ServerBusy, SessionConflict
+from lipstream.streaming import trace
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.server.admission import Admission
 from lipstream.streaming.server.resumption import KEEP_S, Places
@@ -51,6 +52,7 @@ class Room:
     members: dict[str, Member] = field(default_factory=dict)
     joining: int = 0  # members that have entered and not joined yet
     began_s: float = field(init=False)  # by the runner's clock
+    trace: str = field(default_factory=lambda: trace.current() or trace.begin())
 
     def __post_init__(self) -> None:
         self.began_s = self.runner.clock.now()
@@ -90,6 +92,7 @@ class Rooms:
         self._trimmer: asyncio.Task[None] | None = None
         self._closed = False
         self.opened = 0  # conversations ever begun
+        self.emptied: Callable[[], None] = lambda: None  # called when a conversation has ended
 
     def __iter__(self) -> Iterator[Room]:
         return iter(tuple(self._rooms.values()))
@@ -127,6 +130,7 @@ class Rooms:
                     f"session {room.name!r} has {self._members_capacity} members; try again later"
                 )
             room.joining += 1
+            trace.continue_with(room.trace)
             return room
 
     def _open(self, target: str, name: str, engine: LiveEngine) -> Room:
@@ -145,6 +149,7 @@ class Rooms:
         )
         self._rooms[name] = room
         self.opened += 1
+        logger.info("a conversation of %s begins", target)
         if self._trimmer is None or self._trimmer.done():
             self._trimmer = self._trimming.start(self._trim(), "return of free memory")
         return room
@@ -160,6 +165,11 @@ class Rooms:
         """A secret by which this member can come back for 30 s after its connection is lost."""
         return self._places.offer(room, key)
 
+    def may_resume(self, token: str) -> bool:
+        """Whether a token leads to a conversation that goes on."""
+        place = self._places.find(token)
+        return place is not None and self._rooms.get(place.room.name) is place.room
+
     async def resume(self, token: str, target: str) -> Room | None:
         """A place in the conversation that a token was given for; None when it has ended.
 
@@ -173,6 +183,7 @@ class Rooms:
         if self._rooms.get(room.name) is not room or room.runner.error is not None:
             return None
         room.joining += 1
+        trace.continue_with(room.trace)
         self._places.drop(place.key)
         if place.key in room.members:
             await self.leave(place.key, "it came back by another connection")
@@ -264,6 +275,7 @@ class Rooms:
                 await asyncio.to_thread(work)
             except Exception:
                 logger.exception("a conversation of %s did not end cleanly", room.target)
+        self.emptied()
 
     async def _trim(self) -> None:
         """While a conversation goes on: bursts leave free memory scattered, and it adds up."""

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from lipstream.engine.errors import HttpError
 from lipstream.engine.types import SAMPLE_RATE_HZ
+from lipstream.streaming import trace
 from lipstream.streaming.server.rooms import Room, Rooms
 from lipstream.streaming.webrtc.ice_restart import MEDIA_TYPE
 from lipstream.streaming.webrtc.ice_servers import IceServer
@@ -16,17 +17,14 @@ from lipstream.streaming.webrtc.peer import Peer, PeerOptions
 
 logger = logging.getLogger(__name__)
 
-_EXPOSED: Final = "ETag, Link, Lipstream-Resume, Lipstream-Resumed, Location"
+_EXPOSED: Final = "ETag, Link, Lipstream-Resume, Lipstream-Resumed, Lipstream-Trace, Location"
 _SAMPLES_PER_MS: Final = SAMPLE_RATE_HZ // 1000
 
 
-class Signalling:
-    """Connects offers to conversations."""
+class Endpoint:
+    """Takes offers, and says beforehand what it takes."""
 
-    def __init__(
-        self, rooms: Rooms, ice_servers: tuple[IceServer, ...], max_sdp_bytes: int
-    ) -> None:
-        self.rooms = rooms
+    def __init__(self, ice_servers: tuple[IceServer, ...], max_sdp_bytes: int) -> None:
         self.ice_servers = ice_servers
         self._max_sdp_bytes = max_sdp_bytes
 
@@ -36,9 +34,13 @@ class Signalling:
         Raises:
             HttpError: wrong type, too large, or not text.
         """
-        return await self._read(request, "application/sdp")
+        return await self.read(request, "application/sdp")
 
-    async def _read(self, request: web.Request, content_type: str) -> str:
+    async def read(self, request: web.Request, content_type: str) -> str:
+        """The text of a request.
+
+        Raises: HttpError as `read_offer`.
+        """
         if request.content_type != content_type:
             raise HttpError(415, f"got {request.content_type}, expected {content_type}")
         body = await request.content.read(self._max_sdp_bytes + 1)
@@ -50,6 +52,27 @@ class Signalling:
             return body.decode("utf-8")
         except UnicodeDecodeError as error:
             raise HttpError(400, "the offer is not UTF-8 text") from error
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """OPTIONS on an endpoint: what it accepts, and the ICE servers before an offer is made."""
+        response = web.Response(status=204, headers={"Accept-Post": "application/sdp"})
+        self._link(response)
+        return response
+
+    def _link(self, response: web.Response) -> None:
+        for server in self.ice_servers:
+            for link in server.links():
+                response.headers.add("Link", link)
+
+
+class Signalling(Endpoint):
+    """Connects offers to conversations."""
+
+    def __init__(
+        self, rooms: Rooms, ice_servers: tuple[IceServer, ...], max_sdp_bytes: int
+    ) -> None:
+        super().__init__(ice_servers, max_sdp_bytes)
+        self.rooms = rooms
 
     async def connect(
         self, request: web.Request, offer: str, options: PeerOptions, room_name: str | None
@@ -96,17 +119,6 @@ class Signalling:
         self._link(response)
         return response
 
-    async def describe(self, request: web.Request) -> web.Response:
-        """OPTIONS on an endpoint: what it accepts, and the ICE servers before an offer is made."""
-        response = web.Response(status=204, headers={"Accept-Post": "application/sdp"})
-        self._link(response)
-        return response
-
-    def _link(self, response: web.Response) -> None:
-        for server in self.ice_servers:
-            for link in server.links():
-                response.headers.add("Link", link)
-
     def routes(self) -> list[web.RouteDef]:
         """What can be done with a connection once it exists."""
         path = "/sessions/{key}"
@@ -126,6 +138,7 @@ class Signalling:
                 raise HttpError(404, "no such session")
             status = 404 if self.rooms.may_return(key) else 410
             raise HttpError(status, f"this session has ended: {reason}")
+        trace.continue_with(room.trace)
         return room
 
     async def _show(self, request: web.Request) -> web.Response:
@@ -144,7 +157,7 @@ class Signalling:
         peer = self._room(request).members[request.match_info["key"]]
         if not isinstance(peer, Peer):
             raise HttpError(405, "this session has no ICE")
-        fragment = await self._read(request, MEDIA_TYPE)
+        fragment = await self.read(request, MEDIA_TYPE)
         condition = request.headers.get("If-Match")
         if condition is None:
             raise HttpError(428, 'expected If-Match: "*" and an ICE restart')
@@ -165,12 +178,26 @@ async def enter(rooms: Rooms, request: web.Request, name: str | None) -> Room:
         HttpError: no target in the query, or a name that is too long.
         LipstreamError: as `Rooms.enter`.
     """
+    return await rooms.enter(*asked_for(request, name))
+
+
+def asked_for(request: web.Request, name: str | None) -> tuple[str, str | None]:
+    """The target of a request, and `name`.
+
+    Raises: HttpError as `enter`.
+    """
     target = request.query.get("target")
     if not target:
         raise HttpError(400, "which target? expected ?target=NAME; /api/targets lists them")
     if name is not None and not (len(name) <= 64 and name.isprintable()):
         raise HttpError(400, "a session's name has at most 64 printable characters")
-    return await rooms.enter(target, name)
+    return target, name
+
+
+def session_name(request: web.Request, private: bool = False) -> str | None:
+    """The conversation that a request asks for; a private one without a name has None."""
+    name = request.query.get("session")
+    return None if private and name is None else name or request.query.get("target")
 
 
 def statistics(room: Room) -> dict[str, Any]:

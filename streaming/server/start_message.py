@@ -15,7 +15,7 @@ def start_message(targets: Iterable[str], host: str, port: int, tls: Tls | None)
     """One line or more, for people."""
     scheme = "https" if tls is not None else "http"
     hosts = hosts_to_open(host)
-    pages = ", ".join(f"{scheme}://{_netloc(name, port)}/" for name in hosts)
+    pages = ", ".join(f"{scheme}://{netloc(name, port)}/" for name in hosts)
     yield f"serving {', '.join(targets)} on {pages} (Ctrl-C ends)"
     if tls is None and not all(is_loopback(name) for name in hosts):
         here = "at the first address, on this machine" if is_loopback(hosts[0]) else "nowhere"
@@ -42,5 +42,6 @@ def hosts_to_open(host: str) -> list[str]:
     return ["localhost", *others]
 
 
-def _netloc(host: str, port: int) -> str:
+def netloc(host: str, port: int) -> str:
+    """As in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.engine.speech.profiles import require_live
-from lipstream.engine.target.consent import read_consent
+from lipstream.engine.target.bundle_checks import read_info
+from lipstream.engine.target.consent import read_consent, require_consent
 from lipstream.streaming.server.poster import draw_poster
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
 from lipstream.streaming.workers.pool import RemoteEngine
@@ -63,6 +64,14 @@ class TargetDescriptions(Protocol):
         ...
 
 
+class EngineLoader(Protocol):
+    """How engines are made; `EngineSetting`, or a test's own."""
+
+    def load(self, folder: Path) -> Any:
+        """The engine of a bundle; raises LipstreamError, ConsentMissing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSetting:
     """How engines are made; see `engine.pipeline.Engine`."""
@@ -104,7 +113,7 @@ class TargetRegistry:
     def __init__(
         self,
         folder: Path,
-        setting: EngineSetting | None = None,
+        setting: EngineLoader | None = None,
         workers: Workers | None = None,
         keep: int = 4,
     ) -> None:
@@ -169,6 +178,16 @@ class TargetRegistry:
                 self._posters.clear()
             self._posters[name] = kept
         return kept[1]
+
+    def require_consent(self, name: str) -> None:
+        """Without loading the target.
+
+        Raises:
+            UnknownTarget, TargetError: as `describe`.
+            ConsentMissing: the bundle does not record the consent of the person shown.
+        """
+        folder = self._bundle(name)
+        require_consent(folder.resolve().name, read_info(folder / "target.json"))
 
     async def engine(self, name: str) -> LiveEngine:
         """Ready to speak. A load runs in a thread; other targets' calls do not wait for it.

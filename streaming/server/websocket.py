@@ -26,7 +26,7 @@ from aiohttp import WSMsgType, web
 
 from lipstream.engine.types import F32, SAMPLE_RATE_HZ
 from lipstream.streaming.server.rooms import Rooms
-from lipstream.streaming.server.signalling import enter
+from lipstream.streaming.server.signalling import enter, session_name
 from lipstream.streaming.session.audio_in import SpeechResampler
 from lipstream.streaming.session.pcm import Pcm16
 from lipstream.streaming.session.runner import SessionRunner
@@ -34,8 +34,8 @@ from lipstream.streaming.session.runner import SessionRunner
 logger = logging.getLogger(__name__)
 
 RATES_HZ: Final = (16_000, 24_000, 48_000)
-_MAX_BYTES_PER_S: Final = 2 * max(RATES_HZ)
-_PIECE_BYTES: Final = _MAX_BYTES_PER_S  # of a long message that are taken in at a time
+MAX_BYTES_PER_S: Final = 2 * max(RATES_HZ)
+_PIECE_BYTES: Final = MAX_BYTES_PER_S  # of a long message that are taken in at a time
 _MAX_TURNS: Final = 256  # that wait to be played
 _MAX_REASON_BYTES: Final = 120  # RFC 6455 5.5.1, less the code
 _REPORT_INTERVAL_S: Final = 0.25
@@ -45,10 +45,9 @@ def routes(rooms: Rooms) -> list[web.RouteDef]:
     """GET /ws?target=NAME."""
 
     async def handle(request: web.Request) -> web.WebSocketResponse:
-        name = request.query.get("session") or request.query.get("target")
-        room = await enter(rooms, request, name)
+        room = await enter(rooms, request, session_name(request))
         # As much as the queue takes at the highest rate: what is larger could never be played.
-        most_bytes = room.runner.options.sound_capacity_s * _MAX_BYTES_PER_S
+        most_bytes = room.runner.options.sound_capacity_s * MAX_BYTES_PER_S
         socket = web.WebSocketResponse(max_msg_size=most_bytes, heartbeat=20)
         try:
             await socket.prepare(request)

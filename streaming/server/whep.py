@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lipstream.streaming.server.signalling import Signalling
+from lipstream.streaming.server.signalling import Signalling, session_name
 from lipstream.streaming.webrtc.peer import PeerOptions
 
 
@@ -17,8 +17,7 @@ def routes(signalling: Signalling) -> list[web.RouteDef]:
 
     async def whep(request: web.Request) -> web.Response:
         offer = await signalling.read_offer(request)
-        name = request.query.get("session") or request.query.get("target")
         options = PeerOptions(listens=False, shows=True, ice_servers=signalling.ice_servers)
-        return await signalling.connect(request, offer, options, name)
+        return await signalling.connect(request, offer, options, session_name(request))
 
     return [web.post("/whep", whep), web.options("/whep", signalling.describe)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lipstream.streaming.server.signalling import Signalling
+from lipstream.streaming.server.signalling import Signalling, session_name
 from lipstream.streaming.webrtc.offer import OfferedMedia
 from lipstream.streaming.webrtc.peer import PeerOptions
 
@@ -21,9 +21,7 @@ def routes(signalling: Signalling) -> list[web.RouteDef]:
     async def whip(request: web.Request) -> web.Response:
         offer = await signalling.read_offer(request)
         is_call = OfferedMedia.parse(offer).receives
-        name = request.query.get("session")
-        room = None if is_call and name is None else (name or request.query.get("target"))
         options = PeerOptions(listens=True, shows=is_call, ice_servers=signalling.ice_servers)
-        return await signalling.connect(request, offer, options, room)
+        return await signalling.connect(request, offer, options, session_name(request, is_call))
 
     return [web.post("/whip", whip), web.options("/whip", signalling.describe)]

@@ -18,6 +18,7 @@ and the sound goes on whole. Behind by `slip_ms`, it skips the sound of that tim
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -129,7 +130,10 @@ class SessionRunner:
         self._repeated_steps = 0  # in a row
         self._interrupted = False
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="lipstream-session", daemon=True)
+        context = contextvars.copy_context()  # for the trace id
+        self._thread = threading.Thread(
+            target=context.run, args=(self._run,), name="lipstream-session", daemon=True
+        )
 
     @property
     def delay_samples(self) -> int:

@@ -52,12 +52,13 @@ class PortRange:
         return cls(int(low), int(high))
 
 
-def apply(loopback: bool, ports: PortRange | None) -> None:
+def apply(loopback: bool, ports: PortRange | None, address: str | None = None) -> None:
     """Patch the process; call it again to change it.
 
     Args:
         loopback: offer 127.0.0.1 as well, which aioice leaves out.
         ports: None lets the system choose.
+        address: of this machine, offered as well where aioice does not find it.
     """
     import aioice.ice
 
@@ -65,10 +66,14 @@ def apply(loopback: bool, ports: PortRange | None) -> None:
     addresses = getattr(ice, "_lipstream_addresses", ice.get_host_addresses)
     ice._lipstream_addresses = addresses
 
-    def with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-        return [*addresses(use_ipv4, use_ipv6), *(["127.0.0.1"] if use_ipv4 else [])]
+    more = [*(["127.0.0.1"] if loopback else []), *([address] if address else [])]
 
-    ice.get_host_addresses = with_loopback if loopback else addresses
+    def with_more(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+        used = {4: use_ipv4, 6: use_ipv6}
+        wanted = [one for one in more if used[ipaddress.ip_address(one).version]]
+        return list(dict.fromkeys([*addresses(use_ipv4, use_ipv6), *wanted]))
+
+    ice.get_host_addresses = with_more if more else addresses
     connection: Any = ice.Connection
     connection.query_consent = _query_consent
     gather = getattr(connection, "_lipstream_gather", connection.get_component_candidates)

@@ -42,6 +42,7 @@ class PatchOptions:
     vp8_bps: int = 1_500_000
     loopback: bool = False  # offer 127.0.0.1 as well, which aioice leaves out
     udp_ports: PortRange | None = None  # for media; None: as the system chooses
+    address: str | None = None  # of this machine, to be offered whatever aioice finds
 
 
 def versions_tested() -> bool:
@@ -73,7 +74,7 @@ def apply(options: PatchOptions) -> bool:
     certificate._create_ssl_context = create_ssl_context
 
     _keep_level_of_mono()
-    aioice_patches.apply(options.loopback, options.udp_ports)
+    aioice_patches.apply(options.loopback, options.udp_ports, options.address)
     return True
 
 

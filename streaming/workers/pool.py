@@ -27,6 +27,7 @@ from typing import Final
 from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import LipstreamError, UsageError, WorkerLost
 from lipstream.engine.types import AudioChunk, VideoFrame
+from lipstream.streaming import trace
 from lipstream.streaming.workers.process import run_worker
 from lipstream.streaming.workers.protocol import (
     Begin,
@@ -296,7 +297,7 @@ class _Line:
             undo.callback(memory.close)
             self._pictures = pictures_in(memory, details.picture_shape)
             undo.callback(delattr, self, "_pictures")  # a view of the memory
-            ask(self._connection, Begin(number, memory.name))
+            ask(self._connection, Begin(number, memory.name, trace.current()))
             self._undo = undo.pop_all()
 
     def push(self, chunk: AudioChunk, paint: bool) -> list[VideoFrame]:

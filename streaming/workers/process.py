@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lipstream.engine import turns
 from lipstream.engine.errors import LipstreamError, UsageError
 from lipstream.engine.types import U8, AudioChunk
+from lipstream.streaming import trace
 from lipstream.streaming.session import gc_policy
 from lipstream.streaming.session.live_engine import LiveSession, short_turns, warm_up
 from lipstream.streaming.workers.protocol import (
@@ -208,6 +209,7 @@ class Server:
         with turns.holding(self._state.turn.conversation):
             match request:
                 case Begin():
+                    trace.continue_with(request.trace)  # this thread is the conversation's
                     engine = self._state.engine(request.number)
                     self._conversation = _Conversation(engine, request.memory)
                     return None
@@ -227,6 +229,7 @@ def run_worker(ready: Connection) -> None:
     """
     gc_policy.few_arenas()
     short_turns()
+    trace.log_to_stderr(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -72,6 +72,7 @@ class Begin:
 
     number: int
     memory: str
+    trace: str = ""  # id of the conversation in the logs
 
 
 @dataclass(frozen=True, slots=True)
