@@ -40,7 +40,7 @@ from lipstream.engine.speech.encoder import Encoder, EncoderState
 from lipstream.engine.speech.file_encoder import FileEncoderState, make_encoder
 from lipstream.engine.speech.frame_sampler import FrameSampler, SamplerState, ease_to_rest
 from lipstream.engine.speech.profiles import FILE, require_live
-from lipstream.engine.speech.style import PHOTO_ARTICULATION, SpeakingStyle, opening_range
+from lipstream.engine.speech.style import SpeakingStyle, opening_range, photo_articulation
 from lipstream.engine.stream import Chain, Stage
 from lipstream.engine.target.appearance import AppearancePrior
 from lipstream.engine.target.bundle import Target, mouth_sources
@@ -135,7 +135,8 @@ class Engine(Frozen):
         lag_frames = int(MATCHER_LAG_MS[profile] * target.fps / 1000)
         self._opening = model.lip_rows()[0]
         openings = opening_range(target.track, target.kind, self._opening)
-        articulation = PHOTO_ARTICULATION if target.kind == "photo" else None
+        photo = target.kind == "photo"
+        articulation = photo_articulation(target.track, self._opening) if photo else None
         self.style = SpeakingStyle(target.style, openings, model, articulation, target.fps)
         self.matcher = _background_matcher(target, lag_frames, model) if matched else None
         # In the footage's own order the lag is the source selector's; for a file both have it.
@@ -150,7 +151,7 @@ class Engine(Frozen):
         )
         self.footage = Background(target.track, model, target.conduct is not None)
         self.renderer = load_renderer(renderer, backend, crop_resolution, target.sharpen, models)
-        seam = PHOTO_SEAM if target.kind == "photo" else 1.0
+        seam = PHOTO_SEAM if photo else 1.0
         mouth = target.style.mouth
         self.compositor = Compositor(build_mesh(model), mouth, self.renderer, seam=seam)
 

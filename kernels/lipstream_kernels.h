@@ -353,7 +353,7 @@ typedef struct LsCavity {
     const float *teeth;    // [2, rows, columns, 4], RGB and coverage
     const float *colours;  // [5, 3]: tongue, dark, upper lip, lower lip, loss in shadow
     const float *grain;    // [32, 32]
-    const float *shape;    // [10], as `oral_cavity.Cavity`
+    const float *shape;    // [11], as `oral_cavity.Cavity`
     int32_t rows, columns;
 } LsCavity;
 

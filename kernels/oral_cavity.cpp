@@ -47,7 +47,8 @@ LS_EXPORT void ls_paint_cavity(
     const float *lower_lip = tongue + 9, *loss = tongue + 12, *shape = cavity->shape;
     const float half = shape[0], upper_top = shape[1], lower_top = shape[2], step = shape[3];
     const float arch_z = shape[4], curve = shape[5], upper_edge = shape[6], lower_edge = shape[7];
-    const float gradient = shape[8], apart = shape[9], middle = motion[0], jaw = motion[1], light = motion[2];
+    const float gradient = shape[8], apart = shape[9], corners = shape[10];
+    const float middle = motion[0], jaw = motion[1], light = motion[2];
     const float raised = motion[3], ray_x = motion[4], ray_y = motion[5];
     const float inner = 0.55f + 0.45f * light, outer = 0.7f + 0.3f * light;
     for (int i = 0; i < count; ++i, rgb += 3) {
@@ -87,6 +88,15 @@ LS_EXPORT void ls_paint_cavity(
         over(rgb, upper_lip, 0.66f, 0.8f * std::fmax(under, thin));
         const float on = 1 - smoothstep((floor - y) / std::fmin(0.045f, 0.4f * tall + 1e-4f));
         over(rgb, lower_lip, 0.7f + 0.25f * smoothstep(tall / 0.12f), 0.9f * on);
+
+        // In the corners of a wide mouth the flesh that joins the lips rounds the gap off.
+        const float off = (2 * y - roof - floor) / std::fmax(tall, 1e-4f);
+        const float joined = 1 - smoothstep((tall * (1 - 0.4f * (off * off)) - 0.025f) / 0.075f);
+        const float flesh = 0.35f - 0.065f * smoothstep(tall / 0.09f);
+        for (int c = 0; c < 3; ++c) {
+            const float web = (upper_lip[c] + lower_lip[c]) * flesh;
+            rgb[c] += corners * light * joined * (web - rgb[c]);
+        }
         const float aside = 1 + gradient * clamp(at_x / 0.4f, -1.0f, 1.0f);
         const int row = (int)std::floor(at_y / apart) & (kGrain - 1);
         const int column = (int)std::floor(at_x / apart) & (kGrain - 1);

@@ -37,7 +37,7 @@ def check_cavity(cavity: Cavity) -> None:
     require("teeth", cavity.teeth, np.float32, (2, None, None, 4))
     require("colours", cavity.colours, np.float32, (5, 3))
     require("grain", cavity.grain, np.float32, (GRAIN, GRAIN))
-    require("shape", cavity.shape, np.float32, (10,))
+    require("shape", cavity.shape, np.float32, (11,))
     if min(cavity.teeth.shape[1:3]) < 2 or not min(cavity.shape[3], cavity.shape[9]) > 1e-6:
         raise UsageError(
             f"teeth are {list(cavity.teeth.shape)}, {cavity.shape[3]} apart, grains "

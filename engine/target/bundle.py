@@ -130,11 +130,12 @@ def _read(folder: Path) -> Target:
     sources, source_frames, similarity = _read_sources(folder, track)
     mouth = style.mouth
     mouth = with_observed(mouth, sources, upper_grid(mouth, face_model()))
-    style = replace(style, mouth=mouth)
     appearance = _read_appearance(folder, info, similarity, len(sources))
     kind = info.get("kind")
     if kind not in ("video", "photo"):
         raise TargetError(f"target.json: kind is {kind!r}, expected 'video' or 'photo'")
+    # Lips of a photo open wider than it shows them: in footage, the corners are those of a source.
+    style = replace(style, mouth=replace(mouth, corners=float(kind == "photo")))
     return Target(
         folder, kind, width, height, fps, track, style,
         FrameReader(frames_path, offsets, width, height),

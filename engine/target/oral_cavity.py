@@ -89,6 +89,7 @@ class Mouth:
     lower_edge: float  # y of the lower incisors' edge with the jaw at rest
     light: F32  # f32 [3], skin colour over a reference skin
     observed: ObservedMouth | None = None
+    corners: float = 0.0  # how much those of a wide gap are rounded off, 0 to 1
 
     def cavity(self, model: FaceModel) -> Cavity:
         """The tables that a painter draws it from."""
@@ -113,7 +114,7 @@ class Mouth:
         colours = [tongue, np.array(DARK_RGB, np.float32) * light, *lips, SHADOW_LOSS]
         shape = (
             HALF_WIDTH, edge - TALL, lower - MARGIN, STEP, _arch_depth(model), CURVE,
-            edge, lower, gradient, camera.pixel,
+            edge, lower, gradient, camera.pixel, self.corners,
         )  # fmt: skip
         return Cavity(
             np.ascontiguousarray(tables, np.float32),

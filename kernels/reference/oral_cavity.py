@@ -19,17 +19,18 @@ class Cavity(NamedTuple):
     teeth: F32  # f32 [2, h, w, 4], upper and lower teeth: RGB in their light, 0 to 255, coverage
     colours: F32  # f32 [5, 3]: tongue, dark, upper and lower lip; loss of light in shadow
     grain: F32  # f32 [GRAIN, GRAIN], of the camera: what it adds to all colours
-    # f32 [10]: half the width of the tables, their upper ends (jaw at rest), step between samples;
+    # f32 [11]: half the width of the tables, their upper ends (jaw at rest), step between samples;
     # z of the arches in the middle, and how fast it grows with the square of the distance from
     # there; y of the edges of upper and lower teeth; how much brighter it is 0.4 to the right; how
-    # far two grains are apart.
+    # far two grains are apart; how much the corners of a wide mouth are rounded off, 0 to 1.
     shape: F32
 
 
 def paint(cavity: Cavity, motion: F32, points: F32, lips: F32) -> F32:
     """See `oral_cavity.paint`."""
     teeth, colours, grain, shape = cavity
-    half, upper_top, lower_top, step, arch_z, curve, upper_edge, lower_edge, gradient, apart = shape
+    half, upper_top, lower_top, step, arch_z, curve, upper_edge, lower_edge = shape[:8]
+    gradient, apart, corners = shape[8:]
     middle, jaw, light, raised, ray_x, ray_y = motion
     tongue, dark, upper_lip, lower_lip, loss = colours
     x, y = points[:, 0] - middle, points[:, 1]
@@ -71,6 +72,13 @@ def paint(cavity: Cavity, motion: F32, points: F32, lips: F32) -> F32:
     rim = _f(1) - _smooth((floor - y) / np.minimum(_f(0.045), _f(0.4) * tall + _f(1e-4)))
     wet = _f(0.7) + _f(0.25) * _smooth(tall / _f(0.12))
     color = _over(color, lower_lip * wet[:, None], _f(0.9) * rim)
+
+    # In the corners of a wide mouth the flesh that joins the lips rounds the gap off.
+    off = (_f(2) * y - roof - floor) / np.maximum(tall, _f(1e-4))
+    joined = _f(1) - _smooth((tall * (_f(1) - _f(0.4) * (off * off)) - _f(0.025)) / _f(0.075))
+    flesh = _f(0.35) - _f(0.065) * _smooth(tall / _f(0.09))
+    web = (upper_lip + lower_lip) * flesh[:, None]
+    color = _over(color, web, corners * light * joined)
     aside = np.clip(at_x / _f(0.4), _f(-1), _f(1))
     color = color * (_f(1) + gradient * aside)[:, None]
     column, row = (np.floor(a / apart).astype(np.int32) % GRAIN for a in (at_x, at_y))

@@ -23,7 +23,7 @@ LOOK = (9, 12)
 CAVITY = Cavity(
     np.full((2, 6, 7, 4), 0.5, np.float32), np.full((5, 3), 0.5, np.float32),
     np.zeros((GRAIN, GRAIN), np.float32),
-    np.array([0.4, -0.3, -0.1, 0.1, 0.0, 2.0, 0.0, 0.05, 0.1, 0.01], np.float32),
+    np.array([0.4, -0.3, -0.1, 0.1, 0.0, 2.0, 0.0, 0.05, 0.1, 0.01, 0.5], np.float32),
 )  # fmt: skip
 MOTION = np.array([0, 0.1, 0.5, 0.5, 0.1, 0], np.float32)
 

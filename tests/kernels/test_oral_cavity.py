@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("library")
 TONGUE, DARK, UPPER_LIP, LOWER_LIP = (180, 100, 100), (60, 20, 20), (190, 110, 100), (220, 120, 110)
 LOSS = (0.0, 0.4, 0.4)
 UPPER_EDGE, LOWER_EDGE = 0.0, -0.03
-SHAPE = np.array([0.5, -0.3, -0.05, 0.01, -0.3, 2.2, UPPER_EDGE, LOWER_EDGE, 0.0, 0.01], np.float32)
+SHAPE = np.array(
+    [0.5, -0.3, -0.05, 0.01, -0.3, 2.2, UPPER_EDGE, LOWER_EDGE, 0.0, 0.01, 0.0], np.float32
+)
 
 
 def cavity(seed=0):
@@ -50,7 +52,8 @@ def test_compiled_is_the_twin(seed, count):
     points = random.uniform(-0.6, 0.6, (count, 3)).astype(np.float32)
     lips = np.sort(random.uniform(-0.4, 0.4, (count, 2)), 1).astype(np.float32)
     moved = random.uniform(-0.5, 1, 6).astype(np.float32)
-    shape = SHAPE * random.uniform(0.7, 1.4, 10).astype(np.float32)
+    shape = SHAPE * random.uniform(0.7, 1.4, 11).astype(np.float32)
+    shape[10] = random.uniform(0, 1)
     lit = cavity(seed)._replace(shape=shape)
     got = Guards().call(paint, lit, moved, points, lips)
     np.testing.assert_array_equal(got, reference.paint(lit, moved, points, lips))
@@ -76,6 +79,34 @@ def test_it_is_darker_further_in():
     column = luma(paint(cavity(), motion(jaw=0.34), points, lips))
     assert column[0] < column[50] < column[-1]
     assert column.min() > 5  # and nowhere black
+
+
+def rounded(light):
+    """What rounding changes in a corner, a wedge that is seen on rows of y and columns of x up to
+    its tip, f32 [41, 21]."""
+    across, down = np.meshgrid(np.linspace(0.3, 0.4, 21), np.linspace(-0.99, 0.99, 41))
+    half = (0.4 - across) * 0.7
+    points = np.stack([across, 0.2 + half * down, np.full_like(half, -0.33)], -1).reshape(-1, 3)
+    lips = np.stack([0.2 - half, 0.2 + half], -1).reshape(-1, 2)
+    points, lips = points.astype(np.float32), lips.astype(np.float32)
+    shape = SHAPE.copy()
+    shape[10] = 1.0
+    pictures = [
+        luma(paint(cavity()._replace(shape=k), motion(light=light, jaw=0.3), points, lips))
+        for k in (SHAPE, shape)
+    ]
+    return np.abs(pictures[1] - pictures[0]).reshape(half.shape)
+
+
+def test_flesh_rounds_the_corners_of_a_wide_mouth_off():
+    """It reaches further in beside the lips than in the middle, and nothing changes in a mouth
+    that is all but closed."""
+    changed = rounded(1.0)
+    assert changed[20, 10:-1].min() > 10
+    assert changed[8:33, 0].max() < 1  # 0.1 from the tip
+    beside, between = ((row > 5).sum() for row in (changed[10], changed[20]))
+    assert beside > between
+    assert rounded(0.0).max() == 0
 
 
 def test_upper_teeth_stay_and_lower_teeth_move_with_the_jaw():

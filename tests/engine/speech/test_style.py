@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from lipstream.engine.face.mesh import LIPS
-from lipstream.engine.face.model import face_model
-from lipstream.engine.speech.style import PHOTO_ARTICULATION, SpeakingStyle
+from lipstream.engine.face.model import Pose, face_model
+from lipstream.engine.speech.style import (
+    PHOTO_ARTICULATION,
+    Articulation,
+    SpeakingStyle,
+    photo_articulation,
+)
 from lipstream.engine.target.oral_cavity import Mouth
 from lipstream.engine.target.style import Style
+from lipstream.engine.target.track import Track
 from lipstream.engine.types import F32, Expression
 
 MODEL = face_model()
@@ -21,9 +28,35 @@ FPS = Fraction(25)
 
 
 def style(*, photo: bool) -> SpeakingStyle:
+    return articulated(PHOTO_ARTICULATION if photo else None)
+
+
+def articulated(how: Articulation | None) -> SpeakingStyle:
     none = np.zeros(MODEL.size, np.float32)
     person = Style(none, 1.0, none, Mouth(1.2, 1.3, np.ones(3, np.float32)))
-    return SpeakingStyle(person, RANGE, MODEL, PHOTO_ARTICULATION if photo else None, FPS)
+    return SpeakingStyle(person, RANGE, MODEL, how, FPS)
+
+
+def photo_track(opening: float) -> Track:
+    """Of a photo whose lips are that far apart."""
+    expression = np.float32(opening) * MODEL.opener()
+    every = np.ones(1, bool)
+    pose = Pose(np.ones(1, np.float32), np.eye(3, dtype=np.float32)[None], np.zeros((1, 3), "f4"))
+    return Track(
+        MODEL.mean[None], pose, expression[None], MODEL.mean, every, every, np.zeros(1, np.float32)
+    )
+
+
+def thickness(coefficients: F32) -> tuple[float, float]:
+    """Of the upper and the lower lip over that at rest."""
+    moved = MODEL.displacement(coefficients)[:, 1]
+    return float(moved[13] - moved[0]), float(moved[17] - moved[14])
+
+
+def rounded(opening: float) -> Expression:
+    rows = MODEL.lip_rows()[:2]
+    likely = rows * MODEL.spread**2
+    return spoken(likely.T @ np.linalg.solve(likely @ rows.T, [opening, -0.1]))
 
 
 def spoken(coefficients: F32, activity: float = 1.0) -> Expression:
@@ -65,12 +98,28 @@ def test_a_photo_closes_what_the_encoder_leaves_ajar() -> None:
 
 
 def test_a_photo_rounds_more_than_the_mean_of_people() -> None:
-    rows = MODEL.lip_rows()[:2]
-    likely = rows * MODEL.spread**2
-    rounded = likely.T @ np.linalg.solve(likely @ rows.T, [0.06, -0.1])
-    got = style(photo=True).apply(spoken(rounded)).coefficients
+    got = style(photo=True).apply(rounded(0.06)).coefficients
     assert WIDTH @ got < -0.12
     assert OPENING @ got == pytest.approx(1.2 * 0.06 - 0.01, abs=1e-4)
+
+
+def test_lips_that_meet_are_not_round() -> None:
+    """Round lips that touch look ajar; p, b and m between round vowels spread them."""
+    met, open_ = (style(photo=True).apply(rounded(k)).coefficients for k in (0.0, 0.1))
+    assert -0.08 < WIDTH @ met < -0.05
+    assert WIDTH @ open_ < -0.14
+
+
+def test_lips_parted_in_a_photo_are_thinner_where_they_meet() -> None:
+    """A photo shows how thick its lips are only as far apart as it shows them."""
+    closed, ajar = (articulated(photo_articulation(photo_track(k), OPENING)) for k in (0.0, 0.05))
+    for opening, lost in ((0.0, (0.01, 0.025)), (0.2, (0.0, 0.0))):
+        item = spoken(np.float32(opening) * MODEL.opener())
+        shown_closed, shown_ajar = (s.apply(item).coefficients for s in (closed, ajar))
+        assert OPENING @ shown_ajar == pytest.approx(OPENING @ shown_closed, abs=1e-4)
+        thinner = np.subtract(thickness(shown_closed), thickness(shown_ajar))
+        np.testing.assert_allclose(thinner, lost, atol=1e-4)
+    assert photo_articulation(photo_track(0.0), OPENING) == replace(PHOTO_ARTICULATION, thinning=0)
 
 
 def test_at_rest_and_silent_nothing_is_added() -> None:
