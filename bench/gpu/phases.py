@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,11 +12,15 @@ from typing import Any, Final
 
 from lipstream.bench.gpu import kernels
 from lipstream.bench.gpu.card import open_card
+from lipstream.bench.gpu.limited import run_limited
 from lipstream.bench.gpu.sizes import CHECKED, ON_CARD, ON_HOST, Sizes
+from lipstream.engine.networks.gpus import find_gpus
 
 _SPEC_COPY_GB_S: Final = 3350.0  # where the copy was not measured
 _FORCE_PTX: Final = {"CUDA_FORCE_PTX_JIT": "1", "CUDA_CACHE_DISABLE": "1"}
 _TOOLS: Final = ("memcheck", "initcheck")
+_TOOL_S: Final = 21  # each
+_FIRST_WITH_PTX: Final = (9, 0)  # compute capability that our PTX is for
 _FINDINGS_STATUS: Final = 77  # of a process that the sanitizer has a complaint of
 _SANITIZER_FOLDERS: Final = ("/usr/local/cuda/bin", "/opt/cuda/bin")
 
@@ -71,6 +74,15 @@ def _check(context: Context) -> dict[str, Any]:
         return kernels.check(card, context.sizes(), context.seed)
 
 
+def _ptx(context: Context) -> dict[str, Any]:
+    """The comparison once more, where the driver was told to take PTX."""
+    if context.device == "cuda":
+        card = find_gpus().cards[0]
+        if card.capability < _FIRST_WITH_PTX:
+            return {"wrong": [], "not_run": "the PTX is of 9.0 and 12.0, the card is older"}
+    return _check(context)
+
+
 def _times(context: Context) -> dict[str, Any]:
     with open_card(context.device, context.folder) as card:
         return kernels.times(card, context.sizes(), context.seed, context.copy_gb_s())
@@ -107,26 +119,30 @@ def _sanitizer(context: Context) -> dict[str, Any]:
     for tool in _TOOLS:
         folder = context.folder / f"sanitizer_{tool}"
         folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
+        log = context.folder / f"sanitizer_{tool}.log"
+        status = run_limited(
             [program, "--tool", tool, "--error-exitcode", str(_FINDINGS_STATUS)]
             + context.command("kernels", folder),
-            capture_output=True,
-            text=True,
+            _TOOL_S,
+            log,
         )
-        found["tools"][tool] = _sanitized(done)
+        found["tools"][tool] = _sanitized(status, log.read_text(errors="replace").strip())
     return found
 
 
-def _sanitized(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def _sanitized(status: int | None, said: str) -> dict[str, Any]:
     """`clean` is None where the tool could not do its work."""
-    said = (done.stdout + done.stderr).strip()
     summary = [line for line in said.splitlines() if "ERROR SUMMARY" in line]
-    row = {"status": done.returncode, "said": said[-1500:]}
-    if done.returncode == 0 and summary and ": 0 errors" in summary[-1]:
+    row = {"status": status, "said": said[-1500:]}
+    if status == 0 and summary and ": 0 errors" in summary[-1]:
         return {**row, "clean": True, "verdict": "0 errors"}
-    if done.returncode == _FINDINGS_STATUS and summary:
+    if status == _FINDINGS_STATUS and summary:
         return {**row, "clean": False, "verdict": summary[-1].split("SUMMARY:")[-1].strip()}
-    return {**row, "clean": None, "verdict": f"did not run (status {done.returncode})"}
+    return {**row, "clean": None, "verdict": _why_not(status)}
+
+
+def _why_not(status: int | None) -> str:
+    return f"had no end after {_TOOL_S} s" if status is None else f"did not run (status {status})"
 
 
 # 330 s together. Each runs in a process of its own: after a fault on the card every later call of
@@ -134,7 +150,7 @@ def _sanitized(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 PHASES: Final[dict[str, Phase]] = {
     "ceilings": Phase(30, _ceilings, {}),
     "kernels": Phase(50, _check, {}),
-    "ptx": Phase(45, _check, _FORCE_PTX),
+    "ptx": Phase(45, _ptx, _FORCE_PTX),
     "sanitizer": Phase(45, _sanitizer, {}),
     "times": Phase(40, _times, {}),
     "networks": Phase(50, _networks, {}),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -14,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from lipstream.bench.gpu.limited import run_limited
 from lipstream.bench.gpu.phases import PHASES, Context
 from lipstream.bench.gpu.verdict import judge, table
 
@@ -86,20 +85,7 @@ def _run(plan: Plan, name: str, command: list[str], limit: float) -> dict[str, A
     if plan.device == "host":
         environment |= {"OMP_NUM_THREADS": "1"}  # the host's figures mean nothing; its cores do
     log = plan.folder / f"phase_{name}.log"
-    with log.open("wb") as output:
-        # A group of its own, so that what the phase has started ends with it.
-        child = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            status = child.wait(limit)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+    status = run_limited(command, limit, log, environment)
     tail = log.read_text(errors="replace")[-_TAIL:].strip()
     if part.is_file():
         found: dict[str, Any] = json.loads(part.read_text())

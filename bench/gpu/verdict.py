@@ -32,6 +32,9 @@ def judge(report: Mapping[str, Any]) -> list[Line]:
         result = phases.get(name, {}).get("result")
         if result is not None:
             wrong = result.get("wrong", ["no comparison"])
+            if result.get("not_run"):
+                lines.append(Line(f"{name}: right", "as its twin", result["not_run"], None))
+                continue
             lines.append(Line(f"{name}: right", "as its twin", "; ".join(wrong[:3]) or "yes",
                               not wrong))  # fmt: skip
     lines += _sanitizer(phases)

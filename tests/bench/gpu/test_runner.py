@@ -17,6 +17,7 @@ from lipstream.bench.gpu import phases, runner
 from lipstream.bench.gpu.phases import PHASES, Context
 from lipstream.bench.gpu.runner import Plan, prove, run_phase
 from lipstream.bench.gpu.verdict import judge, table
+from lipstream.engine.networks.gpus import Gpu, Gpus
 
 WRITES = "import json, sys; open(sys.argv[1], 'w').write(json.dumps({'result': {'wrong': []}}))"
 
@@ -152,6 +153,7 @@ SANITIZERS = {
     "refuses": ("echo 'Device not supported'; exit 1", None),
     "crashes": ("kill -SEGV $$", None),
     "silent": ("exit 0", None),
+    "hangs": ("sleep 60", None),
 }
 
 
@@ -164,12 +166,30 @@ def test_the_sanitizer_is_believed_only_if_it_ran(
     program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{says}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if kind == "hangs":
+        monkeypatch.setattr(phases, "_TOOL_S", 0.3)
     found = PHASES["sanitizer"].run(Context("cuda", tmp_path, False, 5, {}))
     assert {tool["clean"] for tool in found["tools"].values()} == {clean}
     assert verdict(sanitizer=found)["sanitizer"] is clean
     calls = (tmp_path / "calls").read_text()
     assert "--tool memcheck" in calls and "--tool initcheck" in calls
     assert "--phase kernels --small" in calls
+
+
+def test_a_card_older_than_the_ptx_is_not_judged_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = (Gpu("an older one", (8, 9)),)
+    monkeypatch.setattr(phases, "find_gpus", lambda: Gpus(cards, (13, 0)))
+    found = PHASES["ptx"].run(Context("cuda", tmp_path, False, 5, {}))
+    assert "the card is older" in found["not_run"]
+    assert verdict(ptx=found)["ptx: right"] is None
+
+
+def test_no_kernel_of_torch_is_there_where_ptx_is_forced() -> None:
+    program = "import sys, lipstream.bench.gpu.phases; print('torch' in sys.modules)"
+    done = subprocess.run(python(program), capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_a_machine_without_the_sanitizer_says_so(
