@@ -121,12 +121,12 @@ def test_thirty_clips_whose_workers_are_killed(
         killed = 0
         try:
             for count in (3, 9, 15):
-                deadline_s = time.monotonic() + 60
+                deadline_s = time.monotonic() + 120
                 while done(out) < count and process.poll() is None:
                     assert time.monotonic() < deadline_s
                     time.sleep(0.01)
                 killed += kill_workers()
-            stdout, stderr = process.communicate(timeout=120)
+            stdout, stderr = process.communicate(timeout=300)
         finally:
             process.kill()
     assert (process.returncode, stderr) == (0, "")
@@ -136,5 +136,5 @@ def test_thirty_clips_whose_workers_are_killed(
     assert sum(line["attempts"] for line in lines) > CLIPS  # what was lost was tried again
     # No incomplete file is left, and each is the one of a single run.
     assert {path.name for path in out.iterdir()} == {NAME, *single}
-    for name, expected in single.items():
-        assert without_manifest(out / name) == expected, name
+    other = [name for name, data in single.items() if without_manifest(out / name) != data]
+    assert not other
