@@ -1,5 +1,6 @@
 # make demo    virtual environment, install, demo.mp4
 # make test    the same with the packages of the tests, then the tests
+# make test-ray  the tests of clusters, with Ray: 360 MB and some minutes more
 # make lint    ruff (format and rules) and mypy
 # make gpu-kit  build/gpu-kit: the proof for another machine's card, with pycuda for PYTHON_ON_CARD
 # make sanitize  the kernels' tests on a library with AddressSanitizer and UBSan
@@ -14,7 +15,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c constraint
 # An install is out of date when one of these is newer than its stamp.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h kernels/build.py kernels/cuda/*.cuh)
 
-.PHONY: demo test landmarker lint sanitize gpu-kit clean
+.PHONY: demo test test-ray landmarker lint sanitize gpu-kit clean
 .DELETE_ON_ERROR:
 
 demo: demo.mp4
@@ -24,6 +25,10 @@ demo.mp4: $(VENV)/.base FORCE
 
 test: $(VENV)/.dev landmarker
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-ray: $(VENV)/.dev
+	$(PIP) -e '.[calibrate,dev,ray]'
+	$(BIN)/python -m pytest tests/streaming/batch tests/streaming/cluster
 
 # Has no stamp: a download that failed is tried again, and one that is here takes a second.
 landmarker: $(VENV)/.dev
@@ -70,5 +75,5 @@ $(VENV)/.base: $(VENV)/.made $(INPUTS)
 
 $(VENV)/.dev: $(VENV)/.base
 	@.ci/system-packages test $(PYTHON)
-	$(PIP) -e '.[calibrate,dev,ray]'
+	$(PIP) -e '.[calibrate,dev,remote]'
 	@touch $@
