@@ -288,9 +288,12 @@ def test_the_page_of_a_node_that_dies_goes_on_by_another(cluster: RayCluster) ->
 
     async def test() -> None:
         async with session() as http, playwright.async_playwright() as start:
-            _, second = await both(cluster, http)
+            first, second = await both(cluster, http)
+            other = await Call(http, first).begin()
+            assert not other.on_second, "so that the page's call goes to the second"
             chromium = await start.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
             page = await chromium.new_page()
+            page.on("console", lambda message: print(message.text))
             await page.goto(f"{second}/#token={TOKEN}")
             await page.get_by_role("radio", name="face").check()
             await page.get_by_role("button", name="Start the call").click()
@@ -311,10 +314,11 @@ def test_the_page_of_a_node_that_dies_goes_on_by_another(cluster: RayCluster) ->
             back_s = time.monotonic() - killed_s
             print(f"\nthe page is back after {back_s:.1f} s")
             assert back_s < 5.0
+            await other.end()
             await page.evaluate("document.getElementById('end').click()")
 
             async def nobody_talks() -> bool:
-                response = await http.get(cluster.urls[0] + "/api/sessions")
+                response = await http.get(first + "/api/sessions")
                 return (await response.json())["sessions"] == []
 
             await eventually(nobody_talks)
