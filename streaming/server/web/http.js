@@ -43,7 +43,7 @@ export class Server {
     throw new ServerError(response.status, body.error ?? `the server answered ${response.status}`);
   };
 
-  async #fetch(path, options) {
+  async #fetch(path, options, left = this.#others.length) {
     try {
       const response = await fetch(new URL(path, this.#node), options);
       const links = (response.headers.get("Link") ?? "").matchAll(/<([^>]+)>;\s*rel="alternate"/g);
@@ -54,6 +54,8 @@ export class Server {
       if (this.#others.length && error.name !== "AbortError") {
         this.#others.push(this.#node);
         this.#node = this.#others.shift();
+        // Nobody has taken the request; where one is late in answering, who asked knows what to do.
+        if (error instanceof TypeError && left > 0) return this.#fetch(path, options, left - 1);
       }
       throw error;
     }
