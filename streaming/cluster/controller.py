@@ -104,7 +104,7 @@ class Controller:
             starting = any(p.state == "starting" for p in self._placement.processes.values())
             if self._stopped or time.monotonic() > until_s or not starting:
                 processes = self._placement.processes.values()
-                calls = sum(p.state == "taken" and not self._placement.silent(p) for p in processes)
+                calls = sum(p.state == "taken" and not self._placement.lost(p) for p in processes)
                 why = f" ({self._failed})" if self._failed else ""
                 raise ServerBusy(
                     f"{calls} conversations are going on, and no node has a CPU share for "
@@ -133,7 +133,7 @@ class Controller:
     async def find(self, actor: str) -> Any | None:
         """The handle of a call actor."""
         process = self._placement.processes.get(actor)
-        lost = process is None or self._placement.silent(process)
+        lost = process is None or self._placement.lost(process)
         return None if lost else self._handles.get(actor)
 
     async def released(self, report: Report) -> None:
@@ -267,7 +267,7 @@ class Controller:
             sum(p.state == "taken" for p in processes),
             sum(p.state == "free" for p in processes),
             node.draining,
-            bool(processes) and all(map(self._placement.silent, processes)),
+            bool(processes) and all(map(self._placement.lost, processes)),
         )
 
     async def urls(self) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 _ANSWER_S: Final = 20.0  # a target may have to be loaded first
 _PLACE_S: Final = 12.0
 _LOOK_S: Final = 0.5  # between two questions whether the owner is lost
+_ORIGINS: Final = 4096  # nodes that are remembered
 _KNOWN: Final = 4096  # handles that are kept
 _ASKED: Final = ("Content-Type", "If-Match")  # headers that the owner has to see
 _HOP_BY_HOP: Final = frozenset(
@@ -52,6 +54,8 @@ class ForwardedCalls:
         self._sockets: set[web.WebSocketResponse] = set()
         self.draining = False
         self.nodes: tuple[str, ...] = ()  # where the cluster takes calls, this node among them
+        # Those ever seen: a page of a node that is lost comes here.
+        self._origins: dict[str, None] = {}
 
     def routes(self) -> list[web.RouteDef]:
         """As `Calls.routes`."""
@@ -205,6 +209,17 @@ class ForwardedCalls:
     async def health(self) -> dict[str, Any] | None:
         """As `Calls.health`, of this node."""
         return None if self.draining else {"node": self._address}
+
+    def see_nodes(self, urls: list[str]) -> None:
+        """Where the cluster takes calls now."""
+        self.nodes = tuple(urls)
+        self._origins |= dict.fromkeys(urls)
+        for oldest in list(self._origins)[:-_ORIGINS]:
+            del self._origins[oldest]
+
+    def siblings(self) -> Collection[str]:
+        """As `Calls.siblings`."""
+        return self._origins.keys()
 
     async def close(self) -> None:
         """Nothing of the calls: they are not this node's. WebSockets that pass here end."""

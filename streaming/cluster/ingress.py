@@ -75,7 +75,7 @@ class Ingress:
         while True:
             urls = await answer_of(self._controller.urls.remote(), REACH_S)
             if urls is not None:
-                calls.nodes = tuple(urls)
+                calls.see_nodes(urls)
             await asyncio.sleep(_FOLLOW_S)
 
     def _reachable(self, host: str) -> str:

@@ -97,6 +97,11 @@ class Placement:
         """Whether it answers nothing; Ray may take a quarter of a minute to call it dead."""
         return process.state != "starting" and self._clock() - process.answered_s > SILENT_S
 
+    def lost(self, process: CallProcess) -> bool:
+        """Whether nothing on its node answers. One that is only slow has not lost its call."""
+        answered_s = [p.answered_s for p in self.of_node(process.node)]
+        return process.state != "starting" and self._clock() - max(answered_s) > SILENT_S
+
     def gone(self) -> list[str]:
         """Call actors that have answered nothing for so long that nobody waits for them."""
         return [
@@ -160,7 +165,7 @@ class Placement:
             (
                 p
                 for p in self.processes.values()
-                if p.session == session and p.state == "taken" and not self.silent(p)
+                if p.session == session and p.state == "taken" and not self.lost(p)
             ),
             None,
         )

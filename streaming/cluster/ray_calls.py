@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Any, Final
 
 from lipstream.engine.errors import UsageError
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 CONTROLLER: Final = "lipstream-controller"
 _CALL: Final = "lipstream-call-"
 _HEAD: Final = "node:__internal_head__"
+_CONNECT_S: Final = 5.0
 _AT_ONCE: Final = 1000  # messages that an actor works on
 
 
@@ -27,6 +29,7 @@ def connect(address: str, verbose: bool) -> Any:
         import ray
     except ImportError as error:
         raise UsageError("--ray needs Ray: pip install 'lipstream[ray]'") from error
+    _require_listener(address)
     try:
         ray.init(
             address=address,
@@ -37,6 +40,19 @@ def connect(address: str, verbose: bool) -> Any:
     except Exception as error:  # Ray raises whatever comes first
         raise UsageError(f"--ray {address}: no Ray cluster there ({in_one_line(error)})") from error
     return ray
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself asks for minutes where nobody listens."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise UsageError(f"--ray {address}: expected auto, or HOST:PORT of the cluster's head")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"--ray {address}: no Ray cluster there ({error})") from error
 
 
 async def answer_of(reference: Any, within_s: float) -> Any | None:

@@ -116,7 +116,7 @@ async def _drain(node: str, tell: Callable[[str], None]) -> None:
         status = {one.node: one for one in await controller.status.remote()}.get(found)
         if status is None or status.calls + status.spares == 0 and status.url is None:
             break
-        if status.calls != told:
+        if status.calls and status.calls != told:
             told = status.calls
             tell(f"node {status.address} takes no more calls; {told} go on")
         await asyncio.sleep(_LOOK_S)

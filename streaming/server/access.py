@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -21,16 +21,35 @@ from aiohttp import web
 from lipstream.engine.errors import HttpError
 from lipstream.streaming.server.proxies import ProxyOptions, same_host
 
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, Lipstream-Resume",
+    "Access-Control-Max-Age": "600",
+}
 
-def guard(token: str | None, open_paths: Collection[str], proxies: ProxyOptions) -> Any:
-    """A middleware that refuses who may not ask; `open_paths` need no token."""
+
+def guard(
+    token: str | None,
+    open_paths: Collection[str],
+    proxies: ProxyOptions,
+    siblings: Callable[[], Collection[str]] = tuple,
+) -> Any:
+    """A middleware that refuses who may not ask.
+
+    Args:
+        token: the secret; None for a server on loopback.
+        open_paths: need no token.
+        proxies: that are believed.
+        siblings: origins of the same service's other nodes, whose pages are ours.
+    """
 
     @web.middleware
     async def check(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         origin = request.headers.get("Origin")
-        if origin is not None and not _is_ours(origin, request, proxies):
+        is_sibling = origin is not None and origin in siblings()
+        if origin is not None and not is_sibling and not _is_ours(origin, request, proxies):
             raise HttpError(
                 403,
                 f"origin {origin} is not this server, {request.host}; behind a proxy, see "
@@ -44,6 +63,27 @@ def guard(token: str | None, open_paths: Collection[str], proxies: ProxyOptions)
         return await handler(request)
 
     return check
+
+
+def answer_siblings(siblings: Callable[[], Collection[str]]) -> Any:
+    """A middleware that lets pages of the service's other nodes read the answers (CORS)."""
+
+    @web.middleware
+    async def allow(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is None or origin not in siblings():
+            return await handler(request)
+        allowed = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return web.Response(status=204, headers={**allowed, **_PREFLIGHT})
+        response = await handler(request)
+        if not response.prepared:  # a WebSocket needs none
+            response.headers.update(allowed)
+        return response
+
+    return allow
 
 
 def is_loopback(host: str | None) -> bool:

@@ -19,7 +19,7 @@ from lipstream.engine.errors import ConsentMissing, UsageError
 from lipstream.streaming import trace
 from lipstream.streaming.marking.marker import Marking
 from lipstream.streaming.server import api
-from lipstream.streaming.server.access import guard, is_loopback
+from lipstream.streaming.server.access import answer_siblings, guard, is_loopback
 from lipstream.streaming.server.admission import Admission
 from lipstream.streaming.server.calls import Calls, LocalCalls
 from lipstream.streaming.server.error_responses import answer_errors
@@ -66,10 +66,12 @@ _OPEN: Final = frozenset(PAGE) | {"/healthz"}
 _SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'self'; img-src data: blob:; media-src 'self' blob:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cache-Control": "no-store",
 }
+_POLICY: Final = (
+    "default-src 'self'; img-src data: blob:; media-src 'self' blob:; connect-src {connect}; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,8 @@ def make_site(
     proxies = options.proxies
     app = web.Application(
         middlewares=[
-            trace_request, answer_errors, proxies.locate(), guard(options.token, _OPEN, proxies)
+            trace_request, answer_siblings(calls.siblings), answer_errors, proxies.locate(),
+            guard(options.token, _OPEN, proxies, calls.siblings),
         ],
         client_max_size=options.max_body_bytes,
     )  # fmt: skip
@@ -190,7 +193,9 @@ def make_site(
     async def page(request: web.Request) -> web.Response:
         name, kind = PAGE[proxies.own_path(request)]
         body = files("lipstream.streaming.server").joinpath("web", name).read_text("utf-8")
-        return web.Response(text=body, content_type=kind, headers=_SAFE_HEADERS)
+        policy = _POLICY.format(connect=" ".join(["'self'", *sorted(calls.siblings())]))
+        headers = {**_SAFE_HEADERS, "Content-Security-Policy": policy}
+        return web.Response(text=body, content_type=kind, headers=headers)
 
     async def end_all(app: web.Application) -> None:
         await calls.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -29,6 +30,10 @@ class Calls(Protocol):
 
     async def health(self) -> dict[str, Any] | None:
         """Whether new calls should come here: what `/healthz` says beside ok; None for no."""
+        ...
+
+    def siblings(self) -> Collection[str]:
+        """Origins of the other nodes of the same service."""
         ...
 
     async def close(self) -> None:
@@ -62,6 +67,10 @@ class LocalCalls:
     async def health(self) -> dict[str, Any] | None:
         """As `Calls.health`."""
         return {}
+
+    def siblings(self) -> Collection[str]:
+        """As `Calls.siblings`: there are none."""
+        return ()
 
     async def close(self) -> None:
         """As `Calls.close`."""

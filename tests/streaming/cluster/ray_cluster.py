@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from lipstream.engine.target.consent import Consent
 from tests.streaming.waiting import eventually_in_thread
 
 ROOT = Path(__file__).parents[3]
@@ -65,7 +67,10 @@ class RayCluster:
     def serve(self) -> None:
         targets = self.folder / "targets"
         (targets / "face.target").mkdir(parents=True)
-        (targets / "face.target" / "target.json").write_text("{}")
+        consent = Consent.stated("nobody; today; tests").bound({})
+        info = {"kind": "video", "width": 64, "height": 48, "fps": "25", "frames": 25,
+                "duration_s": 1.0, "files": {}, **consent}  # fmt: skip
+        (targets / "face.target" / "target.json").write_text(json.dumps(info))
         program = str(ROOT / "tests/streaming/cluster/serve_fake.py")
         eventually_in_thread(self._head_is_up, STARTS_S)
         with (self.folder / "serve.log").open("w") as log:
@@ -101,8 +106,8 @@ class RayCluster:
 
     def kill_node(self) -> None:
         """All processes of the second node at once, as when its machine loses power."""
-        assert self._second is not None
-        kill_all(self._second)
+        if self._second is not None and self._second.poll() is None:
+            kill_all(self._second)
 
     def logs(self) -> str:
         """What all processes of the cluster have written."""

@@ -131,6 +131,19 @@ def test_a_silent_node_gets_no_call_and_is_given_up_in_the_end() -> None:
     assert cluster.placement.gone() == [silent.id]
 
 
+def test_a_process_that_is_slow_has_not_lost_its_call() -> None:
+    cluster = Cluster(2, spares=2)
+    cluster.start()
+    cluster.start()
+    slow, well = cluster.placement.processes.values()
+    cluster.answers(slow, free=False, session="stage")
+    cluster.now_s += SILENT_S + 1
+    assert cluster.placement.lost(slow) and cluster.placement.owner_of("stage") is None
+    cluster.answers(well)
+    assert not cluster.placement.lost(slow)
+    assert cluster.placement.owner_of("stage") is slow
+
+
 def test_a_node_that_ray_gives_up_takes_its_processes_with_it() -> None:
     cluster = Cluster(2, 2)
     first, second = cluster.start()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,12 @@ from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.client import Client  # noqa: E402
 
 SECOND = "127.0.0.2"
+CHROMIUM = Path(os.environ.get("LIPSTREAM_CHROMIUM", "/usr/bin/chromium"))
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required", "--allow-loopback-in-peer-connection",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -270,11 +278,61 @@ def test_a_node_that_dies_ends_only_its_own_calls(cluster: RayCluster) -> None:
     run(test())
 
 
+def test_the_page_of_a_node_that_dies_goes_on_by_another(cluster: RayCluster) -> None:
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}")
+    frames = "document.getElementById('picture').getVideoPlaybackQuality().totalVideoFrames"
+
+    notice = "document.body.innerText.includes('Connecting again')"
+
+    async def test() -> None:
+        async with session() as http, playwright.async_playwright() as start:
+            first, second = await both(cluster, http)
+            other = await Call(http, first).begin()
+            assert not other.on_second, "so that the page's call goes to the second"
+            chromium = await start.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+            page = await chromium.new_page()
+            page.on("console", lambda message: print(message.text))
+            await page.goto(f"{second}/#token={TOKEN}")
+            await page.get_by_role("radio", name="face").check()
+            await page.get_by_role("button", name="Start the call").click()
+
+            async def lost() -> bool:
+                return bool(await page.evaluate(notice))
+
+            async def shows() -> bool:
+                return await page.evaluate(frames) > seen and not await lost()
+
+            seen = 10
+            await eventually(shows, 20, "the avatar in the page")
+            killed_s = time.monotonic()
+            cluster.kill_node()
+            await eventually(lost)
+            seen = await page.evaluate(frames)
+            await eventually(shows)
+            back_s = time.monotonic() - killed_s
+            print(f"\nthe page is back after {back_s:.1f} s")
+            assert back_s < 5.0
+            await other.end()
+            await page.evaluate("document.getElementById('end').click()")
+
+            async def nobody_talks() -> bool:
+                response = await http.get(first + "/api/sessions")
+                return (await response.json())["sessions"] == []
+
+            await eventually(nobody_talks)
+            await chromium.close()
+
+    run(test())
+
+
 def test_draining_cuts_no_call(cluster: RayCluster) -> None:
     """`lipstream serve --ray ADDRESS --drain NODE`, on the head, which is the last node here."""
 
     async def test() -> None:
         async with session() as http:
+            cluster.kill_node()
             first = cluster.urls[0]
             call = await Call(http, first).begin()
             await call.shows()

@@ -28,8 +28,9 @@ def test_ray_is_imported_for_the_cluster_alone(target: Path) -> None:
     program = (
         f"{_REFUSE_RAY}"
         f"code = run([{serve}, '--ray', 'auto', '--token', 'a-secret-token'])\n"
-        f"code += run([{serve}, '--renderer', 'none', '--host', '192.0.2.77'])\n"
-        f"code += run([{serve}, '--renderer', 'none', '--host', '192.0.2.77', '--token', '12345678'])\n"
+        f"other = [{serve}, '--renderer', 'none', '--host', '192.0.2.77']\n"
+        "code += run(other)\n"
+        "code += run([*other, '--token', 'a-secret-token'])\n"
         "import lipstream.streaming.cluster.controller, lipstream.streaming.cluster.ingress\n"
         "import lipstream.streaming.cluster.call_actor, lipstream.streaming.cluster.serve\n"
         "sys.exit(code)\n"
@@ -67,6 +68,11 @@ def test_a_cluster_that_is_not_there_is_one_line(
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'lipstream[ray]'")
     from lipstream.cli import run
 
-    options = ["--ray", "127.0.0.1:9", "--token", "a-secret-token"]
-    assert run(["serve", "--targets", str(target), *options]) == 2
-    assert capsys.readouterr().err.startswith("lipstream: --ray 127.0.0.1:9: no Ray cluster there")
+    for address, reason in (
+        ("127.0.0.1:9", "no Ray cluster there"),
+        ("ray://127.0.0.1:9", "expected auto, or HOST:PORT"),
+        ("127.0.0.1:99999", "no Ray cluster there"),
+    ):
+        options = ["--ray", address, "--token", "a-secret-token"]
+        assert run(["serve", "--targets", str(target), *options]) == 2
+        assert capsys.readouterr().err.startswith(f"lipstream: --ray {address}: {reason}")
