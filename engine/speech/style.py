@@ -44,8 +44,8 @@ class Articulation:
 # The photo's lips then move nearly as fast as theirs (99th percentile over theirs 0.83 -> 0.95),
 # and lips that should meet are nearer (docs/experiments/034-lips-of-a-photo.md). Speed: 99th
 # percentile of the fastest lip vertex in 2171 frames of GRID and White House speakers; 0.2 m/s.
-# Spreading and thinning: lips that meet have at least 0.89 of their usual width (5th percentile) and
-# are thinner than lips ajar, by 0.025 below and 0.008 above (five clips). Full, round lips that
+# Spreading and thinning: lips that meet have at least 0.89 of their usual width (5th percentile)
+# and are thinner than lips ajar, by 0.025 below and 0.008 above (five clips). Full, round lips that
 # touch look ajar (docs/experiments/037-lips-that-meet.md).
 PHOTO_ARTICULATION: Final = Articulation(1.2, 0.01, 0.03, 1.5, 0.5, 0.025, 3.3)
 _THINNER_UPPER: Final = 0.4  # of what the lower lip gets thinner
