@@ -92,7 +92,7 @@ LS_EXPORT void ls_paint_cavity(
         // In the corners of a wide mouth the flesh that joins the lips rounds the gap off.
         const float off = (2 * y - roof - floor) / std::fmax(tall, 1e-4f);
         const float joined = 1 - smoothstep((tall * (1 - 0.4f * (off * off)) - 0.025f) / 0.075f);
-        const float flesh = 0.35f - 0.065f * smoothstep(tall / 0.09f);
+        const float flesh = 0.31f - 0.055f * smoothstep(tall / 0.09f);
         for (int c = 0; c < 3; ++c) {
             const float web = (upper_lip[c] + lower_lip[c]) * flesh;
             rgb[c] += corners * light * joined * (web - rgb[c]);

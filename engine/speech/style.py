@@ -36,7 +36,7 @@ class Articulation:
     pressing: float  # the same for lips that meet, and less for those ajar
     narrowing: float  # gain where lips are narrower than at rest, as in o, u and w
     spreading: float  # of that narrowing, what is lost where lips meet
-    thinning: float  # inter-ocular distances by which the lower lip is thinner where lips meet
+    thinning: float  # inter-ocular distances: the lower lip is thinner where lips meet, as at rest
     speed: float  # inter-ocular distances a second: no lip moves faster, but to meet the other
 
 
@@ -44,9 +44,9 @@ class Articulation:
 # The photo's lips then move nearly as fast as theirs (99th percentile over theirs 0.83 -> 0.95),
 # and lips that should meet are nearer (docs/experiments/034-lips-of-a-photo.md). Speed: 99th
 # percentile of the fastest lip vertex in 2171 frames of GRID and White House speakers; 0.2 m/s.
-# Spreading and thinning: lips that meet are 0.94 and more of the usual width (5th percentile), and
-# 0.024 thinner below, 0.008 above, than lips ajar (six clips). A full, round mouth whose lips touch
-# looks ajar.
+# Spreading and thinning: lips that meet have at least 0.89 of their usual width (5th percentile)
+# and are thinner than lips ajar, by 0.025 below and 0.008 above (five clips). Full, round lips that
+# touch look ajar (docs/experiments/037-lips-that-meet.md).
 PHOTO_ARTICULATION: Final = Articulation(1.2, 0.01, 0.03, 1.5, 0.5, 0.025, 3.3)
 _THINNER_UPPER: Final = 0.4  # of what the lower lip gets thinner
 
@@ -72,7 +72,10 @@ class SpeakingStyle(Frozen):
         self._opening, self._opener = model.lip_rows()[0], model.opener()
         self._articulation = articulation
         self._width, self._wider = model.lip_rows()[1], _wider(model)
-        self._thinner = _thinner(model)
+        # Lips of a photo are thinner at rest, and as thick as it shows them where they part.
+        thinning = 0.0 if articulation is None else articulation.thinning
+        self._rest = style.rest + np.float32(thinning) * _thinner(model)
+        self._thicker = style.rest - self._rest
         # What may not move farther in a frame: six vertices of the lips, and the gap.
         six = model.basis[:, LIP_MIDDLES_AND_CORNERS, :2]  # f32 [K, 6, 2]
         gap = np.stack([self._opening, np.zeros_like(self._opening)], 1)[:, None]
@@ -102,7 +105,7 @@ class SpeakingStyle(Frozen):
         Nor are lips pressed harder than they ever were, or their meshes would fold.
         """
         style = self._style
-        styled = style.rest + np.float32(style.gain) * self._articulated(expression)
+        styled = self._rest + np.float32(style.gain) * self._articulated(expression)
         styled = styled + np.float32(expression.activity) * style.speaking
         opening, linear = float(self._opening @ styled), _LINEAR * self._widest
         limited = max(opening, self._least)
@@ -120,14 +123,13 @@ class SpeakingStyle(Frozen):
         opening, width = float(self._opening @ coefficients), float(self._width @ coefficients)
         wanted = how.opening_gain * opening - how.closing * expression.activity
         meet = 1 - float(smoothstep(wanted / _AJAR))
-        pressed = meet * expression.activity
-        more = wanted - opening - how.pressing * pressed
+        more = wanted - opening - how.pressing * meet * expression.activity
         narrower = (how.narrowing * (1 - how.spreading * meet) - 1) * min(width, 0.0)
         return (
             coefficients
             + np.float32(more) * self._opener
             + np.float32(narrower) * self._wider
-            + np.float32(how.thinning * pressed) * self._thinner
+            + np.float32(1 - meet) * self._thicker
         )
 
     def _reached(self, last: F32 | None, wanted: F32) -> F32:
@@ -147,7 +149,7 @@ class SpeakingStyle(Frozen):
 
     def at_rest(self, expression: Expression) -> Expression:
         """The person's rest pose in place of a styled expression."""
-        return replace(expression, coefficients=self._style.rest, speech=False, activity=0.0)
+        return replace(expression, coefficients=self._rest, speech=False, activity=0.0)
 
 
 def photo_articulation(track: Track, opening: F32) -> Articulation:

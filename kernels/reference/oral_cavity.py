@@ -76,7 +76,7 @@ def paint(cavity: Cavity, motion: F32, points: F32, lips: F32) -> F32:
     # In the corners of a wide mouth the flesh that joins the lips rounds the gap off.
     off = (_f(2) * y - roof - floor) / np.maximum(tall, _f(1e-4))
     joined = _f(1) - _smooth((tall * (_f(1) - _f(0.4) * (off * off)) - _f(0.025)) / _f(0.075))
-    flesh = _f(0.35) - _f(0.065) * _smooth(tall / _f(0.09))
+    flesh = _f(0.31) - _f(0.055) * _smooth(tall / _f(0.09))
     web = (upper_lip + lower_lip) * flesh[:, None]
     color = _over(color, web, corners * light * joined)
     aside = np.clip(at_x / _f(0.4), _f(-1), _f(1))

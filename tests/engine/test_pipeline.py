@@ -73,7 +73,7 @@ def resting(engine: Engine, background: int) -> U8:
     painting = compositor.paint(
         target.frames.decoder().read(background),
         target.track.placement(background),
-        target.style.rest,
+        engine.style.at_rest(Expression(target.style.rest, Lips(0, 0, 0), True, 0)).coefficients,
         [(target.sources[0], 1.0)],
     )
     return painting.frame

@@ -124,7 +124,9 @@ def test_lips_parted_in_a_photo_are_thinner_where_they_meet() -> None:
 
 def test_at_rest_and_silent_nothing_is_added() -> None:
     rest = spoken(np.zeros(MODEL.size, np.float32), 0.0)
-    np.testing.assert_array_equal(style(photo=True).apply(rest).coefficients, rest.coefficients)
+    stage = style(photo=True)
+    got = stage.apply(rest).coefficients
+    np.testing.assert_array_equal(got, stage.at_rest(rest).coefficients)
 
 
 def test_footage_moves_as_its_person_does() -> None:
