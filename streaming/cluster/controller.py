@@ -132,9 +132,15 @@ class Controller:
 
     async def find(self, actor: str) -> Any | None:
         """The handle of a call actor."""
+        return None if await self.is_lost(actor) else self._handles.get(actor)
+
+    async def is_lost(self, actor: str) -> bool:
+        """Whether there is no such call actor, or nothing on its node answers."""
         process = self._placement.processes.get(actor)
         lost = process is None or self._placement.lost(process)
-        return None if lost else self._handles.get(actor)
+        if lost:
+            logger.info("call actor %s is %s", actor, "lost" if process else "not known")
+        return lost
 
     async def released(self, report: Report) -> None:
         """A call actor is free again."""

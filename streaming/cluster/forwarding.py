@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_S: Final = 20.0  # a target may have to be loaded first
 _PLACE_S: Final = 12.0
+_FIND_S: Final = 5.0
 _LOOK_S: Final = 0.5  # between two questions whether the owner is lost
 _ORIGINS: Final = 4096  # nodes that are remembered
 _KNOWN: Final = 4096  # handles that are kept
@@ -142,7 +143,7 @@ class ForwardedCalls:
         """The handle of a call actor."""
         handle = self._known.get(actor)
         if handle is None:
-            handle = await answer_of(self._controller.find.remote(actor), REACH_S)
+            handle = await answer_of(self._controller.find.remote(actor), _FIND_S)
             if handle is not None:
                 self._keep(actor, handle)
         return handle
@@ -151,7 +152,8 @@ class ForwardedCalls:
         """The owner's answer; None when it is lost, which the controller knows before Ray does."""
         work = asyncio.create_task(answer_of(handle.request.remote(asked), _ANSWER_S))
         while not (await asyncio.wait({work}, timeout=_LOOK_S))[0]:
-            if await answer_of(self._controller.find.remote(actor), REACH_S) is None:
+            # A controller that is late in answering says nothing of the owner.
+            if await answer_of(self._controller.is_lost.remote(actor), REACH_S):
                 work.cancel()
                 break
         answer = None if work.cancelled() or not work.done() else work.result()
