@@ -346,7 +346,9 @@ def test_draining_cuts_no_call(cluster: RayCluster) -> None:
             assert said == f"lipstream: node {node} takes no more calls; 1 go on\n"
             async with http.get(first + "/healthz") as response:
                 assert response.status == 503
-            offer = await Client().offer()
+            refused = Client()
+            offer = await refused.offer()
+            await refused.close()
             async with http.post(first + "/whip?target=face", data=offer, headers=SDP) as response:
                 assert response.status == 503
                 assert "no node has a CPU share" in (await response.json())["error"]
