@@ -73,7 +73,8 @@ $(VENV)/.base: $(VENV)/.made $(INPUTS)
 	$(PIP) -e '.[calibrate]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
+# Everything at once: kernels are compiled at each install.
+$(VENV)/.dev: $(VENV)/.made $(INPUTS)
 	@.ci/system-packages test $(PYTHON)
 	$(PIP) -e '.[calibrate,dev,remote]'
-	@touch $@
+	@touch $(VENV)/.base $@
