@@ -266,13 +266,15 @@ class _Publisher:
             raise _NoRestart(str(response.status))
 
     async def _leave(self, http: aiohttp.ClientSession, peer: Peer, address: str | None) -> None:
-        await peer.close()
-        if address is not None:
-            try:
+        try:
+            if address is not None:
+                # Before the connection closes: a server may keep the place of who is lost.
                 async with http.delete(address):
                     pass
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                logger.info("DELETE %s: %s", address, error)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            logger.info("DELETE %s: %s", address, error)
+        finally:
+            await peer.close()
 
     async def _endpoint_ice_servers(self, http: aiohttp.ClientSession) -> Sequence[IceServer]:
         """ICE servers that the endpoint names before an offer is made (RFC 9725, 4.6)."""

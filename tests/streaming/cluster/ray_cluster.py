@@ -108,6 +108,8 @@ class RayCluster:
         """All processes of the second node at once, as when its machine loses power."""
         if self._second is not None and self._second.poll() is None:
             kill_all(self._second)
+            # The next one says anew where it takes calls.
+            self.lines = [line for line in self.lines if "//127.0.0.2:" not in line]
 
     def logs(self) -> str:
         """What all processes of the cluster have written."""
