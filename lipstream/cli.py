@@ -420,8 +420,11 @@ def run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         return _fail(_import_message(error), EXIT_BAD_INPUT, verbose)
     except Exception as error:
-        if stopping:  # ctypes makes its own error of an exception in the middle of a call
+        # ctypes makes its own error of an exception in the middle of a call.
+        if stopping:
             return _fail("terminated" + _left_over(arguments), EXIT_TERMINATED, False)
+        if type(error).__name__ == "ArgumentError" and "KeyboardInterrupt" in str(error):
+            return _fail("stopped" + _left_over(arguments), EXIT_INTERRUPTED, False)
         if hasattr(error, "format_message"):  # typer: a wrong option or argument
             return _wrong_usage(error)
         kind = type(error).__name__

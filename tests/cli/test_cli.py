@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import lipstream
+from lipstream import cli as command_line
 from tests.cli.conftest import STOPPABLE, Cli
 from tests.streaming.sound_files import bad_inputs, write_wav
 
@@ -224,6 +226,26 @@ def test_full_disk(target: Path, tmp_path: Path) -> None:
     )
     assert_one_line(done, "cannot write")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_stopped_in_a_call_of_compiled_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while ctypes converts an argument: ctypes raises an error of its own."""
+
+    class Interrupted:
+        @classmethod
+        def from_param(cls, value: object) -> object:
+            raise KeyboardInterrupt
+
+    def interrupted(*args: object, **options: object) -> None:
+        function = ctypes.CDLL(None).abs
+        function.argtypes = [Interrupted]
+        function(1)
+
+    monkeypatch.setattr(command_line, "app", interrupted)
+    assert command_line.run(["doctor"]) == 130
+    assert capsys.readouterr().err == "lipstream: stopped\n"
 
 
 @pytest.mark.parametrize(
