@@ -14,8 +14,8 @@ from lipstream.engine.types import F32
 FAST: Final = "fast"  # the precision that a backend is fastest in without a visible difference
 
 
-class Network(Protocol):
-    """A model that is loaded and ready. Safe to call from several threads."""
+class Described(Protocol):
+    """What computes, as it is shown to people."""
 
     @property
     def name(self) -> str:
@@ -24,13 +24,17 @@ class Network(Protocol):
 
     @property
     def device(self) -> str:
-        """What it runs on, such as "CPU"."""
+        """What it runs on, such as "CPU" or the name of a card."""
         ...
 
     @property
     def precision(self) -> str:
-        """What it computes in, such as "f32"."""
+        """What the model computes in, such as "f32"."""
         ...
+
+
+class Network(Described, Protocol):
+    """A model that is loaded and ready. Safe to call from several threads."""
 
     def run(self, inputs: Mapping[str, F32]) -> dict[str, F32]:
         """Every input of the model by name to every output by name."""

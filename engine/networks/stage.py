@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from lipstream.engine.errors import UsageError
+from lipstream.engine.networks.base import Described
 from lipstream.engine.types import F32, U8
 from lipstream.kernels.checks import require
 
@@ -70,23 +71,8 @@ class Refined:
     crop: U8  # u8 [rows, columns, 3], refined: `StageRow.previous` of the next frame
 
 
-class StageExecutor(Protocol):
+class StageExecutor(Described, Protocol):
     """Computes batches. One call at a time, all from one thread."""
-
-    @property
-    def name(self) -> str:
-        """Such as "torch"."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Such as the name of the card."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """Of the network, such as "f16"."""
-        ...
 
     @property
     def crop_shape(self) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lipstream.engine.errors import BackendUnavailable, UsageError
+from lipstream.engine.networks.base import Described
 from lipstream.engine.networks.signatures import RENDERER_INPUT, RENDERER_OUTPUT
 from lipstream.engine.networks.stage import Refined, StageRow, padded_size, refuse
 from lipstream.engine.networks.stage_arena import Arena, Body, pixels_of
@@ -27,23 +28,8 @@ from lipstream.kernels.cuda import loader
 log = logging.getLogger(__name__)
 
 
-class DeviceNetwork(Protocol):
+class DeviceNetwork(Described, Protocol):
     """A renderer whose tensors lie on the device."""
-
-    @property
-    def name(self) -> str:
-        """Backend."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """What it runs on."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """What it computes in."""
-        ...
 
     def on_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Named tensors in and out, in torch's current stream."""

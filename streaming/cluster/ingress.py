@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from lipstream.engine.errors import UsageError
 from lipstream.streaming import trace
 from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.cluster import ray_calls
@@ -18,7 +17,7 @@ from lipstream.streaming.cluster.forwarding import ForwardedCalls
 from lipstream.streaming.cluster.ray_calls import answer_of
 from lipstream.streaming.cluster.remote_targets import local_targets
 from lipstream.streaming.cluster.service import OWN_ADDRESS, REACH_S, Service
-from lipstream.streaming.server.app import make_site
+from lipstream.streaming.server.app import listen, make_site
 from lipstream.streaming.server.start_message import netloc
 from lipstream.streaming.server.targets import TargetRegistry
 
@@ -59,12 +58,7 @@ class Ingress:
         await runner.setup()
         self._undo.push_async_callback(runner.cleanup)
         context = options.tls.context() if options.tls is not None else None
-        try:
-            await web.TCPSite(runner, options.host, options.port, ssl_context=context).start()
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
-            ) from error
+        await listen(runner, options, context)
         scheme = "https" if context is not None else "http"
         port = runner.addresses[0][1]
         self._url = f"{scheme}://{netloc(self._reachable(options.host), port)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -270,12 +271,7 @@ async def _serve(
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, options.host, options.port, ssl_context=context).start()
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
-            ) from error
+        await listen(runner, options, context)
         port = runner.addresses[0][1]
         for line in start_message(found, options.host, port, options.tls):
             tell(line)
@@ -284,6 +280,21 @@ async def _serve(
             await stop.wait()
     finally:
         await runner.cleanup()
+
+
+async def listen(
+    runner: web.AppRunner, options: ServerOptions, context: ssl.SSLContext | None
+) -> None:
+    """Take requests at the address of the options.
+
+    Raises: UsageError where it cannot.
+    """
+    try:
+        await web.TCPSite(runner, options.host, options.port, ssl_context=context).start()
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+        ) from error
 
 
 async def _load_first(
