@@ -62,13 +62,18 @@ LS_EXPORT void ls_paint_cavity(
         at_x = x + ray_x * behind;
         const float at_y = y + ray_y * behind, away = std::fabs(at_x);
 
-        // The cavity: dark at the back, the tongue in front, which falls off towards throat and cheeks.
+        // The cavity: dark at the back, cheeks at the sides; the tongue in front, which falls off
+        // towards both.
         const float top = lower_edge + jaw - (0.13f + 0.09f * raised) + 0.5f * (at_x * at_x);
         const float front = at_y - top;
         float lit = 0.5f + 0.6f * smoothstep(front / 0.24f);
-        lit *= 1 - 0.14f * smoothstep(1 - away / 0.05f);
+        lit *= 1 - 0.05f * smoothstep(1 - away / 0.05f);
         lit *= 0.65f + 0.35f * smoothstep((at_y - upper_edge) / 0.10f);
-        for (int c = 0; c < 3; ++c) rgb[c] = dark[c] * inner;
+        const float side = smoothstep((away - 0.12f) / 0.20f);
+        for (int c = 0; c < 3; ++c) {
+            const float cheek = tongue[c] * 0.55f;
+            rgb[c] = (dark[c] + side * (cheek - dark[c])) * inner;
+        }
         over(rgb, tongue, lit * inner, smoothstep(front / 0.08f) * smoothstep((0.36f - away) / 0.16f));
 
         float tooth[4];
@@ -87,7 +92,8 @@ LS_EXPORT void ls_paint_cavity(
         const float thin = 1 - smoothstep(tall / 0.10f);
         over(rgb, upper_lip, 0.66f, 0.8f * std::fmax(under, thin));
         const float on = 1 - smoothstep((floor - y) / std::fmin(0.045f, 0.4f * tall + 1e-4f));
-        over(rgb, lower_lip, 0.7f + 0.25f * smoothstep(tall / 0.12f), 0.9f * on);
+        const float wet = (0.7f + 0.25f * smoothstep(tall / 0.12f)) * (1 - 0.3f * side);
+        over(rgb, lower_lip, wet, 0.9f * on);
 
         // In the corners of a wide mouth the flesh that joins the lips rounds the gap off.
         const float off = (2 * y - roof - floor) / std::fmax(tall, 1e-4f);

@@ -24,6 +24,8 @@ COLUMNS: Final = round(2 * HALF_WIDTH / STEP) + 1
 ROWS: Final = round((TALL + MARGIN) / STEP) + 1
 CURVE: Final = 2.2  # z over the square of x: an arch 36 mm wide at the canines is 10 mm deep there
 _ARCH: Final = (0.45, 0.75)  # half axes of the ellipse
+# Of red, green and blue: the light that reaches teeth further back has been reflected by cheeks.
+_REFLECTED: Final = np.array([1.0, 1.35, 1.4], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def arch_table(arch: Arch, teeth: F32, gums: F32, soft: float) -> F32:
     enamel = teeth * (1 + warm + cool + yellow) * shade[..., None]
     flesh = gums * (0.78 + 0.22 * smoothstep((above - gum_line) / 0.05))[..., None]
     color = flesh + crown[..., None] * (enamel - flesh)
-    color = color * turned[:, None]
+    color = color * turned[:, None] ** _REFLECTED
     covered = smoothstep(above / (2 * soft) + 0.5)
     covered = covered * smoothstep((HALF_WIDTH - 0.03 - np.abs(x)) / 0.06)
     table = np.concatenate([np.clip(color, 0, 255), covered[..., None]], -1).astype(np.float32)

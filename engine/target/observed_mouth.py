@@ -19,10 +19,10 @@ from lipstream.kernels.oral_cavity import lip_shade
 _ROWS: Final = 16  # samples across the gap
 _COLUMNS: Final = 60
 _LEAST_GAP: Final = 0.05  # inter-ocular distances, of a gap that may show teeth
-_LEAST_SHARE: Final = 0.12  # of the samples in the gap
+_LEAST_SHARE: Final = 0.05  # of the samples in the gap
+_LEAST_ROW: Final = 0.4  # inter-ocular distances; of a shorter row the colour alone is taken
 _MOST_SOURCES: Final = 24
 _INSET: Final = 0.012  # inter-ocular distances from the lips, where colours mix
-_USUAL_SHADE: Final = 0.88  # of the lips on the teeth of a smile
 _CORNER: Final = 0.24  # inter-ocular distances from the middle; corners are further out
 _FADE: Final = 0.06  # inter-ocular distances, over which teeth end in the corners
 _LEAST_SHADE: Final = 0.8
@@ -95,6 +95,8 @@ def _upper_teeth(mouth: Mouth, source: MouthSource, lips: F32, grid: F32) -> Upp
     end = max(*ends, _CORNER) if all(ends) and any(dark) else furthest
     fading = np.clip((np.abs(x) - end) / _FADE, 0, 1).astype(np.float32)
     closed = np.tile(fading, (count, 1))
+    if not shown.any() or np.ptp(x[shown]) < _LEAST_ROW:
+        row, closed = np.zeros_like(row), np.zeros_like(closed)
     layers = np.stack([_soften(np.where(row, seen, 0)), _soften(closed)], -1)
     table = np.concatenate([np.clip(own, 0, 255), layers], -1)
     return UpperTeeth(edge, table.astype(np.float32))
@@ -138,20 +140,21 @@ def _teeth(source: MouthSource, lips: F32) -> tuple[F32, float] | None:
         for line in source.lips[:2]
     )
     down = np.linspace(0.12, 0.88, _ROWS)[:, None, None]
-    colors = source.colors_at((upper + down * (lower - upper)).reshape(-1, 3))
-    teeth = colors[is_tooth(colors, lips)]
-    if len(teeth) < _LEAST_SHARE * len(colors):
+    points = upper + down * (lower - upper)
+    colors = source.colors_at(points.reshape(-1, 3)).reshape(points.shape)
+    tooth = is_tooth(colors, lips, 0.35)
+    if tooth.mean() < _LEAST_SHARE:
         return None
+    teeth = colors[tooth] / np.maximum(_source_shade(source, points)[tooth], 0.7)[:, None]
     luma = teeth @ _LUMA
-    color: F32 = (np.median(teeth[luma >= np.median(luma)], axis=0) / _USUAL_SHADE).astype(
-        np.float32
-    )
-    return np.minimum(color, np.float32(250)), len(teeth) / len(colors) * gap
+    color: F32 = np.median(teeth[luma >= np.median(luma)], axis=0).astype(np.float32)
+    return np.minimum(color, np.float32(250)), float(tooth.mean()) * gap
 
 
-def is_tooth(colors: F32, lips: F32) -> NDArray[np.bool_]:
-    """Which colours f32 [n, 3] are less red than lips f32 [3] by half, and not dark."""
-    green, least = colors[..., 1], (lips[1] / lips[0] + 1) / 2
+def is_tooth(colors: F32, lips: F32, paler: float = 0.5) -> NDArray[np.bool_]:
+    """Which colours f32 [..., 3] are less red than lips f32 [3] by a part, and not dark."""
+    own = lips[1] / lips[0]
+    green, least = colors[..., 1], own + paler * (1 - own)
     found: NDArray[np.bool_] = (green > least * colors[..., 0]) & (
         colors @ _LUMA > 0.75 * (lips @ _LUMA)
     )

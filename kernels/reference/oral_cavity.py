@@ -42,13 +42,16 @@ def paint(cavity: Cavity, motion: F32, points: F32, lips: F32) -> F32:
     behind = np.maximum(arch_z + curve * at_x * at_x - points[:, 2], _f(0))
     at_x, at_y = x + ray_x * behind, y + ray_y * behind
 
-    # The cavity: dark at the back, the tongue in front, which falls off towards throat and cheeks.
+    # The cavity: dark at the back, cheeks at the sides; the tongue in front, which falls off
+    # towards both.
     inner = _f(0.55) + _f(0.45) * light
-    color = np.tile(dark * inner, (len(x), 1))
+    side = _smooth((np.abs(at_x) - _f(0.12)) / _f(0.20))
+    cheek = tongue * _f(0.55)
+    color = _over(np.tile(dark, (len(x), 1)), cheek, side) * inner
     top = lower_edge + jaw - (_f(0.13) + _f(0.09) * raised) + _f(0.5) * (at_x * at_x)
     front = at_y - top
     lit = _f(0.5) + _f(0.6) * _smooth(front / _f(0.24))
-    lit *= _f(1) - _f(0.14) * _smooth(_f(1) - np.abs(at_x) / _f(0.05))
+    lit *= _f(1) - _f(0.05) * _smooth(_f(1) - np.abs(at_x) / _f(0.05))
     lit *= _f(0.65) + _f(0.35) * _smooth((at_y - upper_edge) / _f(0.10))
     there = _smooth(front / _f(0.08)) * _smooth((_f(0.36) - np.abs(at_x)) / _f(0.16))
     color = _over(color, tongue * (lit * inner)[:, None], there)
@@ -71,6 +74,7 @@ def paint(cavity: Cavity, motion: F32, points: F32, lips: F32) -> F32:
     color = _over(color, upper_lip * _f(0.66), _f(0.8) * np.maximum(rim, thin))
     rim = _f(1) - _smooth((floor - y) / np.minimum(_f(0.045), _f(0.4) * tall + _f(1e-4)))
     wet = _f(0.7) + _f(0.25) * _smooth(tall / _f(0.12))
+    wet *= _f(1) - _f(0.3) * side
     color = _over(color, lower_lip * wet[:, None], _f(0.9) * rim)
 
     # In the corners of a wide mouth the flesh that joins the lips rounds the gap off.

@@ -81,6 +81,15 @@ def test_it_is_darker_further_in():
     assert column.min() > 5  # and nowhere black
 
 
+def test_cheeks_are_seen_at_the_sides():
+    """Between the rows of teeth, beside the tongue, it is lighter than in the throat, and red."""
+    points, lips = open_mouth([0.0, 0.34, -0.34], 0.06)
+    throat, right, left = paint(cavity(), motion(jaw=0.3, raised=0.0), points, lips)
+    np.testing.assert_array_equal(right, left)
+    assert luma(right) > 1.3 * luma(throat)
+    assert right[0] > 1.5 * right[1:].max()
+
+
 def rounded(light):
     """What rounding changes in a corner, a wedge that is seen on rows of y and columns of x up to
     its tip, f32 [41, 21]."""
@@ -91,8 +100,10 @@ def rounded(light):
     points, lips = points.astype(np.float32), lips.astype(np.float32)
     shape = SHAPE.copy()
     shape[10] = 1.0
+    bare = cavity()
+    bare.colours[0] = DARK  # no cheeks, which are nearly as bright as that flesh
     pictures = [
-        luma(paint(cavity()._replace(shape=k), motion(light=light, jaw=0.3), points, lips))
+        luma(paint(bare._replace(shape=k), motion(light=light, jaw=0.3), points, lips))
         for k in (SHAPE, shape)
     ]
     return np.abs(pictures[1] - pictures[0]).reshape(half.shape)

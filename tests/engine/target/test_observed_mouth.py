@@ -27,12 +27,15 @@ from lipstream.engine.types import F32
 
 MODEL = face_model()
 SKIN, LIP, TOOTH, HOLE = (200, 150, 125), (190, 100, 95), (225, 210, 190), (50, 20, 20)
+Color = tuple[int, int, int]
 SIZE, SCALE, MIDDLE = 300, 100.0, (150.0, 20.0)
 
 
-def painted(gap: float, teeth_down_to: float, right: float = 1.0) -> MouthSource:
-    """The mean face, its lips `gap` apart, with teeth from the upper lip down to a y, on a skin
-    that is `right` times as bright on the right."""
+def painted(
+    gap: float, teeth_down_to: float, right: float = 1.0, tooth: Color = TOOTH, row: float = 9.0
+) -> MouthSource:
+    """The mean face, its lips `gap` apart, with teeth from the upper lip down to a y, as far as
+    half of `row` from the middle, on a skin that is `right` times as bright on the right."""
     vertices = MODEL.mean.copy()
     upper, lower = list(INNER_UPPER_LIP), list(INNER_LOWER_LIP)
     vertices[upper[1:-1], 1] -= gap / 4
@@ -49,7 +52,8 @@ def painted(gap: float, teeth_down_to: float, right: float = 1.0) -> MouthSource
     rgb[across & (y > roof - 15) & (y < floor + 20)] = LIP
     inside = across & (y > roof) & (y < floor)
     rgb[inside] = HOLE
-    rgb[inside & (y < MIDDLE[1] + SCALE * teeth_down_to)] = TOOTH
+    shown = (y < MIDDLE[1] + SCALE * teeth_down_to) & (np.abs(x - MIDDLE[0]) < SCALE * row / 2)
+    rgb[inside & shown] = tooth
     return MouthSource(rgb.astype(np.uint8), (0.0, 0.0), 1.0, place)
 
 
@@ -89,6 +93,28 @@ def test_where_the_lower_lip_covers_the_edge_teeth_reach_behind_it() -> None:
     assert seen.upper is not None
     floor = float(source.placement.canonical_vertices[14, 1])
     assert floor - 0.02 < seen.upper.edge < floor + 0.04
+
+
+def test_a_short_row_gives_its_colour_alone() -> None:
+    """A few teeth between drawn ones would be seen as what they are."""
+    edge = float(MODEL.mean[13, 1]) + 0.09
+    short = observed(painted(0.2, edge, row=0.3)).observed
+    long = observed(painted(0.2, edge)).observed
+    assert short is not None and long is not None
+    assert short.upper is not None and long.upper is not None
+    np.testing.assert_allclose(short.teeth, long.teeth, rtol=0.05)
+    assert short.upper.edge == pytest.approx(edge, abs=0.02)
+    assert short.upper.table[..., 3:].max() == 0
+    assert long.upper.table[..., 3].max() == 1
+
+
+def test_teeth_in_the_shade_are_as_dark_as_they_are_seen() -> None:
+    dim = (120, 94, 88)  # in red light, darker than the skin
+    seen = observed(painted(0.12, float(MODEL.mean[13, 1]) + 0.06, tooth=dim)).observed
+    assert seen is not None
+    assert seen.teeth is not None
+    assert np.ptp(seen.teeth / np.array(dim)) < 0.03  # their hue
+    assert 1.0 <= float(seen.teeth.mean() / np.mean(dim)) < 1.45  # out of the shade of the lips
 
 
 def test_light_from_the_right_is_seen() -> None:
