@@ -130,7 +130,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="NODE",
-            help="With --ray: place no more calls on this node; return when its last one has ended.",
+            help="With --ray: place no more calls on this node; return when its last has ended.",
         ),
     ] = None,
     verbose: Verbose = False,

@@ -124,7 +124,8 @@ def test_a_dub_of_a_stranger_is_warned_of_and_marked(
     out = tmp_path / "out.mp4"
     done = cli_here("dub", unconsented, voice, "-o", out, "--renderer", "none", "--json")
     assert done.returncode == 0
-    assert done.stderr.startswith("lipstream: warning: stranger.target: it records no consent")
+    assert done.stderr.startswith(f"lipstream: warning: {unconsented}: it records no consent")
+    assert f'lipstream consent {unconsented} "WHO' in done.stderr  # as it can be typed
     assert done.stderr.count("\n") == 1
     report = json.loads(done.stdout)
     assert report["provenance"]["signed_by"].startswith("lipstream key ")
