@@ -15,6 +15,7 @@ from typing import Any
 import av
 import pytest
 
+from lipstream.batch_items import items_of_folder
 from lipstream.doctor import Check, as_text
 from lipstream.engine.errors import AssetError
 from tests.cli.conftest import STOPPABLE, Cli
@@ -232,6 +233,15 @@ def test_help_begins_with_what_comes_first(cli_here: Cli) -> None:
     assert [line.split()[0] for line in listed if line][:5] == [
         "demo", "calibrate", "dub", "express", "serve",
     ]  # fmt: skip
+
+
+def test_a_folder_takes_every_kind_of_photo_that_the_readme_names(tmp_path: Path) -> None:
+    names = [f"a{n}.{e}" for n, e in enumerate("jpg png webp avif tif bmp gif jp2 JPEG".split())]
+    for name in names:
+        (tmp_path / name).touch()
+    found = items_of_folder("calibrate", tmp_path, tmp_path / "out", {})
+    assert sorted(Path(job.options["input"]).name for job in found.jobs) == sorted(names)
+    assert found.left_out == []
 
 
 def test_without_a_driver_doctor_has_one_line_for_gpus() -> None:
