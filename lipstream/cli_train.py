@@ -36,7 +36,7 @@ def train_encoder(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="encoder.safetensors whose listener is trained further; --steps 0 keeps it as it is.",
+            help="encoder.safetensors whose listener is trained further; with 0 steps it stays.",
         ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the listener.")] = 1100,
