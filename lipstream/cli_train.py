@@ -44,7 +44,7 @@ def train_encoder(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train the encoder: from a teacher model, tracked lips, and speech with phone times."""
+    """Train the encoder: a teacher, tracked lips and phone times."""
     with own_console(verbose) as console:
         from lipstream.calibration.training.encoder.train import TrainingOptions, main
         from lipstream.streaming.files.partial_file import PartialFile
