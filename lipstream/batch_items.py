@@ -62,7 +62,7 @@ _SOUNDS: Final = _endings(
     "aac ac3 aif aifc aiff amr au caf flac m4a mka mp2 mp3 oga ogg opus wav wma w64"
 )
 _VIDEOS: Final = _endings("3gp avi flv m2ts m4v mjpeg mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv")
-_PHOTOS: Final = _endings("avif bmp heic heif jpeg jpg png tif tiff webp")
+_PHOTOS: Final = _endings("avif bmp gif heic heif j2k jp2 jpeg jpg png tif tiff webp")
 _READS: Final = {"dub": _SOUNDS | _VIDEOS, "calibrate": _VIDEOS | _PHOTOS}
 
 

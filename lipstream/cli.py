@@ -24,6 +24,7 @@ from lipstream.cli_batch import (
     Ray,
     Retries,
     is_many,
+    refuse_folder,
     required,
     run_many,
 )
@@ -69,8 +70,6 @@ assets_app = typer.Typer(help="Model files that are downloaded, not shipped.", n
 app.add_typer(assets_app, name="assets")
 app.add_typer(bench_app, name="bench")
 app.add_typer(train_app, name="train")
-for command in (serve, present, publish, consent, verify):
-    app.command()(command)
 
 
 @app.callback()
@@ -83,16 +82,6 @@ def lipstream(
 
         typer.echo(f"lipstream {__version__}")
         raise typer.Exit
-
-
-@app.command("help")
-def show_help(
-    command: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMAND]", help="Such as: calibrate, bench all.")
-    ] = None,
-) -> None:
-    """Show the options of a command: the same as COMMAND -h."""
-    app([*(command or ()), "--help"], prog_name="lipstream", standalone_mode=False)
 
 
 @app.command()
@@ -136,15 +125,21 @@ def calibrate(
     footage: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FOOTAGE", help="A video or a photo of one person; a folder of them: each."
+            metavar="FOOTAGE", help="A video or a photo of one person; or a folder of them."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder NAME.target to write; of many: where to."),
+        typer.Option(
+            "--output", "-o", help="Target to write, NAME.target; of a folder or list: where to."
+        ),
     ] = None,
-    start: Annotated[float | None, typer.Option(help="Use the video from this time on, s.")] = None,
-    end: Annotated[float | None, typer.Option(help="Use the video up to this time, s.")] = None,
+    start: Annotated[
+        float | None, typer.Option(help="Leave out the video before this time, s.")
+    ] = None,
+    end: Annotated[
+        float | None, typer.Option(help="Leave out the video after this time, s.")
+    ] = None,
     consent: Annotated[
         str | None,
         typer.Option(
@@ -155,18 +150,19 @@ def calibrate(
     adapt: Annotated[
         bool,
         typer.Option(
-            "--adapt", help="Adapt the appearance prior to this person; needs torch, 3 min."
+            "--adapt",
+            help="Adapt to this person's appearance; about a minute more, needs the extra torch.",
         ),
     ] = False,
     person: Annotated[
         int | None,
-        typer.Option(help="Of several people: whom to follow, from 1, as they appear."),
+        typer.Option(help="If several people are seen: follow this one, 1 for the first."),
     ] = None,
     still: Annotated[
-        bool, typer.Option("--still", help="Of a photo: the head, brows and eyes do not move.")
+        bool, typer.Option("--still", help="From a photo: head, brows and eyes do not move.")
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="Of a photo: another number, other motion; default: 0.")
+        int | None, typer.Option(help="From a photo: seed of its random motion. Default: 0.")
     ] = None,
     batch: Batch = None,
     jobs: Jobs = None,
@@ -190,6 +186,7 @@ def calibrate(
         many.refuse_for_one()
         footage = required(footage, "argument 'FOOTAGE'", "calibrate")
         output = required(output, "option '--output' / '-o'", "calibrate")
+        refuse_folder(footage, output, "calibrate FOOTAGE -o NAME.target")
         from lipstream.calibration.build import calibrate as build
         from lipstream.calibration.consent import earlier_consent
         from lipstream.calibration.options import CalibrationOptions
@@ -230,7 +227,7 @@ def dub(
     audio: Annotated[
         Path | None,
         typer.Argument(
-            metavar="AUDIO", help="Speech: any audio or video file; a folder of them: each."
+            metavar="AUDIO", help="Speech: any audio or video file; or a folder of them."
         ),
     ] = None,
     output: Annotated[
@@ -238,7 +235,7 @@ def dub(
         typer.Option(
             "--output",
             "-o",
-            help="Video to write: NAME.mp4, .mov, .mkv or .webm; of many: the folder to write to.",
+            help="Video to write: NAME.mp4, .mov, .mkv or .webm; of a folder or list: where to.",
         ),
     ] = None,
     background: Annotated[
@@ -275,6 +272,7 @@ def dub(
         target = required(target, "argument 'TARGET'", "dub")
         audio = required(audio, "argument 'AUDIO'", "dub")
         output = required(output, "option '--output' / '-o'", "dub")
+        refuse_folder(audio, output, "dub TARGET AUDIO -o OUT.mp4")
         from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.files.dub import DubOptions
         from lipstream.streaming.marking.marker import Marking
@@ -301,9 +299,8 @@ def _dub(console: Console, paths: tuple[Path, Path, Path], options: DubOptions, 
             f"{provenance['sidecar']}; keep it beside the video"
         )
     sentence = (
-        f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s in "
-        f"{report['seconds']:.1f} s ({report['realtime_factor']:.1f}x real time, "
-        f"{report['profile']}, {report['backend']})"
+        f"{output}: {report['frames']} frames, {report['duration_s']:.1f} s long, made in "
+        f"{report['seconds']:.1f} s ({report['realtime_factor']:.1f} times real time)"
     )
     console.result(report, json, sentence)
 
@@ -339,11 +336,18 @@ def express(
             part.commit()
 
 
+# In the order in which `lipstream -h` lists them.
+for command in (serve, present, publish, verify, consent):
+    app.command()(command)
+
+
 @app.command()
 def doctor(
     self_test: Annotated[
         bool,
-        typer.Option("--self-test", help="Run ten made inputs through the commands; under 60 s."),
+        typer.Option(
+            "--self-test", help="Run ten generated inputs through the commands; under 60 s."
+        ),
     ] = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -372,6 +376,16 @@ def _self_test(console: Console, json: bool) -> None:
         console.result(whole, json, "")
     if not whole["ok"]:
         raise typer.Exit(1)
+
+
+@app.command("help")
+def show_help(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND]", help="Such as: calibrate, bench all.")
+    ] = None,
+) -> None:
+    """Show the options of a command: the same as COMMAND -h."""
+    app([*(command or ()), "--help"], prog_name="lipstream", standalone_mode=False)
 
 
 @assets_app.command("fetch")

@@ -26,24 +26,24 @@ Batch = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.jsonl",
-        help="Many items: a JSON object a line, with input, output and options by name.",
+        help="A list of items: one JSON object a line, with input, output and options by name.",
     ),
 ]
 Jobs = Annotated[
     int | None,
     typer.Option(
-        help="Of many items: how many at once, each in a process. Default: one a core.", min=1
+        help="Of a folder or list: how many items at once. Default: one for each core.", min=1
     ),
 ]
 Retries = Annotated[
     int,
-    typer.Option(help="Of many items: further attempts where a worker was lost.", min=0),
+    typer.Option(help="Of a folder or list: further attempts if a worker process dies.", min=0),
 ]
 Ray = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Of many items: on the nodes of this Ray cluster; HOST:PORT or auto.",
+        help="Of a folder or list: run on the nodes of this Ray cluster; HOST:PORT or auto.",
     ),
 ]
 
@@ -76,6 +76,20 @@ def is_many(options: BatchOptions, given: Path | None, output: Path | None, one:
     if given is None or not given.is_dir() or output is None:
         return False
     return output.suffix.lower() not in one.split()
+
+
+def refuse_folder(given: Path, output: Path, usage: str) -> None:
+    """Of the input of a single output: a folder of files, or the target in the sound's place.
+
+    Raises: UsageError.
+    """
+    if (given / "target.json").is_file():
+        raise UsageError(f"{given}: is a target; expected: lipstream {usage}")
+    if given.is_dir():
+        raise UsageError(
+            f"{given}: is a folder, and {output} a single output; for all files of the folder, "
+            "give -o a folder too"
+        )
 
 
 def required(value: _Given | None, what: str, command: str) -> _Given:
@@ -115,7 +129,9 @@ def run_many(
         assert given is not None and output is not None
         items = items_of_folder(command, given, output, told)
     if items.left_out and not as_json:
-        console.note(f"left out, by their names no {command} inputs: {_some(items.left_out)}")
+        console.note(
+            f"left out, since {command} does not read files of this kind: {_some(items.left_out)}"
+        )
     began_s = time.monotonic()
     executor, journal = _executor(setting, len(items.jobs), perform), Journal(KINDS)
     try:

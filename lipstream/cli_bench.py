@@ -71,7 +71,7 @@ def bench_all(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Run all measurements into one report: about 15 minutes.
+    """Run all measurements into one report: about 20 minutes.
 
     The report is written after each measurement. A measurement that this machine cannot run is
     left out, with a note.

@@ -22,6 +22,7 @@ from lipstream.cli_options import (
     Verbose,
 )
 from lipstream.console import own_console
+from lipstream.engine.errors import UsageError
 
 if TYPE_CHECKING:
     from lipstream.console import Console
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 _DEVICE = "number, name, part of a name, or default."
 
 VideoPreset = Annotated[
-    str, typer.Option(help="light, standard or sharp: bits and encoding time for each picture.")
+    str, typer.Option(help="light, standard or sharp: bit rate and encoding time for each picture.")
 ]
 Bitrate = Annotated[
-    int | None, typer.Option(metavar="KBPS", help="Video bitrate, in place of that of the preset.")
+    int | None, typer.Option(metavar="KBPS", help="Fixed video bit rate, in place of the preset's.")
 ]
 IceServers = Annotated[
     list[str] | None,
@@ -47,7 +48,7 @@ IceServers = Annotated[
 
 def serve(
     targets: Annotated[
-        str, typer.Option(help="Folder with NAME.target bundles, or one of them; or its URL.")
+        str, typer.Option(help="A target, or a folder of targets named NAME.target; or a URL.")
     ] = ".",
     host: Annotated[
         str | None,
@@ -60,27 +61,31 @@ def serve(
         str | None,
         typer.Option(
             envvar="LIPSTREAM_TOKEN",
-            help="Secret that clients must send; required unless the host is loopback.",
+            help="Secret that clients must send; required if other machines can reach the server.",
         ),
     ] = None,
-    sessions: Annotated[int, typer.Option(help="Conversations at once, at most.", min=1)] = 4,
+    sessions: Annotated[
+        int, typer.Option(help="Most conversations at once; with --ray, on one node.", min=1)
+    ] = 4,
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Worker processes; 0 computes in the server. Default: one for each core, at most "
-            "--sessions; 0 with one of either.",
+            help="Worker processes that compute; 0: the server itself does. Default: one for each "
+            "core, at most --sessions; 0 if there is one core or one session.",
             min=0,
         ),
     ] = None,
     root_path: Annotated[
         str,
-        typer.Option(metavar="PATH", help="Path under which a proxy serves it, such as /avatar."),
+        typer.Option(
+            metavar="PATH", help="Path under which a proxy serves this server, such as /avatar."
+        ),
     ] = "",
     trusted_proxy: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Address or network of a proxy whose X-Forwarded-* headers count; repeatable.",
+            help="Address or network of a proxy whose X-Forwarded-* headers are used; repeatable.",
         ),
     ] = None,
     ice_server: IceServers = None,
@@ -108,23 +113,24 @@ def serve(
         typer.Option(
             metavar="ADDRESS",
             help="Serve on all nodes of a Ray cluster, of which this machine is one: auto, or "
-            "HOST:PORT of its head. Needs '.[ray]'.",
+            "HOST:PORT of its head. Needs the extra ray.",
         ),
     ] = None,
     call_cpus: Annotated[
-        float, typer.Option(metavar="CPUS", help="With --ray: CPUs set aside for a call.")
+        float, typer.Option(metavar="CPUS", help="With --ray: CPUs reserved for a call.")
     ] = 1.0,
     call_gpus: Annotated[
-        float, typer.Option(metavar="GPUS", help="With --ray: share of a GPU for a call.")
+        float, typer.Option(metavar="GPUS", help="With --ray: share of a GPU reserved for a call.")
     ] = 0.0,
     spares: Annotated[
-        int, typer.Option(help="With --ray: processes of a node that wait for a call.", min=1)
+        int,
+        typer.Option(help="With --ray: processes on each node, ready for the next call.", min=1),
     ] = 1,
     drain: Annotated[
         str | None,
         typer.Option(
             metavar="NODE",
-            help="With --ray: place no more calls on this node; returns when its last has ended.",
+            help="With --ray: place no more calls on this node; return when its last has ended.",
         ),
     ] = None,
     verbose: Verbose = False,
@@ -156,6 +162,11 @@ def serve(
         if processes is None:
             processes = processes_for(sessions)
         proxies = ProxyOptions.parse(root_path, trusted_proxy or ())
+        if ray is not None and host is None and token is None:
+            raise UsageError(
+                "--ray: other machines can reach the nodes, so it needs --token SECRET or "
+                "LIPSTREAM_TOKEN"
+            )
         if host is None:
             host = "127.0.0.1" if ray is None else "node"
         options = ServerOptions(
@@ -210,7 +221,7 @@ def present(
         if list_devices:
             return _list(console, json)
         if target is None:
-            raise typer.BadParameter("expected NAME.target (or --list-devices)")
+            raise UsageError("Missing argument 'TARGET'. (see: lipstream present --help)")
 
         from lipstream.engine.pipeline import Engine
         from lipstream.engine.speech.profiles import require_live
@@ -256,7 +267,8 @@ def publish(
     target: TargetArgument,
     whip: Annotated[str, typer.Option(metavar="URL", help="The WHIP endpoint of an SFU.")],
     token: Annotated[
-        str | None, typer.Option(envvar="LIPSTREAM_WHIP_TOKEN", help="Its bearer token.")
+        str | None,
+        typer.Option(envvar="LIPSTREAM_WHIP_TOKEN", help="Bearer token of that endpoint."),
     ] = None,
     microphone: Annotated[
         str | None, typer.Option("--input", help=f"Speech from a microphone: {_DEVICE}")

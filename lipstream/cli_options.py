@@ -20,19 +20,19 @@ Profile = Annotated[str, typer.Option(help="low, live or studio: 40, 120 or 400 
 FileProfile = Annotated[
     str,
     typer.Option(
-        help="file: the lips follow from the whole sound; low, live, studio: as a call with 40, "
-        "120 or 400 ms of delay."
+        help="file: the lips are computed from the whole sound; low, live, studio: as in a call "
+        "with 40, 120 or 400 ms of delay."
     ),
 ]
 Renderer = Annotated[
     str,
-    typer.Option(help="Refine mouths by a model: auto (where it can run), network (always), none."),
+    typer.Option(
+        help="The model that refines mouths: auto (if it can run here), network (always), none."
+    ),
 ]
 CropResolution = Annotated[
     int,
-    typer.Option(
-        help="Size of the crop that is refined, px: 256, or 384 or 512 for large, sharp faces."
-    ),
+    typer.Option(help="Size of the refined crop, px: 256; 384 or 512 for large, sharp faces."),
 ]
 VideoOutput = Annotated[
     Path, typer.Option("--output", "-o", help="Video to write: NAME.mp4, .mov, .mkv or .webm.")
@@ -48,7 +48,7 @@ Label = Annotated[
     str,
     typer.Option(
         metavar="corner|bar|off:REASON",
-        help='The visible label: "AI" in the upper right corner, a bar, or none, with the reason.',
+        help='The visible label: "AI" in the upper right corner, a bar, or none for a REASON.',
     ),
 ]
 NoWatermark = Annotated[
@@ -56,7 +56,7 @@ NoWatermark = Annotated[
     typer.Option(
         "--no-watermark",
         metavar="REASON",
-        help="Leave the invisible watermark out; the reason goes into the file's manifest.",
+        help="Leave out the invisible watermark. A file's manifest records the reason.",
     ),
 ]
 Sign = Annotated[
@@ -64,7 +64,7 @@ Sign = Annotated[
     typer.Option(
         "--sign",
         metavar="CERT KEY",
-        help="Sign the file's provenance with this certificate chain and key, PEM. Default: a key "
-        "that is made on first use and kept.",
+        help="Sign the file's C2PA manifest with this certificate chain and key, PEM. Default: a "
+        "key that is made on first use and kept.",
     ),
 ]

@@ -36,7 +36,7 @@ def train_encoder(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="encoder.safetensors whose listener is trained further; 0 steps keep it.",
+            help="encoder.safetensors whose listener is trained further; with 0 steps it stays.",
         ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the listener.")] = 1100,
@@ -44,7 +44,7 @@ def train_encoder(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train the encoder from a teacher, real lips and phone times."""
+    """Train the encoder: a teacher, tracked lips and phone times."""
     with own_console(verbose) as console:
         from lipstream.calibration.training.encoder.train import TrainingOptions, main
         from lipstream.streaming.files.partial_file import PartialFile
@@ -84,7 +84,7 @@ def train_renderer(
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train the renderer by self-reconstruction of clips."""
+    """Train the renderer by self-reenactment of clips."""
     with own_console(verbose) as console:
         from lipstream.calibration.training.renderer.train import RendererTraining, main
         from lipstream.streaming.files.partial_file import PartialFile

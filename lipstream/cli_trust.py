@@ -10,6 +10,7 @@ import typer
 
 from lipstream.cli_options import Json, Verbose
 from lipstream.console import own_console
+from lipstream.engine.errors import UsageError
 
 if TYPE_CHECKING:
     from lipstream.console import Console
@@ -37,6 +38,11 @@ def consent(
         from lipstream.engine.target.bundle_checks import read_info
         from lipstream.engine.target.consent import Consent, require_consent
 
+        if not (target / "target.json").is_file():
+            raise UsageError(
+                f"{target}: not a target bundle; expected a folder NAME.target, made by "
+                "`lipstream calibrate VIDEO -o NAME.target`"
+            )
         if statement is not None:
             from lipstream.calibration.consent import state_consent
 

@@ -15,6 +15,7 @@ from lipstream.engine import extras
 
 Status = Literal["ok", "slow", "missing"]
 
+_OF_GPUS = ("cuda", "tensorrt", "pycuda", "on a card")  # without a driver, one line for all
 _CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "asimd")
 
 
@@ -66,7 +67,12 @@ def as_text(checks: list[Check]) -> str:
     """For people: a line for each check, and below it what to do."""
     words = {"ok": "ok     ", "slow": "slow   ", "missing": "missing"}
     lines = []
+    without_driver = any(c.name == "cuda" and c.status == "missing" for c in checks)
     for check in checks:
+        if without_driver and check.name in _OF_GPUS:
+            if check.name == "cuda":
+                lines.append(f"none     GPU          {check.found}: everything runs on the CPU")
+            continue
         lines.append(f"{words[check.status]}  {check.name:<12} {check.found}")
         if check.remedy:
             lines.append(f"{'':22} for {check.needed_for}: {check.remedy}")
@@ -166,7 +172,7 @@ def _provenance() -> Check:
     try:
         own = own_credentials(make=False)
     except LipstreamError as error:
-        return Check("provenance", "missing", str(error), needed_for, "see there")
+        return Check("provenance", "missing", str(error), needed_for, "correct what this line says")
     key = "a key is made on first use" if own is None else f"{own.name} in {own_key_path()}"
     return Check("provenance", "ok", f"{version}, {key}", needed_for)
 

@@ -176,7 +176,7 @@ def tables() -> str:
     batch = 64
     works = stage_works(batch)
     floors = [floors_us(works, card) for card in CARDS]
-    names = " | ".join(f"{card.name}, us" for card in CARDS)
+    names = " | ".join(f"floor on {card.name}, µs" for card in CARDS)
     lines = [f"| step | multiply-adds, million | MB | {names} |", "|---|---|---|" + "---|" * 2]
 
     def line(name: str, work: Work, times: list[float]) -> str:
@@ -194,7 +194,7 @@ def tables() -> str:
     for rows in (1, batch):
         work = encoder_work(rows, 2)
         times = [work.floor_us(card.memory_gb_s, card.bf16_tera_ops) for card in CARDS]
-        lines.append(line(f"encoder, a step of {rows}", work, times))
+        lines.append(line(f"encoder, {rows} row{'s' * (rows > 1)}", work, times))
     return "\n".join(lines) + "\n"
 
 

@@ -235,7 +235,8 @@ def load(
 
     if not torch.cuda.is_available():
         raise BackendUnavailable(
-            "backend 'tensorrt' needs an NVIDIA GPU that torch can see; use openvino"
+            "backend 'tensorrt' needs an NVIDIA GPU that torch can see; `lipstream doctor` says "
+            "what is there"
         )
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     weights = model.onnx.read_bytes() + model.safetensors.read_bytes()

@@ -83,7 +83,13 @@ def choose(listed: list[Device], wanted: str, output: bool) -> Device:
         fits = fits or [d for d in able if wanted.lower() in d.name.lower()]
     if len(fits) == 1:
         return fits[0]
-    names = ", ".join(f"{d.index} {d.name!r}" for d in (fits or able)) or "none at all"
+    if not able:
+        kind_of_device = "loudspeaker" if output else "microphone"
+        raise UsageError(
+            f"no {kind_of_device} found; connect one (`lipstream present --list-devices` lists "
+            "what is there)"
+        )
+    names = ", ".join(f"{d.index} {d.name!r}" for d in (fits or able))
     word = "several fit" if fits else "no such"
     raise UsageError(f"{kind} device {wanted!r}: {word}; there are: {names}")
 

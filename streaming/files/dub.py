@@ -117,7 +117,7 @@ def dub(
         provenance = Provenance.of(options.sign)
         target = load_target(target_path)
         if target.consent is None:
-            logger.warning(why_missing(Path(target_path).name, target.info))
+            logger.warning(why_missing(str(target_path), target.info))
         engine = Engine(
             target,
             profile=options.profile,

@@ -6,7 +6,10 @@ Everything but the page's own files and `/healthz` needs the token, when there i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -100,8 +103,8 @@ class ServerOptions:
             raise UsageError("the token is too short to be a secret; expected 8 characters or more")
         if self.token is None and not self.local:
             raise UsageError(
-                f"host {self.host}: others can reach it, so it needs --token SECRET "
-                "(or --host 127.0.0.1)"
+                f"host {self.host}: other machines can reach the server, so it needs --token "
+                "SECRET or LIPSTREAM_TOKEN (or --host 127.0.0.1)"
             )
         if self.token is None and self.proxies.trusted:
             raise UsageError("--trusted-proxy: others reach it by the proxy, so it needs --token")
@@ -265,6 +268,7 @@ async def _serve(
             f"{registry.folder}: no NAME.target in it; "
             "make one with `lipstream calibrate VIDEO -o NAME.target`"
         )
+    _refuse_taken(options)
     found = await _load_first(registry, found, options.sessions, tell)
     freeze()
     app = make_app(options, registry.names, registry.engine, registry, registry.cores)
@@ -282,6 +286,24 @@ async def _serve(
         await runner.cleanup()
 
 
+def _refuse_taken(options: ServerOptions) -> None:
+    """Before the targets are loaded, which takes seconds. Raises: UsageError for a port in use."""
+    if options.port:
+        with contextlib.suppress(socket.gaierror):  # not IPv4: `listen` says what is wrong
+            try:
+                socket.create_server((options.host, options.port)).close()
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise _cannot_listen(options, error) from error
+
+
+def _cannot_listen(options: ServerOptions, error: OSError) -> UsageError:
+    why = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        why = "another program listens there; choose another port with --port"
+    return UsageError(f"cannot listen on {options.host}:{options.port}: {why}")
+
+
 async def listen(
     runner: web.AppRunner, options: ServerOptions, context: ssl.SSLContext | None
 ) -> None:
@@ -292,9 +314,7 @@ async def listen(
     try:
         await web.TCPSite(runner, options.host, options.port, ssl_context=context).start()
     except OSError as error:
-        raise UsageError(
-            f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
-        ) from error
+        raise _cannot_listen(options, error) from error
 
 
 async def _load_first(

@@ -119,7 +119,11 @@ class TargetRegistry:
     ) -> None:
         """`workers`: where conversations are computed; None for this very process."""
         if not folder.is_dir():
-            raise UsageError(f"{folder}: not a folder; expected one with NAME.target bundles in it")
+            what = "is a file" if folder.exists() else "no such folder"
+            raise UsageError(
+                f"{folder}: {what}; expected a target that `lipstream calibrate` has made, or a "
+                "folder of NAME.target"
+            )
         self.folder, self._setting = folder, setting or EngineSetting()
         self._single = folder.resolve() if (folder / "target.json").is_file() else None
         self._workers = workers

@@ -44,7 +44,10 @@ class Tls:
         """
         if certificate is None:
             if key is not None:
-                raise UsageError(f"got the argument {key!r}; expected options (or --tls CERT KEY)")
+                raise UsageError(
+                    f"got the argument {key!r}; expected options: the target by --targets {key}, a "
+                    "certificate and its key by --tls CERT KEY"
+                )
             return None
         if certificate != SELF_SIGNED:
             return cls(Path(certificate), Path(key) if key is not None else None)

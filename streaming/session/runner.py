@@ -338,7 +338,7 @@ class SessionRunner:
                     whole = -(-behind // STEP_SAMPLES) * STEP_SAMPLES
                     self._fed.skip(whole)
                     self.counters.slipped_samples += whole
-                    logger.warning("behind by %d ms, which were skipped", whole // 16)
+                    logger.warning("too slow for this call: skipped %d ms of it", whole // 16)
                     continue
                 # Early sound (synthetic speech) waits for its time; late sound is waited for.
                 due = behind >= (0 if self._sound.ready(end) else max_wait_samples)

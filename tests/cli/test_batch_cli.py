@@ -49,7 +49,7 @@ def test_a_folder_a_failure_and_again(cli: Cli, target: Path, tmp_path: Path) ->
     assert first.stdout.startswith("3 items in ")
     assert "2 done, 0 skipped (their outputs are there), 1 failed" in first.stdout
     note, failed = first.stderr.splitlines()
-    assert note == "lipstream: left out, by their names no dub inputs: a.txt"
+    assert note == "lipstream: left out, since dub does not read files of this kind: a.txt"
     assert failed.startswith(f"lipstream: failed: {out}/a.mp4: {sounds}/a.wav: not an audio")
     assert {path.name for path in out.iterdir()} == {NAME, "b.mp4", "c.mp4"}
     before = (out / "b.mp4").stat().st_mtime_ns

@@ -146,7 +146,7 @@ def test_dub_prints_a_sentence(cli: Cli, target: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     done = cli("dub", target, sound, "-o", out, "--background", "sequential", "--profile", "low")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{out}: 25 frames, 1.0 s in ")
+    assert done.stdout.startswith(f"{out}: 25 frames, 1.0 s long, made in ")
     assert done.stdout.count("\n") == 1
 
 

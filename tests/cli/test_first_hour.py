@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import av
 import pytest
 
+from lipstream.batch_items import items_of_folder
+from lipstream.doctor import Check, as_text
 from lipstream.engine.errors import AssetError
 from tests.cli.conftest import STOPPABLE, Cli
 from tests.cli.test_cli import assert_one_line, speech_like
@@ -189,6 +192,71 @@ def test_a_server_that_stops_speaks_of_no_file(target: Path) -> None:
     # The folder holds one target, and it was named itself.
     assert f"serving {target.stem} on http://127.0.0.1:" in first
     assert (process.returncode, rest) == (130, "lipstream: stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["dub", "speech.wav", "me.target", "-o", "o.mp4"], "expected: lipstream dub TARGET AUDIO"),
+        (["dub", "me.target", "sounds", "-o", "o.mp4"], "give -o a folder too"),
+        (["calibrate", "sounds", "-o", "o.target"], "give -o a folder too"),
+        (["consent", "nosuch.target"], "nosuch.target: not a target bundle"),
+        (["consent", "sounds", "me; today; tests"], "sounds: not a target bundle"),
+        (["serve", "me.target"], "--targets me.target"),
+        (["serve", "--targets", "nosuch"], "nosuch: no such folder"),
+        (["serve", "--targets", "speech.wav"], "speech.wav: is a file"),
+        (["serve", "--ray", "auto"], "--ray: other machines can reach the nodes"),
+        (["present"], "Missing argument 'TARGET'"),
+    ],
+)  # fmt: skip
+def test_what_is_mixed_up_is_named(
+    cli_here: Cli, target: Path, voice: Path, arguments: list[str], says: str
+) -> None:
+    (voice.parent / "me.target").symlink_to(target)
+    (voice.parent / "sounds").mkdir()
+    assert_one_line(cli_here(*arguments, cwd=voice.parent), says)
+    assert not list(voice.parent.glob("o.*"))
+
+
+def test_a_port_in_use_is_named_before_the_target_is_loaded(
+    cli_here: Cli, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lipstream.streaming.server.app._load_first", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = cli_here("serve", "--targets", target, "--port", port, "--renderer", "none")
+    assert_one_line(done, "another program listens there; choose another port with --port")
+
+
+def test_help_begins_with_what_comes_first(cli_here: Cli) -> None:
+    listed = cli_here("-h").stdout.partition("Commands:")[2].split("\n")
+    assert [line.split()[0] for line in listed if line][:5] == [
+        "demo", "calibrate", "dub", "express", "serve",
+    ]  # fmt: skip
+
+
+def test_a_folder_takes_every_kind_of_photo_that_the_readme_names(tmp_path: Path) -> None:
+    names = [
+        f"a{n}.{e}"
+        for n, e in enumerate(["jpg", "png", "webp", "avif", "tif", "bmp", "gif", "jp2", "JPEG"])
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    found = items_of_folder("calibrate", tmp_path, tmp_path / "out", {})
+    assert sorted(Path(job.options["input"]).name for job in found.jobs) == sorted(names)
+    assert found.left_out == []
+
+
+def test_without_a_driver_doctor_has_one_line_for_gpus() -> None:
+    checks = [
+        Check("cuda", "missing", "there is no NVIDIA driver", "GPUs", "install it"),
+        Check("tensorrt", "missing", "not installed", "--backend tensorrt", "install it"),
+        Check("camera", "missing", "no v4l2loopback", "present --camera", "install it"),
+    ]
+    gpu, camera, remedy = as_text(checks).splitlines()
+    assert gpu == "none     GPU          there is no NVIDIA driver: everything runs on the CPU"
+    assert camera.startswith("missing  camera") and "for present --camera" in remedy
+    assert len(as_text([Check("cuda", "ok", "a card", "GPUs"), *checks[1:]]).splitlines()) == 5
 
 
 class Absent:

@@ -78,7 +78,8 @@ def test_a_server_leaves_out_targets_without_consent() -> None:
 def test_consent_is_shown_and_stated(cli_here: Cli, unconsented: Path) -> None:
     assert_one_line(cli_here("consent", unconsented), "it records no consent")
     assert_one_line(cli_here("consent", unconsented, " "), "--consent is empty")
-    assert_one_line(cli_here("consent", unconsented.parent / "none.target"), "target.json")
+    done = cli_here("consent", unconsented.parent / "none.target")
+    assert_one_line(done, "none.target: not a target bundle")
     done = cli_here("consent", unconsented, "Ann Lee; 2026-11-01; our help desk")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{unconsented}: Ann Lee, 2026-11-01, for: our help desk (recorded 20" in done.stdout
@@ -124,7 +125,8 @@ def test_a_dub_of_a_stranger_is_warned_of_and_marked(
     out = tmp_path / "out.mp4"
     done = cli_here("dub", unconsented, voice, "-o", out, "--renderer", "none", "--json")
     assert done.returncode == 0
-    assert done.stderr.startswith("lipstream: warning: stranger.target: it records no consent")
+    assert done.stderr.startswith(f"lipstream: warning: {unconsented}: it records no consent")
+    assert f'lipstream consent {unconsented} "WHO' in done.stderr  # as it can be typed
     assert done.stderr.count("\n") == 1
     report = json.loads(done.stdout)
     assert report["provenance"]["signed_by"].startswith("lipstream key ")

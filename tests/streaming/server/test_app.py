@@ -227,7 +227,7 @@ def resources() -> tuple[int, int, int]:
 @pytest.mark.parametrize(
     "arguments, reason",
     [
-        (["--targets", "/nowhere"], "not a folder"),
+        (["--targets", "/nowhere"], "nowhere: no such folder"),
         (["--host", "0.0.0.0"], "--token"),
         (["--port", "99999"], "65535"),
         (["--targets", "."], "no NAME.target"),

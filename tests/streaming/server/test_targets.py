@@ -236,5 +236,5 @@ def test_the_registry_lists_bundles_and_nothing_else(tmp_path: Path) -> None:
     (folder / "d.target").write_text("")
     (folder / "notes").mkdir()
     assert TargetRegistry(folder).names() == ["a", "b"]
-    with pytest.raises(UsageError, match="not a folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         TargetRegistry(folder / "nowhere")
