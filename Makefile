@@ -10,7 +10,8 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 2>/dev/null))
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+# Python compiles what it imports, when it imports it: a small part of these packages.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --no-compile -c constraints.txt
 
 # An install is out of date when one of these is newer than its stamp.
 INPUTS := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.cpp kernels/*.h kernels/build.py kernels/cuda/*.cuh)
