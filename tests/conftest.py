@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,43 +58,66 @@ def target(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     return made_once("demo", build_demo_target) / "demo.target"
 
 
-# Tests that hold the clock to account. Beside another test they would measure that one too, so
-# `make test`, which runs two tests at a time, runs these last and one by one.
-_ON_THE_CLOCK = (
-    "bench/measure/test_capacity.py",
-    "bench/measure/test_kernels.py",
-    "bench/measure/test_latency.py",
-    "bench/measure/test_matcher.py",
-    "bench/test_suite.py",
-    "cli/test_cli.py",
-    "cli/test_first_hour.py",
-    "engine/test_prefetch.py",
-    "engine/test_profiling.py",
-    "inputs/test_self_test.py",
-    "streaming/",
-    "test_end_to_end.py",
-    "test_examples.py",
-)
-_OFF_THE_CLOCK = ("streaming/files/", "streaming/marking/")
+# Where several processes run the tests, `make test`, a test shares the machine with tests of its
+# kind: those that compute, of which as many run as there are cores, or calls, which play in real
+# time and mostly wait. A test that holds the clock to account is marked `alone`.
+_CALLS = ("streaming/",)
+_NO_CALLS = ("streaming/batch/", "streaming/cluster/", "streaming/files/", "streaming/marking/")
 _TESTS = Path(__file__).parent
+_GATE = _TESTS
+_PLACES = {"computes": _TESTS / "engine", "calls": _TESTS / "streaming"}  # any two folders
+_CORES = sorted(_TESTS.rglob("test_*.py"))[: os.cpu_count()]  # a file for each core
 
 
-def _on_the_clock(item: pytest.Item) -> bool:
+def _kind(item: pytest.Item) -> str:
+    if item.get_closest_marker("alone"):
+        return "alone"
     place = item.path.relative_to(_TESTS).as_posix()
-    return place.startswith(_ON_THE_CLOCK) and not place.startswith(_OFF_THE_CLOCK)
+    return "calls" if place.startswith(_CALLS) and not place.startswith(_NO_CALLS) else "computes"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is on the clock comes last, where two tests run at a time."""
+    """Files of one kind follow one another."""
     if _RUN in os.environ:
-        items.sort(key=_on_the_clock)
+        kinds: dict[Path, set[str]] = {}
+        for item in items:
+            kinds.setdefault(item.path, set()).add(_kind(item))
+        # Those of both kinds go first.
+        items.sort(key=lambda one: [kind not in kinds[one.path] for kind in _PLACES])
+
+
+@contextmanager
+def _locked(place: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _turn(kind: str) -> Iterator[None]:
+    """The machine, shared with tests of the same kind, or alone."""
+    with ExitStack() as held:
+        if kind == "computes":
+            number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+            held.enter_context(_locked(_CORES[number % len(_CORES)], fcntl.LOCK_EX))
+        # Who waits for the others to end holds the gate, so that nobody begins meanwhile.
+        with _locked(_GATE, fcntl.LOCK_EX), ExitStack() as passed:
+            for other, place in _PLACES.items():
+                if kind == other:
+                    held.enter_context(_locked(place, fcntl.LOCK_SH))
+                else:
+                    stack = held if kind == "alone" else passed
+                    stack.enter_context(_locked(place, fcntl.LOCK_EX))
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """A test on the clock has the machine to itself: the others share a lock, it holds it alone."""
+    """Each test in its turn."""
     if _RUN not in os.environ:
         return (yield)
-    with open(__file__) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if _on_the_clock(item) else fcntl.LOCK_SH)
+    with _turn(_kind(item)):
         return (yield)
