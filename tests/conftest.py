@@ -62,7 +62,7 @@ def target(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 # kind: those that compute, of which as many run as there are cores, or calls, which play in real
 # time and mostly wait. A test that holds the clock to account is marked `alone`.
 _CALLS = ("streaming/",)
-_NO_CALLS = ("streaming/batch/", "streaming/cluster/", "streaming/files/", "streaming/marking/")
+_NO_CALLS = tuple(f"streaming/{each}/" for each in ("batch", "files", "marking", "session"))
 _TESTS = Path(__file__).parent
 _GATE = _TESTS
 _PLACES = {"computes": _TESTS / "engine", "calls": _TESTS / "streaming"}  # any two folders
