@@ -61,9 +61,9 @@ def target(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 # Where several processes run the tests, `make test`, a test shares the machine with tests of its
 # kind: those that compute, of which as many run as there are cores, or calls, which play in real
 # time and mostly wait. A test that holds the clock to account is marked `alone`.
-_CALLS = ("streaming/",)
-_NO_CALLS = tuple(f"streaming/{each}/" for each in ("batch", "files", "marking", "session"))
+_NO_CALLS = ("batch/", "files/", "marking/", "session/", "webrtc/test_networks.py")
 _TESTS = Path(__file__).parent
+_CALLS = _TESTS / "streaming"
 _GATE = _TESTS
 _PLACES = {"computes": _TESTS / "engine", "calls": _TESTS / "streaming"}  # any two folders
 _CORES = sorted(_TESTS.rglob("test_*.py"))[: os.cpu_count()]  # a file for each core
@@ -72,8 +72,10 @@ _CORES = sorted(_TESTS.rglob("test_*.py"))[: os.cpu_count()]  # a file for each 
 def _kind(item: pytest.Item) -> str:
     if item.get_closest_marker("alone"):
         return "alone"
-    place = item.path.relative_to(_TESTS).as_posix()
-    return "calls" if place.startswith(_CALLS) and not place.startswith(_NO_CALLS) else "computes"
+    if not item.path.is_relative_to(_CALLS):
+        return "computes"
+    place = item.path.relative_to(_CALLS).as_posix()
+    return "computes" if place.startswith(_NO_CALLS) else "calls"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
