@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "assets"
+_RUN = "PYTEST_XDIST_TESTRUNUID"  # set in each process of pytest-xdist, and the same in all of them
+
+# Before NumPy is loaded: its threads wait for one another by turning, and where processes share the
+# cores that costs ten times the work.
+if _RUN in os.environ:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Before any test module asks for it: a copy beside the checkout saves the download.
 if "LIPSTREAM_ASSETS" not in os.environ and _BESIDE.is_dir():
@@ -24,9 +30,6 @@ def own_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
         yield folder
-
-
-_RUN = "PYTEST_XDIST_TESTRUNUID"  # set in each process of pytest-xdist, and the same in all of them
 
 
 @pytest.fixture(scope="session")
