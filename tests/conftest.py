@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.turns import ALONE, Turns
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "assets"
 _RUN = "PYTEST_XDIST_TESTRUNUID"  # set in each process of pytest-xdist, and the same in all of them
@@ -64,17 +65,20 @@ def target(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 # Where several processes run the tests, `make test`, a test shares the machine with tests of its
 # kind: those that compute, of which as many run as there are cores, or calls, which play in real
 # time and mostly wait. A test that holds the clock to account is marked `alone`.
-_NO_CALLS = ("batch/", "files/", "marking/", "session/", "webrtc/test_networks.py")
 _TESTS = Path(__file__).parent
 _CALLS = _TESTS / "streaming"
-_GATE = _TESTS
-_PLACES = {"computes": _TESTS / "engine", "calls": _TESTS / "streaming"}  # any two folders
-_CORES = sorted(_TESTS.rglob("test_*.py"))[: os.cpu_count()]  # a file for each core
+_NO_CALLS = ("batch/", "files/", "marking/", "session/", "webrtc/test_networks.py")
+_TURNS = Turns(
+    gate=_TESTS,
+    kinds={"computes": _TESTS / "engine", "calls": _CALLS},
+    busy="computes",
+    cores=sorted(_TESTS.rglob("test_*.py"))[: os.cpu_count()],
+)
 
 
 def _kind(item: pytest.Item) -> str:
-    if item.get_closest_marker("alone"):
-        return "alone"
+    if item.get_closest_marker(ALONE):
+        return ALONE
     if not item.path.is_relative_to(_CALLS):
         return "computes"
     place = item.path.relative_to(_CALLS).as_posix()
@@ -88,35 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             kinds.setdefault(item.path, set()).add(_kind(item))
         # Those of both kinds go first.
-        items.sort(key=lambda one: [kind not in kinds[one.path] for kind in _PLACES])
-
-
-@contextmanager
-def _locked(place: Path, how: int) -> Iterator[None]:
-    descriptor = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, how)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _turn(kind: str) -> Iterator[None]:
-    """The machine, shared with tests of the same kind, or alone."""
-    with ExitStack() as held:
-        if kind == "computes":
-            number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
-            held.enter_context(_locked(_CORES[number % len(_CORES)], fcntl.LOCK_EX))
-        # Who waits for the others to end holds the gate, so that nobody begins meanwhile.
-        with _locked(_GATE, fcntl.LOCK_EX), ExitStack() as passed:
-            for other, place in _PLACES.items():
-                if kind == other:
-                    held.enter_context(_locked(place, fcntl.LOCK_SH))
-                else:
-                    stack = held if kind == "alone" else passed
-                    stack.enter_context(_locked(place, fcntl.LOCK_EX))
-        yield
+        items.sort(key=lambda one: [kind not in kinds[one.path] for kind in _TURNS.kinds])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -124,5 +100,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     """Each test in its turn."""
     if _RUN not in os.environ:
         return (yield)
-    with _turn(_kind(item)):
+    worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    with _TURNS.take(_kind(item), worker):
         return (yield)
