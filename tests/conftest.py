@@ -63,17 +63,12 @@ def target(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 
 
 # Where several processes run the tests, `make test`, a test shares the machine with tests of its
-# kind: those that compute, of which as many run as there are cores, or calls, which play in real
-# time and mostly wait. A test that holds the clock to account is marked `alone`.
+# kind: those that compute, or calls, which play in real time and mostly wait. A test that holds the
+# clock to account is marked `alone`.
 _TESTS = Path(__file__).parent
 _CALLS = _TESTS / "streaming"
 _NO_CALLS = ("batch/", "files/", "marking/", "session/", "webrtc/test_networks.py")
-_TURNS = Turns(
-    gate=_TESTS,
-    kinds={"computes": _TESTS / "engine", "calls": _CALLS},
-    busy="computes",
-    cores=sorted(_TESTS.rglob("test_*.py"))[: os.cpu_count()],
-)
+_TURNS = Turns(gate=_TESTS, kinds={"computes": _TESTS / "engine", "calls": _CALLS})
 
 
 def _kind(item: pytest.Item) -> str:
@@ -100,6 +95,5 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     """Each test in its turn."""
     if _RUN not in os.environ:
         return (yield)
-    worker = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
-    with _TURNS.take(_kind(item), worker):
+    with _TURNS.take(_kind(item)):
         return (yield)

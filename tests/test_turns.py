@@ -18,19 +18,18 @@ class Runs:
     """Tests under way; `finish` ends them."""
 
     def __init__(self, folder: Path) -> None:
-        names = ("gate", "computes", "calls", "core 0", "core 1")
-        gate, computes, calls, *cores = (folder / name for name in names)
-        for path in (gate, computes, calls, *cores):
+        gate, computes, calls = (folder / name for name in ("gate", "computes", "calls"))
+        for path in (gate, computes, calls):
             path.touch()
-        self.turns = Turns(gate, {"computes": computes, "calls": calls}, "computes", cores)
+        self.turns = Turns(gate, {"computes": computes, "calls": calls})
         self._threads: list[tuple[threading.Thread, threading.Event]] = []
 
     def begin(self, kind: str) -> threading.Event:
-        """By a worker of its own; returns what is set once it has its turn."""
-        going, ends, worker = threading.Event(), threading.Event(), len(self._threads)
+        """In a thread of its own; returns what is set once it has its turn."""
+        going, ends = threading.Event(), threading.Event()
 
         def run() -> None:
-            with self.turns.take(kind, worker):
+            with self.turns.take(kind):
                 going.set()
                 ends.wait()
 
@@ -61,15 +60,6 @@ def waits(going: threading.Event) -> bool:
     return not going.is_set()
 
 
-def test_those_that_compute_have_a_core_each(tmp_path: Path) -> None:
-    with Runs(tmp_path).to_the_end() as runs:
-        assert runs.begin("computes").wait(10) and runs.begin("computes").wait(10)
-        third = runs.begin("computes")
-        assert waits(third)
-        runs.finish(0)
-        assert third.wait(10)
-
-
 @pytest.mark.parametrize(("first", "second"), [("computes", "calls"), ("calls", "computes")])
 def test_another_kind_waits_for_all_of_one_and_nobody_overtakes_it(
     tmp_path: Path, first: str, second: str
@@ -87,7 +77,7 @@ def test_another_kind_waits_for_all_of_one_and_nobody_overtakes_it(
         assert late.wait(10)
 
 
-def test_many_calls_run_at_a_time_and_what_is_alone_is_alone(tmp_path: Path) -> None:
+def test_many_of_a_kind_run_at_a_time_and_what_is_alone_is_alone(tmp_path: Path) -> None:
     with Runs(tmp_path).to_the_end() as runs:
         assert all(runs.begin("calls").wait(10) for _ in range(4))
         alone = runs.begin(ALONE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +26,16 @@ def _locked(place: Path, how: int) -> Iterator[None]:
 class Turns:
     """Tests of one kind run beside one another, those of ALONE beside nothing.
 
-    Each of `gate`, `kinds` and `cores` is a file or a folder that is locked, whatever it holds.
+    `gate` and each of `kinds` is a file or a folder that is locked, whatever it holds.
     """
 
     gate: Path
     kinds: dict[str, Path]
-    busy: str  # the kind that keeps a core busy: as many at a time as there are cores
-    cores: Sequence[Path]
 
     @contextmanager
-    def take(self, kind: str, worker: int) -> Iterator[None]:
-        """Wait for a turn, and have it; `worker` numbers the processes."""
+    def take(self, kind: str) -> Iterator[None]:
+        """Wait for a turn, and have it."""
         with ExitStack() as held:
-            if kind == self.busy:
-                core = self.cores[worker % len(self.cores)]
-                held.enter_context(_locked(core, fcntl.LOCK_EX))
             # Who waits for the others to end holds the gate, so that nobody begins meanwhile.
             with _locked(self.gate, fcntl.LOCK_EX), ExitStack() as passed:
                 for other, place in self.kinds.items():
