@@ -6,9 +6,12 @@ subpackage must be named here: tests/packaging/test_layout.py fails when one is 
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -77,6 +80,18 @@ class BuildKernels(build_ext):
     Without a C++ compiler the install goes on and the NumPy twins run; `lipstream doctor`
     says which of the two a machine has.
     """
+
+    def build_extensions(self) -> None:
+        """Sources are compiled side by side."""
+        compile_in_turn = self.compiler.compile
+
+        def compile(sources: list[str], *given: Any, **named: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                made = pool.map(lambda one: compile_in_turn([one], *given, **named), sources)
+                return [path for objects in made for path in objects]
+
+        self.compiler.compile = compile
+        super().build_extensions()
 
     def get_ext_filename(self, fullname: str) -> str:
         """The library's name carries no interpreter tag, because it needs no interpreter."""

@@ -23,8 +23,8 @@ from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.networks.int8 import quantise
 from lipstream.engine.networks.openvino import library
-from lipstream.kernels import implementation
 from lipstream.kernels.convolution import RendererPass, fits
+from lipstream.kernels.dispatch import implementation
 
 _COPY_BYTES: Final = 64 << 20  # far beyond any last-level cache share
 _ACTIVATION_SHAPE: Final = (1, 64, 96, 96)  # as in a middle layer of the renderer

@@ -4,7 +4,3 @@ A domain is a module here (`color`, `mesh`, `face`, …) that checks its argumen
 same name, and a twin in `reference`. `dispatch` holds the one choice between the two, `native`
 loads the compiled library, and `cuda` runs some of the same bodies on an NVIDIA GPU.
 """
-
-from lipstream.kernels.dispatch import Implementation, implementation
-
-__all__ = ["Implementation", "implementation"]

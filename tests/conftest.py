@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.turns import ALONE, Turns
+
 _BESIDE = Path(__file__).parents[2] / "shared" / "assets"
+_RUN = "PYTEST_XDIST_TESTRUNUID"  # set in each process of pytest-xdist, and the same in all of them
+
+# Before NumPy is loaded: its threads wait for one another by turning, and where processes share the
+# cores that costs ten times the work.
+if _RUN in os.environ:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Before any test module asks for it: a copy beside the checkout saves the download.
 if "LIPSTREAM_ASSETS" not in os.environ and _BESIDE.is_dir():
@@ -23,9 +31,6 @@ def own_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
         yield folder
-
-
-_RUN = "PYTEST_XDIST_TESTRUNUID"  # set in each process of pytest-xdist, and the same in all of them
 
 
 @pytest.fixture(scope="session")
@@ -57,43 +62,38 @@ def target(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     return made_once("demo", build_demo_target) / "demo.target"
 
 
-# Tests that hold the clock to account. Beside another test they would measure that one too, so
-# `make test`, which runs two tests at a time, runs these last and one by one.
-_ON_THE_CLOCK = (
-    "bench/measure/test_capacity.py",
-    "bench/measure/test_kernels.py",
-    "bench/measure/test_latency.py",
-    "bench/measure/test_matcher.py",
-    "bench/test_suite.py",
-    "cli/test_cli.py",
-    "cli/test_first_hour.py",
-    "engine/test_prefetch.py",
-    "engine/test_profiling.py",
-    "inputs/test_self_test.py",
-    "streaming/",
-    "test_end_to_end.py",
-    "test_examples.py",
-)
-_OFF_THE_CLOCK = ("streaming/files/", "streaming/marking/")
+# Where several processes run the tests, `make test`, a test shares the machine with tests of its
+# kind: those that compute, or calls, which play in real time and mostly wait. A test that holds the
+# clock to account is marked `alone`.
 _TESTS = Path(__file__).parent
+_CALLS = _TESTS / "streaming"
+_NO_CALLS = ("batch/", "files/", "marking/", "session/", "webrtc/test_networks.py")
+_TURNS = Turns(gate=_TESTS, kinds={"computes": _TESTS / "engine", "calls": _CALLS})
 
 
-def _on_the_clock(item: pytest.Item) -> bool:
-    place = item.path.relative_to(_TESTS).as_posix()
-    return place.startswith(_ON_THE_CLOCK) and not place.startswith(_OFF_THE_CLOCK)
+def _kind(item: pytest.Item) -> str:
+    if item.get_closest_marker(ALONE):
+        return ALONE
+    if not item.path.is_relative_to(_CALLS):
+        return "computes"
+    place = item.path.relative_to(_CALLS).as_posix()
+    return "computes" if place.startswith(_NO_CALLS) else "calls"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is on the clock comes last, where two tests run at a time."""
+    """Files of one kind follow one another."""
     if _RUN in os.environ:
-        items.sort(key=_on_the_clock)
+        kinds: dict[Path, set[str]] = {}
+        for item in items:
+            kinds.setdefault(item.path, set()).add(_kind(item))
+        # Those of both kinds go first.
+        items.sort(key=lambda one: [kind not in kinds[one.path] for kind in _TURNS.kinds])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """A test on the clock has the machine to itself: the others share a lock, it holds it alone."""
+    """Each test in its turn."""
     if _RUN not in os.environ:
         return (yield)
-    with open(__file__) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if _on_the_clock(item) else fcntl.LOCK_SH)
+    with _TURNS.take(_kind(item)):
         return (yield)

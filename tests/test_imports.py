@@ -151,6 +151,11 @@ def test_importing_lipstream_loads_no_library() -> None:
     assert done.stdout == "[] 0.1.0\n", done.stderr
 
 
+def test_the_command_line_loads_no_numpy_before_it_computes() -> None:
+    done = python("import sys, lipstream.cli\nprint('numpy' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_every_public_name_is_there() -> None:
     done = python(
         "import lipstream\nprint([n for n in lipstream.__all__ if not hasattr(lipstream, n)])"

@@ -19,7 +19,7 @@ from lipstream.engine.retrieval.background_matcher import BackgroundMatcher
 from lipstream.engine.retrieval.motion_graph import BackgroundFootage
 from lipstream.engine.retrieval.viterbi import FixedLagViterbi, Transitions
 from lipstream.engine.types import F32, Expression, Lips
-from lipstream.kernels import implementation
+from lipstream.kernels.dispatch import implementation
 
 FPS = Fraction(25)
 _COEFFICIENTS = 20

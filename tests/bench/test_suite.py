@@ -62,6 +62,7 @@ def test_cores_are_restored() -> None:
     assert os.sched_getaffinity(0) == before
 
 
+@pytest.mark.alone
 def test_throughput_by_every_parameter(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
     monkeypatch.setattr(throughput, "SIZES_PX", (256,))
     monkeypatch.setattr(throughput, "TRACKS", (700,))

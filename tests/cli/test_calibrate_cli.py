@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ SIZE_PX = 256
 FPS = Fraction(25)
 
 
+@cache
 def portrait() -> np.ndarray:
     """The head of the public-domain portrait in scikit-image: u8 [256, 256, 3]."""
     from skimage.data import astronaut

@@ -43,6 +43,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], message: str) -> Non
     assert message in lines[0]
 
 
+@pytest.mark.alone
 def test_help_answers_at_once() -> None:
     """The shortest of up to twenty runs: other load only makes a run longer."""
     times_s = []

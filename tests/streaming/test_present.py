@@ -70,6 +70,7 @@ def threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("lipstream")]
 
 
+@pytest.mark.alone
 def test_picture_and_sound_of_a_voice_leave_together(sound: SoundServer) -> None:
     output = RecordingOutput()
     microphone, speaker = Recording(sound, "voice.monitor"), Recording(sound, "speaker.monitor")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from lipstream.bench.measure.kernels import kernel_timings, kernels_text
-from lipstream.kernels import implementation
+from lipstream.kernels.dispatch import implementation
 
 
 @pytest.mark.skipif(implementation() != "compiled", reason="the kernels are not compiled")
+@pytest.mark.alone
 def test_every_kernel_is_timed_in_both_implementations() -> None:
     timings = kernel_timings(rounds=1)
     assert len(timings) >= 7

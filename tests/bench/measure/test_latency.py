@@ -39,6 +39,7 @@ def sections(run: dict[str, object]) -> dict[str, object]:
     return {"schema": 1, "sections": {"latency": section(describe(Load()), data)}}
 
 
+@pytest.mark.alone
 def test_stages_sum_to_the_total_and_a_slowed_one_is_named(loaded: Target, tmp_path: Path) -> None:
     before = measure_unpaced(loaded, SETTING, CEILINGS, seconds=3)
     samples = before["samples_ms"]
@@ -90,6 +91,7 @@ def test_a_burst_shows_no_earlier_than_the_delay_allows(loaded: Target, profile:
     assert -engine.delay_ms - 40 <= click["picture_ms"] <= 120
 
 
+@pytest.mark.alone
 def test_in_real_time_the_parts_add_up_to_the_latency_of_a_click(loaded: Target) -> None:
     run = measure_paced(loaded, SETTING, seconds=3)
     # Clicks in skipped time are lost.
@@ -103,6 +105,7 @@ def test_in_real_time_the_parts_add_up_to_the_latency_of_a_click(loaded: Target)
     assert np.median(samples["total"]) >= 160  # delay + play-out delay
 
 
+@pytest.mark.alone
 def test_recording_costs_less_than_a_percent(loaded: Target) -> None:
     cost = instrumentation_cost(loaded, SETTING, seconds=4)
     assert 20 <= cost["marks_per_frame"] <= 80
@@ -110,6 +113,7 @@ def test_recording_costs_less_than_a_percent(loaded: Target) -> None:
     assert cost["interval_percent"][0] < 2  # wider on a busy machine
 
 
+@pytest.mark.alone
 def test_capacity_of_one_conversation(loaded: Target) -> None:
     result = measure_capacity(loaded, SETTING, seconds=1, most=1)
     (row,) = result["curve"]

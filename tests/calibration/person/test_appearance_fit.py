@@ -16,7 +16,7 @@ from lipstream.calibration.person.appearance_fit import (
     distances,
     fit_appearance,
 )
-from lipstream.calibration.person.leave_one_out import LeaveOneOutPredictor
+from lipstream.calibration.person.leave_one_out import EXCLUSION_WINDOW_S, LeaveOneOutPredictor
 from lipstream.engine.face.mesh import build_mesh, inner_grid
 from lipstream.engine.face.model import face_model
 from lipstream.engine.target.appearance import TEXTURE_SHAPE, canonical_uv, matern
@@ -39,6 +39,25 @@ def loaded(target: Path) -> Target:
     lively = (rng.normal(0, 1, track.expression.shape) * face_model().spread).astype(np.float32)
     similarity = by_shape(lively, track.pose.angles_deg(), plain.source_frames, face_model())
     return replace(plain, similarity=similarity)
+
+
+@pytest.fixture(scope="module")
+def found(loaded: Target) -> MouthTextures:
+    assert loaded.similarity is not None
+    read = loaded.frames.decoder().read
+    return MouthTextures.of(loaded.track, read, loaded.similarity, MESH, loaded.source_frames)
+
+
+@pytest.fixture(scope="module")
+def fit(loaded: Target, found: MouthTextures) -> AppearanceFit:
+    fit = fit_appearance(found, EXCLUSION_WINDOW_S * float(loaded.fps))
+    assert fit is not None
+    return fit
+
+
+@pytest.fixture(scope="module")
+def predictor(loaded: Target) -> LeaveOneOutPredictor:
+    return LeaveOneOutPredictor(loaded, MESH)
 
 
 def textures(follows: bool) -> MouthTextures:
@@ -103,17 +122,14 @@ def test_coefficients_of_sources_are_those_of_their_frames() -> None:
     np.testing.assert_allclose(found.appearance.sources, found.pca_coefficients[::40], atol=1e-3)
 
 
-def test_texture_distance_is_the_squared_distance_from_the_prediction(loaded: Target) -> None:
-    predictor, track = LeaveOneOutPredictor(loaded, MESH), loaded.track
+def test_texture_distance_is_the_squared_distance_from_the_prediction(
+    loaded: Target, found: MouthTextures, fit: AppearanceFit, predictor: LeaveOneOutPredictor
+) -> None:
+    track = loaded.track
     others = np.arange(0, len(track), 7)
     prediction = predictor.predict(100, track.expression[100])
     distance = predictor.texture_distance(prediction, others)
-    assert distance is not None and loaded.similarity is not None
-    found = MouthTextures.of(
-        track, loaded.frames.decoder().read, loaded.similarity, MESH, loaded.source_frames
-    )
-    fit = fit_appearance(found, 12.5)
-    assert fit is not None and prediction is not None
+    assert distance is not None and prediction is not None
     levels = found.pixels.reshape(len(found.pixels), -1).astype(float)
     axes = (
         fit.appearance.textures[1:].reshape(len(prediction.pca_coefficients), -1)
@@ -128,10 +144,10 @@ def test_texture_distance_is_the_squared_distance_from_the_prediction(loaded: Ta
     np.testing.assert_allclose(distance, off / reference_distance, rtol=2e-2, atol=1e-3)
 
 
-def test_a_texture_warped_back_is_the_mouth_of_its_frame(loaded: Target) -> None:
-    assert loaded.similarity is not None
+def test_a_texture_warped_back_is_the_mouth_of_its_frame(
+    loaded: Target, found: MouthTextures
+) -> None:
     read = loaded.frames.decoder().read
-    found = MouthTextures.of(loaded.track, read, loaded.similarity, MESH, loaded.source_frames)
     assert len(found.frames) == np.sum(loaded.track.usable & loaded.track.paintable)
     frame = int(found.frames[40])
     place = loaded.track.placement(frame)
@@ -151,17 +167,14 @@ def test_a_texture_warped_back_is_the_mouth_of_its_frame(loaded: Target) -> None
     assert np.abs(back[inside].astype(float) - rgb[inside].mean(0)).mean() > 8
 
 
-def test_leaving_a_window_out_equals_a_fit_without_it(loaded: Target) -> None:
+def test_leaving_a_window_out_equals_a_fit_without_it(
+    loaded: Target, found: MouthTextures, fit: AppearanceFit, predictor: LeaveOneOutPredictor
+) -> None:
     assert loaded.similarity is not None
-    read = loaded.frames.decoder().read
-    found = MouthTextures.of(loaded.track, read, loaded.similarity, MESH, loaded.source_frames)
-    fit = fit_appearance(found, 0.5 * float(loaded.fps))
-    assert fit is not None
     whole, noise = fit.appearance, fit.noise
-    predictor = LeaveOneOutPredictor(loaded, MESH, 0.5)
     # The same length scale and noise, solved for the other frames alone.
     frame, expression = 100, loaded.track.expression[100]
-    others = np.abs(found.frames - frame) >= 0.5 * float(loaded.fps)
+    others = np.abs(found.frames - frame) >= EXCLUSION_WINDOW_S * float(loaded.fps)
     distance, weights = distances(found.features), np.zeros_like(fit.pca_coefficients)
     for k, variance in enumerate(noise):
         if np.isfinite(variance):

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,19 +14,13 @@ import threading
 from pathlib import Path
 
 from lipstream.engine.target.consent import Consent
+from tests.streaming.ports import free_port
 from tests.streaming.waiting import eventually_in_thread
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-secret-token"
 STARTS_S = 120.0  # on a machine whose cores are busy with other work
 CPUS = 4
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("0.0.0.0", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class RayCluster:

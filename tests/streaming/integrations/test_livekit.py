@@ -28,6 +28,8 @@ from lipstream.streaming.integrations.livekit import LipstreamGenerator  # noqa:
 
 RATE_HZ = 24_000
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def engine(target: Path) -> Engine:

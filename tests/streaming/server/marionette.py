@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.streaming.janus import free_port
+from tests.streaming.ports import free_port
 
 FIREFOX = Path(os.environ.get("LIPSTREAM_FIREFOX", "/usr/bin/firefox-esr"))
 PREFERENCES = {

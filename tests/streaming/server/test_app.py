@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -22,6 +20,8 @@ from lipstream.streaming.server import rooms as rooms_module  # noqa: E402
 from lipstream.streaming.server.app import ServerOptions  # noqa: E402
 from lipstream.streaming.webrtc import aioice_patches  # noqa: E402
 from lipstream.streaming.webrtc.peer import Peer  # noqa: E402
+from tests.cli.conftest import Cli
+from tests.cli.conftest import cli_here as cli_here
 from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.client import Client, vanish  # noqa: E402
@@ -234,12 +234,9 @@ def resources() -> tuple[int, int, int]:
     ],
 )
 def test_the_command_refuses_what_cannot_work(
-    arguments: list[str], reason: str, tmp_path: Path
+    cli_here: Cli, arguments: list[str], reason: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lipstream", "serve", *arguments],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    done = cli_here("serve", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr and done.stderr.count("\n") == 1
 

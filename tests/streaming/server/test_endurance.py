@@ -26,13 +26,14 @@ if not Path("/proc/self/fd").is_dir():
 
 from aiohttp import ClientSession  # noqa: E402
 
+from lipstream.streaming.server.resumption import KEEP_S  # noqa: E402
 from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.client import Client  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 SDP = {"Content-Type": "application/sdp"}
 BACK_WITHIN_S = 5.0
-KEPT_S = 30.0  # the place of a client that was killed
+SHORTLY_KEPT_S = 3.0  # the place of a client that was killed, in the short run
 WARM_UP_CALLS = 4  # one after another, then two at once: pools and allocators have filled
 POOL = min(32, (os.cpu_count() or 1) + 4)  # threads that asyncio keeps once it made them
 
@@ -68,11 +69,15 @@ class Holdings:
 
 
 @asynccontextmanager
-async def served(targets: Path, *options: str) -> AsyncIterator[tuple[str, int]]:
+async def served(
+    targets: Path, *options: str, kept_s: float = KEEP_S
+) -> AsyncIterator[tuple[str, int]]:
     """`lipstream serve`; yields its URL and its process id."""
+    keeping = ["tests.streaming.server.serve_keeping", str(kept_s)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lipstream", "serve", "--targets", str(targets), "--port", "0",
-        *options, stderr=asyncio.subprocess.PIPE, cwd=ROOT,
+        sys.executable, "-m", *(["lipstream"] if kept_s == KEEP_S else keeping), "serve",
+        "--targets", str(targets), "--port", "0", *options,
+        stderr=asyncio.subprocess.PIPE, cwd=ROOT,
     )  # fmt: skip
     assert process.stderr is not None
     drained: asyncio.Task[bytes] | None = None
@@ -126,15 +131,15 @@ async def one_killed(url: str) -> None:
 
 
 async def open_and_close(
-    targets: Path, calls: int, renderer: str, back_within_s: float, processes: int = 0
+    targets: Path, calls: int, options: tuple[str, ...], back_within_s: float, kept_s: float
 ) -> list[float]:
     """Returns ms from offer to first picture, of each call that was not killed."""
     first_ms: list[float] = []
     ended_s: list[float] = []
     killed_s: list[float] = []
     memory_mib: list[int] = []
-    options = "--renderer", renderer, "--processes", str(processes)
-    async with served(targets, *options) as (url, pid), ClientSession(url) as http:
+    serving = served(targets, *options, kept_s=kept_s)
+    async with serving as (url, pid), ClientSession(url) as http:
         offer_to = "/whip?target=demo"
         idle = Holdings.of(pid)
         for _ in range(WARM_UP_CALLS):
@@ -150,7 +155,7 @@ async def open_and_close(
             else:
                 first_ms.append(await one_call(offer_to, http, 10))
             end_s = time.monotonic()
-            within_s = back_within_s + (KEPT_S if killed else 0.0)
+            within_s = back_within_s + (kept_s if killed else 0.0)
             now = await back_to(pid, before, within_s, f"call {k}, killed {killed}")
             memory_mib.append(now.memory_kib // 1024)
             (killed_s if killed else ended_s).append(time.monotonic() - end_s)
@@ -190,12 +195,15 @@ async def settled(pid: int) -> Holdings:
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_five_calls_leave_nothing(target: Path, processes: int) -> None:
-    first_ms = asyncio.run(open_and_close(target.parent, 5, "none", 4 * BACK_WITHIN_S, processes))
+    options = "--renderer", "none", "--processes", str(processes)
+    calls = open_and_close(target.parent, 5, options, 4 * BACK_WITHIN_S, SHORTLY_KEPT_S)
+    first_ms = asyncio.run(calls)
     # The engine was warmed before the port opened; the rest is what a busy machine does.
     assert first_ms[0] < 2 * max(first_ms[1:]) + 300
 
 
 @pytest.mark.slow
 def test_fifty_calls_leave_nothing(target: Path) -> None:
-    first_ms = asyncio.run(open_and_close(target.parent, 50, "auto", BACK_WITHIN_S))
+    options = "--renderer", "auto", "--processes", "0"
+    first_ms = asyncio.run(open_and_close(target.parent, 50, options, BACK_WITHIN_S, KEEP_S))
     assert first_ms[0] < np.median(first_ms[1:]) + 300

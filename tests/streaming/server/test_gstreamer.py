@@ -79,6 +79,7 @@ def opening(speech: F32) -> tuple[np.ndarray, np.ndarray]:
     return np.array([e.sample / 16_000 for e in known]), np.array([e.lips.opening for e in known])
 
 
+@pytest.mark.alone
 def test_a_voice_by_whip_moves_the_mouth_that_whep_shows(tmp_path: Path) -> None:
     from lipstream.calibration.demo import build_demo_target, demo_speech
     from lipstream.calibration.photo.motion import still_motion

@@ -216,6 +216,7 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.alone
 def test_a_long_call_stays_in_time(target: Path, tmp_path: Path) -> None:
     bundle = Path(TARGET) if TARGET else target
     aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
@@ -23,6 +22,7 @@ from aiohttp import ClientSession  # noqa: E402
 from lipstream.engine.errors import UsageError  # noqa: E402
 from lipstream.streaming.server.app import PAGE, ServerOptions  # noqa: E402
 from lipstream.streaming.server.proxies import ProxyOptions, same_host  # noqa: E402
+from tests.streaming.ports import free_port  # noqa: E402
 from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
 from tests.streaming.waiting import eventually, listens  # noqa: E402
 from tests.streaming.webrtc.client import Client  # noqa: E402
@@ -214,12 +214,6 @@ def test_a_trusted_proxy_may_state_the_root_path() -> None:
                 assert moved.headers["Location"] == location
 
     asyncio.run(test())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

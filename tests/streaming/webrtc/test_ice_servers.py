@@ -19,8 +19,11 @@ from aiortc import RTCConfiguration, RTCPeerConnection  # noqa: E402
 from aiortc.rtcconfiguration import RTCIceTransportPolicy  # noqa: E402
 
 from lipstream.engine.errors import UsageError  # noqa: E402
-from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
-from lipstream.streaming.webrtc.aioice_patches import CONSENT_EXPIRY_S, PortRange  # noqa: E402
+from lipstream.streaming.webrtc import (
+    aioice_patches,  # noqa: E402
+    aiortc_patches,  # noqa: E402
+)
+from lipstream.streaming.webrtc.aioice_patches import PortRange  # noqa: E402
 from lipstream.streaming.webrtc.ice_servers import (
     GATHERING_S,
     IceServer,
@@ -28,6 +31,7 @@ from lipstream.streaming.webrtc.ice_servers import (
     parse_json,
     parse_server,
 )  # noqa: E402
+from tests.streaming.ports import free_port, is_free  # noqa: E402
 from tests.streaming.server.fake_server import AUTHORISED, SDP, TOKEN, server  # noqa: E402
 from tests.streaming.waiting import eventually, listens  # noqa: E402
 from tests.streaming.webrtc.client import Client, vanish  # noqa: E402
@@ -90,12 +94,6 @@ def test_only_clients_with_the_token_get_the_ice_servers() -> None:
     asyncio.run(test())
 
 
-def free_port(kind: int = socket.SOCK_DGRAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def relay(folder: Path) -> AsyncIterator[IceServer]:
     """Debian's coturn on loopback."""
@@ -154,24 +152,13 @@ class RelayedClient(Client):
         super().__init__(connection=RTCPeerConnection(configuration))
 
 
-def is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
 def ports_of(sdp: str) -> set[int]:
     return {int(line.split()[5]) for line in sdp.splitlines() if line.startswith("a=candidate")}
 
 
 def test_media_stays_within_the_ports_and_one_call_too_many_is_refused() -> None:
     async def test() -> None:
-        low = free_port()
-        while not is_free(low + 1):
-            low = free_port()
+        low = free_port(socket.SOCK_DGRAM, 2)
         async with server(sessions=8, udp_ports=PortRange(low, low + 1)) as http:
             clients, places, used = [], [], set()
             aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
@@ -229,7 +216,7 @@ def test_silent_servers_cost_a_call_one_second_at_most(with_range: bool, transpo
                 IceServer((f"stun:127.0.0.1:{stun.getsockname()[1]}",)),
                 IceServer((f"turn:127.0.0.1:{at}?transport={transport}",), "ann", "secret"),
             )
-            low = free_port()
+            low = free_port(socket.SOCK_DGRAM)
             ports = PortRange(low, low) if with_range else None
             async with server(ice_servers=silent, udp_ports=ports) as http:
                 aiortc_patches.apply(aiortc_patches.PatchOptions(loopback=True))
@@ -251,7 +238,12 @@ def test_silent_servers_cost_a_call_one_second_at_most(with_range: bool, transpo
     asyncio.run(test())
 
 
-def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:
+def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expiry_s = 4.0
+    monkeypatch.setattr(aioice_patches, "CONSENT_EXPIRY_S", expiry_s)
+
     async def test() -> None:
         async with server() as http:
             client = Client()
@@ -284,8 +276,8 @@ def test_a_silent_client_is_known_soon_and_a_short_pause_is_survived() -> None:
                 answer = await http.get(place)
                 return answer.status != 200
 
-            await eventually(has_ended, CONSENT_EXPIRY_S + 1)
-            assert loop.time() - gone_s > CONSENT_EXPIRY_S - 0.5
+            await eventually(has_ended, expiry_s + 1)
+            assert loop.time() - gone_s > expiry_s - 0.5
             assert "ended" in (await answer.json())["error"]
             await client.close()
 

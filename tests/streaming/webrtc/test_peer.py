@@ -54,6 +54,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(test)
 
 
+@pytest.mark.alone
 def test_a_voice_comes_back_as_picture_and_sound_together() -> None:
     async def test() -> None:
         client = Client()
@@ -78,6 +79,7 @@ def test_a_voice_comes_back_as_picture_and_sound_together() -> None:
     run(test())
 
 
+@pytest.mark.alone
 def test_pictures_come_at_the_frame_rate_without_a_voice() -> None:
     async def test() -> None:
         client = Client(speaks=False)
@@ -91,6 +93,7 @@ def test_pictures_come_at_the_frame_rate_without_a_voice() -> None:
     run(test())
 
 
+@pytest.mark.alone
 def test_an_interruption_is_seen_within_80_ms() -> None:
     async def test() -> None:
         client = Client(speaks=False)

@@ -30,6 +30,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(test)
 
 
+@pytest.mark.alone
 def test_sound_is_not_sent_late_after_the_loop_was_held_up() -> None:
     async def test() -> None:
         runner = SessionRunner(LiveFakeEngine())
@@ -52,6 +53,7 @@ def test_sound_is_not_sent_late_after_the_loop_was_held_up() -> None:
     run(test())
 
 
+@pytest.mark.alone
 def test_a_late_picture_makes_no_late_sound() -> None:
     class Stalling(LiveFakeSession):
         def push(self, chunk: AudioChunk, paint: bool = True) -> list[VideoFrame]:

@@ -162,6 +162,7 @@ def test_interruptions_cost_no_packet() -> None:
     run(test())
 
 
+@pytest.mark.alone
 def test_packets_are_ready_when_their_time_comes() -> None:
     async def test() -> None:
         async with feeding() as feed:
@@ -175,6 +176,7 @@ def test_packets_are_ready_when_their_time_comes() -> None:
     run(test())
 
 
+@pytest.mark.alone
 def test_key_frames_on_demand_are_never_closer_than_400_ms() -> None:
     async def test() -> None:
         async with feeding() as feed:
