@@ -32,8 +32,11 @@ _X264: Final = {
 # About the quality of the H.264 files. Slower settings take more time than the frames themselves.
 _VP9: Final = {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "crf": "24", "b": "0"}
 _BITS_PER_CHANNEL: Final = 96_000
-# On a single core too: another number of threads makes another file of the same frames.
-_ENCODER_THREADS: Final = 2
+# The number is part of the result. With two threads x264 filters one frame's half pixels while it
+# weighs the next one's blocks, both in one scratch buffer: decision 072. libvpx promises the same
+# file whatever its threads do, if they are more than one.
+_X264_THREADS: Final = 1
+_VP9_THREADS: Final = 2
 
 
 class Container(NamedTuple):
@@ -43,16 +46,17 @@ class Container(NamedTuple):
     options: dict[str, str]
     video: str
     video_options: dict[str, str]
+    video_threads: int  # the same on any machine
     sound: str
 
 
 _INDEX_FIRST: Final = {"movflags": "+faststart"}
 _NO_RANDOM_IDS: Final = {"fflags": "+bitexact"}  # of the segment and its tracks
 CONTAINERS: Final = {
-    ".mp4": Container("mp4", _INDEX_FIRST, "libx264", _X264, "aac"),
-    ".mov": Container("mov", _INDEX_FIRST, "libx264", _X264, "aac"),
-    ".mkv": Container("matroska", _NO_RANDOM_IDS, "libx264", _X264, "aac"),
-    ".webm": Container("webm", _NO_RANDOM_IDS, "libvpx-vp9", _VP9, "libopus"),
+    ".mp4": Container("mp4", _INDEX_FIRST, "libx264", _X264, _X264_THREADS, "aac"),
+    ".mov": Container("mov", _INDEX_FIRST, "libx264", _X264, _X264_THREADS, "aac"),
+    ".mkv": Container("matroska", _NO_RANDOM_IDS, "libx264", _X264, _X264_THREADS, "aac"),
+    ".webm": Container("webm", _NO_RANDOM_IDS, "libvpx-vp9", _VP9, _VP9_THREADS, "libopus"),
 }
 
 
@@ -133,7 +137,7 @@ class Mp4Writer:
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
         codec.time_base = Fraction(1, self._picture.fps.numerator)
-        codec.thread_count = _ENCODER_THREADS
+        codec.thread_count = self._kind.video_threads
         codec.color_range = ColorRange.MPEG
         codec.colorspace = Colorspace.ITU709
         codec.color_primaries = ColorPrimaries.BT709

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -273,6 +274,17 @@ def test_the_same_command_makes_the_same_video(target: Path, tmp_path: Path, end
         assert len(ids) == 3
     else:
         assert len(ids) == 1
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+def test_x264_has_one_thread(tmp_path: Path, ending: str) -> None:
+    """With more, two of them share a scratch buffer, and the bytes depend on which comes first."""
+    out = tmp_path / f"out.{ending}"
+    sound = write_wav(tmp_path / "a.wav", np.zeros(4_800, np.float32))
+    dub(FakeEngine(height=128), sound, out)  # x264 gives a smaller frame one thread by itself
+    found = re.search(rb" threads=.*? sliced_threads=\d(?: slices=\d)?", out.read_bytes())
+    assert found is not None
+    assert found[0] == b" threads=1 lookahead_threads=1 sliced_threads=0"
 
 
 def test_odd_sizes_are_refused() -> None:
