@@ -199,7 +199,8 @@ def test_no_cluster_answers(cli: Cli, target: Path, tmp_path: Path) -> None:
     sounds.mkdir()
     write_wav(sounds / "a.wav", speech_like(0.3))
     command = ("dub", target, sounds, "-o", tmp_path / "out", "--ray", "nowhere")
-    assert_one_line(cli(*command), "--ray nowhere: no cluster answers (")
+    assert_one_line(cli(*command), "--ray nowhere: expected auto, or HOST:PORT")
+    assert_one_line(cli(*command[:-1], "127.0.0.1:9"), "--ray 127.0.0.1:9: no cluster answers (")
 
 
 def test_stopped_in_the_middle_and_gone_on_with(target: Path, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import pytest
 from lipstream.streaming.batch.jobs import Done, Failed, Job, Outcome
 from lipstream.streaming.batch.local import LocalExecutor
 
-
 FALSE = os.fsencode(shutil.which("false") or "")  # a program that ends at once
 
 

@@ -18,7 +18,7 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'lipstream[ray]'")
 
-from aiohttp import ClientSession  # noqa: E402
+from aiohttp import ClientError, ClientSession  # noqa: E402
 
 from lipstream.streaming.publish import PublishOptions, _publish  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
@@ -325,6 +325,41 @@ def test_the_page_of_a_node_that_dies_goes_on_by_another(cluster: RayCluster) ->
 
             await eventually(nobody_talks)
             await chromium.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("kind", ["Controller", "Ingress"])
+def test_a_process_that_ray_starts_anew(cluster: RayCluster, kind: str) -> None:
+    """The call goes on and its address stays good, and the next one finds a place."""
+
+    async def test() -> None:
+        async with session() as http:
+            url = cluster.urls[0]
+            call = await Call(http, url).begin()
+            await call.shows()
+            cluster.kill_actor(kind)
+            killed_s = time.monotonic()
+            await call.shows()
+
+            async def answers() -> bool:
+                try:
+                    async with http.get(url + call.location) as response:
+                        return response.status == 200
+                except ClientError:
+                    return False
+
+            async def takes_calls() -> bool:
+                offer = await client.offer()
+                async with http.post(url + "/whip?target=face", data=offer, headers=SDP) as got:
+                    return got.status == 201
+
+            client = Client()
+            await eventually(answers, STARTS_S, "the call is known again")
+            await eventually(takes_calls, STARTS_S, "a new call")
+            print(f"{kind} killed: all as before after {time.monotonic() - killed_s:.1f} s")
+            await client.close()
+            await call.end()
 
     run(test())
 
