@@ -179,9 +179,9 @@ class CallActor:
             self._requests -= 1
             self._tell_if_free()
 
-    async def send(self, number: int, message: str | bytes) -> None:
-        """A message of the client's."""
-        await self._sockets.send(number, message)
+    async def send(self, number: int, message: str | bytes) -> bool:
+        """A message of the client's; whether the conversation still takes them."""
+        return await self._sockets.send(number, message)
 
     async def receive(self, number: int) -> list[str | SocketClosed]:
         """What came for the client; waits for it, a few seconds at most."""

@@ -18,8 +18,8 @@ _HEAD: Final = "node:__internal_head__"
 _AT_ONCE: Final = 1000  # messages that an actor works on
 
 
-async def answer_of(reference: Any, within_s: float) -> Any | None:
-    """What an actor answers; None when it does not, or not in time."""
+async def answer_of(reference: Any, within_s: float | None) -> Any | None:
+    """What an actor answers; None when it does not, or not in time (None: whenever Ray knows)."""
     from ray.exceptions import RayError
 
     async def answer() -> Any:
