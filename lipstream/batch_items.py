@@ -12,7 +12,7 @@ from lipstream import __version__
 from lipstream.engine.errors import UsageError
 from lipstream.engine.output_paths import refuse_to_overwrite
 from lipstream.streaming.batch.jobs import Job
-from lipstream.streaming.cluster.remote_targets import is_url
+from lipstream.streaming.remote.locations import is_url
 
 _TEXT, _WHOLE, _NUMBER, _YES, _PAIR = (
     "text",

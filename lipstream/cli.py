@@ -275,9 +275,9 @@ def dub(
         target = required(target, "argument 'TARGET'", "dub")
         audio = required(audio, "argument 'AUDIO'", "dub")
         output = required(output, "option '--output' / '-o'", "dub")
-        from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.files.dub import DubOptions
         from lipstream.streaming.marking.marker import Marking
+        from lipstream.streaming.remote.targets import local_target
 
         options = DubOptions(
             profile, backend, background, renderer, None, crop_resolution,

@@ -20,9 +20,9 @@ from aiohttp import web
 from lipstream.engine.errors import LipstreamError
 from lipstream.streaming import trace
 from lipstream.streaming.cluster import ray_calls
-from lipstream.streaming.cluster.remote_targets import local_targets
 from lipstream.streaming.cluster.service import Answer, Report, Request, Service, SocketClosed
 from lipstream.streaming.cluster.voice_sockets import VoiceSockets
+from lipstream.streaming.remote.targets import local_targets
 from lipstream.streaming.server.admission import cost, expected_cores
 from lipstream.streaming.server.app import local_calls, patch_aiortc, show_trace
 from lipstream.streaming.server.calls import LocalCalls

@@ -15,8 +15,8 @@ from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.cluster import ray_calls
 from lipstream.streaming.cluster.forwarding import ForwardedCalls
 from lipstream.streaming.cluster.ray_calls import answer_of
-from lipstream.streaming.cluster.remote_targets import local_targets
 from lipstream.streaming.cluster.service import OWN_ADDRESS, REACH_S, Service
+from lipstream.streaming.remote.targets import local_targets
 from lipstream.streaming.server.app import listen, make_site
 from lipstream.streaming.server.start_message import netloc
 from lipstream.streaming.server.targets import TargetRegistry

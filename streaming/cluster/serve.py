@@ -11,8 +11,8 @@ from lipstream.engine.errors import ConsentMissing, LipstreamError, UsageError
 from lipstream.streaming.cluster import ray_calls
 from lipstream.streaming.cluster.connection import connect
 from lipstream.streaming.cluster.ray_calls import answer_of
-from lipstream.streaming.cluster.remote_targets import local_targets
 from lipstream.streaming.cluster.service import NodeStatus, Service
+from lipstream.streaming.remote.targets import local_targets
 from lipstream.streaming.server.targets import TargetRegistry
 from lipstream.streaming.shutdown import on_sigterm
 

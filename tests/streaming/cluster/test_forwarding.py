@@ -71,9 +71,12 @@ async def site(*routes: web.RouteDef) -> AsyncIterator[str]:
 async def voice(owner: Owner, handle: Handle) -> AsyncIterator[ClientWebSocketResponse]:
     options = ServerOptions("127.0.0.1", 0, "a-secret-token")
     calls = ForwardedCalls(Handle(Placing(handle)), options, "10.0.0.2")
-    async with site(*calls.routes()) as url, ClientSession() as http:
-        async with http.ws_connect(url + "/ws?target=face") as socket:
-            yield socket
+    async with (
+        site(*calls.routes()) as url,
+        ClientSession() as http,
+        http.ws_connect(url + "/ws?target=face") as socket,
+    ):
+        yield socket
     assert owner.ended or handle.killed
 
 
