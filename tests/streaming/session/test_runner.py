@@ -17,7 +17,8 @@ from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import AudioChunk
 from lipstream.streaming.server.targets import EngineSetting
-from lipstream.streaming.session.runner import RunnerOptions, SessionRunner, _compute_slots
+from lipstream.streaming.session.live_engine import compute_slots
+from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from tests.clock import ScriptedClock
 from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession
@@ -321,6 +322,25 @@ def test_an_engine_that_fails_ends_its_own_conversation_only(clock: ScriptedCloc
     clock.run(test())
 
 
+def test_an_engine_session_that_cannot_be_closed_keeps_no_viewer_waiting(
+    clock: ScriptedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(session: LiveFakeSession) -> None:
+        raise BufferError("cannot close exported pointers exist")
+
+    monkeypatch.setattr(LiveFakeSession, "close", fails)
+
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine(fail_after=20), time_source=clock)
+        runner.start()
+        assert len([item async for item in runner.subscribe()]) < 20
+        assert runner.closed
+        assert runner.error == "ValueError: scripted failure"
+        await asyncio.to_thread(runner.close)
+
+    clock.run(test())
+
+
 def test_close_ends_the_thread_and_every_viewer(clock: ScriptedClock) -> None:
     async def test() -> None:
         runner = SessionRunner(LiveFakeEngine(), time_source=clock)
@@ -375,7 +395,7 @@ class RemoteEngine(LiveFakeEngine):
 
 def test_a_remote_session_does_not_wait_for_a_core_of_this_process(clock: ScriptedClock) -> None:
     async def test() -> None:
-        turns = _compute_slots()
+        turns = compute_slots()
         taken = usable_cores()
         for _ in range(taken):
             turns.acquire()
