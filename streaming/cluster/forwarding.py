@@ -28,7 +28,7 @@ from lipstream.streaming.server.metrics import Scrape
 from lipstream.streaming.server.signalling import Endpoint, asked_for, session_name
 from lipstream.streaming.server.websocket import MAX_BYTES_PER_S
 from lipstream.streaming.webrtc.ice_restart import MEDIA_TYPE
-from lipstream.streaming.webrtc.offer import OfferedMedia
+from lipstream.streaming.webrtc.offer import receives
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class ForwardedCalls:
 
     async def _whip(self, request: web.Request) -> web.Response:
         offer = await self._endpoint.read_offer(request)
-        private = OfferedMedia.parse(offer).receives
+        private = receives(offer)
         return await self._connect(request, offer, session_name(request, private))
 
     async def _whep(self, request: web.Request) -> web.Response:

@@ -9,8 +9,8 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def landmarker_file() -> Path:
-    """Where it lies; skips the test where it is not, or where its libraries cannot be loaded."""
+def model() -> Path:
+    """The landmarker's file; skips the test where it, or a library of it, is missing."""
     from lipstream.calibration import assets
     from lipstream.calibration.tracking.landmarker import Landmarker
     from lipstream.engine.errors import AssetError
@@ -26,8 +26,8 @@ def landmarker_file() -> Path:
 
 
 @pytest.fixture(scope="module")
-def landmarker(landmarker_file: Path) -> Iterator[object]:
+def landmarker(model: Path) -> Iterator[object]:
     from lipstream.calibration.tracking.landmarker import Landmarker
 
-    with Landmarker(landmarker_file) as made:
+    with Landmarker(model) as made:
         yield made
