@@ -233,12 +233,14 @@ class Controller:
                 await ingress.drain.remote()
             node.draining = node.draining or draining  # what a controller before this one was told
         except Exception as error:
+            if self._ingresses.get(node.id) is not ingress:
+                return  # it was ended, as its node's last call had
             self._deaf[node.id] = in_one_line(error)
             self._urls.pop(node.id, None)
             logger.error("no calls are taken at %s: %s", node.address, self._deaf[node.id])
             await asyncio.sleep(_AGAIN_S)
             return
-        if node.id in self._ingresses:
+        if self._ingresses.get(node.id) is ingress:
             self._deaf.pop(node.id, None)
             self._urls[node.id] = url
 

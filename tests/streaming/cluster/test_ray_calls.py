@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'lipstream[
 
 from aiohttp import ClientError, ClientSession  # noqa: E402
 
+from lipstream.bench.measure.browser import CHROMIUM, FLAGS  # noqa: E402
 from lipstream.streaming.publish import PublishOptions, _publish  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from tests.streaming.cluster.ray_cluster import STARTS_S, TOKEN, RayCluster  # noqa: E402
@@ -29,12 +28,6 @@ from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.client import Client  # noqa: E402
 
 SECOND = "127.0.0.2"
-CHROMIUM = Path(os.environ.get("LIPSTREAM_CHROMIUM", "/usr/bin/chromium"))
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required", "--allow-loopback-in-peer-connection",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +286,7 @@ def test_the_page_of_a_node_that_dies_goes_on_by_another(cluster: RayCluster) ->
             other, ended = sorted(calls, key=lambda call: call.on_second)
             assert ended.on_second and not other.on_second
             await ended.end()  # so that the page's call goes to the second
-            chromium = await start.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+            chromium = await start.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS])
             page = await chromium.new_page()
             page.on("console", lambda message: print(message.text))
             await page.goto(f"{second}/#token={TOKEN}")

@@ -6,8 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,42 +20,12 @@ from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from tests.clock import ScriptedClock
 from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession
-
-LOUD = np.full(320, 0.9, np.float32)
+from tests.streaming.session.conversation import LOUD, conversation, frames_for
 
 
 @pytest.fixture
 def clock() -> ScriptedClock:
     return ScriptedClock()
-
-
-@asynccontextmanager
-async def conversation(
-    clock: ScriptedClock,
-    engine: LiveFakeEngine | None = None,
-    options: RunnerOptions | None = None,
-) -> AsyncIterator[SessionRunner]:
-    runner = SessionRunner(engine or LiveFakeEngine(), options, clock)
-    runner.start()
-    try:
-        yield runner
-    finally:
-        await asyncio.to_thread(runner.close)
-        assert not runner._thread.is_alive()
-
-
-async def frames_for(runner: SessionRunner, seconds: float) -> list[tuple[float, TimedFrame]]:
-    """(seconds since the frame was due, frame)."""
-    now = runner.clock.now
-    got: list[tuple[float, TimedFrame]] = []
-    subscription = runner.subscribe()
-    end_s = now() + seconds
-    async for item in subscription:
-        got.append((now() - item.release_s, item))
-        if now() > end_s:
-            break
-    subscription.close()
-    return got
 
 
 def test_without_sound_frames_leave_on_time_at_the_frame_rate(clock: ScriptedClock) -> None:
