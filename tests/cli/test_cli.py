@@ -268,6 +268,17 @@ def test_stopped_in_the_middle(
     assert list(out.iterdir()) == []
 
 
+def test_a_command_that_fails_leaves_no_descriptor(cli_here: Cli, tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    cli_here("express", tmp_path / "none.wav")  # which imports what it needs
+    before = descriptors()
+    for _ in range(3):
+        assert cli_here("express", tmp_path / "none.wav").returncode == 2
+    assert descriptors() == before
+
+
 def test_express_writes_a_line_for_every_step(cli: Cli, tmp_path: Path) -> None:
     sound = write_wav(tmp_path / "speech.wav", speech_like(1.0))
     done = cli("express", sound)
