@@ -115,7 +115,11 @@ async def _drain(node: str, tell: Callable[[str], None]) -> None:
         raise UsageError(f"no node {node!r}: expected one of {known}, or Ray's id of it")
     told: int | None = None
     while True:
-        status = {one.node: one for one in await controller.status.remote()}.get(found)
+        listed = await answer_of(controller.status.remote(), _STATUS_S)
+        if listed is None:  # it is being started anew, and will know that the node drains
+            await asyncio.sleep(_LOOK_S)
+            continue
+        status = {one.node: one for one in listed}.get(found)
         if status is None or status.calls + status.spares == 0 and status.url is None:
             break
         if status.calls and status.calls != told:

@@ -13,8 +13,14 @@ pytest.importorskip("aiortc", reason="aiortc is not installed")
 
 from lipstream.streaming.cluster.controller import Controller  # noqa: E402
 from lipstream.streaming.cluster.placement import GONE_S  # noqa: E402
+from lipstream.streaming.cluster.serve import _drain  # noqa: E402
 from lipstream.streaming.cluster.service import Placed  # noqa: E402
-from tests.streaming.cluster.fake_ray import FakeCallActor, FakeIngress, FakeRay  # noqa: E402
+from tests.streaming.cluster.fake_ray import (  # noqa: E402
+    FakeCallActor,
+    FakeIngress,
+    FakeRay,
+    Handle,
+)
 
 
 def run(ray: FakeRay, test: Coroutine[Any, Any, None]) -> None:
@@ -231,5 +237,31 @@ def test_a_process_that_ends_while_others_are_asked(monkeypatch: pytest.MonkeyPa
         await asyncio.sleep(0.5)
         controller._forget(second.id)
         assert "no node has a CPU share" in str(await placing)
+
+    run(ray, test())
+
+
+def test_draining_is_waited_for_while_the_controller_starts_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray, told = FakeRay(monkeypatch, 2), list[str]()
+
+    async def test() -> None:
+        controller = await ready(ray)
+        handle = Handle(controller)
+        monkeypatch.setattr("lipstream.streaming.cluster.ray_calls.get_controller", lambda: handle)
+        call = await place(controller)
+        await asyncio.sleep(1)
+        draining = asyncio.ensure_future(_drain("a", told.append))
+        await asyncio.sleep(2)
+        handle.killed = True
+        await asyncio.sleep(2)
+        handle.killed = False
+        call.handle.actor.free = True
+        await draining
+        assert told == [
+            "node 10.0.0.0 takes no more calls; 1 go on",
+            "node a has no call any more and can be stopped",
+        ]
 
     run(ray, test())
