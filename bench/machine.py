@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lipstream.bench.commit import commit
 from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import BackendUnavailable
 from lipstream.engine.networks.int8 import quantise
@@ -48,7 +48,7 @@ def describe(load: Load) -> dict[str, Any]:
         "python": platform.python_version(),
         "kernels": implementation(),
         "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
-        "commit": _commit(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "load_average": load.average,  # when `load` was made
         "others_cores": others,
@@ -218,19 +218,6 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _commit() -> str | None:
-    """Of the checkout that this runs from, "+" if it was changed; None for an installed wheel."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=5,
-            check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
 
 
 def _busy_s() -> float | None:

@@ -21,7 +21,7 @@ import numpy as np
 from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import FrameLost, UsageError
 from lipstream.engine.face.mesh import build_mesh
-from lipstream.engine.face.model import LIP_MIDDLES_AND_CORNERS, FaceModel, face_model
+from lipstream.engine.face.model import face_model
 from lipstream.engine.frozen import Frozen
 from lipstream.engine.networks.models import Models
 from lipstream.engine.networks.signatures import CROP_RESOLUTIONS
@@ -32,8 +32,7 @@ from lipstream.engine.rendering.compositor import Compositor, WarpedFrame
 from lipstream.engine.rendering.lip_layer import PHOTO_SEAM
 from lipstream.engine.rendering.refiner import load_renderer
 from lipstream.engine.rendering.source_crossfade import SourceCrossfade
-from lipstream.engine.retrieval.background_matcher import BackgroundMatcher, MatcherState
-from lipstream.engine.retrieval.motion_graph import PHOTO_COSTS, BackgroundFootage
+from lipstream.engine.retrieval.background_matcher import MatcherState, matcher_of
 from lipstream.engine.retrieval.sequential import SequentialBackground
 from lipstream.engine.retrieval.source_selector import SelectedSource, SourceSelector, SourceState
 from lipstream.engine.speech.encoder import Encoder, EncoderState
@@ -138,7 +137,7 @@ class Engine(Frozen):
         photo = target.kind == "photo"
         articulation = photo_articulation(target.track, self._opening) if photo else None
         self.style = SpeakingStyle(target.style, openings, model, articulation, target.fps)
-        self.matcher = _background_matcher(target, lag_frames, model) if matched else None
+        self.matcher = matcher_of(target, lag_frames, model.lip_motion()) if matched else None
         # In the footage's own order the lag is the source selector's; for a file both have it.
         sources, waits = mouth_sources(target), profile == FILE or not matched
         self.selector = SourceSelector(sources, lag_frames if waits else 0, target.fps)
@@ -390,15 +389,3 @@ def _chain(
 ) -> Chain[StageStates, AudioChunk, SelectedSource]:
     """From audio to what each frame is painted of."""
     return Chain(StageStates, encoder, sampler, style, background, selector)
-
-
-def _background_matcher(target: Target, lag_frames: int, model: FaceModel) -> BackgroundMatcher:
-    """The matcher over a target's footage."""
-    track = target.track
-    # A coefficient counts by how far it moves the lips.
-    weights: F32 = (model.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)).astype(np.float32)
-    footage = BackgroundFootage(
-        track.expression, track.head_speed, ~track.usable, *target.jumps, target.conduct
-    )
-    costs = PHOTO_COSTS if target.conduct else None
-    return BackgroundMatcher(footage, lag_frames, target.fps, weights, costs)

@@ -12,7 +12,7 @@ from lipstream import __version__
 from lipstream.engine.errors import UsageError
 from lipstream.engine.output_paths import refuse_to_overwrite
 from lipstream.streaming.batch.jobs import Job
-from lipstream.streaming.cluster.remote_targets import is_url
+from lipstream.streaming.remote.locations import is_url
 
 _TEXT, _WHOLE, _NUMBER, _YES, _PAIR = (
     "text",
@@ -104,12 +104,13 @@ def items_of_manifest(
     Raises: UsageError that names the line; nothing has been made then.
     """
     try:
-        text = manifest.read_text("utf-8")
+        text = manifest.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8"
         raise UsageError(f"--batch {manifest}: cannot be read ({why})") from error
     items = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: JSON may hold more characters than this one that end a line for Python.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{manifest}, line {number}"
@@ -143,13 +144,16 @@ def _item(command: str, line: str, where: str, folder: Path) -> dict[str, Any]:
         if not _is_a(known[name], value):
             raise UsageError(f"{where}: {given} is {json.dumps(value)}; expected {known[name]}")
         if name in _PATHS:
-            paths = value if isinstance(value, list) else [value]
-            placed = [
-                path if name == "target" and is_url(path) else str(folder / path) for path in paths
-            ]
-            value = placed if isinstance(value, list) else placed[0]
+            value = _placed(name, value, folder)
         item[name] = value
     return item
+
+
+def _placed(name: str, value: Any, folder: Path) -> Any:
+    """A path, or several, as workers need them: absolute. A target's URL stays as it is."""
+    if isinstance(value, list):
+        return [_placed(name, path, folder) for path in value]
+    return value if name == "target" and is_url(value) else os.path.abspath(folder / value)
 
 
 def _is_a(kind: str, value: object) -> bool:
@@ -176,20 +180,23 @@ def _jobs(command: str, items: Iterable[tuple[str, dict[str, Any]]]) -> list[Job
             if name in OPTIONS[command] and name not in item:
                 raise UsageError(f"{where}: {name} is missing")
         for name in _PATHS:
-            if isinstance(item.get(name), str):
-                if not (name == "target" and is_url(item[name])):
-                    item[name] = os.path.abspath(item[name])
-            elif name in item:
-                item[name] = [os.path.abspath(path) for path in item[name]]
+            if name in item:
+                item[name] = _placed(name, item[name], Path())
         output = item.pop("output")
-        for written in _written(command, Path(output)):
-            other = outputs.setdefault(os.path.realpath(written), where)
+        read = [item[name] for name in ("input", "target") if name in item]
+        read = [path for path in read if not is_url(path)]
+        try:
+            written = _written(command, Path(output))
+            for path in read:
+                refuse_to_overwrite(output, path)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+        for path in written:
+            other = outputs.setdefault(os.path.realpath(path), where)
             if other != where:
-                raise UsageError(f"{where}: would write {written}, and so would {other}")
-        for name in ("input", "target"):
-            if name in item and not (name == "target" and is_url(item[name])):
-                inputs.setdefault(os.path.realpath(item[name]), where)
-                refuse_to_overwrite(output, item[name])
+                raise UsageError(f"{where}: would write {path}, and so would {other}")
+        for path in read:
+            inputs.setdefault(os.path.realpath(path), where)
         jobs.append(Job(len(jobs), command, output, item, __version__))
     for path, where in outputs.items():
         if path in inputs:

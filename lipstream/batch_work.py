@@ -16,7 +16,8 @@ from lipstream.console import as_json_reads
 from lipstream.engine.errors import LipstreamError, MediaError
 from lipstream.streaming.batch.jobs import Done, Failed, Job, Outcome
 from lipstream.streaming.batch.journal import Kinds
-from lipstream.streaming.cluster.remote_targets import is_url, json_sha256, local_target
+from lipstream.streaming.remote.locations import is_url
+from lipstream.streaming.remote.targets import json_sha256, local_target
 
 
 def perform(job: Job) -> Outcome:

@@ -139,8 +139,10 @@ def run_many(
             show = _Show(console, len(items.jobs), as_json, progress)
             summary = run_batch(items.jobs, executor, journal, setting.retries, show.result)
     finally:
-        executor.close()
-        journal.stopped()
+        try:
+            executor.close()
+        finally:
+            journal.stopped()
     show.summary(summary, time.monotonic() - began_s)
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -144,8 +144,9 @@ def serve(
 
             return run_drain(ray, drain, console.note, verbose)
 
-        from lipstream.streaming.cluster.remote_targets import is_url, local_targets
         from lipstream.streaming.marking.marker import Marking
+        from lipstream.streaming.remote.locations import is_url
+        from lipstream.streaming.remote.targets import local_targets
         from lipstream.streaming.server.app import ServerOptions
         from lipstream.streaming.server.app import serve as run_server
         from lipstream.streaming.server.proxies import ProxyOptions
@@ -226,11 +227,11 @@ def present(
         from lipstream.engine.pipeline import Engine
         from lipstream.engine.speech.profiles import require_live
         from lipstream.engine.target.bundle import load_consented
-        from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.devices.video_outputs import Camera, Window
         from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.present import PresentOptions
         from lipstream.streaming.present import present as go
+        from lipstream.streaming.remote.targets import local_target
 
         require_live(profile)
         marking = Marking.parse(label, no_watermark)
@@ -290,10 +291,10 @@ def publish(
 ) -> None:
     """Publish a target to an SFU (LiveKit, Janus, MediaMTX) by WHIP."""
     with own_console(verbose) as console:
-        from lipstream.streaming.cluster.remote_targets import local_target
         from lipstream.streaming.marking.marker import Marking
         from lipstream.streaming.publish import PublishOptions
         from lipstream.streaming.publish import publish as go
+        from lipstream.streaming.remote.targets import local_target
         from lipstream.streaming.server.targets import EngineSetting
         from lipstream.streaming.webrtc.h264 import Encoding
         from lipstream.streaming.webrtc.ice_servers import all_servers

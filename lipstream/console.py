@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,26 +80,29 @@ def own_console(verbose: bool) -> Iterator[Console]:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    kept_out, kept_err = os.dup(1), os.dup(2)
-    noise = os.dup(2) if verbose else os.open(os.devnull, os.O_WRONLY)
-    with (
-        # A file's name may hold bytes that are not UTF-8: they are written as they are.
-        os.fdopen(kept_out, "w", -1, "utf-8", "surrogateescape", closefd=False) as out,
-        os.fdopen(kept_err, "w", -1, "utf-8", "surrogateescape", closefd=False) as err,
-        _logging_to(err, verbose),
-    ):
-        try:
-            os.dup2(noise, 1)
-            os.dup2(noise, 2)
-            yield Console(out, err)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(kept_out, 1)
-            os.dup2(kept_err, 2)
-            os.close(noise)
-    os.close(kept_out)
-    os.close(kept_err)
+    with ExitStack() as descriptors:
+
+        def owned(descriptor: int) -> int:
+            descriptors.callback(os.close, descriptor)
+            return descriptor
+
+        kept_out, kept_err = owned(os.dup(1)), owned(os.dup(2))
+        noise = owned(os.dup(2) if verbose else os.open(os.devnull, os.O_WRONLY))
+        with (
+            # A file's name may hold bytes that are not UTF-8: they are written as they are.
+            os.fdopen(kept_out, "w", -1, "utf-8", "surrogateescape", closefd=False) as out,
+            os.fdopen(kept_err, "w", -1, "utf-8", "surrogateescape", closefd=False) as err,
+            _logging_to(err, verbose),
+        ):
+            try:
+                os.dup2(noise, 1)
+                os.dup2(noise, 2)
+                yield Console(out, err)
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os.dup2(kept_out, 1)
+                os.dup2(kept_err, 2)
 
 
 @contextmanager

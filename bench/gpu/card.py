@@ -7,7 +7,6 @@ and torch's have none.
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from lipstream.bench.commit import commit
 from lipstream.bench.gpu import host
 from lipstream.kernels.cuda import loader
 
@@ -171,7 +171,7 @@ class Card:
             "processor": platform.processor() or platform.machine(),
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "commit": _commit(),
+            "commit": commit(),
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 
@@ -221,14 +221,3 @@ def _nvidia_smi() -> str | None:
         capture_output=True, text=True, timeout=20,
     )  # fmt: skip
     return done.stdout.strip() or None
-
-
-def _commit() -> str | None:
-    """Of the checkout; of the kit where there is none (LIPSTREAM_COMMIT)."""
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=here, capture_output=True, text=True, timeout=10,
-    ) if shutil.which("git") else None  # fmt: skip
-    found = done.stdout.strip() if done is not None else ""
-    return found or os.environ.get("LIPSTREAM_COMMIT")

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.kernels.crop import DIFFERENCE_KEPT, GATES_KEPT, SYNTHETIC
-from lipstream.kernels.cuda.stage import _POINTERS, _ROW
+from lipstream.kernels.cuda.stage import ROW
 from lipstream.kernels.reference import stage as twins
 
 Array = NDArray[Any]
 TABLE: Final = "table"
-POINTERS, ROW = _POINTERS, _ROW
 
 
 @dataclass(frozen=True, slots=True)

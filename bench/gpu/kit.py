@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
+from lipstream.bench.commit import commit
 from lipstream.bench.gpu.pycuda_wheel import build_wheel, install
 from lipstream.engine.errors import BackendUnavailable
 
@@ -47,7 +47,7 @@ def copy_package(onto: Path) -> None:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, copy)
     run = onto / "run"
-    run.write_text(_RUN.format(commit=_commit()))
+    run.write_text(_RUN.format(commit=commit() or "unknown"))
     run.chmod(0o755)
 
 
@@ -65,14 +65,6 @@ def gather(onto: Path, python: str) -> int:
     if size > MOST_BYTES:
         raise BackendUnavailable(f"{onto} has {size} bytes, expected at most {MOST_BYTES}")
     return size
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> int:

@@ -7,11 +7,8 @@ that a window of 256 samples (5.3 ms at 48 kHz) of an analyser exceeds a level; 
 
 from typing import Final
 
-# window.onsets: ms of `performance.now` of each burst at the microphone, in the sound that comes
-# back and in the picture. window.shown: [ms, frame counter] of every picture.
-TAP: Final = """
-window.onsets = { microphone: [], sound: [], picture: [] };
-window.shown = [];
+# window.listen(stream, name) notes when each burst in a stream begins, ms of `performance.now`.
+LISTEN: Final = """
 window.listen = (stream, name) => {
   const context = new AudioContext({ latencyHint: "interactive" });
   const analyser = new AnalyserNode(context, { fftSize: 256 });
@@ -26,6 +23,15 @@ window.listen = (stream, name) => {
     else if (now - quietSince > 100) loud = false;
   }, 4);
 };
+"""
+
+# window.onsets: ms of `performance.now` of each burst at the microphone, in the sound that comes
+# back and in the picture. window.shown: [ms, frame counter] of every picture.
+TAP: Final = (
+    LISTEN
+    + """
+window.onsets = { microphone: [], sound: [], picture: [] };
+window.shown = [];
 window.watch = (video, bits) => {
   const canvas = new OffscreenCanvas(bits, 4);
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -45,6 +51,7 @@ window.watch = (video, bits) => {
   video.requestVideoFrameCallback(onFrame);
 };
 """
+)
 
 # Resolves when the call is established and the video plays.
 CALL: Final = """

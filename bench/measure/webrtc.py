@@ -8,13 +8,9 @@ error. Needs Playwright and Chromium.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import tempfile
-import threading
 import wave
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipstream.bench.machine import Load
+from lipstream.bench.measure.browser import browser, serving
 from lipstream.bench.measure.browser_tap import CALL, TAP
 from lipstream.bench.measure.flash import BITS, FlashEngine
 from lipstream.bench.measure.latency import Report
@@ -29,13 +26,7 @@ from lipstream.bench.measure.statistics import percentiles
 from lipstream.engine.errors import UsageError
 from lipstream.streaming.session.live_engine import LiveEngine
 
-CHROMIUM: Final = Path(os.environ.get("LIPSTREAM_CHROMIUM", "/usr/bin/chromium"))
-FLAGS: Final = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required", "--allow-loopback-in-peer-connection",
-)  # fmt: skip
+SIZE: Final = (800, 600)  # of the page, px
 SETTLE_S: Final = 10.0  # until the jitter buffers of a browser are stable after the first picture
 PERIOD_S: Final = 1.013  # no multiple of a frame interval: bursts fall at every phase of it
 _RATE_HZ: Final = 16_000
@@ -137,7 +128,20 @@ def write_bursts(path: Path, seconds: int) -> Path:
 
 
 def _call(engine: LiveEngine, voice: Path, seconds: float) -> dict[str, Any]:
-    with _serving(engine) as url, _browser(voice) as page:
+    try:
+        from aiohttp import web
+
+        from lipstream.streaming.server.app import ServerOptions, make_app
+    except ImportError as error:
+        raise UsageError(f"{error}; reinstall lipstream, or: pip install aiohttp aiortc") from error
+
+    async def ready(name: str) -> LiveEngine:
+        return engine
+
+    def app() -> web.Application:
+        return make_app(ServerOptions(port=0), lambda: ["flash"], ready)
+
+    with serving(app) as url, browser(voice, SIZE) as page:
         page.add_init_script(TAP)
         page.goto(url + "healthz")  # any page of the same origin will do
         page.evaluate("document.body.replaceChildren()")
@@ -153,63 +157,6 @@ def _call(engine: LiveEngine, voice: Path, seconds: float) -> dict[str, Any]:
         page.wait_for_timeout(seconds * 1000)
         found: dict[str, Any] = page.evaluate("({ onsets: window.onsets, shown: window.shown })")
     return {**found, "settled_ms": settled_ms}
-
-
-@contextmanager
-def _serving(engine: LiveEngine) -> Iterator[str]:
-    """A server in a thread of its own; yields its URL."""
-    try:
-        from aiohttp import web
-
-        from lipstream.streaming.server.app import ServerOptions, make_app
-    except ImportError as error:
-        raise UsageError(f"{error}; reinstall lipstream, or: pip install aiohttp aiortc") from error
-
-    async def ready(name: str) -> LiveEngine:
-        return engine
-
-    async def begin() -> tuple[web.AppRunner, int]:
-        runner = web.AppRunner(make_app(ServerOptions(port=0), lambda: ["flash"], ready))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return runner, int(runner.addresses[0][1])
-
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    runner = None
-    try:
-        runner, port = asyncio.run_coroutine_threadsafe(begin(), loop).result(20)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        if runner is not None:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(20)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-@contextmanager
-def _browser(voice: Path) -> Iterator[Any]:
-    """A page in Chromium whose microphone plays the file `voice`."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        raise UsageError(
-            f"{error}; the browser measurement needs: pip install playwright"
-        ) from error
-    if not CHROMIUM.exists():
-        raise UsageError(f"no Chromium at {CHROMIUM}: install it, or set LIPSTREAM_CHROMIUM")
-    with sync_playwright() as start:
-        chromium = start.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=[*FLAGS, f"--use-file-for-fake-audio-capture={voice}"],
-        )
-        try:
-            yield chromium.new_page(viewport={"width": 800, "height": 600})
-        finally:
-            chromium.close()
 
 
 def _slope(points: list[list[float]]) -> float:

@@ -106,14 +106,17 @@ def _color_test(
     bands = [between(high, above, 0.2, 0.6)[middle], between(low, below, 0.2, 0.6)[middle]]
     skin = [between(high - near, high - far, 0, 1), between(low + near, low + far, 0, 1)]
     gap = between(above, below, 0.04, 0.96)[below - above > _OPEN / 2]
-    lips, skins, inner = (
-        kmeans2(sample.reshape(-1, 3), count, minit="++", rng=np.random.default_rng(0))[0]
-        for sample, count in (
-            (np.concatenate(bands), _LIP_COLORS),
-            (np.concatenate(skin), _SKIN_COLORS),
-            (gap, _INNER_COLORS),
-        )
-    )
+
+    def clusters(sample: F64, count: int) -> F64:
+        """f64 [count, 3]; fewer of a drawing, which has few colors."""
+        own = sample.reshape(-1, 3)
+        count = min(count, len(np.unique(own, axis=0)))
+        found: F64 = kmeans2(own, count, minit="++", rng=np.random.default_rng(0))[0]
+        return found
+
+    lips = clusters(np.concatenate(bands), _LIP_COLORS)
+    skins = clusters(np.concatenate(skin), _SKIN_COLORS)
+    inner = clusters(gap, _INNER_COLORS)
     outer = np.concatenate([lips, skins])
 
     def unlike_lip(lab: F64) -> F64:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.calibration.training.face_basis import TrackedClip, lip_motion
+from lipstream.calibration.training.lip_motion import TrackedClip, lip_motion
 from lipstream.engine.face.arkit import ARKIT_NAMES, MEDIAPIPE_NAMES, SPOKEN
 from lipstream.engine.face.model import FaceModel
 from lipstream.engine.types import F32

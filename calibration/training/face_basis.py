@@ -13,28 +13,20 @@ hold 98.9 % of the variance); the mesh is MediaPipe's canonical face (Apache-2.0
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lipstream.calibration.fitting.canonical import neutral_face
+from lipstream.calibration.training.arkit_map import with_arkit
+from lipstream.calibration.training.lip_motion import TrackedClip, lip_motion
 from lipstream.engine.face.arkit import ARKIT_NAMES, MEDIAPIPE_NAMES, SPOKEN
-from lipstream.engine.face.model import VERTICES, FaceModel, face_model, fit_pose
+from lipstream.engine.face.model import VERTICES, FaceModel, face_model
 from lipstream.engine.types import F32
 
 COEFFICIENTS = 20  # error on the lips of held-out people: 0.7 % of the inter-ocular distance
 _FROM_ARKIT_RIDGE = 1e-3  # in squares of a weight, whose range is 0 to 1
-
-
-@dataclass(frozen=True, slots=True)
-class TrackedClip:
-    """The tracked frames of one clip of one person."""
-
-    speaker: str
-    landmarks: F32  # f32 [frames, 478, 3], px
-    blendshapes: F32  # f32 [frames, 52]
 
 
 def fit_model(clips: list[TrackedClip], model: FaceModel, size: int) -> FaceModel:
@@ -43,8 +35,6 @@ def fit_model(clips: list[TrackedClip], model: FaceModel, size: int) -> FaceMode
     Mean face, triangles, rigid vertices and weights stay those of `model`: textures and crops of
     the shipped renderer are laid out on them.
     """
-    from lipstream.calibration.training.arkit_map import with_arkit
-
     motions, shapes, people = _motions(clips, model.mean, model.rigid)
     basis, spread = _principal(motions, model.weight, people, size)
     model = replace(model, basis=basis, spread=spread)
@@ -61,20 +51,6 @@ def _motions(
         shapes.append(clip.blendshapes)
         people.extend([clip.speaker] * len(motions[-1]))
     return np.concatenate(motions), np.concatenate(shapes).astype(np.float32), people
-
-
-def lip_motion(landmarks: F32, mean: F32, rigid: NDArray[np.int64]) -> F32:
-    """Motion of the lower face in one clip, f32 [frames, 468, 3]; landmarks f32 [frames, ≥468, 3].
-
-    The pose is removed, and the person's own neutral face taken off.
-    """
-    neutral = mean
-    for _ in range(2):  # better geometry gives a better pose
-        free = fit_pose(landmarks, neutral, rigid).remove(landmarks[:, :VERTICES])
-        neutral = neutral_face(free)
-    lower = np.clip((mean[:, 1] - mean[2, 1] + 0.35) / 0.25, 0, 1)
-    motion: F32 = (free - neutral) * lower[None, :, None]
-    return motion
 
 
 def _principal(motions: F32, weight: F32, people: list[str], size: int) -> tuple[F32, F32]:

@@ -131,6 +131,11 @@ class FaceModel:
         protrusion = -e[:, (0, 17, 13, 14), 2].mean(1)
         return np.stack([opening, width, protrusion]).astype(np.float32)
 
+    def lip_motion(self) -> F32:
+        """How far each coefficient moves the lips: squared, f32 [K]."""
+        moved: F32 = (self.basis[:, LIP_MIDDLES_AND_CORNERS] ** 2).sum((1, 2)).astype(np.float32)
+        return moved
+
     def rest_width(self) -> float:
         """Mouth width of the mean face at rest, inter-ocular distances."""
         return float(self.mean[291, 0] - self.mean[61, 0])

@@ -22,6 +22,7 @@ from lipstream.engine.frozen import Frozen
 from lipstream.engine.profiling import span
 from lipstream.engine.retrieval.conduct import ConductCost, CueState
 from lipstream.engine.retrieval.motion_graph import (
+    PHOTO_COSTS,
     BackgroundFootage,
     MotionCosts,
     checked_weights,
@@ -30,6 +31,7 @@ from lipstream.engine.retrieval.motion_graph import (
     relative_speed,
 )
 from lipstream.engine.retrieval.viterbi import FixedLagViterbi, LagState, Transitions, expected_cost
+from lipstream.engine.target.bundle import Target
 from lipstream.engine.target.similarity import random_pair_cost
 from lipstream.engine.types import F32, Expression, MatchedFrame
 from lipstream.kernels.viterbi import feature_distance
@@ -172,3 +174,13 @@ class BackgroundMatcher(Frozen):
             MatchedFrame(first_frame + i, state % frames, expression)
             for i, (state, expression) in enumerate(zip(states, wanted, strict=False))
         ]
+
+
+def matcher_of(target: Target, lag_frames: int, weights: F32) -> BackgroundMatcher:
+    """The matcher over a target's footage. weights: of the coefficients, f32 [K]."""
+    track = target.track
+    footage = BackgroundFootage(
+        track.expression, track.head_speed, ~track.usable, *target.jumps, target.conduct
+    )
+    costs = PHOTO_COSTS if target.conduct else None
+    return BackgroundMatcher(footage, lag_frames, target.fps, weights, costs)

@@ -25,7 +25,7 @@ from lipstream.kernels.errors import UsageError
 
 # The fields of LsRow in stage.cuh.
 _POINTERS: Final = ("picture", "conditioning", "prior", "previous", "refined")
-_ROW: Final = np.dtype(
+ROW: Final = np.dtype(
     [(name, np.uint64) for name in _POINTERS]
     + [(name, np.int32) for name in ("height", "width", "prior_height", "prior_width")]
     + [(name, np.float32) for name in ("left", "top", "step", "zoom", "doubt", "sharpen")]
@@ -84,7 +84,7 @@ class Stage:
         self._planes, self._gates, self._once = floats(12), floats(3), floats(6)
         self._difference, self._spare, self._refined = floats(3), floats(3), floats(3)
         self._held = memory.empty((most,), np.dtype(np.int32))
-        self._table = memory.empty((most, _ROW.itemsize), np.dtype(np.uint8))
+        self._table = memory.empty((most, ROW.itemsize), np.dtype(np.uint8))
         self._tables = memory.empty((2, 256), np.dtype(np.uint8))
         memory.upload(np.stack([GATES_KEPT, DIFFERENCE_KEPT]), self._tables, None)
 
@@ -105,7 +105,7 @@ class Stage:
         """The part of `run` that differs from call to call: the table, checked, to the device."""
         if not len(rows) <= batch <= self.most:
             raise UsageError(f"got {len(rows)} rows in a batch of {batch}, expected {self.most}")
-        table = np.zeros(self.most, _ROW)
+        table = np.zeros(self.most, ROW)
         refused: list[UsageError | None] = []
         for place, row in zip(table, rows, strict=False):
             try:

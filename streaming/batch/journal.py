@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -66,25 +67,29 @@ class Journal:
         return entry.key == key and entry.sha256 == self.kinds.output(job) is not None
 
     def started(self, job: Job) -> None:
-        """An attempt begins."""
-        self._running[job.number] = job
+        """An attempt begins. Raises: OSError where the journal cannot be written."""
         self._append(job, {"state": "started"})
+        self._running[job.number] = job
 
     def done(self, job: Job, outcome: Done) -> None:
-        """The output is there."""
+        """The output is there. Raises: OSError where the journal cannot be written."""
         del self._running[job.number]
         line = {"key": self._keys[job.number], "sha256": outcome.sha256}
         self._append(job, {"state": "done", **line, "content_sha256": outcome.content_sha256})
 
     def failed(self, job: Job) -> None:
-        """An attempt has ended without an output; what a killed worker has left is removed."""
+        """An attempt has ended without an output; what a killed worker has left is removed.
+
+        Raises: OSError where that cannot be removed.
+        """
         del self._running[job.number]
         self.kinds.remove_leftovers(job)
 
     def stopped(self) -> None:
         """The batch ends before its jobs, and no worker runs any more."""
         for job in list(self._running.values()):
-            self.failed(job)
+            with suppress(OSError):  # what cannot be removed keeps nothing else
+                self.failed(job)
 
     def _key(self, job: Job) -> str:
         inputs = self.kinds.inputs(job)
@@ -112,12 +117,12 @@ class Journal:
 
     def _append(self, job: Job, line: dict[str, Any]) -> None:
         folder, name = folder_of(job), Path(job.output).name
-        self._entries(folder)[name] = _Entry(line["state"], line.get("key"), line.get("sha256"))
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / NAME).open("a+b") as file:
             if file.tell() and not _ends_a_line(file):
                 file.write(b"\n")
             file.write(json.dumps({"output": name, **line}).encode() + b"\n")
+        self._entries(folder)[name] = _Entry(line["state"], line.get("key"), line.get("sha256"))
 
 
 def _ends_a_line(file: Any) -> bool:

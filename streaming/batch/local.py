@@ -28,10 +28,10 @@ class Stopped(BaseException):
 
 @dataclass(slots=True)
 class _Slot:
-    """A pool of one process: one that is killed takes no other job along."""
+    """A pool of one process: one that is killed takes no other job along. `pid`: once it runs."""
 
     pool: ProcessPoolExecutor
-    pid: int
+    pid: Future[int]
     job: Job | None = None
     future: Future[Outcome] | None = None
 
@@ -49,27 +49,28 @@ class LocalExecutor:
         return self._jobs - sum(slot.job is not None for slot in self._slots)
 
     def submit(self, job: Job) -> None:
-        """To an idle process, or to a new one."""
-        slot = next((slot for slot in self._slots if slot.job is None), None)
-        if slot is None:
-            slot = self._start()
-        slot.job = job
-        try:
-            slot.future = slot.pool.submit(self._perform, job)
-        except BrokenProcessPool:  # killed while it was idle
-            self._slots.remove(slot)
-            self.submit(job)
-
-    def _start(self) -> _Slot:
+        """To an idle process, or to a new one; one that cannot start is told by `wait`."""
+        for slot in [slot for slot in self._slots if slot.job is None]:
+            try:
+                slot.future = slot.pool.submit(self._perform, job)
+            except BrokenProcessPool:  # killed while it was idle
+                self._let_go(slot)
+            else:
+                slot.job = job
+                return
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(1, context, initializer=_begin)
-        try:
-            slot = _Slot(pool, pool.submit(os.getpid).result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        slot = _Slot(pool, pool.submit(os.getpid), job)
         self._slots.append(slot)
-        return slot
+        try:
+            slot.future = pool.submit(self._perform, job)
+        except BrokenProcessPool as error:
+            slot.future = Future()
+            slot.future.set_exception(error)
+
+    def _let_go(self, slot: _Slot) -> None:
+        self._slots.remove(slot)
+        slot.pool.shutdown(wait=False)
 
     def wait(self, timeout_s: float) -> list[tuple[Job, Outcome]]:
         """What has ended."""
@@ -89,8 +90,7 @@ class LocalExecutor:
         try:
             return slot.future.result()
         except BrokenProcessPool:
-            self._slots.remove(slot)
-            slot.pool.shutdown(wait=False)
+            self._let_go(slot)
             return Failed("its worker process was killed, perhaps for want of memory", again=True)
         except Stopped:  # somebody else sent SIGTERM
             return Failed("its worker process was told to stop", again=True)
@@ -101,8 +101,8 @@ class LocalExecutor:
         for number, wait_s in ((signal.SIGTERM, _STOP_S), (_KILL, None)):
             left = [slot for slot in running if slot.future is not None and not slot.future.done()]
             for slot in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(slot.pid, number)
+                with contextlib.suppress(BrokenProcessPool, ProcessLookupError):
+                    os.kill(slot.pid.result(), number)  # once it has started
             futures.wait([slot.future for slot in left if slot.future is not None], wait_s)
         for slot in self._slots:
             slot.pool.shutdown(cancel_futures=True)

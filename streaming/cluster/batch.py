@@ -6,15 +6,10 @@ to retry: a batch counts its own attempts.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import threading
 from typing import Any, Final
 
-from lipstream.engine.errors import UsageError
-from lipstream.engine.extras import require
 from lipstream.streaming.batch.jobs import Failed, Job, Outcome, Perform
+from lipstream.streaming.cluster.connection import connect, in_one_line
 
 _STOP_S: Final = 10.0  # for removing what is incomplete
 _CORES: Final = 1  # that a job takes
@@ -26,7 +21,6 @@ class RayExecutor:
 
     def __init__(self, perform: Perform, address: str) -> None:
         """Raises: UsageError where Ray is not installed, or no cluster answers."""
-        require("ray", "--ray")
         self._ray = connect(address)
         self._task = self._ray.remote(num_cpus=_CORES, max_retries=0)(perform)
         self._running: dict[Any, Job] = {}
@@ -54,9 +48,9 @@ class RayExecutor:
             outcome: Outcome = self._ray.get(task)
             return outcome
         except errors.RayTaskError as error:  # not by `perform`: Ray could not call it
-            return Failed(f"a node cannot perform this: {_last_line(error)}", again=False)
+            return Failed(f"a node cannot perform this: {in_one_line(error)}", again=False)
         except errors.RayError as error:
-            return Failed(f"its worker was lost: {_first_line(error)}", again=True)
+            return Failed(f"its worker was lost: {in_one_line(error)}", again=True)
 
     def close(self) -> None:
         """Stop what still runs, and leave the cluster."""
@@ -68,49 +62,3 @@ class RayExecutor:
                 self._ray.cancel(task, force=True)
         self._running.clear()
         self._ray.shutdown()
-
-
-def connect(address: str) -> Any:
-    """The module `ray`, connected to the cluster. Ray neither logs here nor reports home.
-
-    Raises: UsageError where no cluster answers.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its warning of a change
-    import ray
-
-    with _own_signals():
-        try:
-            ray.init(
-                address=address,
-                namespace="lipstream",
-                configure_logging=False,
-                log_to_driver=False,
-            )
-        except (ConnectionError, ValueError, OSError, RuntimeError) as error:
-            raise UsageError(
-                f"--ray {address}: no cluster answers ({_first_line(error)}); expected HOST:PORT "
-                "of a head that `ray start --head` has started, or auto on one of its nodes"
-            ) from error
-    return ray
-
-
-@contextlib.contextmanager
-def _own_signals() -> Any:
-    """Ray sets a handler of SIGTERM that exits at once."""
-    kept = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, kept)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

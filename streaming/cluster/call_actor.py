@@ -20,9 +20,9 @@ from aiohttp import web
 from lipstream.engine.errors import LipstreamError
 from lipstream.streaming import trace
 from lipstream.streaming.cluster import ray_calls
-from lipstream.streaming.cluster.remote_targets import local_targets
 from lipstream.streaming.cluster.service import Answer, Report, Request, Service, SocketClosed
 from lipstream.streaming.cluster.voice_sockets import VoiceSockets
+from lipstream.streaming.remote.targets import local_targets
 from lipstream.streaming.server.admission import cost, expected_cores
 from lipstream.streaming.server.app import local_calls, patch_aiortc, show_trace
 from lipstream.streaming.server.calls import LocalCalls
@@ -96,7 +96,7 @@ class CallActor:
             except LipstreamError as error:  # a call to it gets the reason
                 logger.warning("target %s is not loaded ahead: %s", target, error)
         freeze()
-        return self.report_now()
+        return await self.report()
 
     async def _engine(self, name: str) -> LiveEngine:
         engine = await self._registry.engine(name)
@@ -112,7 +112,7 @@ class CallActor:
         now_s = asyncio.get_running_loop().time()
         return not len(self._calls.rooms) and not self._requests and now_s > self._reserved_until_s
 
-    def report_now(self) -> Report:
+    async def report(self) -> Report:
         """How it is doing."""
         free = self._is_free()
         room = next(iter(self._calls.rooms), None)
@@ -125,10 +125,6 @@ class CallActor:
             cost(room, self._registry.cores) if room is not None else None,
             dict(self._loaded),
         )
-
-    async def report(self) -> Report:
-        """As `report_now`, by Ray."""
-        return self.report_now()
 
     async def reserve(self, session: str | None) -> bool:
         """Keep its place for the request that comes next; whether it has one for it.
@@ -150,7 +146,7 @@ class CallActor:
 
     def _tell_if_free(self) -> None:
         if self._is_free() and self._controller is not None:
-            self._controller.released.remote(self.report_now())
+            self._controller.released.remote(self._name)
 
     # ---------------------------------------------------------------- requests
 
@@ -183,9 +179,9 @@ class CallActor:
             self._requests -= 1
             self._tell_if_free()
 
-    async def send(self, number: int, message: str | bytes) -> None:
-        """A message of the client's."""
-        await self._sockets.send(number, message)
+    async def send(self, number: int, message: str | bytes) -> bool:
+        """A message of the client's; whether the conversation still takes them."""
+        return await self._sockets.send(number, message)
 
     async def receive(self, number: int) -> list[str | SocketClosed]:
         """What came for the client; waits for it, a few seconds at most."""

@@ -28,7 +28,7 @@ from lipstream.streaming.server.metrics import Scrape
 from lipstream.streaming.server.signalling import Endpoint, asked_for, session_name
 from lipstream.streaming.server.websocket import MAX_BYTES_PER_S
 from lipstream.streaming.webrtc.ice_restart import MEDIA_TYPE
-from lipstream.streaming.webrtc.offer import OfferedMedia
+from lipstream.streaming.webrtc.offer import receives
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ _ANSWER_S: Final = 20.0  # a target may have to be loaded first
 _PLACE_S: Final = 12.0
 _FIND_S: Final = 5.0
 _LOOK_S: Final = 0.5  # between two questions whether the owner is lost
+_SILENT_S: Final = 8.0  # for messages to a client, which are waited for in 5 s at a time
 _ORIGINS: Final = 4096  # nodes that are remembered
 _KNOWN: Final = 4096  # handles that are kept
 _ASKED: Final = ("Content-Type", "If-Match")  # headers that the owner has to see
@@ -77,7 +78,7 @@ class ForwardedCalls:
 
     async def _whip(self, request: web.Request) -> web.Response:
         offer = await self._endpoint.read_offer(request)
-        private = OfferedMedia.parse(offer).receives
+        private = receives(offer)
         return await self._connect(request, offer, session_name(request, private))
 
     async def _whep(self, request: web.Request) -> web.Response:
@@ -187,9 +188,12 @@ class ForwardedCalls:
             replies = asyncio.create_task(_replies(placed.handle, number, socket))
             try:
                 async for message in socket:
-                    if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
-                        # One after another: sound must keep its order.
-                        await placed.handle.send.remote(number, message.data)
+                    if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                        continue
+                    # One after another: sound must keep its order.
+                    sent = placed.handle.send.remote(number, message.data)
+                    if await answer_of(sent, None) is None:
+                        await _close_lost(socket)
             finally:
                 replies.cancel()
                 await asyncio.gather(replies, return_exceptions=True)
@@ -232,12 +236,22 @@ class ForwardedCalls:
 async def _replies(handle: Any, number: int, socket: web.WebSocketResponse) -> None:
     """From the conversation to the client, until either closes."""
     while not socket.closed:
-        for message in await handle.receive.remote(number):
+        messages = await answer_of(handle.receive.remote(number), _SILENT_S)
+        if messages is None:
+            return await _close_lost(socket)
+        for message in messages:
             if isinstance(message, SocketClosed):
-                code = message.code if message.code != WSCloseCode.ABNORMAL_CLOSURE else 1011
+                abnormal = message.code == WSCloseCode.ABNORMAL_CLOSURE
+                code = WSCloseCode.INTERNAL_ERROR if abnormal else message.code
                 await socket.close(code=code, message=message.reason.encode())
                 return
             await socket.send_str(message)
+
+
+async def _close_lost(socket: web.WebSocketResponse) -> None:
+    await socket.close(
+        code=WSCloseCode.INTERNAL_ERROR, message=b"the node of this conversation is lost"
+    )
 
 
 def _asked(request: web.Request, body: bytes = b"", path: str | None = None) -> Request:

@@ -15,8 +15,8 @@ from lipstream.streaming.background_tasks import BackgroundTasks
 from lipstream.streaming.cluster import ray_calls
 from lipstream.streaming.cluster.forwarding import ForwardedCalls
 from lipstream.streaming.cluster.ray_calls import answer_of
-from lipstream.streaming.cluster.remote_targets import local_targets
 from lipstream.streaming.cluster.service import OWN_ADDRESS, REACH_S, Service
+from lipstream.streaming.remote.targets import local_targets
 from lipstream.streaming.server.app import listen, make_site
 from lipstream.streaming.server.start_message import netloc
 from lipstream.streaming.server.targets import TargetRegistry
@@ -39,21 +39,30 @@ class Ingress:
         self._url: str | None = None
         self._controller: Any = None  # its handle
         self._tasks = BackgroundTasks()
+        self._beginning = asyncio.Lock()
 
-    async def begin(self) -> str:
-        """Take requests; returns the address for clients.
+    async def begin(self) -> tuple[str, bool]:
+        """Take requests, unless it does; returns the address for clients, and whether it drains.
 
         Raises: UsageError where it cannot listen.
         """
-        if self._url is not None:  # asked by a controller that was started anew
-            return self._url
+        async with self._beginning:
+            if self._calls is None or self._url is None:
+                try:
+                    self._calls, self._url = await self._listen()
+                except BaseException:
+                    await self.stop()  # the next attempt begins anew
+                    raise
+            return self._url, self._calls.draining
+
+    async def _listen(self) -> tuple[ForwardedCalls, str]:
         options = self._service.options
         if options.host == OWN_ADDRESS:
             options = replace(options, host=self._address)
         registry = TargetRegistry(await asyncio.to_thread(local_targets, self._service.targets))
         self._controller = await asyncio.to_thread(ray_calls.get_controller)
-        self._calls = ForwardedCalls(self._controller, options, self._address)
-        app = make_site(options, registry.names, self._calls, registry)
+        calls = ForwardedCalls(self._controller, options, self._address)
+        app = make_site(options, registry.names, calls, registry)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_S)
         await runner.setup()
         self._undo.push_async_callback(runner.cleanup)
@@ -61,9 +70,8 @@ class Ingress:
         await listen(runner, options, context)
         scheme = "https" if context is not None else "http"
         port = runner.addresses[0][1]
-        self._url = f"{scheme}://{netloc(self._reachable(options.host), port)}"
-        self._tasks.start(self._follow_nodes(self._calls), "addresses of the other nodes")
-        return self._url
+        self._tasks.start(self._follow_nodes(calls), "addresses of the other nodes")
+        return calls, f"{scheme}://{netloc(self._reachable(options.host), port)}"
 
     async def _follow_nodes(self, calls: ForwardedCalls) -> None:
         while True:

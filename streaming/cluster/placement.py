@@ -45,12 +45,16 @@ class CallProcess:
     report: Report | None = None
     answered_s: float = 0.0
     free_since_s: float = 0.0
+    reserved_s: float = 0.0  # when its place was last asked for
 
-    def take_in(self, report: Report, now_s: float) -> None:
-        """It has answered."""
+    def take_in(self, report: Report, asked_s: float) -> None:
+        """It has answered what was asked then."""
+        self.answered_s = max(asked_s, self.answered_s)
+        if report.free and asked_s < self.reserved_s:
+            return  # it did not know yet of the call that it is kept for
         if report.free and self.state != "free":
-            self.free_since_s = now_s
-        self.report, self.answered_s, self.node = report, now_s, report.node
+            self.free_since_s = asked_s
+        self.report, self.node = report, report.node
         self.state = "free" if report.free else "taken"
         self.session = report.session
 
@@ -91,6 +95,12 @@ class Placement:
         """A new call actor on a node; "" for any, new ones included."""
         process = CallProcess(secrets.token_hex(6), node, answered_s=self._clock())
         self.processes[process.id] = process
+        return process
+
+    def adopt(self, name: str) -> CallProcess:
+        """A call actor that runs already; it counts as taken until it says where and what it is."""
+        process = CallProcess(name, "", "taken", answered_s=self._clock())
+        self.processes[name] = process
         return process
 
     def silent(self, process: CallProcess) -> bool:

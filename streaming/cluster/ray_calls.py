@@ -4,59 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from typing import Any, Final
 
-from lipstream.engine.errors import UsageError
+from lipstream.streaming.cluster.connection import NAMESPACE, in_one_line
 from lipstream.streaming.cluster.placement import Node
-from lipstream.streaming.cluster.service import NAMESPACE, Service
+from lipstream.streaming.cluster.service import Service
 
 logger = logging.getLogger(__name__)
 
 CONTROLLER: Final = "lipstream-controller"
 _CALL: Final = "lipstream-call-"
 _HEAD: Final = "node:__internal_head__"
-_CONNECT_S: Final = 5.0
 _AT_ONCE: Final = 1000  # messages that an actor works on
 
 
-def connect(address: str, verbose: bool) -> Any:
-    """Join a cluster as a driver; returns the module `ray`.
-
-    Raises: UsageError without Ray, or without a cluster there.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("--ray needs Ray: pip install 'lipstream[ray]'") from error
-    _require_listener(address)
-    try:
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            log_to_driver=verbose,
-            logging_level=logging.INFO if verbose else logging.ERROR,
-        )
-    except Exception as error:  # Ray raises whatever comes first
-        raise UsageError(f"--ray {address}: no Ray cluster there ({in_one_line(error)})") from error
-    return ray
-
-
-def _require_listener(address: str) -> None:
-    """Ray itself asks for minutes where nobody listens."""
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
-        raise UsageError(f"--ray {address}: expected auto, or HOST:PORT of the cluster's head")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"--ray {address}: no Ray cluster there ({error})") from error
-
-
-async def answer_of(reference: Any, within_s: float) -> Any | None:
-    """What an actor answers; None when it does not, or not in time."""
+async def answer_of(reference: Any, within_s: float | None) -> Any | None:
+    """What an actor answers; None when it does not, or not in time (None: whenever Ray knows)."""
     from ray.exceptions import RayError
 
     async def answer() -> Any:
@@ -67,12 +30,6 @@ async def answer_of(reference: Any, within_s: float) -> Any | None:
     except (RayError, TimeoutError) as error:
         logger.info("no answer: %s", in_one_line(error))
         return None
-
-
-def in_one_line(error: BaseException) -> str:
-    """The reason alone, of an error that Ray may have wrapped in a traceback."""
-    cause = getattr(error, "cause", None) or error
-    return str(cause).strip().split("\n")[-1] or type(cause).__name__
 
 
 def nodes() -> list[Node]:
@@ -101,8 +58,8 @@ def get_controller() -> Any | None:
         return None
 
 
-def start_controller(service: Service) -> Any:
-    """On the head node, whose end is the end of the cluster anyway."""
+def start_controller(service: Service, target: str) -> Any:
+    """On the head node, whose end is the end of the cluster anyway. `target`: loaded ahead."""
     import ray
 
     from lipstream.streaming.cluster.controller import Controller
@@ -118,7 +75,7 @@ def start_controller(service: Service) -> Any:
             max_restarts=-1,
             max_concurrency=_AT_ONCE,
         )
-        .remote(service)
+        .remote(service, target)
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from lipstream.engine.errors import ConsentMissing, LipstreamError, UsageError
 from lipstream.streaming.cluster import ray_calls
+from lipstream.streaming.cluster.connection import connect
 from lipstream.streaming.cluster.ray_calls import answer_of
-from lipstream.streaming.cluster.remote_targets import local_targets
 from lipstream.streaming.cluster.service import NodeStatus, Service
+from lipstream.streaming.remote.targets import local_targets
 from lipstream.streaming.server.targets import TargetRegistry
 from lipstream.streaming.shutdown import on_sigterm
 
@@ -36,7 +37,7 @@ def serve(address: str, service: Service, tell: Callable[[str], None], verbose: 
         LipstreamError: no Ray, no cluster, no targets, or no node that can take calls.
     """
     names = _served(TargetRegistry(local_targets(service.targets)), tell)
-    ray = ray_calls.connect(address, verbose)
+    ray = connect(address, verbose)
     try:
         asyncio.run(_serve(service, names, tell))
     finally:
@@ -49,7 +50,7 @@ def drain(address: str, node: str, tell: Callable[[str], None], verbose: bool) -
     Raises:
         LipstreamError: no Ray, no cluster, nothing served there, or no such node.
     """
-    ray = ray_calls.connect(address, verbose)
+    ray = connect(address, verbose)
     try:
         asyncio.run(_drain(node, tell))
     finally:
@@ -62,11 +63,11 @@ async def _serve(service: Service, names: list[str], tell: Callable[[str], None]
             "this cluster serves already: end that with Ctrl-C where it runs, or with "
             f"`ray stop` on the nodes (the actor {ray_calls.CONTROLLER})"
         )
-    controller = ray_calls.start_controller(service)
+    controller = ray_calls.start_controller(service, names[0])
     stop = asyncio.Event()
     try:
         with on_sigterm(stop.set):
-            await controller.begin.remote(names[0])
+            await controller.begin.remote()
             await _watch(controller, names, tell, stop)
     finally:
         await asyncio.shield(_stop(controller))
@@ -77,7 +78,7 @@ async def _watch(
 ) -> None:
     """Say where calls are taken, and which nodes come and go."""
     seen: dict[str, NodeStatus] = {}
-    began_s = asyncio.get_running_loop().time()
+    began_s, begun = asyncio.get_running_loop().time(), False
     while not stop.is_set():
         for one in await answer_of(controller.status.remote(), _STATUS_S) or ():
             before = seen.get(one.node)
@@ -86,7 +87,8 @@ async def _watch(
             if before is not None and one.lost and not before.lost:
                 tell(f"node {one.address} does not answer")
             seen[one.node] = one
-        if not any(one.url for one in seen.values()):
+        begun = begun or any(one.url for one in seen.values())
+        if not begun:
             why = await answer_of(controller.failure.remote(), _STATUS_S)
             if why:
                 raise LipstreamError(f"no node takes calls: {why}")
@@ -113,7 +115,11 @@ async def _drain(node: str, tell: Callable[[str], None]) -> None:
         raise UsageError(f"no node {node!r}: expected one of {known}, or Ray's id of it")
     told: int | None = None
     while True:
-        status = {one.node: one for one in await controller.status.remote()}.get(found)
+        listed = await answer_of(controller.status.remote(), _STATUS_S)
+        if listed is None:  # it is being started anew, and will know that the node drains
+            await asyncio.sleep(_LOOK_S)
+            continue
+        status = {one.node: one for one in listed}.get(found)
         if status is None or status.calls + status.spares == 0 and status.url is None:
             break
         if status.calls and status.calls != told:

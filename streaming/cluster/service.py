@@ -10,10 +10,8 @@ from lipstream.streaming.server.admission import Cost
 from lipstream.streaming.server.app import ServerOptions
 from lipstream.streaming.server.targets import EngineLoader
 
-NAMESPACE: Final = "lipstream"
 OWN_ADDRESS: Final = "node"  # as `ServerOptions.host`: each node's address in the cluster
 REACH_S: Final = 1.0  # for the answer of a process that does nothing but answer
-START_S: Final = 60.0  # for a process that loads models
 
 
 @dataclass(frozen=True, slots=True)

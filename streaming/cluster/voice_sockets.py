@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +25,7 @@ class _Socket:
         default_factory=lambda: asyncio.Queue(_QUEUED)
     )
     asked_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    reading: asyncio.Task[None] | None = None  # ends with the socket, also where nobody asks
 
 
 class VoiceSockets:
@@ -49,20 +49,23 @@ class VoiceSockets:
                 return Answer(status, list(response.headers.items()), await response.read())
         number = next(self._numbers)
         self._sockets[number] = one = _Socket(socket)
-        self._tasks.start(self._read(one), "messages for a client")
+        one.reading = self._tasks.start(self._read(one), "messages for a client")
         self._tasks.start(self._watch(number, one), "watch over an ingress")
         return number
 
-    async def send(self, number: int, message: str | bytes) -> None:
-        """To the conversation; nothing happens where the socket is closed."""
+    async def send(self, number: int, message: str | bytes) -> bool:
+        """To the conversation; False where the socket is closed."""
         one = self._sockets.get(number)
         if one is None or one.socket.closed:
-            return
-        with suppress(ConnectionError):
+            return False
+        try:
             if isinstance(message, bytes):
                 await one.socket.send_bytes(message)
             else:
                 await one.socket.send_str(message)
+        except ConnectionError:
+            return False
+        return True
 
     async def receive(self, number: int) -> list[str | SocketClosed]:
         """At least one message, or none when the wait is over."""
@@ -81,7 +84,8 @@ class VoiceSockets:
     async def end(self, number: int) -> None:
         """The client has gone."""
         one = self._sockets.pop(number, None)
-        if one is not None:
+        if one is not None and one.reading is not None:
+            one.reading.cancel()  # it may wait for room in a queue that nobody empties
             await one.socket.close()
 
     async def close(self) -> None:
@@ -102,7 +106,6 @@ class VoiceSockets:
 
     async def _watch(self, number: int, one: _Socket) -> None:
         loop = asyncio.get_running_loop()
-        while not one.socket.closed and loop.time() - one.asked_s < _ABANDONED_S:
+        while number in self._sockets and loop.time() - one.asked_s < _ABANDONED_S:
             await asyncio.sleep(1)
-        if not one.socket.closed:
-            await self.end(number)
+        await self.end(number)

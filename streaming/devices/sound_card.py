@@ -232,17 +232,28 @@ class SoundCard:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            if not self._streams:
-                self._reopen()
-                continue
-            packet = self._captured.get(0.25)
-            if packet is not None:
-                self._push(packet)
-            silent = self._now() - self._last_packet_s > _SILENT_S
-            if silent or not all(stream.active for stream in self._streams):
-                self.lost += 1
-                self._notify(f"sound lost ({', '.join(self.names.values())}); waiting for it")
-                self._close_streams()
+            try:
+                if not self._streams:
+                    self._reopen()
+                elif not self._works():
+                    self._lose()
+            except Exception:  # a thread that ends here would end the sound, and nobody be told
+                logger.exception("sound failed; the devices are opened anew")
+                if self._streams:
+                    self._lose()
+
+    def _works(self) -> bool:
+        """A packet, if one comes in time; whether the devices still bring and take sound."""
+        packet = self._captured.get(0.25)
+        if packet is not None:
+            self._push(packet)
+        silent = self._now() - self._last_packet_s > _SILENT_S
+        return not silent and all(stream.active for stream in self._streams)
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._notify(f"sound lost ({', '.join(self.names.values())}); waiting for it")
+        self._close_streams()
 
     def _push(self, packet: CapturedPacket) -> None:
         """A packet to the runner, at its place on the microphone's clock."""
@@ -265,9 +276,9 @@ class SoundCard:
         return round(samples * SAMPLE_RATE_HZ / self._rate_hz)
 
     def _reopen(self) -> None:
-        sounddevice = _portaudio()
         if self._closing.wait(_RETRY_S):
             return
+        sounddevice = _portaudio()
         last_packet_s = self._last_packet_s
         self._dropped_samples += self._at_16_khz(self._captured.dropped_samples)
         self._captured.dropped_samples = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from lipstream.streaming.server.signalling import Signalling, session_name
-from lipstream.streaming.webrtc.offer import OfferedMedia
+from lipstream.streaming.webrtc.offer import receives
 from lipstream.streaming.webrtc.peer import PeerOptions
 
 
@@ -20,7 +20,7 @@ def routes(signalling: Signalling) -> list[web.RouteDef]:
 
     async def whip(request: web.Request) -> web.Response:
         offer = await signalling.read_offer(request)
-        is_call = OfferedMedia.parse(offer).receives
+        is_call = receives(offer)
         options = PeerOptions(listens=True, shows=is_call, ice_servers=signalling.ice_servers)
         return await signalling.connect(request, offer, options, session_name(request, is_call))
 

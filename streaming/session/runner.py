@@ -22,15 +22,12 @@ import contextvars
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Final
 
 from lipstream.engine import turns
-from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
 from lipstream.engine.time_source import MONOTONIC, TimeSource
 from lipstream.engine.timebase import frame_sample, ms_to_samples
@@ -38,11 +35,13 @@ from lipstream.engine.types import F32, SAMPLE_RATE_HZ, STEP_SAMPLES, AudioChunk
 from lipstream.streaming.marking.marker import FrameMarker, Marking
 from lipstream.streaming.session import gc_policy
 from lipstream.streaming.session.clock import MediaClock
+from lipstream.streaming.session.counters import RunnerCounters
 from lipstream.streaming.session.drift import SourceClockTracker
 from lipstream.streaming.session.fed_sound import FedSound
-from lipstream.streaming.session.live_engine import LiveEngine
+from lipstream.streaming.session.live_engine import LiveEngine, compute_slots
 from lipstream.streaming.session.sound_queue import SoundQueue
 from lipstream.streaming.session.subscription import Subscription, TimedFrame, TimedSound
+from lipstream.streaming.session.turn_spans import TurnSpans
 
 logger = logging.getLogger(__name__)
 
@@ -72,24 +71,6 @@ class RunnerOptions:
             )
 
 
-@dataclass(slots=True)
-class RunnerCounters:
-    """For metrics; written by the worker, read by anybody."""
-
-    frames: int = 0
-    late_frames: int = 0  # finished after their release time
-    dropped_frames: int = 0  # by subscribers that did not fetch them
-    repeated_frames: int = 0  # showed the previous picture: there was no time
-    slipped_samples: int = 0
-    interruptions: int = 0
-    queue_depth: int = 0  # samples of sound waiting
-    dropped_samples: int = 0
-    source_ppm: float = 0.0  # how much faster than ours a live source's clock runs
-    source_margin_s: float = 0.0  # how much later than at best it is placed, for its jitter
-    cpu_s: float = 0.0  # CPU time, of the encoder too
-    compute_ms: deque[float] = field(default_factory=lambda: deque(maxlen=250))  # per push
-
-
 class SessionRunner:
     """Owns one engine session and its thread. All methods may be called from any thread."""
 
@@ -117,14 +98,14 @@ class SessionRunner:
         # A session of `streaming.workers` takes turns in its own process.
         is_remote = getattr(self._session, "is_remote", False)
         self._compute_slot: Callable[[], AbstractContextManager[object]] = (
-            nullcontext if is_remote else _compute_slots
+            nullcontext if is_remote else compute_slots
         )
         self._delay_samples = round(engine.delay_ms * SAMPLE_RATE_HZ / 1000)
         self._lock = time_source.condition()  # never held while the engine session is called
         self._sound = SoundQueue(self.options.sound_capacity_s * SAMPLE_RATE_HZ)
         self._source = SourceClockTracker(self.clock, self.options.max_wait_ms / 1000)
         self._subscriptions: tuple[Subscription, ...] = ()
-        self._turn_sound: list[tuple[int, int]] = []  # (start, end), session samples, of this turn
+        self._turn_spans = TurnSpans()
         self._sent_sample = 0  # where the sound of the frames that left ends
         self._fed = FedSound()
         self._repeated_steps = 0  # in a row
@@ -201,10 +182,7 @@ class SessionRunner:
             kept = self._sound.put(samples, start)
             self._count_sound()
             if kept:
-                if self._turn_sound and self._turn_sound[-1][1] >= end - kept:
-                    self._turn_sound[-1] = (self._turn_sound[-1][0], end)
-                else:
-                    self._turn_sound = [*self._turn_sound[-63:], (end - kept, end)]
+                self._turn_spans.add(end - kept, end)
             self._lock.notify()
             return start
 
@@ -231,7 +209,7 @@ class SessionRunner:
         with self._lock:
             played_ms = self._played_ms()
             self.turn += 1
-            self._turn_sound = []
+            self._turn_spans.clear()
             self._sound.clear()
             self._interrupted = True
             self.counters.interruptions += 1
@@ -244,9 +222,10 @@ class SessionRunner:
         first_sample: of the session, where the turn begins among the sound that is queued already.
         """
         with self._lock:
-            spans = [] if first_sample is None else self._turn_sound
-            begin = first_sample or 0
-            self._turn_sound = [(max(start, begin), end) for start, end in spans if end > begin]
+            if first_sample is None:
+                self._turn_spans.clear()
+            else:
+                self._turn_spans.begin(first_sample)
 
     @property
     def left_sample(self) -> int:
@@ -269,7 +248,8 @@ class SessionRunner:
     def speaking(self) -> bool:
         """Whether sound of this turn has still to leave."""
         with self._lock:
-            return bool(self._turn_sound) and self._turn_sound[-1][1] > self._delivered_until()
+            end = self._turn_spans.end_sample
+            return end is not None and end > self._delivered_until()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End: no frame leaves any more, and the thread is gone."""
@@ -283,8 +263,7 @@ class SessionRunner:
                 logger.error("session thread did not end within %.1f s", timeout_s)
 
     def _played_ms(self) -> float:
-        left = self._delivered_until()
-        played = sum(max(0, min(end, left) - start) for start, end in self._turn_sound)
+        played = self._turn_spans.played_samples(self._delivered_until())
         return played * 1000 / SAMPLE_RATE_HZ
 
     def _align(self, packet_end_sample: int) -> None:
@@ -319,12 +298,15 @@ class SessionRunner:
             self.error = f"{type(error).__name__}: {error}"
             logger.exception("session ended by an error")
         finally:
-            self._session.close()
             with self._lock:
                 self._closed = True
                 subscriptions, self._subscriptions = self._subscriptions, ()
             for subscription in subscriptions:
                 subscription._deliver(None)
+            try:
+                self._session.close()
+            except Exception:
+                logger.exception("the engine's session could not be closed")
 
     def _next_step(self) -> _Step | None:
         """Wait for the next 20 ms of sound, or for the time when it is silence; None at the end."""
@@ -405,14 +387,3 @@ class _Step:
     media_sample: int  # session clock, of its first sample
     turn: int
     interrupted: bool  # the engine drops what it holds before this
-
-
-@cache
-def _compute_slots() -> threading.BoundedSemaphore:
-    """As many conversations compute at a time as there are cores.
-
-    More threads at work do not finish sooner: they take turns at the interpreter's lock, and each
-    turn costs a wake-up. Five conversations on two cores repeat 4 pictures in 10 without this, and
-    1 in 6 with it.
-    """
-    return threading.BoundedSemaphore(usable_cores())

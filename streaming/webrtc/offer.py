@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lipstream.streaming.webrtc.sdp_lines import RECEIVES, SENDS, read_sdp
+from lipstream.streaming.webrtc.sdp_lines import RECEIVES, read_sdp
 
 
-@dataclass(frozen=True, slots=True)
-class OfferedMedia:
-    """The directions of an offer's media sections."""
+def receives(sdp: str) -> bool:
+    """Whether an offer wants a picture or sound, by the directions of its sections.
 
-    receives: bool  # picture or sound
-    sends_audio: bool
-
-    @classmethod
-    def parse(cls, sdp: str) -> OfferedMedia:
-        """Of an offer.
-
-        Raises:
-            UsageError: it is not SDP.
-        """
-        offer = read_sdp(sdp)
-        return cls(
-            receives=any(offer.live(kind, RECEIVES) for kind in ("audio", "video")),
-            sends_audio=bool(offer.live("audio", SENDS)),
-        )
+    Raises: UsageError for what is not SDP.
+    """
+    offer = read_sdp(sdp)
+    return any(offer.live(kind, RECEIVES) for kind in ("audio", "video"))
 
 
 def one_line(error: Exception) -> str:

@@ -43,7 +43,6 @@ class OutgoingVideo(MediaStreamTrack):
     def __init__(self, feed: VideoFeed) -> None:
         super().__init__()
         self.takes_packets = False
-        self.sent_frames = 0
         self._feed = feed
         self._queued: deque[TimedFrame | av.Packet[Any]] = deque()
         self._ready = asyncio.Event()
@@ -75,7 +74,6 @@ class OutgoingVideo(MediaStreamTrack):
             self._ready.clear()
             await self._ready.wait()
         item = self._queued.popleft()
-        self.sent_frames += 1
         if not isinstance(item, TimedFrame):
             return item
         frame = as_picture(item.frame.i420)

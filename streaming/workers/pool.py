@@ -15,26 +15,20 @@ it anew.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from multiprocessing.connection import Client, Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import Final
 
 from lipstream.engine.cores import usable_cores
-from lipstream.engine.errors import LipstreamError, UsageError, WorkerLost
+from lipstream.engine.errors import UsageError, WorkerLost
 from lipstream.engine.types import AudioChunk, VideoFrame
 from lipstream.streaming import trace
-from lipstream.streaming.workers.process import run_worker
 from lipstream.streaming.workers.protocol import (
     Begin,
     EngineDetails,
-    Forget,
     Interrupt,
-    Load,
     Make,
     Push,
     Pushed,
@@ -43,11 +37,9 @@ from lipstream.streaming.workers.protocol import (
     memory_bytes,
     pictures_in,
 )
+from lipstream.streaming.workers.worker import Worker
 
 logger = logging.getLogger(__name__)
-
-_READY_S: Final = 60.0
-_LEAVE_S: Final = 3.0
 
 
 def processes_for(conversations: int) -> int:
@@ -72,7 +64,7 @@ class Workers:
         self._next_number = 0  # of the next engine
         self._lock = threading.Lock()
         self._filling = threading.Lock()  # one engine at a time is loaded ahead
-        self._workers = [_Worker() for _ in range(count)]
+        self._workers = [Worker() for _ in range(count)]
 
     def engine(self, make: Make) -> RemoteEngine:
         """Have the workers make an engine, and warm it up.
@@ -119,7 +111,7 @@ class Workers:
                 if let_go:
                     worker.forget(number)
 
-    def _next_missing(self) -> tuple[_Worker, int, Make] | None:
+    def _next_missing(self) -> tuple[Worker, int, Make] | None:
         with self._lock:
             idle = [one for one in self._workers if one.alive and not one.conversations]
             return next(
@@ -140,7 +132,7 @@ class Workers:
         for worker in workers:
             worker.forget(number)
 
-    def take(self, number: int) -> _Worker:
+    def take(self, number: int) -> Worker:
         """The worker that suits a conversation best, one more from now on; its engine is loaded.
 
         It has the fewest conversations. One that has still to load the engine counts for half a
@@ -154,7 +146,7 @@ class Workers:
                 raise UsageError("the target of this conversation was let go")
             self._replace_lost()
 
-            def cost(worker: _Worker) -> float:
+            def cost(worker: Worker) -> float:
                 load = 0.0 if worker.has(number) else 1.5 if worker.conversations else 0.5
                 return worker.conversations + load
 
@@ -173,9 +165,9 @@ class Workers:
             if not worker.alive:
                 logger.error("a worker process has ended; another takes its place")
                 worker.close()
-                self._workers[at] = _Worker()
+                self._workers[at] = Worker()
 
-    def give_back(self, worker: _Worker) -> None:
+    def give_back(self, worker: Worker) -> None:
         """One conversation less."""
         with self._lock:
             worker.conversations -= 1
@@ -316,85 +308,3 @@ class _Line:
 
     def close(self) -> None:
         self._undo.close()
-
-
-class _Worker:
-    """One process."""
-
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")  # threads do not survive a fork
-        self._ready, ready = context.Pipe(duplex=False)
-        self.conversations = 0
-        self._process = context.Process(
-            target=run_worker, args=(ready,), name="lipstream-worker", daemon=True
-        )
-        self._process.start()
-        ready.close()
-        self._lock = threading.Lock()  # of the next two
-        self._address: str | None = None
-        self._loaded: dict[int, Future[EngineDetails]] = {}
-
-    @property
-    def alive(self) -> bool:
-        return self._process.is_alive()
-
-    def connect(self) -> Connection:
-        address = self._wait_until_ready()
-        try:
-            # The key is the one that multiprocessing gives to a process and its children.
-            return Client(address, authkey=multiprocessing.current_process().authkey)
-        except (OSError, EOFError) as error:
-            raise WorkerLost(f"a worker process cannot be reached ({error})") from error
-
-    def _wait_until_ready(self) -> str:
-        with self._lock:
-            if self._address is None:
-                try:
-                    if not self._ready.poll(_READY_S):
-                        raise WorkerLost(f"a worker process was not ready within {_READY_S:.0f} s")
-                    self._address = self._ready.recv()
-                except EOFError as error:
-                    raise WorkerLost("a worker process did not start") from error
-            assert self._address is not None
-            return self._address
-
-    def has(self, number: int) -> bool:
-        """Whether an engine is loaded."""
-        loaded = self._loaded.get(number)  # without the lock, under which a start is waited for
-        return loaded is not None and loaded.done()
-
-    def load(self, number: int, make: Make) -> EngineDetails:
-        """Once, whoever asks; the others wait for the first."""
-        with self._lock:
-            loaded = self._loaded.get(number)
-            first = loaded is None
-            if loaded is None:
-                loaded = self._loaded[number] = Future()
-        if first:
-            try:
-                with self.connect() as connection:
-                    loaded.set_result(ask(connection, Load(number, make)))
-            except BaseException as error:
-                with self._lock:
-                    self._loaded.pop(number, None)  # the next who asks may try again
-                loaded.set_exception(error)
-        return loaded.result()
-
-    def forget(self, number: int) -> None:
-        with self._lock:
-            loaded = self._loaded.pop(number, None)
-        if loaded is None or not self.alive:
-            return
-        try:
-            loaded.result()
-            with self.connect() as connection:
-                ask(connection, Forget(number))
-        except LipstreamError as error:
-            logger.info("an engine was let go with its worker: %s", error)
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.join(_LEAVE_S)
-        if self.alive:
-            self._process.kill()
-        self._ready.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,31 @@ from lipstream.cli import run
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 # A shell's background job is started with Ctrl-C ignored, and so are its children: undo that.
 STOPPABLE = ("env", "--default-signal=INT")
+
+
+def stopped(
+    arguments: Sequence[str | Path],
+    under_way: Callable[[], bool],
+    number: int = signal.SIGINT,
+) -> subprocess.CompletedProcess[str]:
+    """A command that gets a signal, Ctrl-C by default, once it is under way."""
+    process = subprocess.Popen(
+        [*STOPPABLE, sys.executable, "-m", "lipstream", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s and process.poll() is None and not under_way():
+        time.sleep(0.02)
+    process.send_signal(number)
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()  # or it would go on during the next tests
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @pytest.fixture(scope="session")

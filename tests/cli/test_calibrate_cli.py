@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
@@ -21,7 +17,7 @@ from lipstream.engine.types import SAMPLE_RATE_HZ, AudioChunk, VideoFrame
 from lipstream.kernels.color import rgb_to_i420
 from lipstream.streaming.files.mp4_writer import Mp4Writer, PictureFormat
 from lipstream.streaming.files.partial_file import PartialFile
-from tests.cli.conftest import STOPPABLE, Cli
+from tests.cli.conftest import Cli, stopped
 from tests.cli.test_cli import assert_one_line
 
 pytestmark = pytest.mark.skipif(
@@ -172,26 +168,9 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
     video(tmp_path / "long.mp4", swaying, 400)
     out = tmp_path / "out"
     out.mkdir()
-    process = subprocess.Popen(
-        [*STOPPABLE, sys.executable, "-m", "lipstream"]
-        + ["calibrate", str(tmp_path / "long.mp4"), "-o", str(out / "a.target")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline_s = time.monotonic() + 60
+    arguments = ["calibrate", tmp_path / "long.mp4", "-o", out / "a.target"]
     # It is under way once the temporary bundle holds footage.
-    while time.monotonic() < deadline_s and process.poll() is None:
-        if any(p.stat().st_size > 0 for p in out.rglob("frames.mjpeg")):
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    with process:
-        try:
-            stdout, stderr = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert process.returncode == 130, stderr
-    assert (stdout, stderr.count("\n")) == ("", 1)
+    done = stopped(arguments, lambda: any(p.stat().st_size > 0 for p in out.rglob("frames.mjpeg")))
+    assert done.returncode == 130, done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     assert list(out.iterdir()) == []

@@ -18,7 +18,7 @@ import pytest
 
 import lipstream
 from lipstream import cli as command_line
-from tests.cli.conftest import STOPPABLE, Cli
+from tests.cli.conftest import Cli, stopped
 from tests.streaming.sound_files import bad_inputs, write_wav
 
 DUB_KEYS = {
@@ -259,31 +259,25 @@ def test_stopped_in_the_middle(
     sound = write_wav(tmp_path / "long.wav", speech_like(600))
     out = tmp_path / "out"
     out.mkdir()
-    process = subprocess.Popen(
-        [*STOPPABLE, sys.executable, "-m", "lipstream"]
-        + ["dub", str(target), str(sound), "-o", str(out / "out.mp4")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline_s = time.monotonic() + 60
+    arguments = ["dub", target, sound, "-o", out / "out.mp4"]
     # It is under way once the temporary file has bytes in it.
-    while time.monotonic() < deadline_s and process.poll() is None:
-        if any(p.stat().st_size > 0 for p in out.iterdir()):
-            break
-        time.sleep(0.02)
-    process.send_signal(number)
-    with process:
-        try:
-            stdout, stderr = process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()  # or it would go on during the next tests
-            raise
-    assert process.returncode == code, stderr
-    assert stdout == ""
-    assert stderr.count("\n") == 1
-    assert message in stderr
+    done = stopped(arguments, lambda: any(p.stat().st_size > 0 for p in out.iterdir()), number)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
     assert list(out.iterdir()) == []
+
+
+def test_a_command_that_fails_leaves_no_descriptor(cli_here: Cli, tmp_path: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    cli_here("express", tmp_path / "none.wav")  # which imports what it needs
+    before = descriptors()
+    for _ in range(3):
+        assert cli_here("express", tmp_path / "none.wav").returncode == 2
+    assert descriptors() == before
 
 
 def test_express_writes_a_line_for_every_step(cli: Cli, tmp_path: Path) -> None:

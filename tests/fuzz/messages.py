@@ -17,7 +17,7 @@ from lipstream.streaming.server.websocket import _VoiceSocket
 from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.webrtc.ice_restart import IceRestart
 from lipstream.streaming.webrtc.negotiation import Negotiation
-from lipstream.streaming.webrtc.offer import OfferedMedia
+from lipstream.streaming.webrtc.offer import receives
 from lipstream.streaming.webrtc.peer import Peer, PeerOptions
 from lipstream.streaming.webrtc.sdp_lines import read_sdp
 from tests.fuzz.mutation import mutated, mutated_text
@@ -63,7 +63,7 @@ def offers(folder: Path) -> Callable[[random.Random], None]:
 
     def case(rng: random.Random) -> None:
         text = _other(rng.choice(OFFERS), rng)
-        OfferedMedia.parse(text)
+        receives(text)
         made = Negotiation(read_sdp(text), rng.random() < 0.8, rng.random() < 0.8)
         SessionDescription.parse(made.for_aiortc())
         made.local_names()

@@ -21,7 +21,7 @@ from lipstream.engine.networks.stage_cpu import residual
 from lipstream.kernels import build
 from lipstream.kernels.crop import crop_in, crop_out
 from lipstream.kernels.cuda import loader
-from lipstream.kernels.cuda.stage import _ROW, Row, Stage
+from lipstream.kernels.cuda.stage import ROW, Row, Stage
 
 KERNELS = Path(build.__file__).resolve().parent
 
@@ -282,7 +282,7 @@ def test_the_device_refuses_what_the_host_let_through(driver):
     def spoil(values, onto, stream):
         values = values.copy()
         if onto is on_device._table:
-            values.reshape(-1).view(_ROW)["step"][1] = np.nan
+            values.reshape(-1).view(ROW)["step"][1] = np.nan
         upload(values, onto, stream)
 
     on_device._memory.upload = spoil
@@ -311,7 +311,7 @@ def test_every_thread_of_the_launch_has_its_own_pixels(driver):
 def test_the_table_has_the_layout_of_the_kernels(tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("g++ is not on the path")
-    names = ", ".join(f"(int)offsetof(LsRow, {name})" for name in _ROW.names)
+    names = ", ".join(f"(int)offsetof(LsRow, {name})" for name in ROW.names)
     source = tmp_path / "layout.cpp"
     source.write_text(
         f'#include <cstddef>\n#include "{KERNELS / "cuda" / "stage.cuh"}"\n'
@@ -319,7 +319,7 @@ def test_the_table_has_the_layout_of_the_kernels(tmp_path):
     )
     made = tmp_path / "layout.so"
     subprocess.run(["g++", "-shared", "-fPIC", source, "-o", made], check=True)
-    wanted = [_ROW.fields[name][1] for name in _ROW.names] + [_ROW.itemsize]
+    wanted = [ROW.fields[name][1] for name in ROW.names] + [ROW.itemsize]
     places = (ctypes.c_int * len(wanted)).in_dll(ctypes.CDLL(str(made)), "places")
     assert list(places) == wanted
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from typing import Any
 import pytest
 
 from lipstream.bench.gpu import phases, runner
+from lipstream.bench.gpu.limited import run_limited
 from lipstream.bench.gpu.phases import PHASES, Context
 from lipstream.bench.gpu.runner import Plan, prove, run_phase
 from lipstream.bench.gpu.verdict import judge, table
 from lipstream.engine.networks.gpus import Gpu, Gpus
+from tests.streaming.waiting import eventually_in_thread
 
 WRITES = "import json, sys; open(sys.argv[1], 'w').write(json.dumps({'result': {'wrong': []}}))"
 
@@ -65,17 +69,54 @@ def test_a_phase_that_hangs_is_stopped_with_what_it_started(tmp_path: Path) -> N
     found = json.loads((tmp_path / "gpu.json").read_text())["phases"]
     assert "was stopped after 3 s" in found["kernels"]["error"]
     assert found["stage"]["error"] == "no time was left"
-    orphan = int((tmp_path / "pid").read_text())
+    assert ends(int((tmp_path / "pid").read_text())), "what the phase started goes on"
+
+
+def ends(pid: int) -> bool:
+    """Within 5 s."""
     for _ in range(100):
         try:
-            state = Path(f"/proc/{orphan}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except OSError:
-            break
+            return True
         if state == "Z":
-            break
+            return True
         time.sleep(0.05)
-    else:
-        raise AssertionError("what the phase started goes on")
+    return False
+
+
+LIMITED = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from lipstream.bench.gpu.limited import run_limited\n"
+    "child = 'import os, sys, time; open(sys.argv[1], \"w\").write(str(os.getpid())); '"
+    " 'time.sleep(60)'\n"
+    "folder = Path(sys.argv[1])\n"
+    "run_limited([sys.executable, '-c', child, folder / 'pid'], 60, folder / 'inner.log')\n"
+)
+
+
+def test_a_proof_that_is_terminated_leaves_no_phase(tmp_path: Path) -> None:
+    """As by `timeout`, which ends a run that took too long: the next one needs the card."""
+    process = subprocess.Popen(python(LIMITED, tmp_path))
+    eventually_in_thread(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
+    process.terminate()
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert ends(int((tmp_path / "pid").read_text())), "the phase goes on"
+
+
+def test_a_phase_that_is_stopped_leaves_no_tool_that_it_limits_itself(tmp_path: Path) -> None:
+    """Each is in a session of its own."""
+    found: list[int | None] = []
+    outer = threading.Thread(
+        target=lambda: found.append(
+            run_limited(python(LIMITED, tmp_path), 4, tmp_path / "outer.log")
+        )
+    )
+    outer.start()
+    outer.join(20)
+    assert found == [None], (tmp_path / "outer.log").read_text()
+    assert ends(int((tmp_path / "pid").read_text())), "the tool goes on"
 
 
 def test_a_result_of_an_earlier_run_is_not_taken(tmp_path: Path) -> None:

@@ -121,3 +121,19 @@ def test_no_teeth_are_seen_between_closed_lips() -> None:
 
     assert teeth(was) > 60
     assert teeth(snap_to_lip_edges(picture, was, MODEL)) == 0
+
+
+@pytest.mark.parametrize("teeth", [TEETH, LIP, SKIN])
+def test_a_drawing_of_few_colors(teeth: tuple[int, int, int]) -> None:
+    """Without noise or shading: each part has one color, or that of its neighbour."""
+    was = face()
+    picture = np.full((SIZE, SIZE, 3), SKIN, np.uint8)
+    for parts, color in (((OUTER_UPPER_LIP, OUTER_LOWER_LIP), LIP),
+                         ((INNER_UPPER_LIP, INNER_LOWER_LIP), teeth)):  # fmt: skip
+        points = was[list(parts[0] + parts[1][::-1]), :2]
+        cv2.fillPoly(picture, [points.round().astype(np.int32)], color)
+    found = snap_to_lip_edges(picture, was, MODEL)
+    assert np.isfinite(found).all()
+    assert np.abs(found - was).max() < 0.08 * PX
+    nothing = snap_to_lip_edges(np.full_like(picture, 128), was, MODEL)
+    assert np.abs(nothing - was).max() < 0.08 * PX

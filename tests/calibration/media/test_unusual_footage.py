@@ -11,7 +11,7 @@ from PIL import Image
 
 from lipstream.calibration.media.video import is_photo, open_footage, read_photo
 from lipstream.engine.errors import MediaError
-from tests.calibration.media.test_video import (
+from tests.calibration.media.made_footage import (
     corner_names,
     corners,
     number_of,

@@ -18,7 +18,7 @@ from lipstream.calibration.person.av_offset import (
 from lipstream.calibration.tracking.raw_track import inter_ocular_px
 from lipstream.calibration.tracking.tracker import track
 from lipstream.engine.types import SAMPLE_RATE_HZ
-from tests.calibration.tracking.test_tracker import DATA, clip, ignore, model  # noqa: F401
+from tests.calibration.tracking.test_tracker import DATA, clip, ignore
 
 SECONDS = 8
 
@@ -108,7 +108,7 @@ def test_the_predicted_curve_has_one_value_each_20_ms() -> None:
         "talkers/may_5s_512.mp4",
     ],
 )
-def test_real_clips_agree_with_the_manifest(model, name: str) -> None:  # type: ignore[no-untyped-def]  # noqa: F811
+def test_real_clips_agree_with_the_manifest(model, name: str) -> None:  # type: ignore[no-untyped-def]
     path = clip(name)
     stated = {
         entry["file"]: entry.get("audio_late_ms")

@@ -9,24 +9,12 @@ import numpy as np
 import pytest
 from skimage import data
 
-from lipstream.calibration import assets
 from lipstream.calibration.photo.checks import find_mirrored, photo_faults
 from lipstream.calibration.tracking.landmarker import Face, Landmarker
-from lipstream.engine.errors import AssetError, CalibrationError
+from lipstream.engine.errors import CalibrationError
 
 PHOTO = np.ascontiguousarray(data.astronaut()[0:300, 74:374, :3])
 PATH = Path("p.jpg")
-
-
-@pytest.fixture(scope="module")
-def landmarker() -> Landmarker:
-    path = assets.find()
-    if path is None:
-        pytest.skip("no face landmarker here: lipstream assets fetch")
-    try:
-        return Landmarker(path)
-    except AssetError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from lipstream.calibration.tracking.rejection import (
     yaw_degrees,
 )
 from lipstream.calibration.tracking.tracker import track
-from tests.calibration.tracking.test_tracker import as_track, clip, ignore, model  # noqa: F401
+from tests.calibration.tracking.test_tracker import as_track, clip, ignore
 from tests.synthetic import SyntheticFootage, make_footage, rotations
 
 FRAMES = 52
@@ -230,7 +230,7 @@ def paint_over(rgb: np.ndarray, landmarks: np.ndarray, kind: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["hand", "microphone"])
-def test_a_real_mouth_covered(model: Path, kind: str) -> None:  # noqa: F811
+def test_a_real_mouth_covered(model: Path, kind: str) -> None:
     path = clip("talkers/may_5s_512.mp4")
     with open_footage(path, end_s=3.0) as footage:
         plain = track(footage, ignore, model)
@@ -243,7 +243,7 @@ def test_a_real_mouth_covered(model: Path, kind: str) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     "name", ["grid_s1/lbid2n.mpg", "talkers/vretalk_5.mp4", "obama_past_few_years.mp4"]
 )
-def test_good_real_footage_is_kept(model: Path, name: str) -> None:  # noqa: F811
+def test_good_real_footage_is_kept(model: Path, name: str) -> None:
     with open_footage(clip(name)) as footage:
         raw = track(footage, ignore, model)
     assert len(reject_frames(raw)) <= 0.02 * raw.frames

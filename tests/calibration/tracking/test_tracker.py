@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipstream.calibration import assets
 from lipstream.calibration.media.video import FootageFrame, open_footage
 from lipstream.calibration.tracking.landmarker import Landmarker
 from lipstream.calibration.tracking.raw_track import RawTrack, inter_ocular_px
@@ -21,18 +20,6 @@ from lipstream.engine.errors import AssetError, CalibrationError, MediaError
 from tests.synthetic import SyntheticFootage, make_footage
 
 DATA = Path(os.environ.get("LIPSTREAM_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
-
-
-@pytest.fixture(scope="module")
-def model() -> Path:
-    path = assets.find()
-    if path is None:
-        pytest.skip("no face landmarker here: lipstream assets fetch")
-    try:
-        Landmarker(path).__exit__()
-    except AssetError as error:
-        pytest.skip(str(error))
-    return path
 
 
 def clip(name: str) -> Path:

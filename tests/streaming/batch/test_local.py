@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.spawn
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ import pytest
 
 from lipstream.streaming.batch.jobs import Done, Failed, Job, Outcome
 from lipstream.streaming.batch.local import LocalExecutor
+
+FALSE = os.fsencode(shutil.which("false") or "")  # a program that ends at once
 
 
 def perform(job: Job) -> Outcome:
@@ -82,3 +86,16 @@ def test_close_stops_what_runs_and_its_files_are_removed(
     executor.close()
     assert time.monotonic() - began_s < 10
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_cannot_start_fails_its_job_alone(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", FALSE)
+    executor.submit(job(0, "work", tmp_path))
+    assert all_of(executor, 1)[0] == Failed(
+        "its worker process was killed, perhaps for want of memory", again=True
+    )
+    monkeypatch.undo()
+    executor.submit(job(0, "work", tmp_path))
+    assert isinstance(all_of(executor, 1)[0], Done)

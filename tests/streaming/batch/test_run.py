@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,58 @@ def test_an_input_that_cannot_be_read(tmp_path: Path) -> None:
     run_batch(jobs(tmp_path, 2), ScriptedExecutor({}), journal, 2, seen.append)
     assert [r.as_json()["reason"] for r in seen] == ["a.wav: No such file or directory"] * 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_fails_its_own_jobs_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.symlink_to(tmp_path / "nowhere")  # it cannot be read, and cannot be made either
+    one, two, three = jobs(tmp_path, 3)
+    two = replace(two, output=str(folder / "1.mp4"))
+    journal, executor, seen = Journal(Files().kinds()), ScriptedExecutor({}), list[Result]()
+    run_batch([one, two, three], executor, journal, 2, seen.append)
+    results = sorted(seen, key=lambda result: result.job.number)
+    assert [result.state for result in results] == ["done", "failed", "done"]
+    assert executor.order == [0, 2]
+    assert results[1].as_json()["reason"] == f"{folder}: File exists"
+
+
+def test_a_full_disk_stops_no_batch(tmp_path: Path) -> None:
+    """Neither the line that a job has ended, nor what cannot be removed after one that failed."""
+
+    class FullDisk(Journal):
+        def _append(self, job: Job, line: dict[str, object]) -> None:
+            if line["state"] == "done" and job.number == 1:
+                raise OSError(28, "No space left on device", NAME)
+            super()._append(job, line)
+
+    def stuck(job: Job) -> None:
+        raise PermissionError(13, "Permission denied", "part")
+
+    kinds, seen = replace(Files().kinds(), remove_leftovers=stuck), list[Result]()
+    script = ScriptedExecutor({2: [WRONG]})
+    journal = FullDisk(kinds)
+    run_batch(jobs(tmp_path, 4), script, journal, 2, seen.append)
+    results = sorted(seen, key=lambda result: result.job.number)
+    assert states(results) == [("done", 1), ("done", 1), ("failed", 1), ("done", 1)]
+    assert getattr(results[1].outcome, "notes", None) == (
+        f"{NAME}: No space left on device; the next run makes {results[1].job.output} again",
+    )
+    assert results[2].as_json()["reason"] == "wrong; part: Permission denied"
+    journal.stopped()
+    again, _ = run(tmp_path)
+    assert states(again) == [("skipped", 0), ("done", 1), ("done", 1), ("skipped", 0)]
+
+
+def test_leftovers_that_cannot_be_removed_keep_no_other_ones(tmp_path: Path) -> None:
+    removed: list[int] = []
+
+    def remove(job: Job) -> None:
+        if job.number == 0:
+            raise PermissionError(13, "Permission denied", "part")
+        removed.append(job.number)
+
+    journal = Journal(replace(Files().kinds(), remove_leftovers=remove))
+    for job in jobs(tmp_path, 3):
+        journal.started(job)
+    journal.stopped()
+    assert removed == [1, 2]

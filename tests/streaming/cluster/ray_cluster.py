@@ -104,6 +104,14 @@ class RayCluster:
             # The next one says anew where it takes calls.
             self.lines = [line for line in self.lines if "//127.0.0.2:" not in line]
 
+    def kill_actor(self, kind: str) -> None:
+        """The processes of the first node that hold an actor of this class."""
+        found = [pid for pid in descendants(self._processes[0].pid) if _title(pid).startswith(
+            f"ray::{kind}")]  # fmt: skip
+        assert found, kind
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+
     def logs(self) -> str:
         """What all processes of the cluster have written."""
         found = sorted((self.folder / "r").glob("session_2*/logs/worker-*.err"))
@@ -129,6 +137,13 @@ def kill_all(process: subprocess.Popen[str]) -> None:
             except ProcessLookupError:
                 continue
     process.wait()
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""
 
 
 def descendants(pid: int) -> list[int]:

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lipstream.streaming.cluster import ray_calls
+from lipstream.streaming.cluster.connection import connect
 from lipstream.streaming.cluster.serve import _serve
 from lipstream.streaming.cluster.service import OWN_ADDRESS, Service, Share
 from lipstream.streaming.server.app import ServerOptions
@@ -25,7 +25,7 @@ def main(address: str, folder: str, token: str, port: str) -> None:
 
     options = ServerOptions(OWN_ADDRESS, int(port), token, sessions=8)
     service = Service(folder, FakeLoader(), options, Share(1.0), 2, "INFO")
-    ray = ray_calls.connect(address, verbose=False)
+    ray = connect(address)
     try:
         asyncio.run(_serve(service, ["face"], lambda line: print(line, flush=True)))
     finally:

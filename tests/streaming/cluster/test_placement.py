@@ -185,6 +185,20 @@ def test_a_named_conversation_has_one_owner() -> None:
     assert cluster.placement.owner_of("stage") is None
 
 
+def test_what_a_process_said_before_its_reservation_does_not_undo_it() -> None:
+    cluster = Cluster(2)
+    (process,) = cluster.start()
+    asked_s = cluster.now_s
+    report = Report(process.id, process.node, True, None, 0, None, {})  # on its way
+    cluster.now_s += 0.1
+    process.state, process.session, process.reserved_s = "taken", "stage", cluster.now_s
+    process.take_in(report, asked_s)
+    assert cluster.placement.owner_of("stage") is process
+    cluster.now_s += 0.1
+    cluster.answers(process)
+    assert process.state == "free", "its call has ended"
+
+
 def test_shares_that_cannot_be_meant_are_refused() -> None:
     for cpus, gpus in ((0.0, 0.0), (float("nan"), 0.0), (1.0, 2.0), (1.0, -1.0)):
         with pytest.raises(UsageError, match="--call-"):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +16,9 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 pytest.importorskip("aiortc", reason="aiortc is not installed")
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'lipstream[ray]'")
 
-from aiohttp import ClientSession  # noqa: E402
+from aiohttp import ClientError, ClientSession  # noqa: E402
 
+from lipstream.bench.measure.browser import CHROMIUM, FLAGS  # noqa: E402
 from lipstream.streaming.publish import PublishOptions, _publish  # noqa: E402
 from lipstream.streaming.webrtc import aiortc_patches  # noqa: E402
 from tests.streaming.cluster.ray_cluster import STARTS_S, TOKEN, RayCluster  # noqa: E402
@@ -29,12 +28,6 @@ from tests.streaming.waiting import eventually  # noqa: E402
 from tests.streaming.webrtc.client import Client  # noqa: E402
 
 SECOND = "127.0.0.2"
-CHROMIUM = Path(os.environ.get("LIPSTREAM_CHROMIUM", "/usr/bin/chromium"))
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required", "--allow-loopback-in-peer-connection",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +286,7 @@ def test_the_page_of_a_node_that_dies_goes_on_by_another(cluster: RayCluster) ->
             other, ended = sorted(calls, key=lambda call: call.on_second)
             assert ended.on_second and not other.on_second
             await ended.end()  # so that the page's call goes to the second
-            chromium = await start.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+            chromium = await start.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS])
             page = await chromium.new_page()
             page.on("console", lambda message: print(message.text))
             await page.goto(f"{second}/#token={TOKEN}")
@@ -325,6 +318,41 @@ def test_the_page_of_a_node_that_dies_goes_on_by_another(cluster: RayCluster) ->
 
             await eventually(nobody_talks)
             await chromium.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("kind", ["Controller", "Ingress"])
+def test_a_process_that_ray_starts_anew(cluster: RayCluster, kind: str) -> None:
+    """The call goes on and its address stays good, and the next one finds a place."""
+
+    async def test() -> None:
+        async with session() as http:
+            url = cluster.urls[0]
+            call = await Call(http, url).begin()
+            await call.shows()
+            cluster.kill_actor(kind)
+            killed_s = time.monotonic()
+            await call.shows()
+
+            async def answers() -> bool:
+                try:
+                    async with http.get(url + call.location) as response:
+                        return response.status == 200
+                except ClientError:
+                    return False
+
+            async def takes_calls() -> bool:
+                offer = await client.offer()
+                async with http.post(url + "/whip?target=face", data=offer, headers=SDP) as got:
+                    return got.status == 201
+
+            client = Client()
+            await eventually(answers, STARTS_S, "the call is known again")
+            await eventually(takes_calls, STARTS_S, "a new call")
+            print(f"{kind} killed: all as before after {time.monotonic() - killed_s:.1f} s")
+            await client.close()
+            await call.end()
 
     run(test())
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,17 +22,11 @@ from livekit.agents.voice.avatar import (  # noqa: E402
 )
 
 from lipstream.engine.pipeline import Engine  # noqa: E402
-from lipstream.engine.target.bundle import load_target  # noqa: E402
 from lipstream.streaming.integrations.livekit import LipstreamGenerator  # noqa: E402
 
 RATE_HZ = 24_000
 
 pytestmark = pytest.mark.alone
-
-
-@pytest.fixture(scope="module")
-def engine(target: Path) -> Engine:
-    return Engine(load_target(target), renderer="none")
 
 
 def speech(seconds: float, seed: int = 0) -> list[rtc.AudioFrame]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,15 +35,9 @@ from pipecat.workers.runner import WorkerRunner  # noqa: E402
 
 from lipstream.bench.bench_target import voice  # noqa: E402
 from lipstream.engine.pipeline import Engine  # noqa: E402
-from lipstream.engine.target.bundle import load_target  # noqa: E402
 from lipstream.streaming.integrations.pipecat import LipstreamVideoService  # noqa: E402
 
 RATE_HZ = 24_000
-
-
-@pytest.fixture(scope="module")
-def engine(target: Path) -> Engine:
-    return Engine(load_target(target), renderer="none")
 
 
 class Sink(FrameProcessor):  # type: ignore[misc]

@@ -6,8 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,46 +15,17 @@ from lipstream.engine.cores import usable_cores
 from lipstream.engine.errors import UsageError
 from lipstream.engine.types import AudioChunk
 from lipstream.streaming.server.targets import EngineSetting
-from lipstream.streaming.session.runner import RunnerOptions, SessionRunner, _compute_slots
+from lipstream.streaming.session.live_engine import compute_slots
+from lipstream.streaming.session.runner import RunnerOptions, SessionRunner
 from lipstream.streaming.session.subscription import TimedFrame, TimedSound
 from tests.clock import ScriptedClock
 from tests.streaming.live_engine import LiveFakeEngine, LiveFakeSession
-
-LOUD = np.full(320, 0.9, np.float32)
+from tests.streaming.session.conversation import LOUD, conversation, frames_for
 
 
 @pytest.fixture
 def clock() -> ScriptedClock:
     return ScriptedClock()
-
-
-@asynccontextmanager
-async def conversation(
-    clock: ScriptedClock,
-    engine: LiveFakeEngine | None = None,
-    options: RunnerOptions | None = None,
-) -> AsyncIterator[SessionRunner]:
-    runner = SessionRunner(engine or LiveFakeEngine(), options, clock)
-    runner.start()
-    try:
-        yield runner
-    finally:
-        await asyncio.to_thread(runner.close)
-        assert not runner._thread.is_alive()
-
-
-async def frames_for(runner: SessionRunner, seconds: float) -> list[tuple[float, TimedFrame]]:
-    """(seconds since the frame was due, frame)."""
-    now = runner.clock.now
-    got: list[tuple[float, TimedFrame]] = []
-    subscription = runner.subscribe()
-    end_s = now() + seconds
-    async for item in subscription:
-        got.append((now() - item.release_s, item))
-        if now() > end_s:
-            break
-    subscription.close()
-    return got
 
 
 def test_without_sound_frames_leave_on_time_at_the_frame_rate(clock: ScriptedClock) -> None:
@@ -321,6 +290,25 @@ def test_an_engine_that_fails_ends_its_own_conversation_only(clock: ScriptedCloc
     clock.run(test())
 
 
+def test_an_engine_session_that_cannot_be_closed_keeps_no_viewer_waiting(
+    clock: ScriptedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(session: LiveFakeSession) -> None:
+        raise BufferError("cannot close exported pointers exist")
+
+    monkeypatch.setattr(LiveFakeSession, "close", fails)
+
+    async def test() -> None:
+        runner = SessionRunner(LiveFakeEngine(fail_after=20), time_source=clock)
+        runner.start()
+        assert len([item async for item in runner.subscribe()]) < 20
+        assert runner.closed
+        assert runner.error == "ValueError: scripted failure"
+        await asyncio.to_thread(runner.close)
+
+    clock.run(test())
+
+
 def test_close_ends_the_thread_and_every_viewer(clock: ScriptedClock) -> None:
     async def test() -> None:
         runner = SessionRunner(LiveFakeEngine(), time_source=clock)
@@ -375,7 +363,7 @@ class RemoteEngine(LiveFakeEngine):
 
 def test_a_remote_session_does_not_wait_for_a_core_of_this_process(clock: ScriptedClock) -> None:
     async def test() -> None:
-        turns = _compute_slots()
+        turns = compute_slots()
         taken = usable_cores()
         for _ in range(taken):
             turns.acquire()

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 
 from tests.clock import ScriptedClock
-from tests.streaming.session.test_runner import LOUD, conversation, frames_for
+from tests.streaming.session.conversation import LOUD, conversation, frames_for
 
 
 def test_interruptions_cost_no_picture() -> None:

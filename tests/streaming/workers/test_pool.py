@@ -25,6 +25,7 @@ from lipstream.streaming.session.live_engine import LiveSession
 from lipstream.streaming.workers import pool
 from lipstream.streaming.workers.pool import RemoteEngine, Workers, processes_for
 from lipstream.streaming.workers.protocol import PICTURES
+from lipstream.streaming.workers.worker import Worker
 from tests.streaming.live_engine import LiveFakeEngine
 from tests.streaming.waiting import eventually_in_thread
 from tests.streaming.workers.gated_engine import Gate, engine_that_states_its_turns, gated_engine
@@ -307,7 +308,7 @@ def test_while_somebody_talks_a_target_is_loaded_where_nobody_does() -> None:
 
 def test_a_process_loads_a_target_only_to_even_out_two_conversations(worker: Workers) -> None:
     """Scripted: which process a conversation goes to."""
-    other = pool._Worker()
+    other = Worker()
     worker._workers.append(other)
     engine = worker.engine(FAKE)
     mine, _ = worker._workers

@@ -17,8 +17,9 @@ import pytest
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.engine.target.bundle import load_target
 from lipstream.engine.target.bundle_checks import sha256_of
-from lipstream.streaming.cluster import remote_targets
-from lipstream.streaming.cluster.remote_targets import is_url, local_target, local_targets
+from lipstream.streaming.remote import bundle_cache
+from lipstream.streaming.remote.locations import is_url
+from lipstream.streaming.remote.targets import local_target, local_targets
 from lipstream.streaming.server.targets import TargetRegistry
 
 fsspec = pytest.importorskip("fsspec", reason="needs fsspec: pip install -e '.[remote]'")
@@ -34,8 +35,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def let_go() -> None:
     """As if this process had ended."""
-    while remote_targets._in_use:
-        remote_targets._in_use.popitem()[1].close()
+    while bundle_cache._in_use:
+        bundle_cache._in_use.popitem()[1].close()
 
 
 class _Counting(http.server.SimpleHTTPRequestHandler):

@@ -1,0 +1,1 @@
+"""Targets that are given by a URL."""
