@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from lipstream.engine.errors import TargetError, UnknownTarget, UsageError
 from lipstream.engine.speech.profiles import require_live
-from lipstream.engine.target.bundle_checks import read_info
+from lipstream.engine.target.bundle_checks import MAX_JSON_BYTES, read_info
 from lipstream.engine.target.consent import read_consent, require_consent
 from lipstream.streaming.server.poster import draw_poster
 from lipstream.streaming.session.live_engine import LiveEngine, warm_up
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".target"
-_MAX_JSON_BYTES: Final = 1 << 20
 _MAX_POSTERS: Final = 64  # kept; about 30 kB each
 
 Fingerprint: TypeAlias = tuple[int, int, int]  # of target.json: inode, time of change (ns), bytes
@@ -151,7 +150,7 @@ class TargetRegistry:
         """
         path = self._bundle(name) / "target.json"
         try:
-            if path.stat().st_size > _MAX_JSON_BYTES:
+            if path.stat().st_size > MAX_JSON_BYTES:
                 raise ValueError("larger than 1 MiB")
             info = json.loads(path.read_text("utf-8"))
             return TargetDescription(
