@@ -55,6 +55,7 @@ PACKAGES = [
     "lipstream.streaming.integrations",
     "lipstream.streaming.marking",
     "lipstream.streaming.server",
+    "lipstream.streaming.remote",
     "lipstream.streaming.session",
     "lipstream.streaming.webrtc",
     "lipstream.streaming.workers",
