@@ -345,7 +345,11 @@ def test_a_process_that_ray_starts_anew(cluster: RayCluster, kind: str) -> None:
             async def takes_calls() -> bool:
                 offer = await client.offer()
                 async with http.post(url + "/whip?target=face", data=offer, headers=SDP) as got:
-                    return got.status == 201
+                    if got.status != 201:
+                        return False
+                async with http.delete(url + got.headers["Location"]) as deleted:
+                    assert deleted.status == 200  # its place is kept otherwise
+                return True
 
             client = Client()
             await eventually(answers, STARTS_S, "the call is known again")
