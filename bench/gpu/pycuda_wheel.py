@@ -80,7 +80,9 @@ def build_wheel(python: str, folder: Path, flags: Sequence[str] = ("-O1", "-g0",
           "--dest", folder, PYCUDA])  # fmt: skip
     (archive,) = folder.glob("pycuda-*.tar.gz")
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        # Python below 3.11.4, Debian 12's own among them, has no filters and ignores this.
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)
+        packed.extractall(folder)
     source = folder / archive.name.removesuffix(".tar.gz")
     (headers,) = environment.glob("lib/python*/site-packages/nvidia/cu13")
     stub = build_stub(folder / "stub", ())
