@@ -27,6 +27,7 @@ PERIOD: Final = 256  # units
 SHORTEST: Final = 6.0  # units
 LONGEST: Final = 16.0
 _UNITS: Final = 512  # that a square picture measures
+_ONE: Final = 2.0**16  # of cosines as whole numbers
 _SMALLEST_UNIT_PX: Final = 0.5  # a wave of 6 units has at least 3 px
 
 
@@ -89,13 +90,17 @@ def coefficients(session: int) -> C64:
 
 
 def plane(session: int, h: int, w: int) -> F32:
-    """The session's pattern for a picture of this size, f32 [h, w]; its root mean square is 1."""
+    """The session's pattern for a picture of this size, f32 [h, w]; its root mean square is 1.
+
+    The same to the bit whatever adds the waves up, on however many threads: all sums are of whole
+    numbers that double precision holds exactly.
+    """
     found, unit = waves(), unit_px(h, w)
-    spectrum = np.zeros((HIGHEST + 1, 2 * HIGHEST + 1), np.complex64)
-    spectrum[found.down, found.across + HIGHEST] = coefficients(session)
+    spectrum = np.zeros((HIGHEST + 1, 2 * HIGHEST + 1), np.complex128)
+    spectrum[found.down, found.across + HIGHEST] = np.rint(coefficients(session) * np.sqrt(2))
     turns = 2 * np.pi / PERIOD / unit
     x = np.outer(np.arange(-HIGHEST, HIGHEST + 1), np.arange(w) + 0.5) * turns
     y = np.outer(np.arange(h) + 0.5, np.arange(HIGHEST + 1)) * turns
-    rows = spectrum @ np.exp(1j * x).astype(np.complex64)
-    made = np.cos(y).astype(np.float32) @ rows.real - np.sin(y).astype(np.float32) @ rows.imag
-    return made / np.sqrt(np.float32(len(found.down) / 2))
+    rows = spectrum @ np.rint(_ONE * np.exp(1j * x))
+    made = np.rint(_ONE * np.cos(y)) @ rows.real - np.rint(_ONE * np.sin(y)) @ rows.imag
+    return (made / (_ONE * _ONE * np.sqrt(len(found.down)))).astype(np.float32)
