@@ -1,8 +1,7 @@
 """SIGTERM while an event loop runs.
 
 An exception raised by a signal's handler would end whichever task happens to run, and the loop
-would swallow it. Ctrl-C needs nothing: asyncio cancels the main
-task.
+would swallow it. Ctrl-C needs nothing: asyncio cancels the main task.
 """
 
 from __future__ import annotations

@@ -25,7 +25,12 @@ _MOST_SOURCES: Final = 24
 _INSET: Final = 0.012  # inter-ocular distances from the lips, where colours mix
 _CORNER: Final = 0.24  # inter-ocular distances from the middle; corners are further out
 _FADE: Final = 0.06  # inter-ocular distances, over which teeth end in the corners
-_LEAST_SHADE: Final = 0.8
+_LEAST_SHADE: Final = 0.8  # that pixels of teeth are divided by
+_LEAST_SHADE_OF_FEW: Final = 0.7  # the same for the colour alone, also of teeth in a narrow gap
+# How far a tooth's hue is on the way from the lips' to grey: to show its pixels, and to tell their
+# colour, for which a wrong one among many does no harm.
+_PALE: Final = 0.5
+_RATHER_PALE: Final = 0.35
 _LUMA: Final = np.array([0.21, 0.72, 0.07], np.float32)
 _LEFT_SKIN, _RIGHT_SKIN = (214, 212, 216, 207), (434, 432, 436, 427)  # beside the mouth
 
@@ -74,7 +79,7 @@ def _upper_teeth(mouth: Mouth, source: MouthSource, lips: F32, grid: F32) -> Upp
     seen = np.clip((inside - _INSET) / _INSET, 0, 1) * ~outside
 
     # The uppermost run of teeth in each column; what is below its end is lower teeth or lip.
-    tooth = is_tooth(colors, lips) & (seen > 0)
+    tooth = is_tooth(colors, lips, _PALE) & (seen > 0)
     begun = np.cumsum(tooth, 0) >= 3
     ended = np.cumsum(begun & ~tooth, 0) > 0
     row = tooth & ~ended
@@ -142,19 +147,21 @@ def _teeth(source: MouthSource, lips: F32) -> tuple[F32, float] | None:
     down = np.linspace(0.12, 0.88, _ROWS)[:, None, None]
     points = upper + down * (lower - upper)
     colors = source.colors_at(points.reshape(-1, 3)).reshape(points.shape)
-    tooth = is_tooth(colors, lips, 0.35)
+    tooth = is_tooth(colors, lips, _RATHER_PALE)
     if tooth.mean() < _LEAST_SHARE:
         return None
-    teeth = colors[tooth] / np.maximum(_source_shade(source, points)[tooth], 0.7)[:, None]
+    shade = np.maximum(_source_shade(source, points)[tooth], _LEAST_SHADE_OF_FEW)
+    teeth = colors[tooth] / shade[:, None]
     luma = teeth @ _LUMA
     color: F32 = np.median(teeth[luma >= np.median(luma)], axis=0).astype(np.float32)
     return np.minimum(color, np.float32(250)), float(tooth.mean()) * gap
 
 
-def is_tooth(colors: F32, lips: F32, paler: float = 0.5) -> NDArray[np.bool_]:
-    """Which colours f32 [..., 3] are less red than lips f32 [3] by a part, and not dark."""
+def is_tooth(colors: F32, lips: F32, pale: float) -> NDArray[np.bool_]:
+    """Which colours f32 [..., 3] are not dark, and `pale` of the way from the hue of the lips,
+    f32 [3], to grey, or further: 0 to 1."""
     own = lips[1] / lips[0]
-    green, least = colors[..., 1], own + paler * (1 - own)
+    green, least = colors[..., 1], own + pale * (1 - own)
     found: NDArray[np.bool_] = (green > least * colors[..., 0]) & (
         colors @ _LUMA > 0.75 * (lips @ _LUMA)
     )

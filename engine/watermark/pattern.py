@@ -97,7 +97,8 @@ def plane(session: int, h: int, w: int) -> F32:
     """
     found, unit = waves(), unit_px(h, w)
     spectrum = np.zeros((HIGHEST + 1, 2 * HIGHEST + 1), np.complex128)
-    spectrum[found.down, found.across + HIGHEST] = np.rint(coefficients(session) * np.sqrt(2))
+    signs = np.rint(coefficients(session) * np.sqrt(2))  # ±1 ± i
+    spectrum[found.down, found.across + HIGHEST] = signs
     turns = 2 * np.pi / PERIOD / unit
     x = np.outer(np.arange(-HIGHEST, HIGHEST + 1), np.arange(w) + 0.5) * turns
     y = np.outer(np.arange(h) + 0.5, np.arange(HIGHEST + 1)) * turns

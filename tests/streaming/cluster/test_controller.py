@@ -64,7 +64,9 @@ def test_a_call_may_be_the_first_question(monkeypatch: pytest.MonkeyPatch) -> No
     ray = FakeRay(monkeypatch, 2)
 
     async def test() -> None:
-        await place(ray.controller())
+        controller = ray.controller()
+        call = await place(controller)
+        assert not await controller.is_lost(call.actor)
 
     run(ray, test())
 
@@ -98,7 +100,9 @@ def test_care_survives_a_first_look_that_fails(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("lipstream.streaming.cluster.ray_calls.call_actors", fails_once)
 
     async def test() -> None:
-        await place(await ready(ray))
+        controller = await ready(ray)
+        call = await place(controller)
+        assert not await controller.is_lost(call.actor)
 
     run(ray, test())
 
